@@ -1,0 +1,40 @@
+"""The words that the tables use: what became of a molecule, why, and how a conformer's relaxation ended.
+
+They are part of the tables' contract (docs/schema.md): a word may be added, never reused for something else.
+"""
+
+from enum import StrEnum
+
+
+class MoleculeStatus(StrEnum):
+    """What became of an input record."""
+
+    OK = "ok"
+    REJECTED = "rejected"  # the input is not something that can be computed
+    FAILED = "failed"  # the input is fine, the computation did not succeed
+
+
+class Reason(StrEnum):
+    """Why a molecule is not `ok`."""
+
+    EMPTY = "empty"
+    INVALID_SMILES = "invalid_smiles"
+    UNSUPPORTED_ELEMENT = "unsupported_element"
+    UNSUPPORTED_CHARGE = "unsupported_charge"
+    RADICAL = "radical"
+    TOO_LARGE = "too_large"
+    EMBEDDING_FAILED = "embedding_failed"
+    EMBEDDING_TIMEOUT = "embedding_timeout"
+    ALL_CONFORMERS_FAILED = "all_conformers_failed"
+    OUT_OF_MEMORY = "out_of_memory"
+    INTERNAL_ERROR = "internal_error"
+
+
+class ConformerStatus(StrEnum):
+    """How a conformer's relaxation ended."""
+
+    CONVERGED = "converged"
+    MAX_STEPS = "max_steps"
+    EXPLODED = "exploded"
+    REARRANGED = "rearranged"
+    NON_FINITE = "non_finite"
