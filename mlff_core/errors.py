@@ -1,4 +1,4 @@
-"""Exceptions that a caller may want to catch. All others are plain ValueError, TypeError or OSError.
+"""Exceptions that a caller may want to catch; all others are ValueError, TypeError or OSError.
 
 MlffError
 ├── ModelFileError        a checkpoint is missing, damaged, or not one of ours

@@ -1,6 +1,7 @@
-"""The words that the tables use: what became of a molecule, why, and how a conformer's relaxation ended.
+"""The words of the tables: what became of a molecule, why, and how a relaxation ended.
 
-They are part of the tables' contract (docs/schema.md): a word may be added, never reused for something else.
+They are part of the tables' contract (docs/schema.md): a word may be added, but never reused for
+something else.
 """
 
 from enum import StrEnum

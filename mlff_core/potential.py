@@ -1,0 +1,313 @@
+"""Checkpoints, and energy -> forces. Picks the backend.
+
+A checkpoint is NAME.safetensors (the tensors) with NAME.json beside it (the model card: shape,
+domain, how it was made, how good it is). Nothing here reads pickle.
+"""
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from mlff_core.batch import MolBatch
+from mlff_core.errors import DeviceError, ModelFileError, OutOfDomainError
+from mlff_core.neighbors import neighbor_pairs
+from mlff_core.painn import PaiNN, PaiNNConfig
+
+log = logging.getLogger(__name__)
+
+Device = Literal["auto", "cpu", "cuda"]
+Backend = Literal["auto", "triton", "torch"]
+Precision = Literal["float32", "fast", "float64"]
+
+#: What `load_potential("default")` loads from mlff_core/weights.
+DEFAULT_MODEL = "painn-aimnet2"
+
+
+@dataclass(frozen=True)
+class PotentialOutput:
+    """Attributes:
+    energy: eV, float64 [n_mols].
+    forces: eV/Å, type of the positions [n_atoms, 3].
+    """
+
+    energy: Tensor
+    forces: Tensor
+
+
+class Engine(Protocol):
+    """One way to compute energies and forces of a PaiNN; all of them mean the same."""
+
+    def evaluate(
+        self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3]."""
+
+
+class TorchEngine:
+    """The plain engine: PaiNN in PyTorch, forces by automatic differentiation."""
+
+    def __init__(self, model: PaiNN):
+        self.model = model
+
+    def evaluate(
+        self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3]."""
+        with torch.enable_grad():
+            x = positions.detach().requires_grad_(True)
+            i, j = neighbor_pairs(x.detach(), ptr, self.model.config.cutoff)
+            energy = self.model(numbers, x, mol_idx, charge, i, j)
+            (gradient,) = torch.autograd.grad(energy.sum(), x)
+        return energy.detach(), -gradient
+
+
+class Potential:
+    """A loaded model on a device: energies and forces of a batch.
+
+    Attributes:
+        model: The network; its weights do not require gradients.
+        name: Name of the checkpoint.
+        card: The checkpoint's model card (JSON).
+        sha256: Of the checkpoint's tensors file; empty for a model that was never saved.
+        device: Where it computes.
+        backend: "torch" or "triton".
+        precision: "float32", "fast" or "float64".
+    """
+
+    def __init__(
+        self,
+        model: PaiNN,
+        *,
+        name: str = "unsaved",
+        card: dict[str, Any] | None = None,
+        sha256: str = "",
+        device: Device | torch.device | str = "cpu",
+        backend: Backend = "torch",
+        precision: Precision = "float32",
+    ):
+        """Put a model on a device, behind a backend.
+
+        Raises:
+            DeviceError: The device or the backend is not available here.
+            ValueError: An argument is not one of its choices.
+        """
+        self.device = choose_device(device)
+        if precision not in ("float32", "fast", "float64"):
+            raise ValueError(f"precision: expected float32, fast or float64, found {precision!r}")
+        self.dtype = torch.float64 if precision == "float64" else torch.float32
+        self.model = model.to(self.device, self.dtype).requires_grad_(False).eval()
+        self.model.reference_energy = self.model.reference_energy.double()
+        self.name, self.card, self.sha256 = name, card or {}, sha256
+        self.precision = precision
+        self.backend, self.engine = _make_engine(self.model, backend, precision, self.device)
+
+    @property
+    def config(self) -> PaiNNConfig:
+        """Shape and domain of the model."""
+        return self.model.config
+
+    def check(self, batch: MolBatch) -> None:
+        """Refuse what the model was not trained on. Reads values, so it waits for the device.
+
+        Raises:
+            OutOfDomainError: Names the first element or charge that is outside.
+        """
+        config = self.config
+        for z in batch.numbers.unique().tolist():
+            if z not in config.elements:
+                raise OutOfDomainError(
+                    f"element {z} is unknown to model {self.name}, which knows "
+                    f"{', '.join(map(str, config.elements))}"
+                )
+        for q in batch.charge.unique().tolist():
+            if not config.min_charge <= q <= config.max_charge:
+                raise OutOfDomainError(
+                    f"total charge {q:+d} is unknown to model {self.name}, which knows "
+                    f"{config.min_charge:+d} to {config.max_charge:+d}"
+                )
+
+    def evaluate(
+        self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The bare computation, unchecked; arguments are those of a MolBatch on this device.
+
+        With the triton backend it never waits for the device, so a CUDA graph can hold it.
+
+        Returns:
+            Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3].
+        """
+        return self.engine.evaluate(numbers, positions, mol_idx, ptr, charge)
+
+    def __call__(self, batch: MolBatch) -> PotentialOutput:
+        """Energies and forces of a batch.
+
+        A molecule with a coordinate that is not finite, or with two atoms in one place, gets NaN
+        and leaves its neighbours in the batch alone.
+
+        Raises:
+            OutOfDomainError: The batch holds an element or a charge that the model does not know.
+        """
+        batch = batch.to(self.device, self.dtype)
+        if batch.n_mols == 0:
+            return PotentialOutput(
+                torch.zeros(0, dtype=torch.float64, device=self.device),
+                torch.zeros_like(batch.positions),
+            )
+        self.check(batch)
+        return PotentialOutput(
+            *self.evaluate(batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge)
+        )
+
+
+def choose_device(device: Device | torch.device | str) -> torch.device:
+    """The device meant; "auto" is CUDA where there is one.
+
+    Raises:
+        DeviceError: CUDA is asked for and not there, or the name means nothing.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise DeviceError(f"device: expected auto, cpu or cuda, found {device!r}") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            "CUDA was asked for, but PyTorch finds no CUDA device here; "
+            "use device 'cpu' or 'auto', or install a CUDA build of torch"
+        )
+    return chosen
+
+
+def _make_engine(
+    model: PaiNN, backend: Backend, precision: Precision, device: torch.device
+) -> tuple[str, Engine]:
+    if backend not in ("auto", "triton", "torch"):
+        raise ValueError(f"backend: expected auto, triton or torch, found {backend!r}")
+    wanted = backend
+    if wanted == "auto":
+        wanted = "triton" if device.type == "cuda" and precision != "float64" else "torch"
+    if wanted == "triton":
+        # Triton is an extra: importing it must not be the price of the plain engine.
+        try:
+            from mlff_core.ops.engine import TritonEngine
+
+            engine = TritonEngine(model, precision)
+        except Exception as error:
+            if backend == "triton":
+                raise DeviceError(f"the triton backend cannot run here: {error}") from error
+            log.warning("falling back to the torch backend: triton cannot run here: %s", error)
+        else:
+            log.info("backend: triton (%s, %s)", device, precision)
+            return "triton", engine
+    log.info("backend: torch (%s, %s)", device, precision)
+    return "torch", TorchEngine(model)
+
+
+def load_potential(
+    model: str | Path = "default",
+    *,
+    device: Device | torch.device | str = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "float32",
+) -> Potential:
+    """Load a checkpoint.
+
+    Args:
+        model: "default", the name of a shipped model, or the path of a .safetensors file that has
+            its .json beside it.
+        device: "auto" (CUDA where there is one), "cpu" or "cuda".
+        backend: "auto" (triton on CUDA, torch on a CPU), "triton" or "torch".
+        precision: "float32"; "fast", which lowers the precision of products where that helps on
+            the triton backend; "float64" (torch backend), the reference.
+
+    Raises:
+        ModelFileError: The checkpoint is missing or damaged.
+        DeviceError: The device or the backend is not available here.
+    """
+    tensors_file = find_model(model)
+    network, card, sha256 = read_checkpoint(tensors_file)
+    return Potential(
+        network,
+        name=card.get("name", tensors_file.stem),
+        card=card,
+        sha256=sha256,
+        device=device,
+        backend=backend,
+        precision=precision,
+    )
+
+
+def find_model(model: str | Path = "default") -> Path:
+    """Path of a checkpoint's tensors, from a name or a path.
+
+    Raises:
+        ModelFileError: There is none.
+    """
+    shipped = Path(str(resources.files("mlff_core") / "weights"))
+    name = DEFAULT_MODEL if model == "default" else str(model)
+    for candidate in (shipped / f"{name}.safetensors", Path(name)):
+        if candidate.is_file():
+            return candidate
+    known = ", ".join(sorted(p.stem for p in shipped.glob("*.safetensors"))) or "none"
+    raise ModelFileError(
+        f"no model {str(model)!r}: expected a path of a .safetensors file, "
+        f"or the name of a shipped model ({known})"
+    )
+
+
+def read_checkpoint(tensors_file: Path) -> tuple[PaiNN, dict[str, Any], str]:
+    """A network, its card and the sha256 of its tensors, checked against each other.
+
+    Raises:
+        ModelFileError: A file is missing, damaged, or not one of ours.
+    """
+    card_file = tensors_file.with_suffix(".json")
+    try:
+        card = json.loads(card_file.read_text(encoding="utf-8"))
+        config = PaiNNConfig.from_dict(card["config"])
+        expected = card["sha256"]
+    except OSError as error:
+        raise ModelFileError(f"{card_file}: no model card beside the tensors: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{card_file}: not a model card of mlff-screen: {error!r}") from error
+    data = tensors_file.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise ModelFileError(f"{tensors_file}: damaged: expected sha256 {expected}, found {found}")
+    try:
+        state = load_safetensors(data)
+        network = PaiNN(config)
+        network.load_state_dict(state)
+    except (SafetensorError, RuntimeError) as error:
+        raise ModelFileError(f"{tensors_file}: does not fit its card: {error}") from error
+    return network, card, found
+
+
+def save_checkpoint(network: PaiNN, tensors_file: Path, card: dict[str, Any]) -> dict[str, Any]:
+    """Write NAME.safetensors and NAME.json; returns the card with config and sha256 filled in."""
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
+    }
+    data = save_safetensors(state)
+    full = {
+        **card,
+        "name": tensors_file.stem,
+        "config": network.config.to_dict(),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    tensors_file.parent.mkdir(parents=True, exist_ok=True)
+    tensors_file.write_bytes(data)
+    text = json.dumps(full, indent=2, ensure_ascii=False)
+    tensors_file.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    return full

@@ -1,0 +1,85 @@
+"""What tests of this project share: named molecules, random models, and the physics contract."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlff_core.batch import MolBatch
+from mlff_core.painn import PaiNN, PaiNNConfig
+from mlff_core.potential import Potential
+
+#: Geometries by name: (numbers, positions in Å, charge). Every bug adds its own.
+NAMED_MOLECULES: dict[str, tuple[list[int], list[list[float]], int]] = {
+    "hydride": ([1], [[0.0, 0.0, 0.0]], -1),
+    "hydrogen": ([1, 1], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]], 0),
+    "two fluorides beyond the cutoff": (
+        [9, 9],
+        [[0.0, 0.0, 0.0], [0.0, 0.0, 7.5]],
+        -2,
+    ),
+    "water": ([8, 1, 1], [[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]], 0),
+    "ammonium": (
+        [7, 1, 1, 1, 1],
+        [[0, 0, 0], [0.6, 0.6, 0.6], [-0.6, -0.6, 0.6], [-0.6, 0.6, -0.6], [0.6, -0.6, -0.6]],
+        1,
+    ),
+    "bromochlorofluoromethane": (
+        [6, 35, 17, 9, 1],
+        [[0, 0, 0], [0, 0, 1.95], [1.66, 0, -0.58], [-0.65, 1.13, -0.45], [-0.5, -0.9, -0.35]],
+        0,
+    ),
+}
+
+
+def random_model(
+    seed: int = 0, config: PaiNNConfig | None = None, *, n_features: int = 128
+) -> PaiNN:
+    """A PaiNN with random weights, biases included, so that no term hides behind a zero.
+
+    Energies and forces come out in the order of eV and eV/Å.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model = PaiNN(config or PaiNNConfig(n_features=n_features))
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        if name.endswith("bias"):
+            scale = 0.1
+        elif name.startswith(("element", "charge")):
+            scale = 1.0
+        else:
+            scale = 0.6 / parameter.shape[-1] ** 0.5
+        parameter.data = (scale * noise).to(parameter.dtype)
+    reference = torch.randn(len(model.config.elements), generator=generator, dtype=torch.float64)
+    model.reference_energy.copy_(100.0 * reference)
+    return model
+
+
+def random_potential(seed: int = 0, **options: object) -> Potential:
+    """A potential with random weights on the CPU; options as those of `Potential`."""
+    return Potential(random_model(seed), **options)  # type: ignore[arg-type]
+
+
+def random_molecule(
+    n_atoms: int, seed: int = 0, *, spacing: float = 1.7, charge: int = 0
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """A compact cloud of atoms no closer than about 0.8 Å, about as dense as a molecule."""
+    rng = np.random.default_rng((seed, n_atoms))
+    side = int(np.ceil(n_atoms ** (1 / 3)))
+    grid = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    chosen = grid[np.sort(rng.permutation(len(grid))[:n_atoms])] * spacing
+    positions = chosen + rng.uniform(-0.2, 0.2, (n_atoms, 3)) * spacing
+    numbers = rng.choice([1, 1, 1, 6, 6, 6, 7, 8, 9, 16, 17], n_atoms)
+    return numbers, positions, charge
+
+
+def named_batch(dtype: torch.dtype = torch.float64) -> MolBatch:
+    """All named molecules in one batch."""
+    return MolBatch.from_arrays(NAMED_MOLECULES.values(), dtype=dtype)
+
+
+def random_rotation(seed: int = 0) -> Tensor:
+    """A proper rotation, float64 [3, 3]."""
+    generator = torch.Generator().manual_seed(seed)
+    q, r = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
+    q = q * r.diagonal().sign()
+    return q * torch.linalg.det(q).sign()
