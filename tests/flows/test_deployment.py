@@ -1,0 +1,141 @@
+"""The deployment `screen/druglike`: against its flow, and against a real server and worker."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from prefect.flows import load_flow_from_entrypoint
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def deployment(name: str) -> dict:
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    return next(d for d in deployments if d["name"] == name)
+
+
+def test_the_deployment_names_the_flow_and_parameters_that_it_accepts() -> None:
+    druglike = deployment("druglike")
+    flow = load_flow_from_entrypoint(str(ROOT / druglike["entrypoint"]))
+    assert flow.name == "screen"
+    parameters = flow.validate_parameters(druglike["parameters"])
+    assert parameters["library"] == "datasets/druglike"
+    (schedule,) = druglike["schedules"]
+    assert schedule["active"] is False
+    assert druglike["concurrency_limit"]["limit"] == 1
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a running server and worker of the pool `screen`, on loopback."""
+    port = free_port()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment |= {
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "DO_NOT_TRACK": "1",
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    }
+
+    def start(*command: str) -> subprocess.Popen:
+        log = (tmp_path / f"{command[1]}.log").open("wb")
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+
+    processes = [start("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))]
+    try:
+        wait_for(lambda: healthy(port), 120)
+        processes.append(start("prefect", "worker", "start", "--pool", "screen", "--type", "process"))
+        wait_for(lambda: call(environment, "work-pool", "inspect", "screen").returncode == 0, 60)
+        yield environment
+    finally:
+        for process in reversed(processes):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+
+def healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def wait_for(condition, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "gave up waiting"
+        time.sleep(0.5)
+
+
+def call(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["prefect", "--no-prompt", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.mark.server
+@pytest.mark.timeout(600)
+def test_deploy_run_and_read_the_tables(server: dict[str, str], tmp_path: Path) -> None:
+    deployed = call(server, "deploy", "--all")
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+
+    misspelt = call(server, "deployment", "run", "screen/druglike", "-p", "conformer=2")
+    assert misspelt.returncode != 0
+    assert "conformer" in misspelt.stdout + misspelt.stderr
+    out_of_bounds = call(server, "deployment", "run", "screen/druglike", "-p", "shard_size=0")
+    assert out_of_bounds.returncode != 0
+
+    out = tmp_path / "tables"
+    run = call(
+        server, "deployment", "run", "screen/druglike", "--watch",
+        "-p", "library=datasets/quick", "-p", f"out={out}", "-p", "limit=8", "-p", "shard_size=4",
+        "-p", "max_steps=20",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    molecules = pl.read_parquet(out / "molecules")
+    assert sorted(molecules["record"]) == list(range(8))
+    assert (molecules["status"] == "ok").sum() >= 6
+
+    artifacts = call(server, "artifact", "ls")
+    for key in ("screen-summary", "screen-tables", "screen-progress"):
+        assert re.search(key, artifacts.stdout), artifacts.stdout
+
+
+def test_the_commands_of_the_operations_page_are_those_that_were_tested() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    for command in (
+        "prefect server start --host 127.0.0.1",
+        "prefect worker start --pool screen --type process",
+        "prefect --no-prompt deploy --all",
+        "prefect deployment run screen/druglike --watch",
+    ):
+        assert command in page
