@@ -1,0 +1,149 @@
+"""Energy and forces in one pass without an autograd graph, from exchangeable operators."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from mlff_core.neighbors import neighbor_pairs
+from mlff_core.ops import reference
+from mlff_core.ops.reference import Edges
+
+if TYPE_CHECKING:
+    from mlff_core.painn import Message, PaiNN, Update
+
+
+@dataclass(frozen=True)
+class EdgeOps:
+    """The operators that run over pairs, where nearly all the time goes on a CPU.
+
+    Each must mean what the function of the same name in `reference` means; see there for the
+    arguments and shapes.
+
+    Attributes:
+        message_fwd: (phi, mu, edges, filters) -> dq, dmu.
+        message_bwd: (g_dq, g_dmu, phi, mu, edges, filters) -> g_phi, g_mu, g_distance, g_unit.
+    """
+
+    message_fwd: Callable[[Tensor, Tensor, Edges, Tensor], tuple[Tensor, Tensor]]
+    message_bwd: Callable[
+        [Tensor, Tensor, Tensor, Tensor, Edges, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]
+    ]
+
+
+#: Plain PyTorch, on any device, differentiable once more.
+PLAIN_OPS = EdgeOps(reference.message_fwd, reference.message_bwd)
+
+
+class AnalyticEngine:
+    """PaiNN in plain PyTorch operators, forces by the hand-derived backward pass."""
+
+    def __init__(self, model: "PaiNN", ops: EdgeOps = PLAIN_OPS):
+        self.model = model
+        self.ops = ops
+
+    def evaluate(
+        self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3]."""
+        with torch.no_grad():
+            i, j = neighbor_pairs(positions, ptr, self.model.config.cutoff)
+            return energy_and_forces(
+                self.model, numbers, positions, mol_idx, charge, i, j, self.ops
+            )
+
+
+def energy_and_forces(
+    model: "PaiNN",
+    numbers: Tensor,
+    positions: Tensor,
+    mol_idx: Tensor,
+    charge: Tensor,
+    i: Tensor,
+    j: Tensor,
+    ops: EdgeOps = PLAIN_OPS,
+) -> tuple[Tensor, Tensor]:
+    """Energy and forces of every molecule; with `PLAIN_OPS` differentiable in the weights.
+
+    A molecule with a coordinate that is not finite, or with two atoms in one place, gets NaN for
+    its energy and all of its forces.
+
+    Args:
+        model: The network; its parameters are used as they are, graph and all.
+        numbers: Atomic numbers, all of them known to the model, int64 [n_atoms].
+        positions: Coordinates in Å [n_atoms, 3].
+        mol_idx: Molecule of each atom, int64 [n_atoms].
+        charge: Total charges in e, int64 [n_mols].
+        i: Destination of each pair within the cutoff, ascending, int64 [n_edges].
+        j: Source of each pair, int64 [n_edges]; the list is symmetric.
+        ops: The operators that run over pairs.
+
+    Returns:
+        Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3].
+    """
+    config = model.config
+    species = model.atom_index[numbers]
+    edges = reference.edge_geometry(positions, i, j, config.n_rbf, config.cutoff)
+
+    # Forward. What the backward needs of each block is kept.
+    q = model.element(species) + model.charge(charge[mol_idx] - config.min_charge)
+    mu = q.new_zeros(len(q), 3, config.n_features)
+    saved = []
+    for message, update in blocks(model):
+        filters = filter_matrix(message)
+        phi, hidden = reference.mlp_fwd(q, *mlp_weights(message.phi))
+        dq, dmu = ops.message_fwd(phi, mu, edges, filters)
+        mu_in = mu
+        q, mu, kept = reference.update_fwd(
+            q + dq, mu + dmu, update.uv.weight, *mlp_weights(update.a)
+        )
+        saved.append((message, update, filters, phi, hidden, mu_in, kept))
+    atomic, hidden = reference.readout_fwd(q, *mlp_weights(model.readout), model.energy_scale)
+    nuclear, radius = model.nuclear_charge[species], model.radius[species]
+    pair, pair_slope = reference.repulsion_fwd_bwd(
+        edges.distance, nuclear[i], nuclear[j], radius[i] + radius[j]
+    )
+    # Each pair is listed twice, so half of its energy and of its slope goes to each listing.
+    atomic = atomic.index_add(0, i, 0.5 * pair)
+
+    # Backward, the blocks in reverse.
+    w1, _, w2, _ = mlp_weights(model.readout)
+    g_q = reference.readout_bwd(hidden, w1, w2, model.energy_scale)
+    g_mu = torch.zeros_like(mu)
+    g_distance = 0.5 * pair_slope
+    g_unit = torch.zeros_like(edges.unit)
+    for message, update, filters, phi, hidden, mu_in, kept in reversed(saved):
+        w1, _, w2, _ = mlp_weights(update.a)
+        g_q, g_mu = reference.update_bwd(g_q, g_mu, kept, update.uv.weight, w1, w2)
+        g_phi, g_mu_in, g_d, g_u = ops.message_bwd(g_q, g_mu, phi, mu_in, edges, filters)
+        w1, _, w2, _ = mlp_weights(message.phi)
+        g_q = g_q + reference.mlp_bwd(g_phi, hidden, w1, w2)
+        g_mu = g_mu + g_mu_in
+        g_distance, g_unit = g_distance + g_d, g_unit + g_u
+    gradient = reference.position_gradient(edges, g_distance, g_unit, len(positions))
+
+    # An atom at NaN has no neighbours, hence an energy and forces around it: finite, and wrong.
+    atomic = torch.where(positions.isfinite().all(-1), atomic, torch.nan)
+    energy = torch.zeros(len(charge), dtype=torch.float64, device=positions.device).index_add(
+        0, mol_idx, atomic.double() + model.reference_energy[species]
+    )
+    return energy, torch.where(energy.isnan()[mol_idx][:, None], torch.nan, -gradient)
+
+
+def blocks(model: "PaiNN") -> list[tuple["Message", "Update"]]:
+    """The model's interaction blocks, in order."""
+    pairs = zip(model.message, model.update, strict=True)
+    return [(cast("Message", message), cast("Update", update)) for message, update in pairs]
+
+
+def filter_matrix(message: "Message") -> Tensor:
+    """Weights of the filter, the bias as the last column [3 n_features, n_rbf + 1]."""
+    return torch.cat([message.filter.weight, message.filter.bias[:, None]], -1)
+
+
+def mlp_weights(network: nn.Sequential) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weight and bias of the first layer, weight and bias of the second."""
+    first, second = cast("nn.Linear", network[0]), cast("nn.Linear", network[2])
+    return first.weight, first.bias, second.weight, second.bias
