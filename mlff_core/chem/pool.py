@@ -1,0 +1,332 @@
+"""A pool of processes that prepare molecules: every core busy, and no molecule can stop the others.
+
+Each worker process has its own socket and its own thread here, which keeps a few molecules on
+their way to it. A worker answers in order, so the oldest molecule on the way is the one that it
+works on, and that one alone is to blame when the time is over or the process dies. Nothing is
+shared between workers: no lock that a killed process could take with it.
+
+The processes are started as plain interpreters rather than by `multiprocessing`, whose spawn would
+first import the main script (and with it torch and Prefect) in each of them. POSIX only.
+"""
+
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule, prepare
+from mlff_core.status import MoleculeStatus, Reason
+
+#: Molecules on their way to a worker, so that it finds the next when it has sent the last.
+_AHEAD: Final = 4
+#: Records that one `map` may be ahead of its consumer, a worker: what the others can go on with
+#: while one is busy for long, and what bounds the memory.
+_WINDOW: Final = 1024
+#: Longest start of a worker process: it imports RDKit, on a busy machine from a cold disk.
+_START_LIMIT_S: Final = 300.0
+#: A worker whose socket is closed has this long to be gone before it is killed.
+_EXIT_LIMIT_S: Final = 5.0
+
+_BOOTSTRAP: Final = (
+    "import sys; fd, parent, *sys.path = sys.argv[1:]; "
+    "from mlff_core.chem.worker import serve; serve(int(fd), int(parent))"
+)
+
+Prepare = Callable[[int, str | None, str, ChemistrySettings], PreparedMolecule]
+
+
+def usable_cores() -> int:
+    """Cores that this process may keep busy: its CPU affinity, and its control group's quota."""
+    if hasattr(os, "sched_getaffinity"):
+        n_cores = len(os.sched_getaffinity(0))
+    else:
+        n_cores = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(n_cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        return n_cores
+
+
+class _Worker:
+    """One process, and the socket to it."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            arguments = [str(theirs.fileno()), str(os.getpid()), *sys.path]
+            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter
+                [sys.executable, "-c", _BOOTSTRAP, *arguments],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+        self.connection = Connection(ours.detach())
+
+    def wait_until_ready(self, function: Prepare, settings: ChemistrySettings) -> None:
+        """Hand over what to run; returns when the process has imported it.
+
+        Raises:
+            EOFError, OSError: The process ended instead, or took too long.
+        """
+        self.connection.send((function, settings))
+        if not self.connection.poll(_START_LIMIT_S):
+            raise EOFError
+        self.connection.recv()
+
+    def end(self) -> int:
+        """Close the socket and wait for the process, which is killed if late; its exit status."""
+        self.connection.close()
+        try:
+            return self.process.wait(_EXIT_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+def _ending(exit_status: int) -> str:
+    if exit_status < 0:
+        return f"killed by {signal.Signals(-exit_status).name}"
+    return f"exit status {exit_status}"
+
+
+@dataclass(eq=False)
+class _Job:
+    record: tuple[int, str | None, str]
+    future: Future[PreparedMolecule] = field(default_factory=Future)
+    #: The worker that had it died, maybe of it: it goes alone to the next one.
+    suspect: bool = False
+
+
+class EmbeddingPool:
+    """Prepares molecules on every core, in processes that no bad molecule outlives.
+
+    A molecule that takes longer than `settings.hard_timeout_s` has its worker killed and fails with
+    `embedding_timeout`. One whose worker dies is tried once more, alone; then it fails with
+    `out_of_memory` if the process was killed from outside, or with `internal_error`.
+
+    Args:
+        settings: What is accepted and how it is embedded.
+        n_workers: Processes; by default the cores that this process may use. They start when there
+            is work for them.
+        prepare: What the processes run; must be importable by name.
+    """
+
+    def __init__(
+        self,
+        settings: ChemistrySettings,
+        n_workers: int | None = None,
+        *,
+        prepare: Prepare = prepare,
+    ) -> None:
+        if n_workers is not None and n_workers < 1:
+            raise ValueError(f"n_workers: expected 1 or more, found {n_workers}")
+        self.settings = settings
+        self.n_workers = n_workers or usable_cores()
+        self._prepare = prepare
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()  # None: closed
+        self._lock = threading.Lock()  # guards the three below
+        self._threads: list[threading.Thread] = []
+        self._workers: set[_Worker] = set()
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def map(self, records: Iterable[tuple[int, str | None, str]]) -> Iterator[PreparedMolecule]:
+        """Prepare `(record, input_id, smiles)` one after the other; results in the same order.
+
+        Reads `records` a bounded number ahead of what was taken from it. Several threads may each
+        be in a `map` of their own.
+
+        Raises:
+            RuntimeError: The pool is closed, or no worker process could be started.
+        """
+        # As many conformers ahead whatever their number a molecule: that is what fills the memory.
+        window = self.n_workers * max(_AHEAD, _WINDOW // self.settings.n_conformers)
+        source = iter(records)
+        ahead: deque[Future[PreparedMolecule]] = deque()
+        try:
+            while True:
+                while len(ahead) < window and (record := next(source, None)) is not None:
+                    ahead.append(self._submit(record))
+                if not ahead:
+                    return
+                yield ahead.popleft().result()
+        except CancelledError:
+            raise RuntimeError("the embedding pool was closed") from None
+        finally:
+            for future in ahead:
+                future.cancel()
+
+    def close(self) -> None:
+        """End the processes. Whoever still waits in a `map` gets a RuntimeError."""
+        with self._lock:
+            self._closed = True
+            for worker in self._workers:
+                worker.process.kill()
+        self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+        while (job := self._jobs.get()) is not None:
+            job.future.cancel()
+        self._jobs.put(None)
+
+    def _submit(self, record: tuple[int, str | None, str]) -> Future[PreparedMolecule]:
+        job = _Job(record)
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the embedding pool was closed")
+            self._jobs.put(job)
+            if len(self._threads) < self.n_workers:
+                thread = threading.Thread(
+                    target=self._supervise, name=f"embedding-{len(self._threads)}", daemon=True
+                )
+                self._threads.append(thread)
+                thread.start()
+        return job.future
+
+    def _supervise(self) -> None:
+        """Keep one worker process fed, and replace it when it is gone, until the pool closes."""
+        backlog: deque[_Job] = deque()  # taken from the queue, not yet with a worker
+        while not self._closed:
+            if not backlog:
+                job = self._take(wait=True)
+                if job is None:
+                    break
+                backlog.append(job)
+            worker = self._start_worker(backlog)
+            if worker is not None:
+                self._feed(worker, backlog)
+        for job in backlog:
+            job.future.cancel()
+
+    def _take(self, *, wait: bool) -> _Job | None:
+        """The next job; None if the pool is closed, or if there is none to take without waiting."""
+        while True:
+            # The last few are left for workers that have nothing to do.
+            if not wait and self._jobs.qsize() <= self.n_workers:
+                return None
+            try:
+                job = self._jobs.get(block=wait)
+            except queue.Empty:
+                return None
+            if job is None:
+                self._jobs.put(None)  # for the other threads
+                return None
+            if not job.future.cancelled():
+                return job
+
+    def _start_worker(self, backlog: deque[_Job]) -> _Worker | None:
+        """A worker that is ready; None if none can be started, and the backlog's jobs say so."""
+        with self._lock:
+            if self._closed:
+                return None
+            worker = _Worker()
+            self._workers.add(worker)
+        try:
+            worker.wait_until_ready(self._prepare, self.settings)
+        except (EOFError, OSError):
+            ending = _ending(self._end(worker))
+            message = f"an embedding worker could not start ({ending}); its error is above"
+            while backlog and not self._closed:
+                _resolve(backlog.popleft(), RuntimeError(message))
+            return None
+        return worker
+
+    def _end(self, worker: _Worker) -> int:
+        exit_status = worker.end()
+        with self._lock:
+            self._workers.discard(worker)
+        return exit_status
+
+    def _feed(self, worker: _Worker, backlog: deque[_Job]) -> None:
+        """Feed a worker until it is gone or the pool closes; unfinished jobs go to the backlog."""
+        on_the_way: deque[_Job] = deque()
+        head: _Job | None = None  # what the worker works on: it answers in order
+        timed_out = False
+        try:
+            while self._top_up(worker, on_the_way, backlog):
+                if head is not on_the_way[0]:
+                    head = on_the_way[0]
+                    deadline = time.monotonic() + self.settings.hard_timeout_s
+                if not worker.connection.poll(max(0.0, deadline - time.monotonic())):
+                    timed_out = True
+                    worker.process.kill()
+                    break
+                result = worker.connection.recv()
+                _resolve(on_the_way.popleft(), result)
+        except (EOFError, OSError):
+            pass
+        exit_status = self._end(worker)
+        backlog.extendleft(reversed(on_the_way))
+        if not on_the_way or self._closed:
+            return
+        culprit = backlog[0]
+        if timed_out:
+            _resolve(backlog.popleft(), _timed_out(culprit, self.settings))
+        elif culprit.suspect:
+            _resolve(backlog.popleft(), _died(culprit, exit_status))
+        else:
+            culprit.suspect = True
+
+    def _top_up(self, worker: _Worker, on_the_way: deque[_Job], backlog: deque[_Job]) -> bool:
+        """Send the worker what it should have; False if there is nothing: the pool is closed."""
+        while len(on_the_way) < _AHEAD and not (on_the_way and on_the_way[0].suspect):
+            job = backlog.popleft() if backlog else self._take(wait=not on_the_way)
+            if job is None:
+                break
+            on_the_way.append(job)
+            worker.connection.send(job.record)
+        return bool(on_the_way)
+
+
+def _resolve(job: _Job, outcome: PreparedMolecule | RuntimeError) -> None:
+    with suppress(InvalidStateError):  # cancelled: nobody waits for it
+        if isinstance(outcome, RuntimeError):
+            job.future.set_exception(outcome)
+        else:
+            job.future.set_result(outcome)
+
+
+def _timed_out(job: _Job, settings: ChemistrySettings) -> PreparedMolecule:
+    return PreparedMolecule(
+        *job.record,
+        status=MoleculeStatus.FAILED,
+        reason=Reason.EMBEDDING_TIMEOUT,
+        message=f"not done after {settings.hard_timeout_s:g} s, its process was killed",
+        timings_s=settings.hard_timeout_s,
+    )
+
+
+def _died(job: _Job, exit_status: int) -> PreparedMolecule:
+    message = f"its process died twice ({_ending(exit_status)})"
+    reason = Reason.INTERNAL_ERROR
+    if exit_status == -signal.SIGKILL:  # nothing in the process sends this one to itself
+        reason = Reason.OUT_OF_MEMORY
+        message += ", which is what the system does when memory runs out"
+    return PreparedMolecule(
+        *job.record, status=MoleculeStatus.FAILED, reason=reason, message=message
+    )

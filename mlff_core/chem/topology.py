@@ -1,0 +1,120 @@
+"""Did a geometry stay the molecule it was? Judged against the bonds and the stereo of the SMILES.
+
+Two atoms count as bonded by their distance over the sum of their covalent radii (Cordero et al.,
+Dalton Trans. 2008, 2832; carbon as sp3). Between "surely bonded" and "surely not" lies a gap, so
+that a stretched bond or a strong hydrogen bond is neither.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Above this a bond is broken. Longest real ones: 1.1 (hexaphenylethane), 1.16 (N->B in nitriles).
+BROKEN: Final = 1.3
+#: Below this a new bond has formed. Nearest real contacts: 1.23 (across bicyclo[1.1.1]pentane),
+#: 1.24 (a hydrogen halfway between two oxygens).
+FORMED: Final = 1.15
+#: The same between atoms that share a neighbour: 1.08 across a ring of two Si and two O.
+FORMED_AROUND_CORNER: Final = 1.03
+
+#: Covalent radii in Å by atomic number; 1.5 where the model has no element anyway.
+_RADII: Final = np.full(120, 1.5)
+_RADII[[1, 5, 6, 7, 8, 9]] = 0.31, 0.84, 0.76, 0.71, 0.66, 0.57
+_RADII[[14, 15, 16, 17]] = 1.11, 1.07, 1.05, 1.02
+_RADII[[33, 34, 35, 53]] = 1.19, 1.20, 1.20, 1.39
+
+_SYMBOLS: Final = {
+    1: "H", 5: "B", 6: "C", 7: "N", 8: "O", 9: "F", 14: "Si", 15: "P", 16: "S", 17: "Cl",
+    33: "As", 34: "Se", 35: "Br", 53: "I",
+}  # fmt: skip
+
+
+def rearranged(
+    positions: NDArray[np.floating],
+    numbers: NDArray[np.integer],
+    bonds: NDArray[np.integer],
+    chirality: NDArray[np.integer],
+    double_bonds: NDArray[np.integer],
+) -> str | None:
+    """What is no longer as the SMILES says, in a few words, or None if all is.
+
+    Args:
+        positions: Å, [n_atoms, 3]. A coordinate that is not a number counts as a broken bond.
+        numbers: Atomic numbers, [n_atoms].
+        bonds: [n_bonds, 2], as in `PreparedMolecule`; so are the next two.
+        chirality: [n_centres, 4].
+        double_bonds: [n_double_bonds, 5].
+    """
+    x = np.asarray(positions, np.float64)
+    radii = _RADII[numbers]
+    i, j = bonds.T
+    bond_lengths = _norm(x[i] - x[j])
+    # "not below" rather than "above": NaN is neither.
+    broken = np.flatnonzero(~(bond_lengths <= BROKEN * (radii[i] + radii[j])))
+    if broken.size:
+        first = broken[0]
+        return f"bond {_pair(i[first], j[first], numbers)} broken ({bond_lengths[first]:.2f} Å)"
+    formed = _formed(x, radii, bonds)
+    if formed is not None:
+        a, b, distance = formed
+        return f"bond {_pair(a, b, numbers)} formed ({distance:.2f} Å)"
+    a, b, c, d = x[chirality.T]
+    inverted = np.flatnonzero(np.einsum("ni,ni->n", a - d, np.cross(b - d, c - d)) <= 0)
+    if inverted.size:
+        centre = _centre(chirality[inverted[0]], bonds)
+        return f"stereocentre {_SYMBOLS.get(int(numbers[centre]), '?')}{centre} inverted"
+    flipped = np.flatnonzero(_cos_dihedrals(x, double_bonds) * double_bonds[:, 4] <= 0)
+    if flipped.size:
+        _, a, b, _, sign = double_bonds[flipped[0]]
+        return f"double bond {_pair(a, b, numbers)} is {'trans' if sign > 0 else 'cis'} now"
+    return None
+
+
+def _norm(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.sqrt(np.einsum("ni,ni->n", vectors, vectors))
+
+
+def _formed(
+    x: NDArray[np.float64], radii: NDArray[np.float64], bonds: NDArray[np.integer]
+) -> tuple[int, int, float] | None:
+    """The first pair that is bonded by distance but not in `bonds`, and its distance in Å."""
+    n_atoms = len(x)
+    squared = np.einsum("ni,ni->n", x, x)
+    # |a-b|² from one matrix product; its rounding (1e-12 Å²) does not matter at this accuracy.
+    distances = squared[:, None] + squared - 2.0 * (x @ x.T)
+    close = distances < (FORMED * (radii[:, None] + radii)) ** 2
+    np.fill_diagonal(close, False)
+    close[bonds[:, 0], bonds[:, 1]] = False
+    close[bonds[:, 1], bonds[:, 0]] = False
+    if not close.any():
+        return None
+    neighbours: list[set[int]] = [set() for _ in range(n_atoms)]
+    for i, j in bonds.tolist():
+        neighbours[i].add(j)
+        neighbours[j].add(i)
+    for i, j in np.argwhere(np.triu(close)).tolist():
+        distance = float(np.linalg.norm(x[i] - x[j]))
+        around_corner = not neighbours[i].isdisjoint(neighbours[j])
+        if not around_corner or distance < FORMED_AROUND_CORNER * (radii[i] + radii[j]):
+            return i, j, distance
+    return None
+
+
+def _centre(around: NDArray[np.integer], bonds: NDArray[np.integer]) -> int:
+    """The atom that a row of `chirality` surrounds: the one with most bonds to its atoms."""
+    ends, starts = np.isin(bonds, around).T
+    return int(np.bincount(np.concatenate([bonds[starts, 0], bonds[ends, 1]])).argmax())
+
+
+def _cos_dihedrals(
+    x: NDArray[np.float64], double_bonds: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Cosine, times a positive factor, of the dihedral of each row's atoms i j k l; cis is +."""
+    i, j, k, last = x[double_bonds[:, :4].T]
+    axis = k - j
+    return np.einsum("ni,ni->n", np.cross(i - j, axis), np.cross(last - k, axis))
+
+
+def _pair(a: int, b: int, numbers: NDArray[np.integer]) -> str:
+    return "-".join(f"{_SYMBOLS.get(int(numbers[atom]), '?')}{int(atom)}" for atom in (a, b))
