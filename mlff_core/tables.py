@@ -403,6 +403,40 @@ def read_manifest(out_dir: Path) -> Manifest | None:
         raise OutputError(f"{path}: is not the manifest of a run; choose another folder") from error
 
 
+def check_output(
+    out_dir: Path, manifest: Manifest, *, overwrite: bool = False, resume: bool = False
+) -> Manifest:
+    """Find out, without touching anything, whether a run may have a folder.
+
+    Arguments, result and errors are those of `open_output`, but for a folder that turns out not to
+    be writable.
+    """
+    if overwrite and resume:
+        raise OutputError(f"{out_dir}: --overwrite and --resume contradict each other")
+    nearest = next(path for path in (out_dir, *out_dir.parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        raise OutputError(f"{out_dir}: cannot be written: {nearest} is not a writable folder")
+    earlier = read_manifest(out_dir)
+    parts = [path for table in _TABLES for path in _parts(out_dir / table).values()]
+    for table in _TABLES:
+        for path in (out_dir / table).glob("[!.]*.parquet"):
+            if path not in parts:
+                raise OutputError(f"{path}: is in the way of the tables; choose another folder")
+    if resume:
+        if earlier is not None:
+            _check_same_run(out_dir, earlier, manifest)
+            manifest = replace(
+                manifest,
+                run_id=earlier.run_id,
+                started=earlier.started,
+                timings_s=earlier.timings_s,
+            )
+        _check_own_parts(parts, manifest.run_key)
+    elif not overwrite and (earlier is not None or parts):
+        raise OutputError(_occupied(out_dir, earlier, manifest))
+    return manifest
+
+
 def open_output(
     out_dir: Path, manifest: Manifest, *, overwrite: bool = False, resume: bool = False
 ) -> Manifest:
@@ -422,48 +456,21 @@ def open_output(
         OutputError: If the folder cannot be written, or what is in it is in the way. Says in one
             line what to do.
     """
-    if overwrite and resume:
-        raise OutputError(f"{out_dir}: --overwrite and --resume contradict each other")
+    manifest = check_output(out_dir, manifest, overwrite=overwrite, resume=resume)
     try:
         for table in _TABLES:
             (out_dir / table).mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise OutputError(f"{str(out_dir)!r}: cannot be written: {_line(error)}") from error
-    try:
-        earlier = read_manifest(out_dir)
-        parts = [path for table in _TABLES for path in _parts(out_dir / table).values()]
-        for table in _TABLES:
-            for path in (out_dir / table).glob("[!.]*.parquet"):
-                if path not in parts:
-                    raise OutputError(f"{path}: is in the way of the tables; choose another folder")
-        if overwrite:
-            for path in parts:
-                path.unlink()
-        elif resume:
-            if earlier is not None:
-                _check_same_run(out_dir, earlier, manifest)
-                manifest = replace(
-                    manifest,
-                    run_id=earlier.run_id,
-                    started=earlier.started,
-                    timings_s=earlier.timings_s,
-                )
-            _check_own_parts(parts, manifest.run_key)
-        elif earlier is not None or parts:
-            raise OutputError(_occupied(out_dir, earlier, manifest))
+            if overwrite:
+                for path in _parts(out_dir / table).values():
+                    path.unlink()
         for folder in (out_dir, *(out_dir / table for table in _TABLES)):
             for path in folder.iterdir():
                 if _LEFTOVER_NAME.fullmatch(path.name):
                     path.unlink()
         manifest.write(out_dir)
     except OSError as error:
-        raise OutputError(f"{out_dir}: cannot be written: {_line(error)}") from error
+        raise OutputError(f"{out_dir}: cannot be written: {error.strerror or error}") from error
     return manifest
-
-
-def _line(error: BaseException) -> str:
-    """Say an error in one line."""
-    return " ".join(str(getattr(error, "strerror", None) or error).split())
 
 
 def _occupied(out_dir: Path, earlier: Manifest | None, manifest: Manifest) -> str:
