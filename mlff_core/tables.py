@@ -413,7 +413,12 @@ def check_output(
     """
     if overwrite and resume:
         raise OutputError(f"{out_dir}: --overwrite and --resume contradict each other")
-    nearest = next(path for path in (out_dir, *out_dir.parents) if path.exists())
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(out_dir)  # lexists is silent about a name that cannot be
+        nearest = next(path for path in (out_dir, *out_dir.parents) if os.path.lexists(path))
+    except (OSError, ValueError) as error:  # too long a name, a NUL in it
+        raise OutputError(f"{str(out_dir)!r}: cannot be written: {_line(error)}") from error
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         raise OutputError(f"{out_dir}: cannot be written: {nearest} is not a writable folder")
     earlier = read_manifest(out_dir)
@@ -469,8 +474,13 @@ def open_output(
                     path.unlink()
         manifest.write(out_dir)
     except OSError as error:
-        raise OutputError(f"{out_dir}: cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{out_dir}: cannot be written: {_line(error)}") from error
     return manifest
+
+
+def _line(error: BaseException) -> str:
+    """Say an error in one line."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split())
 
 
 def _occupied(out_dir: Path, earlier: Manifest | None, manifest: Manifest) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from mlff_core.tables import (
     MOLECULES_SCHEMA,
     SCHEMA_VERSION,
     Manifest,
+    check_output,
     conformers_table,
     finished_shards,
     molecules_table,
@@ -405,17 +407,35 @@ def test_what_is_not_ours_is_never_taken_for_ours(tmp_path):
     with pytest.raises(OutputError, match="not the manifest of a run"):
         open_output(tmp_path, manifest(), overwrite=True)
     (tmp_path / "manifest.json").unlink()
+    (tmp_path / "molecules").mkdir()
     (tmp_path / "molecules" / "mine.parquet").write_text("mine")
     with pytest.raises(OutputError, match=r"mine\.parquet: is in the way"):
         open_output(tmp_path, manifest(), overwrite=True)
 
 
-@pytest.mark.parametrize("where", ["file", "file/below", "/proc/out", "a\0b"])
+@pytest.mark.parametrize(
+    "where", ["file", "file/below", "/proc/out", "a\0b", "x" * 300, "dangling", "dangling/below"]
+)
 def test_a_folder_that_cannot_be_written_is_said(tmp_path, where):
     (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "at" / "all")
     with pytest.raises(OutputError, match="cannot be written") as caught:
         open_output(tmp_path / where, manifest())
     assert "\n" not in str(caught.value)
+
+
+def test_checking_a_folder_touches_nothing(tmp_path):
+    assert check_output(tmp_path / "deep" / "down", manifest()) == manifest()
+    assert files(tmp_path) == set()
+    assert not (tmp_path / "deep").exists()
+    write_run(tmp_path)
+    manifest("other").write(tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+    assert check_output(tmp_path, manifest(), overwrite=True) == manifest()
+    for options in ({}, {"resume": True}):
+        with pytest.raises(OutputError):
+            check_output(tmp_path, manifest(), **options)
+    assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
 
 
 def test_overwrite_and_resume_together_are_refused(tmp_path):
@@ -547,3 +567,95 @@ def test_a_manifest_that_knows_more_is_read_for_what_is_known_here(tmp_path):
     known = dataclasses.asdict(manifest())
     (tmp_path / "manifest.json").write_text(json.dumps(known | {"from_later": 1}))
     assert read_manifest(tmp_path) == manifest()
+
+
+# --- docs/schema.md ---------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "schema.md"
+
+
+def recipe(first_word: str) -> str:
+    """Return the page's block of Python that imports this."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    [found] = [block for block in blocks if block.startswith(f"import {first_word}")]
+    return found
+
+
+@pytest.fixture
+def druglike(tmp_path, monkeypatch):
+    """Two shards of results where the page says that they are."""
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out" / "druglike"
+    write_shard(
+        out,
+        0,
+        [molecule(0, 3), molecule(1, 0, status="rejected", reason="radical")],
+        [
+            conformer(0, 0, relative_energy_kcal_mol=0.9),
+            conformer(0, 1, relative_energy_kcal_mol=0.0),
+            conformer(0, 2, relative_energy_kcal_mol=1.1),
+        ],
+    )
+    write_shard(
+        out,
+        1,
+        [
+            molecule(2, 0, status="rejected", reason="empty"),
+            molecule(3, 0, status="rejected", reason="radical"),
+            molecule(4, 1, status="failed", reason="all_conformers_failed", n_converged=0),
+            molecule(5, 1),
+        ],
+        [
+            conformer(4, status="exploded", relative_energy_kcal_mol=0.0),
+            conformer(5, relative_energy_kcal_mol=0.0),
+        ],
+    )
+    return out
+
+
+@pytest.mark.parametrize("reader", ["polars", "duckdb", "pandas"])
+def test_the_recipes_of_the_page_answer_their_question(druglike, reader):
+    names: dict = {}
+    exec(recipe(reader), names)
+    best, reasons = names["best"], names["reasons"]
+    if reader == "polars":
+        best, reasons = best.to_dicts(), {r["reason"]: r["n"] for r in reasons.to_dicts()}
+    elif reader == "duckdb":
+        best, reasons = best.df().to_dict("records"), dict(reasons.fetchall())
+    else:
+        best, reasons = best.to_dict("records"), reasons.to_dict()
+    assert [(r["record"], r["conformer"]) for r in best] == [(0, 1), (0, 0), (5, 0)]
+    assert [r["input_id"] for r in best] == ["m0", "m0", "m5"]
+    expected = conformer(0, 1)["forces_ev_per_angstrom"].reshape(-1)
+    np.testing.assert_array_equal(best[0]["forces_ev_per_angstrom"], expected)
+    assert reasons == {"radical": 2, "empty": 1, "all_conformers_failed": 1}
+
+
+def test_the_recipe_for_ase_gives_the_geometry(druglike):
+    names: dict = {}
+    exec(recipe("ase"), names)
+    expected = conformer(0, 0)
+    np.testing.assert_array_equal(names["atoms"].numbers, expected["atomic_numbers"])
+    np.testing.assert_array_equal(names["atoms"].positions, expected["positions_angstrom"])
+
+
+def test_the_recipe_for_metadata_gives_unit_and_model(druglike):
+    names: dict = {}
+    exec(recipe("pyarrow"), names)
+    assert (names["unit"], names["model"]) == ("eV/Å", "tiny")
+
+
+def test_the_page_describes_every_column_and_word():
+    text = PAGE.read_text(encoding="utf-8")
+    for schema in (MOLECULES_SCHEMA, CONFORMERS_SCHEMA):
+        for column in schema:
+            kind = str(column.type.value_type if pa.types.is_list(column.type) else column.type)
+            kind = {"double": "float64", "float": "float32"}.get(kind, kind)
+            kind = f"list<{kind}>" if pa.types.is_list(column.type) else kind
+            star = "" if column.nullable else " *"
+            told = {k: v.decode() for k, v in column.metadata.items()}
+            row = f"| `{column.name}` | {kind}{star} | {told.get(b'unit', '')} | "
+            assert f"{row}{told[b'description']} |" in text
+    for words in (MoleculeStatus, Reason, ConformerStatus):
+        assert all(f"\n| `{word}` |" in text for word in words)
+    assert f"The schema version is {SCHEMA_VERSION}." in text
