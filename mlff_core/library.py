@@ -12,7 +12,7 @@ molecule is still handed on, as an empty or odd SMILES, for the chemistry to rej
 - `.sdf`: one record up to each `$$$$`; its SMILES is that of the mol block, its id the title line.
 
 Text is UTF-8; bytes that are not become U+FFFD, which no SMILES may hold. Memory does not grow with
-the length of the library.
+the length of the library; of Parquet it holds at most two columns of a row group.
 """
 
 import csv
@@ -155,13 +155,20 @@ class Library:
             index += 1
 
     def count(self) -> int:
-        """Count the records; reads the file through, except that Parquet says it at once."""
-        if self.format == "parquet":
-            with _parquet(self) as table:
-                return int(table.metadata.num_rows)
-        if self.format == "sdf":  # reading the mol blocks is what costs
-            with _open(self.file, self.gzipped) as stream:
-                return sum(1 for _ in _sdf_entries(_lines(stream, self.file), self.file))
+        """Count the records; reads the file through, except that Parquet says it at once.
+
+        Raises:
+            LibraryError: As `records`.
+        """
+        try:
+            if self.format == "parquet":
+                with _parquet(self) as table:
+                    return int(table.metadata.num_rows)
+            if self.format == "sdf":  # reading the mol blocks is what costs
+                with _open(self.file, self.gzipped) as stream:
+                    return sum(1 for _ in _sdf_entries(_lines(stream, self.file), self.file))
+        except _READ_ERRORS:
+            pass  # `records` says how far it came
         return sum(1 for _ in self.records())
 
     def sha256(self) -> str:
@@ -581,8 +588,8 @@ def _delimited_rows(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]
 
 
 def _read_delimited(library: Library, stream: IO[bytes], start: int) -> Iterator[_Entry]:
-    assert library.delimiter is not None  # noqa: S101
-    assert library.smiles_column is not None  # noqa: S101
+    assert library.delimiter is not None
+    assert library.smiles_column is not None
     rows = _delimited_rows(_lines(stream, library.file), library.delimiter)
     columns = next(rows)
     smiles_at = columns.index(library.smiles_column)
@@ -630,7 +637,7 @@ def _strings(column: pa.Array) -> list[str | None]:
 
 
 def _read_parquet(library: Library, start: int) -> Iterator[_Entry]:
-    assert library.smiles_column is not None  # noqa: S101
+    assert library.smiles_column is not None
     columns = [library.smiles_column, *([library.id_column] if library.id_column else [])]
     with _parquet(library) as table:
         skip, groups = start, list(range(table.num_row_groups))
