@@ -6,6 +6,7 @@ molecule's message.
 """
 
 import hashlib
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -48,12 +49,14 @@ _FAILURE_WORDS: Final = {
     "CLASH": "atoms clash",
 }
 _FAILURES: Final = {int(cause): name for name, cause in rdDistGeom.EmbedFailureCauses.names.items()}
-_CHIRAL_TAGS: Final = (
-    Chem.ChiralType.CHI_TETRAHEDRAL_CW,
-    Chem.ChiralType.CHI_TETRAHEDRAL_CCW,
-)
-_CIS: Final = (Chem.BondStereo.STEREOZ, Chem.BondStereo.STEREOCIS)
-_TRANS: Final = (Chem.BondStereo.STEREOE, Chem.BondStereo.STEREOTRANS)
+_CHIRAL_TAGS: Final = {Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW}
+#: +1 where a double bond's stereo atoms are on one side, -1 where not.
+_SIDES: Final = {
+    Chem.BondStereo.STEREOZ: 1,
+    Chem.BondStereo.STEREOCIS: 1,
+    Chem.BondStereo.STEREOE: -1,
+    Chem.BondStereo.STEREOTRANS: -1,
+}
 _STEREO_TYPES: Final = (Chem.StereoType.Atom_Tetrahedral, Chem.StereoType.Bond_Double)
 
 
@@ -206,8 +209,9 @@ def _prepare(molecule: PreparedMolecule, settings: ChemistrySettings, notes: lis
             Reason.TOO_LARGE,
             f"{molecule.n_atoms} atoms, the limit is {settings.max_atoms}",
         )
-    for atom in mol.GetAtoms():
-        atom.SetAtomMapNum(0)
+    if ":" in molecule.input_smiles:  # maybe atom maps, which are labels and no chemistry
+        for atom in mol.GetAtoms():
+            atom.SetAtomMapNum(0)
     # From here on atoms stand in canonical order: nothing depends on how the input was written.
     molecule.smiles = Chem.MolToSmiles(mol)
     mol = Chem.MolFromSmiles(molecule.smiles) or mol
@@ -216,11 +220,13 @@ def _prepare(molecule: PreparedMolecule, settings: ChemistrySettings, notes: lis
         _check_domain(molecule, mol, settings, notes)
         hydrogenated = Chem.AddHs(mol)
         seed = _seed(settings.seed, molecule.smiles)
-        if _embed(hydrogenated, settings, seed, notes):
-            mol = Chem.RemoveHs(hydrogenated)
-            molecule.smiles = Chem.MolToSmiles(mol)
+        chosen = _embed(hydrogenated, settings, seed, notes)
+        smiles = Chem.MolToSmiles(Chem.RemoveHs(hydrogenated)) if chosen else molecule.smiles
+        if smiles != molecule.smiles:  # in adamantane, say, all "choices" are the same molecule
+            notes.append(f"chose one isomer: {chosen} had no stereo")
+            molecule.smiles = smiles
+            mol = Chem.MolFromSmiles(smiles) or mol
     finally:
-        mol.RemoveAllConformers()  # or InChI would read from them stereo that no SMILES can say
         molecule.inchikey = Chem.MolToInchiKey(mol) or None
     _store_geometry(molecule, hydrogenated)
 
@@ -320,10 +326,13 @@ def _check_domain(
     molecule: PreparedMolecule, mol: Chem.Mol, settings: ChemistrySettings, notes: list[str]
 ) -> None:
     """Reject what the model does not know. Isotopes pass: they share the plain element's energy."""
-    numbers = {atom.GetAtomicNum() for atom in mol.GetAtoms()}
-    if molecule.n_atoms != mol.GetNumAtoms():
-        numbers.add(1)
-    unknown = sorted(numbers.difference(settings.elements))
+    atoms = [
+        (atom.GetAtomicNum(), atom.GetNumRadicalElectrons(), atom.GetIsotope())
+        for atom in mol.GetAtoms()
+    ]
+    numbers, radical_electrons, isotopes = zip(*atoms, strict=True)
+    elements = {*numbers, 1} if molecule.n_atoms != len(atoms) else {*numbers}
+    unknown = sorted(elements.difference(settings.elements))
     if unknown:
         raise _rejected(
             Reason.UNSUPPORTED_ELEMENT,
@@ -338,16 +347,18 @@ def _check_domain(
         )
     if molecule.n_heavy_atoms == 0 and charge == molecule.n_atoms:
         raise _rejected(Reason.UNSUPPORTED_CHARGE, "there is no electron in it")
-    unpaired = sum(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
+    unpaired = sum(radical_electrons)
     if unpaired:
         raise _rejected(
             Reason.RADICAL, f"{unpaired} unpaired electron{'s' if unpaired > 1 else ''}"
         )
-    isotopes = sorted(
-        {f"{a.GetIsotope()}{a.GetSymbol()}" for a in mol.GetAtoms() if a.GetIsotope()}
-    )
-    if isotopes:
-        notes.append(f"isotopes {', '.join(isotopes)} are computed as the plain elements")
+    if any(isotopes):
+        names = {
+            f"{isotope}{_symbols([number])}"
+            for number, isotope in zip(numbers, isotopes, strict=True)
+            if isotope
+        }
+        notes.append(f"isotopes {', '.join(sorted(names))} are computed as the plain elements")
 
 
 def _symbols(numbers: Iterable[int]) -> str:
@@ -364,8 +375,8 @@ def _seed(seed: int, smiles: str) -> int:
     return int.from_bytes(digest) >> 1  # RDKit takes a signed int; negative means no seed
 
 
-def _embed(mol: Chem.Mol, settings: ChemistrySettings, seed: int, notes: list[str]) -> bool:
-    """Add conformers to `mol`; True if undefined stereo was chosen, which then is assigned.
+def _embed(mol: Chem.Mol, settings: ChemistrySettings, seed: int, notes: list[str]) -> str:
+    """Add conformers to `mol`, assign stereo that was undefined; says in words what that was.
 
     The first conformer decides undefined stereo: distance geometry falls into an isomer that can
     exist (a free choice would often put bridgeheads trans), the same one each time since the seed
@@ -373,7 +384,7 @@ def _embed(mol: Chem.Mol, settings: ChemistrySettings, seed: int, notes: list[st
     """
     if mol.GetNumAtoms() == 1:
         mol.AddConformer(Chem.Conformer(1), assignId=True)
-        return False
+        return ""
     tries = []
     for random_coordinates in (False, True):
         parameters = _embed_parameters(settings, seed, random_coordinates)
@@ -384,7 +395,7 @@ def _embed(mol: Chem.Mol, settings: ChemistrySettings, seed: int, notes: list[st
         raise _embedding_error(tries, settings)
     if tries:
         notes.append("embedded from random coordinates at the second try")
-    chosen = _assign_undefined_stereo(mol, notes)
+    chosen = _assign_undefined_stereo(mol)
     if settings.n_conformers > 1:
         _embed_others(mol, settings, seed, random_coordinates, notes)
     return chosen
@@ -431,10 +442,10 @@ def _embedding_error(tries: list[Counter[str]], settings: ChemistrySettings) -> 
     return _NotOkError(MoleculeStatus.FAILED, reason, "; ".join(said))
 
 
-def _assign_undefined_stereo(mol: Chem.Mol, notes: list[str]) -> bool:
+def _assign_undefined_stereo(mol: Chem.Mol) -> str:
     undefined = _stereo(mol, defined=False)
     if not undefined:
-        return False
+        return ""
     Chem.AssignStereochemistryFrom3D(mol, replaceExistingTags=True)
     # Not all that looks like stereo is: an allene's double bonds, for one, have no E and Z.
     chosen = Counter(kind for kind, _ in undefined & _stereo(mol, defined=True))
@@ -446,9 +457,7 @@ def _assign_undefined_stereo(mol: Chem.Mol, notes: list[str]) -> bool:
         )
         if n
     ]
-    if words:
-        notes.append(f"chose one isomer: {' and '.join(words)} had no stereo")
-    return bool(words)
+    return " and ".join(words)
 
 
 def _stereo(mol: Chem.Mol, *, defined: bool) -> set[tuple[Chem.StereoType, int]]:
@@ -473,7 +482,7 @@ def _embed_others(
     missing = settings.n_conformers - 1
     while missing > 0:
         seed = (seed + 1) % 2**31
-        seconds_left = int(deadline - time.monotonic())
+        seconds_left = math.ceil(deadline - time.monotonic())
         parameters = _embed_parameters(settings, seed, random_coordinates, max(1, seconds_left))
         n_now = min(missing, _CONFORMERS_PER_CALL)
         if seconds_left > 0:
@@ -492,14 +501,15 @@ def _store_geometry(molecule: PreparedMolecule, mol: Chem.Mol) -> None:
     molecule.positions = np.array(
         [conformer.GetPositions() for conformer in mol.GetConformers()], np.float32
     )
-    bonds = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in mol.GetBonds()]
-    molecule.bonds = np.array(bonds, np.int16).reshape(-1, 2)
-    centres = [_centre(atom) for atom in mol.GetAtoms() if atom.GetChiralTag() in _CHIRAL_TAGS]
-    molecule.chirality = np.array(centres, np.int16).reshape(-1, 4)
-    double_bonds = [
-        _double_bond(bond) for bond in mol.GetBonds() if bond.GetStereo() in _CIS + _TRANS
-    ]
-    molecule.double_bonds = np.array(double_bonds, np.int16).reshape(-1, 5)
+    molecule.bonds = np.argwhere(np.triu(Chem.GetAdjacencyMatrix(mol))).astype(np.int16)
+    # The SMILES tells whether there is any stereo; walking over all atoms costs more than to look.
+    smiles = molecule.smiles or ""
+    if "@" in smiles:
+        centres = [_centre(atom) for atom in mol.GetAtoms() if atom.GetChiralTag() in _CHIRAL_TAGS]
+        molecule.chirality = np.array(centres, np.int16).reshape(-1, 4)
+    if "/" in smiles or "\\" in smiles:
+        double_bonds = [_double_bond(bond) for bond in mol.GetBonds() if bond.GetStereo() in _SIDES]
+        molecule.double_bonds = np.array(double_bonds, np.int16).reshape(-1, 5)
 
 
 def _centre(atom: Chem.Atom) -> list[int]:
@@ -513,5 +523,5 @@ def _centre(atom: Chem.Atom) -> list[int]:
 
 def _double_bond(bond: Chem.Bond) -> list[int]:
     first, last = bond.GetStereoAtoms()
-    sign = 1 if bond.GetStereo() in _CIS else -1
-    return [first, bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), last, sign]
+    side = _SIDES[bond.GetStereo()]
+    return [first, bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), last, side]
