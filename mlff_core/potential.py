@@ -210,6 +210,16 @@ def _make_engine(
         else:
             log.info("backend: triton (%s, %s)", device, precision)
             return "triton", engine
+    if device.type == "cpu" and precision != "float64":
+        # Numba brings the compiled operators; the plain engine needs nothing but PyTorch.
+        try:
+            from mlff_core.ops.analytic import AnalyticEngine
+            from mlff_core.ops.cpu import CPU_OPS
+        except ImportError as error:
+            log.warning("the slow plain engine is used on this CPU: %s", error)
+        else:
+            log.info("backend: torch with compiled message operators (%s, %s)", device, precision)
+            return "torch", AnalyticEngine(model, CPU_OPS)
     log.info("backend: torch (%s, %s)", device, precision)
     return "torch", TorchEngine(model)
 

@@ -1,0 +1,98 @@
+"""The compiled operators mean what the plain ones mean."""
+
+import pytest
+import torch
+
+from mlff_core.batch import MolBatch
+from mlff_core.neighbors import neighbor_pairs
+from mlff_core.ops import cpu, reference
+from mlff_core.ops.analytic import AnalyticEngine
+from mlff_core.potential import TorchEngine
+from mlff_core.testing import named_batch, random_model, random_molecule
+
+
+def random_inputs(n_features: int, n_rbf: int) -> tuple:
+    """Features, gradients and pairs of a batch of molecules of sizes that are no power of two."""
+    generator = torch.Generator().manual_seed(n_features)
+    batch = MolBatch.from_arrays(
+        [random_molecule(n, n) for n in (1, 2, 13, 5)], dtype=torch.float64
+    )
+    i, j = neighbor_pairs(batch.positions, batch.ptr, 5.0)
+    edges = reference.edge_geometry(batch.positions, i, j, n_rbf, 5.0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    n = batch.n_atoms
+    return (
+        random(n, n_features),
+        random(n, 3, n_features),
+        random(n, 3 * n_features),
+        random(n, 3, n_features),
+        edges,
+        random(3 * n_features, n_rbf + 1),
+    )
+
+
+@pytest.mark.parametrize(("n_features", "n_rbf"), [(128, 20), (5, 3), (17, 7)])
+def test_both_operators_give_what_the_plain_ones_give(n_features: int, n_rbf: int) -> None:
+    g_dq, g_dmu, phi, mu, edges, filters = random_inputs(n_features, n_rbf)
+    for found, expected in zip(
+        cpu.message_fwd(phi, mu, edges, filters)
+        + cpu.message_bwd(g_dq, g_dmu, phi, mu, edges, filters),
+        reference.message_fwd(phi, mu, edges, filters)
+        + reference.message_bwd(g_dq, g_dmu, phi, mu, edges, filters),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_energies_and_forces_are_no_farther_from_float64_than_plain_float32() -> None:
+    molecules = [random_molecule(n, n) for n in (1, 2, 40, 7, 100, 33)]
+    errors = {}
+    exact = None
+    for name, dtype, engine in (
+        ("exact", torch.float64, TorchEngine),
+        ("plain", torch.float32, TorchEngine),
+        ("compiled", torch.float32, lambda model: AnalyticEngine(model, cpu.CPU_OPS)),
+    ):
+        model = random_model().to(dtype).requires_grad_(False)
+        model.reference_energy.zero_()
+        batch = MolBatch.from_arrays(molecules, dtype=torch.float32).to(dtype=dtype)
+        energy, forces = engine(model).evaluate(
+            batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge
+        )
+        if exact is None:
+            exact = energy, forces
+        errors[name] = [
+            float((found.double() - true).norm())
+            for found, true in zip((energy, forces), exact, strict=True)
+        ]
+    for compiled, plain in zip(errors["compiled"], errors["plain"], strict=True):
+        assert compiled <= 2 * plain + 1e-5
+
+
+def test_results_repeat_bit_by_bit() -> None:
+    model = random_model().requires_grad_(False)
+    batch = MolBatch.from_arrays([random_molecule(n, n) for n in (30, 8)])
+    arguments = (batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge)
+    engine = AnalyticEngine(model, cpu.CPU_OPS)
+    first, second = engine.evaluate(*arguments), engine.evaluate(*arguments)
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
+def test_a_molecule_that_is_not_finite_spares_the_others() -> None:
+    model = random_model().requires_grad_(False)
+    batch = named_batch(torch.float32)
+    positions = batch.positions.clone()
+    positions[batch.ptr[1]] = torch.nan
+    positions[batch.ptr[3] + 1] = positions[batch.ptr[3]]  # two atoms in one place
+    engine = AnalyticEngine(model, cpu.CPU_OPS)
+    energy, forces = engine.evaluate(
+        batch.numbers, positions, batch.mol_idx, batch.ptr, batch.charge
+    )
+    assert energy.isnan().tolist() == [False, True, False, True, False, False]
+    bad = energy.isnan()[batch.mol_idx]
+    assert forces[bad].isnan().all()
+    assert forces[~bad].isfinite().all()
