@@ -1,0 +1,138 @@
+"""The potential as an ASE calculator."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+
+from mlff_core.batch import MolBatch
+from mlff_core.buckets import batch_sizes, bucket_of
+from mlff_core.errors import OutOfDomainError
+from mlff_core.potential import Backend, Device, Potential, Precision, load_potential
+
+
+class PaiNNCalculator(Calculator):
+    """Energies in eV and forces in eV/Å of molecules in vacuum.
+
+    The total charge in e is `atoms.info["charge"]`, 0 where it is not set. Finite differences of
+    forces (vibrations) deserve `precision="float64"`.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012, ASE's own spelling
+
+    def __init__(
+        self,
+        model: str | Path | Potential = "default",
+        device: Device = "auto",
+        backend: Backend = "auto",
+        precision: Precision = "float32",
+    ):
+        """Load a model, or take one that is loaded.
+
+        Args:
+            model: As in `load_potential`, or a `Potential`, whose own device, backend and
+                precision then hold.
+            device: As in `load_potential`.
+            backend: As in `load_potential`.
+            precision: As in `load_potential`.
+
+        Raises:
+            ModelFileError: The checkpoint is missing or damaged.
+            DeviceError: The device or the backend is not available here.
+        """
+        super().__init__()
+        if isinstance(model, Potential):
+            self.potential = model
+        else:
+            self.potential = load_potential(
+                model, device=device, backend=backend, precision=precision
+            )
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation; the charge counts, though ASE ignores `info`."""
+        changes = super().check_state(atoms, tol=tol)
+        if self.atoms is not None and total_charge(atoms) != total_charge(self.atoms):
+            return [*changes, "charge"]
+        return changes
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill `results`; what ASE calls.
+
+        Raises:
+            OutOfDomainError: An element or a charge that the model does not know, or a periodic
+                system.
+        """
+        super().calculate(atoms, list(properties), list(system_changes))
+        assert self.atoms is not None
+        (self.results,) = self.calculate_batch([self.atoms], self.implemented_properties)
+
+    def calculate_batch(
+        self, systems: Sequence[Atoms], properties: Sequence[str] = ("energy", "forces")
+    ) -> list[dict[str, float | np.ndarray]]:
+        """Properties of many molecules, computed together, in the order given.
+
+        Args:
+            systems: Molecules of any sizes; not changed, and their calculators are not asked.
+            properties: Some of "energy" (eV), "free_energy" (the same) and "forces"
+                (eV/Å [n_atoms, 3]).
+
+        Raises:
+            OutOfDomainError: An element or a charge that the model does not know, or a periodic
+                system.
+            ValueError: A property is not one of the three.
+        """
+        for name in properties:
+            if name not in self.implemented_properties:
+                known = ", ".join(self.implemented_properties)
+                raise ValueError(f"properties: expected some of {known}, found {name!r}")
+        for k, atoms in enumerate(systems):
+            if any(atoms.pbc):
+                raise OutOfDomainError(
+                    f"molecule {k} is periodic (pbc = {atoms.pbc.tolist()}), "
+                    f"model {self.potential.name} knows molecules in vacuum"
+                )
+        sizes = batch_sizes("auto", self.potential.device, self.potential.backend)
+        order = sorted(range(len(systems)), key=lambda k: len(systems[k]))
+        results: list[dict[str, float | np.ndarray]] = [{} for _ in systems]
+        while order:
+            # The largest of the batch decides its bucket, so take the largest first.
+            n_mols = sizes[bucket_of(len(systems[order[-1]]))]
+            chosen, order = order[-n_mols:], order[:-n_mols]
+            for k, values in zip(chosen, self._evaluate([systems[k] for k in chosen]), strict=True):
+                results[k] = {name: values[name] for name in properties}
+        return results
+
+    def _evaluate(self, systems: Sequence[Atoms]) -> list[dict[str, float | np.ndarray]]:
+        batch = MolBatch.from_arrays(
+            # Far from the origin float32 would round what the model sees, so begin at the centre.
+            [
+                (atoms.numbers, atoms.positions - atoms.positions.mean(0), total_charge(atoms))
+                for atoms in systems
+            ],
+            dtype=self.potential.dtype,
+        )
+        out = self.potential(batch)
+        forces = batch.split(out.forces.cpu().double())
+        return [
+            {"energy": energy, "free_energy": energy, "forces": f.numpy()}
+            for energy, f in zip(out.energy.tolist(), forces, strict=True)
+        ]
+
+
+def total_charge(atoms: Atoms) -> int:
+    """`atoms.info["charge"]`, 0 where it is not set.
+
+    Raises:
+        OutOfDomainError: It is not a whole number.
+    """
+    charge = atoms.info.get("charge", 0)
+    if int(charge) != charge:
+        raise OutOfDomainError(f"total charge: expected a whole number, found {charge!r}")
+    return int(charge)

@@ -1,0 +1,527 @@
+"""Batched relaxation: every molecule on its own path, all of them in one force call a step.
+
+Molecules live in slots (see `slots.py`). A step does not wait for the device; on CUDA with the
+triton backend it is captured once and replayed. Once a burst of steps the host looks at how the
+molecules are doing, in one transfer; those that have ended leave, and waiting ones take their
+places (in-flight batching).
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlff_core.batch import MolBatch
+from mlff_core.buckets import TABLE, Batching, batch_sizes, bucket_of
+from mlff_core.optimizers import OPTIMIZERS, Point
+from mlff_core.potential import Potential
+from mlff_core.slots import Molecule, Rows, State, Stepper, evaluate_rows, where_row
+from mlff_core.status import ConformerStatus
+
+#: How a slot is doing. Only running ones are computed.
+VACANT, RUNNING, CONVERGED, MAX_STEPS, EXPLODED, NON_FINITE = -1, 0, 1, 2, 3, 4
+STATUS = {
+    CONVERGED: ConformerStatus.CONVERGED,
+    MAX_STEPS: ConformerStatus.MAX_STEPS,
+    EXPLODED: ConformerStatus.EXPLODED,
+    NON_FINITE: ConformerStatus.NON_FINITE,
+}
+
+#: Exploded: the energy is this far above the start's, in eV an atom. A bond is worth a few eV, so
+#: a molecule of which every atom rose by this much is not on its way to a minimum.
+MAX_RISE_PER_ATOM = 1.0
+#: Exploded: a force of this size in eV/Å, and ten times the start's largest. No bond of an organic
+#: molecule pulls like this; atoms that overlap in a bad embedding do, from the start.
+MAX_FORCE = 100.0
+#: Exploded: an atom went this many cutoffs away from its start, so it left all it had around it.
+MAX_TRAVEL_CUTOFFS = 2.0
+#: Exploded: atoms hung together by gaps of at most this many cutoffs, and no longer do. There is
+#: no force beyond the cutoff, so a molecule that fell apart would count as converged.
+REACH_CUTOFFS = 0.8
+#: A rise of the energy by less than this, in eV an atom, is rounding.
+ENERGY_NOISE = {torch.float32: 2e-6, torch.float64: 1e-10}
+#: Steps between two looks at the statuses. A look costs a transfer on CUDA and nothing on a CPU.
+BURST = {"cuda": 4, "cpu": 1}
+
+
+@dataclass(frozen=True)
+class RelaxSettings:
+    """What a relaxation is asked to do.
+
+    Attributes:
+        optimizer: "lbfgs" or "fire".
+        fmax: A molecule has converged when no atom that may move feels more, eV/Å.
+        max_steps: Moves a molecule may make.
+        model_hessian: L-BFGS begins with a model of each molecule's Hessian; without, with ASE's
+            constant.
+    """
+
+    optimizer: str = "lbfgs"
+    fmax: float = 0.05
+    max_steps: int = 300
+    model_hessian: bool = True
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            known = " or ".join(OPTIMIZERS)
+            raise ValueError(f"optimizer: expected {known}, found {self.optimizer!r}")
+        if not self.fmax > 0:
+            raise ValueError(f"fmax: expected more than 0 eV/Å, found {self.fmax!r}")
+        if self.max_steps < 0:
+            raise ValueError(f"max_steps: expected 0 or more, found {self.max_steps!r}")
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """How one molecule ended, on the host.
+
+    Attributes:
+        index: Its place in the caller's order.
+        positions: Å [n_atoms, 3]; the last accepted point.
+        energy: eV, there.
+        initial_energy: eV.
+        forces: eV/Å [n_atoms, 3], there, those on atoms that may not move included.
+        max_force: Largest on an atom that may move, eV/Å.
+        n_steps: Moves made; force calls are one more.
+        status: None if the molecule did not fit into memory alone, so nothing is known of it.
+        bucket: Its size class.
+        batch_size: Molecules that were computed at once where it ended.
+    """
+
+    index: int
+    positions: np.ndarray
+    energy: float
+    initial_energy: float
+    forces: np.ndarray
+    max_force: float
+    n_steps: int
+    status: ConformerStatus | None
+    bucket: str
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class RelaxResult:
+    """How every molecule of a batch ended.
+
+    Attributes:
+        batch: The molecules at their final positions.
+        energy: eV, float64 [n_mols], there.
+        initial_energy: eV, float64 [n_mols].
+        forces: eV/Å [n_atoms, 3], there, those on atoms that may not move included.
+        max_force: Largest force on an atom that may move, eV/Å [n_mols].
+        n_steps: Moves made, int64 [n_mols]; force calls are one more.
+        status: One a molecule. One that converged is not above its initial energy; one that met a
+            number that is not finite stands where everything still was.
+    """
+
+    batch: MolBatch
+    energy: Tensor
+    initial_energy: Tensor
+    forces: Tensor
+    max_force: Tensor
+    n_steps: Tensor
+    status: list[ConformerStatus]
+
+
+def relax(
+    batch: MolBatch,
+    potential: Potential,
+    *,
+    optimizer: str = "lbfgs",
+    fmax: float = 0.05,
+    max_steps: int = 300,
+    capacity: int | None = None,
+    frozen: Tensor | np.ndarray | Sequence[int] | None = None,
+    hydrogens_only: bool = False,
+    model_hessian: bool = True,
+) -> RelaxResult:
+    """Relax every molecule to its nearest minimum.
+
+    Args:
+        batch: Molecules, on any device; an empty batch gives an empty result.
+        potential: What computes energies and forces.
+        optimizer: "lbfgs" or "fire".
+        fmax: A molecule has converged when no atom that may move feels more, eV/Å.
+        max_steps: Moves a molecule may make.
+        capacity: Molecules that are computed at once, the others wait for a place; None for all.
+        frozen: Atoms that stay where they are: bool [n_atoms], or their indices in the batch.
+        hydrogens_only: Only hydrogens move.
+        model_hessian: L-BFGS begins with a model of each molecule's Hessian, which about halves
+            the steps; without, with ASE's constant.
+
+    Returns:
+        One entry a molecule, on the potential's device. What goes wrong with a molecule is its
+        status and leaves the others alone.
+
+    Raises:
+        OutOfDomainError: The batch holds an element or a charge that the model does not know.
+        ValueError: An argument is out of its range.
+        torch.OutOfMemoryError: A molecule does not fit into memory alone.
+    """
+    settings = RelaxSettings(optimizer, fmax, max_steps, model_hessian)
+    if capacity is not None and capacity < 1:
+        raise ValueError(f"capacity: expected at least 1 molecule, found {capacity!r}")
+    free = ~frozen_atoms(frozen, batch.n_atoms)
+    numbers = batch.numbers.cpu().numpy()
+    if hydrogens_only:
+        free &= numbers == 1
+    batch = batch.to(potential.device, potential.dtype)
+    if batch.n_mols:
+        potential.check(batch)
+
+    positions, ptr = batch.positions.cpu().numpy(), batch.ptr.tolist()
+    molecules = [
+        Molecule(k, numbers[a:b], positions[a:b], charge, free[a:b])
+        for k, (a, b, charge) in enumerate(
+            zip(ptr[:-1], ptr[1:], batch.charge.tolist(), strict=True)
+        )
+    ]
+    ended = sorted(
+        relax_molecules(molecules, potential, settings, capacity or len(molecules)),
+        key=lambda relaxed: relaxed.index,
+    )
+    status = []
+    for relaxed in ended:
+        if relaxed.status is None:
+            raise torch.OutOfMemoryError(
+                f"molecule {relaxed.index} of {len(relaxed.positions)} atoms does not fit into "
+                f"the memory of {potential.device}, alone"
+            )
+        status.append(relaxed.status)
+
+    def atoms(values: list[np.ndarray]) -> Tensor:
+        flat = np.concatenate(values) if values else np.zeros((0, 3))
+        return torch.from_numpy(flat).to(batch.positions)
+
+    def mols(values: list, dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=batch.device)
+
+    return RelaxResult(
+        batch=batch.with_positions(atoms([r.positions for r in ended])),
+        energy=mols([r.energy for r in ended], torch.float64),
+        initial_energy=mols([r.initial_energy for r in ended], torch.float64),
+        forces=atoms([r.forces for r in ended]),
+        max_force=mols([r.max_force for r in ended], batch.positions.dtype),
+        n_steps=mols([r.n_steps for r in ended], torch.int64),
+        status=status,
+    )
+
+
+def frozen_atoms(frozen: Tensor | np.ndarray | Sequence[int] | None, n_atoms: int) -> np.ndarray:
+    """Which atoms stay where they are, bool [n_atoms], from such a mask or from indices.
+
+    Raises:
+        ValueError: The mask has another length, or an index is out of range.
+    """
+    mask = np.zeros(n_atoms, bool)
+    if frozen is None:
+        return mask
+    given = frozen.cpu().numpy() if isinstance(frozen, Tensor) else np.asarray(frozen)
+    if given.dtype == bool:
+        if given.shape != (n_atoms,):
+            raise ValueError(f"frozen: expected ({n_atoms},), found {given.shape}")
+        return given.copy()
+    outside = given[(given < 0) | (given >= n_atoms)]
+    if outside.size:
+        raise ValueError(f"frozen: expected indices from 0 to {n_atoms - 1}, found {outside[0]}")
+    mask[given.astype(np.int64)] = True
+    return mask
+
+
+def relax_conformers(
+    conformers: Sequence[tuple[np.ndarray, np.ndarray, int]],
+    potential: Potential,
+    *,
+    optimizer: str = "lbfgs",
+    fmax: float = 0.05,
+    max_steps: int = 300,
+    batching: Batching = "auto",
+    progress: Callable[[int], None] | None = None,
+) -> list[Relaxed]:
+    """Relax many conformers of mixed sizes, bucket by bucket.
+
+    Args:
+        conformers: Atomic numbers [n_atoms], positions in Å [n_atoms, 3] and charge of each.
+        potential: What computes energies and forces.
+        optimizer: "lbfgs" or "fire".
+        fmax: A conformer has converged when no atom feels more, eV/Å.
+        max_steps: Moves a conformer may make.
+        batching: How many are computed at once, see `buckets.batch_sizes`.
+        progress: Called with the number of conformers that have ended, after each.
+
+    Returns:
+        One entry a conformer, in the order given. Its status is None if it did not fit into
+        memory alone.
+
+    Raises:
+        OutOfDomainError: A conformer holds an element or a charge that the model does not know.
+        ValueError: An argument is out of its range, or a conformer's arrays disagree.
+    """
+    settings = RelaxSettings(optimizer, fmax, max_steps)
+    sizes = batch_sizes(batching, potential.device, potential.backend)
+    if conformers:
+        potential.check(MolBatch.from_arrays(conformers))
+    by_bucket: dict[str, list[Molecule]] = {bucket.name: [] for bucket in TABLE}
+    for index, (numbers, positions, charge) in enumerate(conformers):
+        molecule = Molecule(index, np.asarray(numbers), np.asarray(positions), int(charge))
+        by_bucket[bucket_of(molecule.size)].append(molecule)
+    results: list[Relaxed | None] = [None] * len(conformers)
+    n_done = 0
+    for name, molecules in by_bucket.items():
+        for relaxed in relax_molecules(molecules, potential, settings, sizes[name]):
+            results[relaxed.index] = relaxed
+            n_done += 1
+            if progress is not None:
+                progress(n_done)
+    assert n_done == len(conformers)
+    return [relaxed for relaxed in results if relaxed is not None]
+
+
+# --- In flight ------------------------------------------------------------------------------------
+
+
+def relax_molecules(
+    molecules: Sequence[Molecule], potential: Potential, settings: RelaxSettings, n_slots: int
+) -> Iterator[Relaxed]:
+    """Relax molecules, `n_slots` at a time; each is yielded as it ends, in no particular order.
+
+    Out of memory halves the number of slots: the molecules that were under way begin again, and
+    because a molecule's path does not depend on who is beside it, only time is lost. A molecule
+    that does not fit alone is yielded without a status.
+    """
+    waiting = deque(molecules)
+    n_slots = min(n_slots, len(waiting))
+    while waiting:
+        flight = _Flight(waiting, potential, settings, n_slots)
+        try:
+            yield from flight
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            interrupted = flight.aboard
+        else:
+            return
+        # Outside the except clause, whose traceback would keep the tensors alive.
+        del flight
+        if potential.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if n_slots == 1:
+            yield _not_relaxed(interrupted.pop())
+        waiting.extendleft(reversed(interrupted))
+        n_slots = max(n_slots // 2, 1)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on the card or on the host."""
+    # PyTorch has no class of its own for the host's memory.
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        "can't allocate memory" in str(error)
+    )
+
+
+class _Flight:
+    """Molecules under way in a fixed number of slots, and those that wait for one."""
+
+    def __init__(
+        self,
+        waiting: deque[Molecule],
+        potential: Potential,
+        settings: RelaxSettings,
+        n_slots: int,
+    ):
+        self.waiting, self.potential, self.settings = waiting, potential, settings
+        self.n_slots = n_slots
+        self.width = max(molecule.size for molecule in waiting)
+        # A captured step has a fixed number of atoms: what the slots hold on average, and a tenth.
+        mean = sum(molecule.size for molecule in waiting) / len(waiting)
+        self.capacity = max(self.width, int(np.ceil(1.1 * mean * n_slots)))
+        self.occupant: list[Molecule | None] = [None] * n_slots
+
+    @property
+    def aboard(self) -> list[Molecule]:
+        """The molecules that have a slot and have not been yielded."""
+        return [molecule for molecule in self.occupant if molecule is not None]
+
+    def __iter__(self) -> Iterator[Relaxed]:
+        potential, settings = self.potential, self.settings
+        device, graph = potential.device, potential.backend == "triton"
+        rows = Rows.empty(self.n_slots, self.width, device, potential.dtype)
+        capacity = self.capacity if graph else None
+        stepper = Stepper(
+            lambda state: step(rows, state, potential, settings, capacity),
+            enter(rows, settings),
+            graph=graph,
+        )
+        burst = BURST[device.type]
+        self._board(rows, stepper.state)
+        while self.aboard:
+            stepper.run(burst)
+            code = stepper.state["code"].tolist()  # the only place where the host waits
+            ended = [slot for slot, value in enumerate(code) if value > RUNNING]
+            if ended:
+                yield from self._collect(rows, stepper.state, ended)
+                self._board(rows, stepper.state)
+
+    def _board(self, rows: Rows, state: State) -> None:
+        """Give vacant slots to waiting molecules, in order, as long as their atoms fit."""
+        n_atoms = sum(molecule.size for molecule in self.aboard)
+        slots, molecules = [], []
+        for slot, occupant in enumerate(self.occupant):
+            if not self.waiting or n_atoms + self.waiting[0].size > self.capacity:
+                break
+            if occupant is None:
+                self.occupant[slot] = molecule = self.waiting.popleft()
+                n_atoms += molecule.size
+                slots.append(slot)
+                molecules.append(molecule)
+        if not molecules:
+            return
+        index = torch.tensor(slots, device=rows.sizes.device)
+        entering = Rows.pack(molecules, self.width, rows.sizes.device, rows.positions.dtype)
+        rows.overwrite(index, entering)
+        for name, value in enter(entering, self.settings).items():
+            state[name][index] = value
+
+    def _collect(self, rows: Rows, state: State, ended: list[int]) -> Iterator[Relaxed]:
+        """Read out the molecules that ended and free their slots."""
+        index = torch.tensor(ended, device=rows.sizes.device)
+        positions = state["positions"][index]
+        reach = REACH_CUTOFFS * self.potential.config.cutoff
+        here = rows.numbers[index] != 0
+        apart = connected(rows.positions[index], here, reach) & ~connected(positions, here, reach)
+        code = state["code"][index]
+        code = torch.where(apart & (code != NON_FINITE), EXPLODED, code)
+        state["code"][index] = VACANT
+        xyz, forces = positions.cpu().numpy(), state["forces"][index].cpu().numpy()
+        energy, initial = state["energy"][index].tolist(), state["initial_energy"][index].tolist()
+        max_force, n_steps = state["max_force"][index].tolist(), state["n_steps"][index].tolist()
+        codes = code.tolist()
+        for k, slot in enumerate(ended):
+            molecule = self.occupant[slot]
+            assert molecule is not None
+            self.occupant[slot] = None
+            yield Relaxed(
+                index=molecule.index,
+                positions=xyz[k, : molecule.size],
+                energy=energy[k],
+                initial_energy=initial[k],
+                forces=forces[k, : molecule.size],
+                max_force=max_force[k],
+                n_steps=n_steps[k],
+                status=STATUS[codes[k]],
+                bucket=bucket_of(molecule.size),
+                batch_size=self.n_slots,
+            )
+
+
+def _not_relaxed(molecule: Molecule) -> Relaxed:
+    nan = float("nan")
+    return Relaxed(
+        index=molecule.index,
+        positions=molecule.positions,
+        energy=nan,
+        initial_energy=nan,
+        forces=np.full((molecule.size, 3), nan),
+        max_force=nan,
+        n_steps=0,
+        status=None,
+        bucket=bucket_of(molecule.size),
+        batch_size=1,
+    )
+
+
+def connected(positions: Tensor, here: Tensor, reach: float) -> Tensor:
+    """Whether each molecule hangs together by gaps of at most `reach`, bool [n_rows].
+
+    Args:
+        positions: Å [n_rows, w, 3].
+        here: Which are atoms and not padding, bool [n_rows, w].
+        reach: Å.
+    """
+    near = (torch.cdist(positions, positions) < reach) & here[:, None, :]
+    reached = torch.zeros_like(here)
+    reached[:, 0] = True
+    while True:
+        further = reached | (near & reached[:, :, None]).any(1)
+        if torch.equal(further, reached):
+            return (reached | ~here).all(1)
+        reached = further
+
+
+# --- The step -------------------------------------------------------------------------------------
+
+
+def enter(rows: Rows, settings: RelaxSettings) -> State:
+    """The state in which molecules begin: running, at their initial positions, nothing known."""
+    zero = torch.zeros_like(rows.positions[:, 0, 0])
+    return {
+        "code": torch.where(rows.sizes > 0, RUNNING, VACANT),
+        "n_steps": torch.zeros_like(rows.sizes),  # moves made
+        "trial": rows.positions.clone(),  # where the next force call is made, Å
+        "positions": rows.positions.clone(),  # the accepted point, Å
+        "forces": torch.zeros_like(rows.positions),  # there, all of them, eV/Å
+        "energy": zero.double(),  # there, eV
+        "max_force": zero.clone(),  # there, on atoms that may move, eV/Å
+        "initial_energy": zero.double(),
+        "initial_max_force": zero.clone(),
+    } | OPTIMIZERS[settings.optimizer].enter(rows, settings.model_hessian)
+
+
+def step(
+    rows: Rows,
+    state: State,
+    potential: Potential,
+    settings: RelaxSettings,
+    capacity: int | None,
+) -> State:
+    """One force call and one move of every running molecule; the others stay as they are."""
+    running, first = state["code"] == RUNNING, state["n_steps"] == 0
+    energy, forces = evaluate_rows(rows, state["trial"], running, potential, capacity)
+    free = rows.free[..., None]
+    noise = ENERGY_NOISE[forces.dtype] * rows.sizes
+    finite = energy.isfinite() & forces.isfinite().all(-1).all(-1)
+    point = Point(
+        free=rows.free,
+        step=state["trial"] - state["positions"],
+        forces=torch.where(free, forces, 0.0),
+        accepted_forces=torch.where(free, state["forces"], 0.0),
+        first=first,
+        finite=finite,
+        not_above=energy <= state["energy"] + noise,
+    )
+    accept, displacement, kept = OPTIMIZERS[settings.optimizer].step(state, point)
+    accept = running & finite & accept
+    begins = accept & first
+    max_force = point.forces.square().sum(-1).amax(-1).sqrt()
+    state = state | {name: where_row(running, value, state[name]) for name, value in kept.items()}
+    state["positions"] = where_row(accept, state["trial"], state["positions"])
+    state["forces"] = where_row(accept, forces, state["forces"])
+    state["energy"] = torch.where(accept, energy, state["energy"])
+    state["max_force"] = torch.where(accept, max_force, state["max_force"])
+    state["initial_energy"] = torch.where(begins, energy, state["initial_energy"])
+    state["initial_max_force"] = torch.where(begins, max_force, state["initial_max_force"])
+
+    code = torch.where(finite, verdict(rows, state, settings, potential.config.cutoff), NON_FINITE)
+    moves = running & (code == RUNNING)
+    state["code"] = torch.where(running, code, state["code"])
+    state["trial"] = where_row(moves, state["positions"] + displacement, state["trial"])
+    state["n_steps"] = state["n_steps"] + moves
+    return state
+
+
+def verdict(rows: Rows, state: State, settings: RelaxSettings, cutoff: float) -> Tensor:
+    """Whether each molecule has ended, and how, from its accepted point; int64 [n_slots]."""
+    travel = (state["positions"] - rows.positions).square().sum(-1).amax(-1).sqrt()
+    exploded = (
+        (state["energy"] > state["initial_energy"] + MAX_RISE_PER_ATOM * rows.sizes)
+        | (state["max_force"] > (10.0 * state["initial_max_force"]).clamp(min=MAX_FORCE))
+        | (travel > MAX_TRAVEL_CUTOFFS * cutoff)
+    )
+    converged = (state["max_force"] < settings.fmax) & (state["energy"] <= state["initial_energy"])
+    code = torch.where(state["n_steps"] >= settings.max_steps, MAX_STEPS, RUNNING)
+    code = torch.where(converged, CONVERGED, code)
+    return torch.where(exploded, EXPLODED, code)
