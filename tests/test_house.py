@@ -54,7 +54,9 @@ def test_everything_exported_exists() -> None:
 
 
 def test_embedding_processes_do_not_pay_for_torch() -> None:
-    program = "import sys, mlff_core.chem.pool; print('torch' in sys.modules, 'prefect' in sys.modules)"
+    program = (
+        "import sys, mlff_core.chem.pool; print('torch' in sys.modules, 'prefect' in sys.modules)"
+    )
     found = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )

@@ -65,7 +65,9 @@ def server(tmp_path: Path) -> Iterator[dict[str, str]]:
     processes = [start("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))]
     try:
         wait_for(lambda: healthy(port), 120)
-        processes.append(start("prefect", "worker", "start", "--pool", "screen", "--type", "process"))
+        processes.append(
+            start("prefect", "worker", "start", "--pool", "screen", "--type", "process")
+        )
         wait_for(lambda: call(environment, "work-pool", "inspect", "screen").returncode == 0, 60)
         yield environment
     finally:

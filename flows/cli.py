@@ -1,0 +1,151 @@
+"""The command line `mlff-screen`. Its options are the flow's parameters, word for word.
+
+Exit status: 0, every record is accounted for (rejected and failed molecules are data); 1, the run
+itself failed; 2, the call was wrong.
+"""
+
+import argparse
+import inspect
+import os
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from mlff_core.errors import MlffError
+
+#: Nothing of a run leaves the machine; a terminal shows the run, not the orchestration.
+QUIET_PREFECT = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    # The first start makes a database, and may share slow cores.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with status 2."""
+        refuse(message)
+
+
+def refuse(message: object) -> NoReturn:
+    """The call was wrong: say so in one line, leave with status 2."""
+    print("mlff-screen:", " ".join(str(message).split()), file=sys.stderr)
+    raise SystemExit(2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    for name, value in QUIET_PREFECT.items():
+        os.environ.setdefault(name, value)
+    parser = Parser(prog="mlff-screen", description="SMILES -> relaxed 3D conformers in Parquet.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    run = commands.add_parser("run", help="screen a library", description="Screen a library.")
+    add_flow_options(run)
+    run.add_argument("--verbose", action="store_true", help="show the flow's log")
+    commands.add_parser("info", help="versions, device, model, and what is missing")
+    arguments = vars(parser.parse_args(argv))
+    command = arguments.pop("command")
+    if command == "info":
+        from flows.info import print_info
+
+        return print_info()
+    if arguments.pop("verbose"):
+        os.environ["PREFECT_LOGGING_LEVEL"] = "INFO"
+    return run_screen(arguments)
+
+
+def add_flow_options(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each parameter of the flow; the first, the library, is positional."""
+    for name, parameter in _flow_parameters().items():
+        field, kind = _field_of(parameter)
+        help_text = (field.description or "").replace("%", "%%")
+        option = "--" + name.replace("_", "-")
+        if name == "library":
+            parser.add_argument(name, metavar="LIBRARY", help=help_text)
+        elif kind is bool:
+            parser.add_argument(option, action="store_true", help=help_text)
+        elif typing.get_origin(kind) is Literal:
+            choices = "|".join(typing.get_args(kind))
+            parser.add_argument(
+                option, metavar=choices, help=f"{help_text} (default {parameter.default})"
+            )
+        else:
+            default = "" if parameter.default is None else f" (default {parameter.default})"
+            if name == "out":
+                default = " (default out/NAME-OF-THE-LIBRARY)"
+            parser.add_argument(option, metavar=_metavar(kind), help=help_text + default)
+
+
+def _flow_parameters() -> dict[str, inspect.Parameter]:
+    # Prefect takes a second to import; --help and a wrong call of another kind do not need it.
+    from flows.screen import screen
+
+    return dict(inspect.signature(screen.fn).parameters)
+
+
+def _field_of(parameter: inspect.Parameter) -> tuple[FieldInfo, Any]:
+    """A parameter's field and its bare type, None taken off."""
+    annotated, field = typing.get_args(parameter.annotation)[:2]
+    if isinstance(annotated, UnionType):
+        annotated = next(t for t in typing.get_args(annotated) if t is not NoneType)
+    return field, annotated
+
+
+def _metavar(kind: Any) -> str:
+    return {int: "N", float: "X"}.get(kind, "TEXT")
+
+
+def run_screen(arguments: dict[str, Any]) -> int:
+    """Check the call, run the flow in this process, print the summary."""
+    from rich.console import Console
+
+    from flows.plan import make_plan
+    from flows.screen import screen
+    from flows.summary import print_summary
+    from mlff_core.tables import read_manifest
+
+    parameters: dict[str, Any] = {}
+    for name, parameter in _flow_parameters().items():
+        value = arguments[name]
+        if value is None:
+            value = parameter.default
+            if name == "out":
+                value = str(Path("out") / Path(arguments["library"]).name.split(".")[0])
+        try:
+            parameters[name] = TypeAdapter(parameter.annotation).validate_python(value)
+        except ValidationError as error:
+            found = error.errors()[0]
+            refuse(f"--{name.replace('_', '-')} {value!r}: {found['msg']}")
+    try:
+        # Before Prefect starts, which takes seconds: what is wrong with a call is said at once.
+        make_plan(**parameters).check_output()
+    except (MlffError, ValueError) as error:
+        refuse(error)
+    try:
+        screen(**parameters)
+    except KeyboardInterrupt:
+        print("mlff-screen: stopped; --resume goes on from here", file=sys.stderr)
+        return 1
+    except Exception as error:
+        print(f"mlff-screen: the run failed: {error}", file=sys.stderr)
+        return 1
+    manifest = read_manifest(Path(parameters["out"]))
+    assert manifest is not None
+    print_summary(manifest, Path(parameters["out"]), Console())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Prefect tasks: read a shard, call one function of mlff_core, write a shard, return its path."""

@@ -1,0 +1,161 @@
+"""The flow `screen` on a few molecules: tables, statuses, resume, and being killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from flows.screen import screen
+from mlff_core.errors import LibraryError, OutputError
+from mlff_core.tables import read_manifest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+LIBRARY = [
+    ("CCO", "ethanol"),
+    ("C1CCCCC1O", "cyclohexanol"),
+    ("CC(=O)[O-].[Na+]", "sodium acetate"),
+    ("not a molecule", 'garbage, with "quotes" and <b>tags</b>'),
+    ("[Pt](Cl)(Cl)(N)N", "a metal"),
+    ("C[CH2]", "a radical"),
+    ("", "nothing"),
+    ("CCO", "ethanol"),
+    ("[NH3+]CC(=O)[O-]", "glycine"),
+    ("C" * 120, "too large"),
+]
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    path = tmp_path / "library.csv"
+    pl.DataFrame(LIBRARY, schema=["smiles", "name"], orient="row").write_csv(path)
+    return path
+
+
+def call(library: Path, out: Path, model: Path, **more: object) -> dict:
+    options = dict(shard_size=4, max_steps=3, workers=2, device="cpu") | more
+    return screen(library=str(library), out=str(out), model=str(model), **options)
+
+
+def test_every_record_is_in_the_tables_once_with_its_reason(
+    library: Path, tmp_path: Path, small_model: Path
+) -> None:
+    out = tmp_path / "out"
+    returned = call(library, out, small_model, conformers=2)
+    molecules = pl.read_parquet(out / "molecules").sort("record")
+    assert molecules["record"].to_list() == list(range(len(LIBRARY)))
+    assert molecules["input_id"].to_list() == [name for _, name in LIBRARY]
+    assert [(s, r) for s, r in molecules.select("status", "reason").iter_rows()] == [
+        ("ok", None), ("ok", None), ("ok", None),
+        ("rejected", "invalid_smiles"), ("rejected", "unsupported_element"),
+        ("rejected", "radical"), ("rejected", "empty"),
+        ("ok", None), ("ok", None), ("rejected", "too_large"),
+    ]  # fmt: skip
+    assert "Na" in molecules["message"][2]
+    assert molecules["charge"].to_list()[:3] == [0, 0, -1]
+
+    conformers = pl.read_parquet(out / "conformers")
+    rows = conformers.group_by("record").len().sort("record")
+    assert dict(rows.iter_rows()) == dict(
+        molecules.filter(pl.col("n_conformers") > 0).select("record", "n_conformers").iter_rows()
+    )
+    # The same molecule twice in the library: the same structure, so the same energy.
+    first, second = (molecules.filter(record=r)["min_energy_ev"].item() for r in (0, 7))
+    assert first == pytest.approx(second, abs=1e-4)
+    best = conformers.filter(record=0, conformer=molecules["best_conformer"][0])
+    assert best["energy_ev"].item() == first
+    assert len(best["positions_angstrom"].item()) == 3 * len(best["atomic_numbers"].item()) == 27
+
+    manifest = read_manifest(out)
+    assert manifest is not None
+    assert manifest.finished is not None
+    assert manifest.counts["status"] == returned["status"] == {"ok": 5, "rejected": 5, "failed": 0}
+    assert not (out / ".mlff-screen").exists()
+
+
+def test_a_folder_with_results_is_refused_until_told_otherwise(
+    library: Path, tmp_path: Path, small_model: Path
+) -> None:
+    out = tmp_path / "out"
+    call(library, out, small_model, limit=2)
+    with pytest.raises(OutputError, match="--overwrite"):
+        call(library, out, small_model, limit=2)
+    with pytest.raises(OutputError, match="n_records was 2, is 3"):
+        call(library, out, small_model, limit=3, resume=True)
+    call(library, out, small_model, limit=3, overwrite=True)
+    assert len(pl.read_parquet(out / "molecules")) == 3
+
+
+def test_resume_computes_only_what_is_missing(
+    library: Path, tmp_path: Path, small_model: Path
+) -> None:
+    out = tmp_path / "out"
+    call(library, out, small_model)
+    before = {p.name: p.stat().st_mtime_ns for p in (out / "molecules").iterdir()}
+    (out / "molecules/part-000001.parquet").unlink()
+    # The shard size is the first run's, although the default differs.
+    call(library, out, small_model, resume=True, shard_size=None)
+    after = {p.name: p.stat().st_mtime_ns for p in (out / "molecules").iterdir()}
+    assert before.keys() == after.keys()
+    assert {name for name in before if before[name] != after[name]} == {"part-000001.parquet"}
+    assert sorted(pl.read_parquet(out / "molecules")["record"]) == list(range(len(LIBRARY)))
+
+
+def test_garbage_alone_is_a_table_of_rejections(tmp_path: Path, small_model: Path) -> None:
+    library = tmp_path / "garbage.smi"
+    library.write_bytes(b"\xff\xfe\nCCO\x00\n" + b"C(" * 5000 + b"\n?? name\n")
+    call(library, tmp_path / "out", small_model)
+    molecules = pl.read_parquet(tmp_path / "out/molecules")
+    assert molecules["status"].to_list() == ["rejected"] * 4
+    assert len(pl.read_parquet(tmp_path / "out/conformers")) == 0
+
+
+def test_a_missing_library_fails_the_run_before_it_touches_the_folder(
+    tmp_path: Path, small_model: Path
+) -> None:
+    with pytest.raises(LibraryError, match="no such file"):
+        call(tmp_path / "missing.smi", tmp_path / "out", small_model)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.timeout(300)
+def test_a_killed_run_leaves_whole_files_and_resume_finishes_it(
+    tmp_path: Path, small_model: Path
+) -> None:
+    library = tmp_path / "library.smi"
+    library.write_text("".join(f"{'C' * (3 + n % 8)}O m{n}\n" for n in range(60)))
+    out = tmp_path / "out"
+    environment = os.environ | {
+        "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": "", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    environment = {k: v for k, v in environment.items() if k != "PREFECT_API_URL"}
+    command = [
+        sys.executable, "-m", "flows.cli", "run", str(library), "--out", str(out),
+        "--model", str(small_model), "--shard-size", "3", "--max-steps", "60", "--device", "cpu",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    molecules = out / "molecules"
+    while len(list(molecules.glob("part-*"))) < 3 and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    parts = sorted(molecules.glob("part-*"))
+    assert 3 <= len(parts) < 20, "the run was to be killed in its middle"
+    records = pl.read_parquet(parts)["record"]  # whole files only, or this raises
+    assert len(records) == len(set(records)) == 3 * len(parts)
+    assert json.loads((out / "manifest.json").read_text())["finished"] is None
+
+    call(library, out, small_model, resume=True, shard_size=None, max_steps=60, workers=None)
+    assert sorted(pl.read_parquet(molecules)["record"]) == list(range(60))
+    assert pl.read_parquet(out / "conformers")["record"].n_unique() == 60
