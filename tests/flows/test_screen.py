@@ -111,7 +111,7 @@ def test_resume_computes_only_what_is_missing(
 
 def test_garbage_alone_is_a_table_of_rejections(tmp_path: Path, small_model: Path) -> None:
     library = tmp_path / "garbage.smi"
-    library.write_bytes(b"\xff\xfe\nCCO\x00\n" + b"C(" * 5000 + b"\n?? name\n")
+    library.write_bytes(b"C\xe9 latin\nCC\x00O nul\n" + b"C(" * 5000 + b"\n?? name\n")
     call(library, tmp_path / "out", small_model)
     molecules = pl.read_parquet(tmp_path / "out/molecules")
     assert molecules["status"].to_list() == ["rejected"] * 4
