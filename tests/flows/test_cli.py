@@ -72,10 +72,11 @@ def test_a_library_that_is_none_is_refused_in_one_line(
 ) -> None:
     table = tmp_path / "table.csv"
     table.write_text("name,weight\nwater,18\n")
+    (tmp_path / "empty").mkdir()
     for library, expected in (
         (tmp_path / "missing.smi", "no such file"),
         (table, "name, weight"),
-        (tmp_path, "is a folder"),
+        (tmp_path / "empty", "is a folder"),
     ):
         line = refused(
             capsys, "run", str(library), "--out", str(tmp_path / "out"), "--model", str(small_model)
