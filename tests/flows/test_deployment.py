@@ -57,10 +57,10 @@ def server(tmp_path: Path) -> Iterator[dict[str, str]]:
     }
 
     def start(*command: str) -> subprocess.Popen:
-        log = (tmp_path / f"{command[1]}.log").open("wb")
-        return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+        with (tmp_path / f"{command[1]}.log").open("wb") as log:
+            return subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
 
     processes = [start("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))]
     try:
