@@ -33,6 +33,9 @@ STATUS = {
 #: Exploded: the energy is this far above the start's, in eV an atom. A bond is worth a few eV, so
 #: a molecule of which every atom rose by this much is not on its way to a minimum.
 MAX_RISE_PER_ATOM = 1.0
+#: Exploded: the energy is this far below the start's, in eV an atom, though the start had no
+#: overlapping atoms (forces above MAX_FORCE). All bonds of a molecule are worth less.
+MAX_FALL_PER_ATOM = 10.0
 #: Exploded: a force of this size in eV/Å, and ten times the start's largest. No bond of an organic
 #: molecule pulls like this; atoms that overlap in a bad embedding do, from the start.
 MAX_FORCE = 100.0
@@ -457,17 +460,20 @@ def connected(positions: Tensor, here: Tensor, reach: float) -> Tensor:
 
 def enter(rows: Rows, settings: RelaxSettings) -> State:
     """The state in which molecules begin: running, at their initial positions, nothing known."""
-    zero = torch.zeros_like(rows.positions[:, 0, 0])
+
+    def zeros(dtype: torch.dtype = rows.positions.dtype) -> Tensor:
+        return torch.zeros(len(rows.sizes), dtype=dtype, device=rows.sizes.device)
+
     return {
         "code": torch.where(rows.sizes > 0, RUNNING, VACANT),
         "n_steps": torch.zeros_like(rows.sizes),  # moves made
         "trial": rows.positions.clone(),  # where the next force call is made, Å
         "positions": rows.positions.clone(),  # the accepted point, Å
         "forces": torch.zeros_like(rows.positions),  # there, all of them, eV/Å
-        "energy": zero.double(),  # there, eV
-        "max_force": zero.clone(),  # there, on atoms that may move, eV/Å
-        "initial_energy": zero.double(),
-        "initial_max_force": zero.clone(),
+        "energy": zeros(torch.float64),  # there, eV
+        "max_force": zeros(),  # there, on atoms that may move, eV/Å
+        "initial_energy": zeros(torch.float64),
+        "initial_max_force": zeros(),
     } | OPTIMIZERS[settings.optimizer].enter(rows, settings.model_hessian)
 
 
@@ -515,13 +521,16 @@ def step(
 
 def verdict(rows: Rows, state: State, settings: RelaxSettings, cutoff: float) -> Tensor:
     """Whether each molecule has ended, and how, from its accepted point; int64 [n_slots]."""
+    change = state["energy"] - state["initial_energy"]
+    overlapped = state["initial_max_force"] > MAX_FORCE
     travel = (state["positions"] - rows.positions).square().sum(-1).amax(-1).sqrt()
     exploded = (
-        (state["energy"] > state["initial_energy"] + MAX_RISE_PER_ATOM * rows.sizes)
+        (change > MAX_RISE_PER_ATOM * rows.sizes)
+        | (~overlapped & (change < -MAX_FALL_PER_ATOM * rows.sizes))
         | (state["max_force"] > (10.0 * state["initial_max_force"]).clamp(min=MAX_FORCE))
         | (travel > MAX_TRAVEL_CUTOFFS * cutoff)
     )
-    converged = (state["max_force"] < settings.fmax) & (state["energy"] <= state["initial_energy"])
+    converged = (state["max_force"] < settings.fmax) & (change <= 0)
     code = torch.where(state["n_steps"] >= settings.max_steps, MAX_STEPS, RUNNING)
     code = torch.where(converged, CONVERGED, code)
     return torch.where(exploded, EXPLODED, code)

@@ -1,0 +1,353 @@
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.optimize import FIRE, LBFGS
+
+from mlff_core.batch import MolBatch
+from mlff_core.calculator import PaiNNCalculator
+from mlff_core.potential import Potential
+from mlff_core.relax import connected, relax, relax_conformers
+from mlff_core.slots import Molecule, Rows, evaluate_rows
+from mlff_core.status import ConformerStatus
+from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
+
+CONVERGED = ConformerStatus.CONVERGED
+SIZES = (9, 4, 14, 2, 11, 7)
+
+
+def small_potential(kind: type[Potential] = Potential, precision: str = "float64") -> Potential:
+    return kind(random_model(3, n_features=16), precision=precision)
+
+
+def molecules(sizes=SIZES):
+    return [random_molecule(n, seed=5) for n in sizes]
+
+
+def batch_of(*chosen, dtype=torch.float64):
+    return MolBatch.from_arrays(chosen, dtype=dtype)
+
+
+@pytest.fixture(scope="module")
+def potential():
+    return small_potential()
+
+
+class Padded(Potential):
+    """Takes the padding that a captured step adds, and answers it with nonsense."""
+
+    def evaluate(self, numbers, positions, mol_idx, ptr, charge):
+        n_atoms = int(ptr[-1])
+        assert (numbers[n_atoms:] == 0).all()
+        energy, forces = super().evaluate(
+            numbers[:n_atoms], positions[:n_atoms], mol_idx[:n_atoms], ptr, charge
+        )
+        surplus = torch.full((len(numbers) - n_atoms, 3), torch.nan, dtype=forces.dtype)
+        return energy, torch.cat([forces, surplus])
+
+
+class Cramped(Potential):
+    """Runs out of memory above a number of atoms."""
+
+    limit = 20
+
+    def evaluate(self, numbers, positions, mol_idx, ptr, charge):
+        if len(numbers) > self.limit:
+            raise torch.OutOfMemoryError("forced")
+        return super().evaluate(numbers, positions, mol_idx, ptr, charge)
+
+
+class Repulsive(Potential):
+    """Atoms of a molecule push each other away, 2 eV / d, up to the cutoff."""
+
+    def evaluate(self, numbers, positions, mol_idx, ptr, charge):
+        positions = positions.detach().requires_grad_(True)
+        difference = positions[:, None] - positions[None]
+        pair = (mol_idx[:, None] == mol_idx[None]) & ~torch.eye(len(numbers), dtype=torch.bool)
+        distance = torch.where(pair, difference.square().sum(-1), 1.0).sqrt()
+        pair = pair & (distance < self.config.cutoff)
+        energies = torch.where(pair, 1.0 / distance - 1.0 / self.config.cutoff, 0.0).sum(1)
+        energy = torch.zeros(len(charge), dtype=torch.float64).index_add(
+            0, mol_idx, energies.double()
+        )
+        return energy.detach(), -torch.autograd.grad(energy.sum(), positions)[0]
+
+
+class Turning(Potential):
+    """From the fourth force call on, what it says about the molecule of charge 1 changes."""
+
+    calls = 0
+    energy_shift, force_factor = 0.0, 1.0
+
+    def evaluate(self, numbers, positions, mol_idx, ptr, charge):
+        self.calls += 1
+        energy, forces = super().evaluate(numbers, positions, mol_idx, ptr, charge)
+        if self.calls >= 4:
+            energy = torch.where(charge == 1, energy + self.energy_shift, energy)
+            forces = torch.where(
+                (charge == 1)[mol_idx][:, None], forces * self.force_factor, forces
+            )
+        return energy, forces
+
+
+def same_paths(result, reference, rows):
+    """Whether molecules `rows` of one result moved as all molecules of the other did."""
+    assert [result.status[k] for k in rows] == reference.status
+    assert result.n_steps[rows].tolist() == reference.n_steps.tolist()
+    torch.testing.assert_close(result.energy[rows], reference.energy, rtol=0, atol=1e-8)
+    torch.testing.assert_close(
+        result.batch.select(rows).positions, reference.batch.positions, rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "fire"])
+def test_a_path_is_the_same_alone_in_a_batch_and_swapped_in(potential, optimizer):
+    chosen = molecules()
+    together = relax(batch_of(*chosen), potential, optimizer=optimizer, max_steps=60)
+    in_flight = relax(batch_of(*chosen), potential, optimizer=optimizer, max_steps=60, capacity=2)
+    assert len(set(together.n_steps.tolist())) > 3  # they really end at different times
+    same_paths(in_flight, together, list(range(len(chosen))))
+    for k in (0, 3, 5):
+        alone = relax(batch_of(chosen[k]), potential, optimizer=optimizer, max_steps=60)
+        same_paths(together, alone, [k])
+
+
+def test_fire_takes_the_same_steps_as_that_of_ase(potential):
+    chosen = molecules()[:4]
+    ours = relax(batch_of(*chosen), potential, optimizer="fire", max_steps=400)
+    for k, (numbers, positions, _) in enumerate(chosen):
+        atoms = Atoms(numbers, positions, calculator=PaiNNCalculator(potential))
+        optimizer = FIRE(atoms, logfile=None)
+        assert optimizer.run(fmax=0.05, steps=400)
+        assert optimizer.nsteps == ours.n_steps[k]
+        found = ours.batch.select([k]).positions.numpy()
+        np.testing.assert_allclose(found, atoms.positions, atol=1e-6)
+
+
+@pytest.mark.parametrize("model_hessian", [True, False])
+def test_lbfgs_needs_no_more_steps_than_that_of_ase(potential, model_hessian):
+    chosen = molecules((5, 8, 10, 12, 15))
+    ours = relax(batch_of(*chosen), potential, model_hessian=model_hessian)
+    theirs = []
+    for numbers, positions, _ in chosen:
+        optimizer = LBFGS(
+            Atoms(numbers, positions, calculator=PaiNNCalculator(potential)), logfile=None
+        )
+        assert optimizer.run(fmax=0.05, steps=400)
+        theirs.append(optimizer.nsteps)
+    assert ours.status == [CONVERGED] * len(chosen)
+    ratio = np.median(ours.n_steps.numpy() / np.array(theirs))
+    assert ratio <= (0.8 if model_hessian else 1.1)
+
+
+def test_what_is_reported_is_what_the_potential_says_of_the_final_positions(potential):
+    batch = batch_of(*molecules())
+    result = relax(batch, potential, fmax=0.02, max_steps=25)
+    assert {CONVERGED, ConformerStatus.MAX_STEPS} == set(result.status)
+    final, initial = potential(result.batch), potential(batch)
+    torch.testing.assert_close(result.energy, final.energy, rtol=0, atol=1e-9)
+    torch.testing.assert_close(result.initial_energy, initial.energy, rtol=0, atol=1e-9)
+    torch.testing.assert_close(result.forces, final.forces, rtol=0, atol=1e-8)
+    largest = torch.stack([f.norm(dim=1).max() for f in result.batch.split(final.forces)])
+    torch.testing.assert_close(result.max_force, largest, rtol=0, atol=1e-8)
+    for status, force, n_steps in zip(result.status, largest, result.n_steps, strict=True):
+        assert (force < 0.02) if status == CONVERGED else (force >= 0.02 and n_steps == 25)
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "fire"])
+def test_nothing_that_converged_is_above_its_start(optimizer):
+    potential = small_potential(precision="float32")
+    batch = batch_of(*molecules(range(2, 16)), dtype=torch.float32)
+    loose = relax(batch, potential, optimizer=optimizer, fmax=0.3, max_steps=200)
+    # From the first result on there is little to gain, and rounding is all that moves the energy.
+    tight = relax(loose.batch, potential, optimizer=optimizer, fmax=0.01, max_steps=500)
+    for result in (loose, tight):
+        done = torch.tensor([status == CONVERGED for status in result.status])
+        assert done.float().mean() > 0.9
+        assert (result.energy <= result.initial_energy)[done].all()
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "fire"])
+def test_bad_molecules_end_with_a_status_and_leave_the_others_alone(potential, optimizer):
+    good = molecules((9, 4))
+    overlapping = ([6, 6, 1], [[0.0, 0, 0], [0, 0, 0], [0, 0, 1.1]], 0)
+    nearly = ([6, 6, 1, 1], [[0.0, 0, 0], [0, 0, 0.3], [0, 1, 0], [1, 0, 0]], 0)
+    not_a_number = ([8, 1], [[0.0, 0, 0], [0, np.nan, 1]], 0)
+    ion = NAMED_MOLECULES["hydride"]
+    result = relax(
+        batch_of(good[0], overlapping, ion, nearly, not_a_number, good[1]),
+        potential,
+        optimizer=optimizer,
+        max_steps=60,
+    )
+    same_paths(result, relax(batch_of(*good), potential, optimizer=optimizer, max_steps=60), [0, 5])
+    assert result.status[1] == result.status[4] == ConformerStatus.NON_FINITE
+    assert result.n_steps[1] == 0
+    assert result.status[2] == CONVERGED
+    assert result.n_steps[2] == 0
+    assert result.max_force[2] == 0
+    assert result.status[3] != ConformerStatus.NON_FINITE
+    assert result.energy[3] < result.initial_energy[3] - 10  # the overlap is gone
+
+
+def test_a_molecule_that_falls_apart_has_exploded_and_not_converged():
+    water = NAMED_MOLECULES["water"]
+    apart = NAMED_MOLECULES["two fluorides beyond the cutoff"]
+    result = relax(batch_of(water, apart), small_potential(Repulsive), fmax=0.01)
+    assert result.status == [ConformerStatus.EXPLODED, CONVERGED]  # the second began in two parts
+    assert result.max_force[0] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "energy_shift", "force_factor", "status"),
+    [
+        ("fire", 10.0, 1.0, ConformerStatus.EXPLODED),
+        ("fire", 0.0, 1e4, ConformerStatus.EXPLODED),
+        ("fire", torch.nan, 1.0, ConformerStatus.NON_FINITE),
+        ("lbfgs", -100.0, 1.0, ConformerStatus.EXPLODED),
+        ("lbfgs", 0.0, 1e4, ConformerStatus.EXPLODED),
+        ("lbfgs", 0.0, torch.nan, ConformerStatus.NON_FINITE),
+        ("lbfgs", torch.inf, 1.0, ConformerStatus.NON_FINITE),
+    ],
+)
+def test_a_molecule_that_goes_wrong_under_way_is_caught(
+    optimizer, energy_shift, force_factor, status
+):
+    potential = small_potential(Turning)
+    numbers, positions, _ = random_molecule(9, seed=5)
+    bad, good = (numbers, positions, 1), (numbers, positions, 0)
+    expected = relax(batch_of(good), potential, optimizer=optimizer, max_steps=30)
+    potential.calls, potential.energy_shift = 0, energy_shift
+    potential.force_factor = force_factor
+    result = relax(batch_of(bad, good), potential, optimizer=optimizer, max_steps=30)
+    same_paths(result, expected, [1])
+    assert result.status[0] == status
+    if status == ConformerStatus.NON_FINITE:  # reported where everything still was a number
+        assert result.energy[0].isfinite()
+        assert result.forces.isfinite().all()
+
+
+@pytest.mark.parametrize("as_mask", [True, False])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "fire"])
+def test_frozen_atoms_stay_and_do_not_hold_up_convergence(potential, optimizer, as_mask):
+    batch = batch_of(*molecules((9, 7)))
+    indices = [0, 3, 4, 12]
+    mask = np.isin(np.arange(16), indices)
+    result = relax(
+        batch, potential, optimizer=optimizer, frozen=mask if as_mask else indices, max_steps=500
+    )
+    assert result.status == [CONVERGED] * 2
+    assert torch.equal(result.batch.positions[mask], batch.positions[mask])
+    assert (result.batch.positions != batch.positions).any(1).numpy()[~mask].all()
+    force = result.forces.norm(dim=1)
+    assert force[~mask].max() < 0.05
+    assert force[mask].max() > 0.05  # reported as they are
+
+
+def test_only_hydrogens_move_when_asked_for(potential):
+    batch = batch_of(*molecules((9, 7)))
+    hydrogen = batch.numbers == 1
+    result = relax(batch, potential, hydrogens_only=True)
+    moved = (result.batch.positions != batch.positions).any(1)
+    assert 0 < hydrogen.sum() < len(hydrogen)
+    assert torch.equal(moved, hydrogen)
+
+
+def test_a_molecule_of_frozen_atoms_only_has_converged_where_it_is(potential):
+    batch = batch_of(*molecules((5,)))
+    result = relax(batch, potential, frozen=range(5))
+    assert (result.status, result.n_steps.tolist()) == ([CONVERGED], [0])
+    assert torch.equal(result.batch.positions, batch.positions)
+
+
+def test_an_empty_batch_gives_an_empty_result(potential):
+    result = relax(batch_of(), potential)
+    assert result.batch.n_mols == len(result.energy) == len(result.status) == 0
+    assert relax_conformers([], potential) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": "newton"}, r"optimizer: expected lbfgs or fire, found 'newton'"),
+        ({"fmax": 0.0}, r"fmax: expected more than 0 eV/Å, found 0.0"),
+        ({"fmax": float("nan")}, r"fmax: expected more than 0"),
+        ({"max_steps": -1}, r"max_steps: expected 0 or more, found -1"),
+        ({"capacity": 0}, r"capacity: expected at least 1 molecule, found 0"),
+        ({"frozen": [2, 5]}, r"frozen: expected indices from 0 to 4, found 5"),
+        ({"frozen": [-1]}, r"frozen: expected indices from 0 to 4, found -1"),
+        ({"frozen": [True, False]}, r"frozen: expected \(5,\), found \(2,\)"),
+    ],
+)
+def test_wrong_arguments_are_refused(potential, options, message):
+    with pytest.raises(ValueError, match=message):
+        relax(batch_of(*molecules((5,))), potential, **options)
+
+
+def test_running_out_of_memory_changes_the_batch_and_not_the_result():
+    chosen = [random_molecule(n, seed=5) for n in (9, 7, 10, 8, 6, 9)]
+    roomy = relax_conformers(chosen, small_potential(), max_steps=40)
+    cramped = relax_conformers(chosen, small_potential(Cramped), max_steps=40)
+    assert {r.batch_size for r in roomy} == {6}
+    assert {r.batch_size for r in cramped} < {1, 3}
+    for a, b in zip(roomy, cramped, strict=True):
+        assert (a.index, a.status, a.n_steps) == (b.index, b.status, b.n_steps)
+        np.testing.assert_allclose(a.positions, b.positions, atol=1e-6)
+
+
+def test_a_molecule_that_does_not_fit_alone_is_marked_and_the_rest_is_relaxed():
+    chosen = [random_molecule(n, seed=5) for n in (9, 25, 7, 28, 24)]
+    Cramped.limit = 24
+    results = relax_conformers(chosen, small_potential(Cramped), max_steps=20)
+    Cramped.limit = 20
+    assert [r.status is None for r in results] == [False, True, False, True, False]
+    assert [r.index for r in results] == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(results[1].positions, chosen[1][1])
+    with pytest.raises(torch.OutOfMemoryError, match="molecule 0 of 25 atoms does not fit"):
+        relax(batch_of(chosen[1]), small_potential(Cramped))
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory():
+    class Broken(Potential):
+        def evaluate(self, *arguments):
+            raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        relax(batch_of(*molecules()), small_potential(Broken))
+
+
+def test_conformers_come_back_in_order_with_their_bucket_and_batch_size(potential):
+    chosen = molecules((12, 3, 33, 12, 10, 31, 4))
+    seen = []
+    results = relax_conformers(chosen, potential, max_steps=3, progress=seen.append)
+    assert seen == [1, 2, 3, 4, 5, 6, 7]
+    assert [len(r.positions) for r in results] == [12, 3, 33, 12, 10, 31, 4]
+    names = ["medium", "small", "large", "medium", "small", "large", "small"]
+    assert [r.bucket for r in results] == names
+    assert [r.batch_size for r in results] == [2, 3, 2, 2, 3, 2, 3]
+    for result, (numbers, positions, charge) in zip(results, chosen, strict=True):
+        alone = relax(batch_of((numbers, positions, charge)), potential, max_steps=3)
+        np.testing.assert_allclose(result.positions, alone.batch.positions, atol=1e-7)
+
+
+def test_padding_and_empty_rows_do_not_change_what_is_computed():
+    plain, padded = small_potential(), small_potential(Padded)
+    chosen = [Molecule(k, *molecule) for k, molecule in enumerate(molecules())]
+    rows = Rows.pack(chosen, 17, plain.device, plain.dtype)
+    active = torch.tensor([True, False, True, True, False, True])
+    expected = evaluate_rows(rows, rows.positions, active, plain, None)
+    found = evaluate_rows(rows, rows.positions, active, padded, 60)
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    out = plain(batch_of(*(molecules()[k] for k in (0, 2, 3, 5))))
+    torch.testing.assert_close(expected[0][active], out.energy, rtol=0, atol=1e-10)
+    assert not expected[0][~active].any()
+
+
+def test_connected_follows_chains_and_ignores_padding():
+    chain = torch.arange(6.0)[:, None] * torch.tensor([1.0, 0.0, 0.0])
+    broken = chain + (torch.arange(6) > 3)[:, None] * torch.tensor([0.0, 0.6, 0.0])
+    positions = torch.stack([chain, broken, broken])
+    here = torch.ones(3, 6, dtype=torch.bool)
+    here[2, 4:] = False
+    assert connected(positions, here, 1.1).tolist() == [True, False, True]
