@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from mlff_core.chem.molecule import PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
-from mlff_core.chem.topology import rearranged
+from mlff_core.chem.topology import Topology, rearrangements
 from mlff_core.library import Record
 from mlff_core.potential import Potential
 from mlff_core.relax import relax_conformers
@@ -224,6 +224,24 @@ def final_rows(embedded: pa.Table, relaxed: pa.Table) -> tuple[list[dict], list[
     for c, scalar in enumerate(scalars):
         by_molecule.setdefault(scalar["molecule"], []).append(c)
 
+    # What needs the geometries is computed for the whole shard at once: the interpreter's lock is
+    # then free for the thread that drives the device.
+    topologies = [
+        Topology(z, bonds.reshape(-1, 2), chirality.reshape(-1, 4), doubles.reshape(-1, 5))
+        for z, bonds, chirality, doubles in zip(
+            *(arrays[name] for name in Topology._fields), strict=True
+        )
+    ]
+    final = [x.reshape(-1, 3) for x in relaxed_positions]
+    starts = [
+        x
+        for z, flat in zip(arrays["numbers"], arrays["positions"], strict=True)
+        for x in flat.reshape(-1, max(len(z), 1), 3)
+    ]
+    owners = [topologies[scalar["molecule"]] for scalar in scalars]
+    changes = rearrangements(final, owners)
+    rmsd = aligned_rmsd(starts, final)
+
     conformer_rows: list[dict] = []
     for k, row in enumerate(rows):
         row |= dict.fromkeys(("best_conformer", "min_energy_ev")) | {
@@ -240,36 +258,26 @@ def final_rows(embedded: pa.Table, relaxed: pa.Table) -> tuple[list[dict], list[
                 "message": _join(row["message"], "does not fit into the device's memory alone"),
             }
             continue
-        z = arrays["numbers"][k]
-        starts = arrays["positions"][k].reshape(-1, len(z), 3)
         own = []
-        for index, (c, start) in enumerate(zip(members, starts, strict=True)):
-            scalar, x = scalars[c], relaxed_positions[c].reshape(-1, 3)
-            status, change = ConformerStatus(scalar["status"]), None
-            if status in (ConformerStatus.CONVERGED, ConformerStatus.MAX_STEPS):
-                change = rearranged(
-                    x,
-                    z,
-                    arrays["bonds"][k].reshape(-1, 2),
-                    arrays["chirality"][k].reshape(-1, 4),
-                    arrays["double_bonds"][k].reshape(-1, 5),
-                )
-                if change is not None:
-                    status = ConformerStatus.REARRANGED
-                    row["message"] = _join(row["message"], f"conformer {index}: {change}")
+        for index, c in enumerate(members):
+            scalar, status = scalars[c], ConformerStatus(scalars[c]["status"])
+            ended = status in (ConformerStatus.CONVERGED, ConformerStatus.MAX_STEPS)
+            if ended and changes[c] is not None:
+                status = ConformerStatus.REARRANGED
+                row["message"] = _join(row["message"], f"conformer {index}: {changes[c]}")
             own.append(
                 {
                     "record": row["record"],
                     "conformer": index,
                     "status": status,
-                    "energy_ev": _finite(scalar["energy"]),
-                    "initial_energy_ev": _finite(scalar["initial_energy"]),
+                    "energy_ev": scalar["energy"],
+                    "initial_energy_ev": scalar["initial_energy"],
                     "relative_energy_kcal_mol": None,
                     "boltzmann_weight": None,
-                    "max_force_ev_per_angstrom": _finite(scalar["max_force"]),
+                    "max_force_ev_per_angstrom": scalar["max_force"],
                     "n_steps": scalar["n_steps"],
-                    "rmsd_to_initial_angstrom": _finite(aligned_rmsd(start, x)),
-                    "atomic_numbers": z,
+                    "rmsd_to_initial_angstrom": rmsd[c],
+                    "atomic_numbers": arrays["numbers"][k],
                     "positions_angstrom": relaxed_positions[c],
                     "forces_ev_per_angstrom": forces[c],
                     "bucket": scalar["bucket"],
@@ -318,29 +326,42 @@ def boltzmann_weights(energy_ev: Sequence[float]) -> np.ndarray:
     return factors / factors.sum()
 
 
-def aligned_rmsd(a: np.ndarray, b: np.ndarray) -> float:
-    """Root-mean-square deviation of two geometries [n_atoms, 3] after the best superposition, in Å.
+def aligned_rmsd(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
+    """Root-mean-square deviation of each pair of geometries after the best superposition, in Å.
 
-    W. Kabsch, Acta Cryst. A 32, 922 (1976). NaN where a coordinate is not finite.
+    W. Kabsch, Acta Cryst. A 32, 922 (1976).
+
+    Args:
+        a: Å [n_atoms, 3] of each geometry.
+        b: The same atoms elsewhere.
+
+    Returns:
+        Å [n_geometries]; NaN where a coordinate is not finite.
     """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return float("nan")
-    a, b = a - a.mean(0), b - b.mean(0)
-    covariance = a.T @ b
+    if not len(a):
+        return np.zeros(0)
+    sizes = np.array([len(x) for x in a])
+    first = np.cumsum(sizes) - sizes
+
+    def centred(geometries: Sequence[np.ndarray]) -> np.ndarray:
+        x = np.concatenate(geometries).astype(np.float64)
+        mean = np.add.reduceat(x, first) / sizes[:, None]
+        return x - np.repeat(mean, sizes, axis=0)
+
+    x, y = centred(a), centred(b)
+    squares = np.add.reduceat((x * x + y * y).sum(1), first)
+    covariance = np.add.reduceat(x[:, :, None] * y[:, None, :], first)  # [n_geometries, 3, 3]
+    finite = np.isfinite(covariance).all((1, 2))
+    covariance[~finite] = 0.0
     singular = np.linalg.svd(covariance, compute_uv=False)
-    if np.linalg.det(covariance) < 0:  # the best orthogonal match would be a mirror image
-        singular[-1] *= -1
-    squared = (np.square(a).sum() + np.square(b).sum() - 2 * singular.sum()) / len(a)
-    return float(np.sqrt(max(squared, 0.0)))
+    # Where the best orthogonal match would be a mirror image.
+    singular[np.linalg.det(covariance) < 0, -1] *= -1
+    squared = (squares - 2.0 * singular.sum(1)) / sizes
+    return np.where(finite, np.sqrt(np.maximum(squared, 0.0)), np.nan)
 
 
 def _join(message: str | None, more: str) -> str:
     return f"{message}; {more}" if message else more
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and np.isfinite(value) else None
 
 
 def _lists(values: Iterable[np.ndarray], kind: pa.DataType) -> pa.Array:

@@ -5,7 +5,8 @@ Dalton Trans. 2008, 2832; carbon as sp3). Between "surely bonded" and "surely no
 that a stretched bond or a strong hydrogen bond is neither.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ BROKEN: Final = 1.3
 FORMED: Final = 1.15
 #: The same between atoms that share a neighbour: 1.08 across a ring of two Si and two O.
 FORMED_AROUND_CORNER: Final = 1.03
+
+#: Pairs of atoms in one array operation of `rearrangements`.
+_PAIRS_AT_ONCE: Final = 500_000
 
 #: Covalent radii in Å by atomic number; 1.5 where the model has no element anyway.
 _RADII: Final = np.full(120, 1.5)
@@ -69,6 +73,77 @@ def rearranged(
         _, a, b, _, sign = double_bonds[flipped[0]]
         return f"double bond {_pair(a, b, numbers)} is {'trans' if sign > 0 else 'cis'} now"
     return None
+
+
+class Topology(NamedTuple):
+    """What a geometry is judged against; the arguments of `rearranged` beside the positions."""
+
+    numbers: NDArray[np.integer]
+    bonds: NDArray[np.integer]
+    chirality: NDArray[np.integer]
+    double_bonds: NDArray[np.integer]
+
+
+def rearrangements(
+    positions: Sequence[NDArray[np.floating]], topologies: Sequence[Topology]
+) -> list[str | None]:
+    """`rearranged` of many geometries, most of which are expected to have stayed what they were.
+
+    All of them are looked at in a few array operations first, so that a geometry costs some
+    microseconds and the interpreter's lock is free for other threads; those that look odd are then
+    judged one by one.
+
+    Args:
+        positions: Å, [n_atoms, 3] of each geometry.
+        topologies: One a geometry.
+    """
+    answers: list[str | None] = [None] * len(positions)
+    squares = np.cumsum([len(x) ** 2 for x in positions])
+    # Pieces of a bounded number of pairs keep the arrays of all pairs small.
+    first = 0
+    while first < len(positions):
+        base = squares[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(squares, base + _PAIRS_AT_ONCE, "right")))
+        odd = _odd(positions[first:last], topologies[first:last])
+        for k in (first + np.flatnonzero(odd)).tolist():
+            answers[k] = rearranged(positions[k], *topologies[k])
+        first = last
+    return answers
+
+
+def _odd(positions: Sequence[NDArray], topologies: Sequence[Topology]) -> NDArray[np.bool_]:
+    """Which geometries `rearranged` has to look at, [n_geometries]; it may clear them."""
+    sizes = np.array([len(x) for x in positions])
+    start = np.concatenate([[0], np.cumsum(sizes)])
+    x = np.concatenate(positions).astype(np.float64)
+    radii = _RADII[np.concatenate([t.numbers for t in topologies])]
+    odd = np.zeros(len(positions), bool)
+
+    def gathered(name: str, width: int) -> tuple[NDArray, NDArray]:
+        """Rows of one kind of all molecules, their atoms counted through, and whose they are."""
+        rows = [getattr(t, name) for t in topologies]
+        owner = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+        joined = np.concatenate(rows).astype(np.int64)
+        joined[:, :width] += start[owner, None]
+        return joined, owner
+
+    bonds, owner = gathered("bonds", 2)
+    i, j = bonds.T
+    odd[owner[~(_norm(x[i] - x[j]) <= BROKEN * (radii[i] + radii[j]))]] = True
+    # Pairs a < b of each molecule: row a of a molecule of n atoms has the n - 1 - a later ones.
+    partners = np.concatenate([np.arange(n - 1, -1, -1) for n in sizes])
+    a = np.repeat(np.arange(len(x)), partners)
+    b = a + 1 + np.arange(len(a)) - np.repeat(np.cumsum(partners) - partners, partners)
+    close = np.flatnonzero(_norm(x[a] - x[b]) < FORMED * (radii[a] + radii[b]))
+    bonded = np.minimum(i, j) * len(x) + np.maximum(i, j)
+    new = close[~np.isin(a[close] * len(x) + b[close], bonded)]
+    odd[np.searchsorted(start, a[new], "right") - 1] = True
+    centres, owner = gathered("chirality", 4)
+    p, q, r, s = x[centres.T]
+    odd[owner[~(np.einsum("ni,ni->n", p - s, np.cross(q - s, r - s)) > 0)]] = True
+    doubles, owner = gathered("double_bonds", 4)
+    odd[owner[~(_cos_dihedrals(x, doubles) * doubles[:, 4] > 0)]] = True
+    return odd
 
 
 def _norm(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -157,3 +157,28 @@ def test_the_answer_does_not_depend_on_place_or_orientation():
     moved = molecule.positions[0] @ rotation + [100.0, -50.0, 20.0]
     assert judged(molecule, moved) is None
     assert judged(molecule, -moved) is not None
+
+
+@pytest.mark.parametrize("pairs_at_once", [1, 100, 10**9])
+def test_many_geometries_are_judged_as_each_by_itself(monkeypatch, pairs_at_once):
+    monkeypatch.setattr(topology, "_PAIRS_AT_ONCE", pairs_at_once)
+    rng = np.random.default_rng(1)
+    positions, topologies = [], []
+    for smiles in [*UNUSUAL, "C", "[Cl-]", "C[C@H](F)Cl", "C/C=C/C", "CC[S@](C)=O"]:
+        molecule = relaxed(smiles)
+        own = topology.Topology(
+            molecule.numbers, molecule.bonds, molecule.chirality, molecule.double_bonds
+        )
+        x = molecule.positions[0]
+        distorted = [x + rng.normal(0, s, x.shape).astype(np.float32) for s in (0.05, 0.2, 0.4)]
+        not_finite = x.copy()
+        not_finite[-1, 0] = np.nan
+        for geometry in (x, x * np.float32([1, 1, -1]), *distorted, not_finite):
+            positions.append(geometry)
+            topologies.append(own)
+    expected = [topology.rearranged(x, *t) for x, t in zip(positions, topologies, strict=True)]
+    assert topology.rearrangements(positions, topologies) == expected
+    words = {text.split()[-2] if "Å" in text else text.split()[-1] for text in expected if text}
+    assert len(words) > 3  # every kind of change was among them
+    assert expected.count(None) > len(UNUSUAL)
+    assert topology.rearrangements([], []) == []
