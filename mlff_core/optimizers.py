@@ -206,7 +206,9 @@ def _inverse_model_hessian(here: Tensor, radius: Tensor, positions: Tensor, free
     )
     hessian = hessian.transpose(2, 3).reshape(n_rows, 3 * width, 3 * width)
     factor, _ = torch.linalg.cholesky_ex(hessian)
-    return torch.cholesky_inverse(factor)
+    whole = torch.eye(3 * width, dtype=positions.dtype, device=positions.device)
+    half = torch.linalg.solve_triangular(factor, whole.expand_as(factor), upper=False)
+    return half.mT @ half
 
 
 # --- FIRE ----------------------------------------------------------------------------------------

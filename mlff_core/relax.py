@@ -362,7 +362,7 @@ class _Flight:
         burst = BURST[device.type]
         self._board(rows, stepper.state)
         while self.aboard:
-            stepper.run(burst)
+            stepper.run(burst, per_launch=burst)
             code = stepper.state["code"].tolist()  # the only place where the host waits
             ended = [slot for slot, value in enumerate(code) if value > RUNNING]
             if ended:

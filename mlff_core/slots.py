@@ -149,8 +149,8 @@ class Stepper:
     """Runs a step over and over on the same tensors: as it stands, or from a CUDA graph.
 
     Attributes:
-        state: The present state; its tensors stay where they are, so the caller may overwrite
-            rows in place between bursts.
+        state: The present state. Its tensors stay where they are, so the caller may overwrite rows
+            in place between two runs.
     """
 
     def __init__(self, step: Callable[[State], State], state: State, *, graph: bool):
@@ -159,41 +159,42 @@ class Stepper:
         Args:
             step: From a state to the next; tensor code that does not wait for the device if it is
                 to be captured.
-            state: What to begin with.
-            graph: Capture the step on its first use and replay it from then on.
+            state: What to begin with; no two entries may share memory.
+            graph: Capture steps and replay them.
         """
         self.step, self.state, self.graph = step, state, graph
-        self._captured: torch.cuda.CUDAGraph | None = None
+        self._captured: dict[int, torch.cuda.CUDAGraph] = {}
 
-    def run(self, n_steps: int) -> None:
-        """Advance by a number of steps."""
+    def run(self, n_steps: int, *, per_launch: int = 1) -> None:
+        """Advance by a number of steps, of which a captured launch holds `per_launch`."""
         if not self.graph:
             for _ in range(n_steps):
                 self._advance()
             return
-        if self._captured is None:
-            self._capture()
-        assert self._captured is not None
-        for _ in range(n_steps):
-            self._captured.replay()
+        for held, n_launches in ((per_launch, n_steps // per_launch), (1, n_steps % per_launch)):
+            if n_launches and held not in self._captured:
+                self._captured[held] = self._capture(held)
+            for _ in range(n_launches):
+                self._captured[held].replay()
 
     def _advance(self) -> None:
         for name, value in self.step(self.state).items():
             self.state[name].copy_(value)
 
-    def _capture(self) -> None:
-        # Warming up compiles kernels and fills caches, none of which a graph may contain; it runs
-        # on a side stream, as capturing does, and must leave no trace in the state.
+    def _capture(self, n_steps: int) -> torch.cuda.CUDAGraph:
+        # Warming up compiles kernels and fills caches, which a capture must not; it runs on a side
+        # stream, as capturing does, and leaves no trace in the state.
         saved = {name: value.clone() for name, value in self.state.items()}
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for _ in range(2):
-                self._advance()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
             self._advance()
+        torch.cuda.current_stream().wait_stream(stream)
         for name, value in saved.items():
             self.state[name].copy_(value)
-        self._captured = graph
+        graph = torch.cuda.CUDAGraph()
+        # Other threads of the process may use the device meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            for _ in range(n_steps):
+                self._advance()
+        return graph
