@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+import torch
+from ase import Atoms, units
+from ase.build import molecule
+from ase.calculators.test import gradient_test
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+from ase.vibrations import Vibrations
+
+from mlff_core.batch import MolBatch
+from mlff_core.calculator import PaiNNCalculator
+from mlff_core.errors import OutOfDomainError
+from mlff_core.potential import Potential, save_checkpoint
+from mlff_core.testing import random_model, random_molecule
+
+
+@pytest.fixture(scope="module")
+def potential():
+    return Potential(random_model(3, n_features=16), precision="float64")
+
+
+@pytest.fixture
+def atoms(potential):
+    numbers, positions, _ = random_molecule(6, seed=5)
+    return Atoms(numbers, positions, calculator=PaiNNCalculator(potential))
+
+
+def expected(potential, atoms, charge=0):
+    batch = MolBatch.from_arrays([(atoms.numbers, atoms.positions, charge)], dtype=torch.float64)
+    out = potential(batch)
+    return out.energy.item(), out.forces.numpy()
+
+
+def test_energy_and_forces_are_those_of_the_potential(potential, atoms):
+    energy, forces = expected(potential, atoms)
+    assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-9)
+    assert atoms.get_potential_energy(force_consistent=True) == pytest.approx(energy, abs=1e-9)
+    np.testing.assert_allclose(atoms.get_forces(), forces, atol=1e-9)
+
+
+def test_forces_are_the_slope_of_the_energy_as_ase_measures_it(atoms):
+    analytic, numeric = gradient_test(atoms)
+    np.testing.assert_allclose(analytic, numeric, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda atoms: atoms.positions.__iadd__(np.linspace(0, 0.1, 18).reshape(6, 3)),
+        lambda atoms: atoms.positions.__setitem__((3, 1), atoms.positions[3, 1] + 0.1),
+        lambda atoms: atoms.numbers.__setitem__(0, 7),
+        lambda atoms: atoms.info.__setitem__("charge", 1),
+    ],
+)
+def test_nothing_stale_is_returned_after_a_change_in_place(potential, atoms, change):
+    before = atoms.get_potential_energy(), atoms.get_forces()
+    atoms.info.setdefault("charge", 0)
+    change(atoms)
+    energy, forces = expected(potential, atoms, atoms.info["charge"])
+    assert energy != pytest.approx(before[0], abs=1e-6)
+    assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-9)
+    np.testing.assert_allclose(atoms.get_forces(), forces, atol=1e-9)
+
+
+def test_changing_what_was_returned_changes_nothing_inside(atoms):
+    forces = atoms.get_forces()
+    kept = forces.copy()
+    forces += 1.0
+    np.testing.assert_array_equal(atoms.get_forces(), kept)
+
+
+def test_an_unchanged_molecule_is_not_computed_again(atoms):
+    atoms.get_forces()
+    atoms.calc.potential = None
+    atoms.get_potential_energy()
+
+
+def test_a_batch_gives_each_molecule_its_own_results_in_order(potential):
+    systems = [Atoms(*random_molecule(n, seed=5)[:2]) for n in (5, 2, 40, 5, 12, 1)]
+    systems[1].info["charge"] = -1
+    results = PaiNNCalculator(potential).calculate_batch(systems)
+    assert len(results) == 6
+    for system, result in zip(systems, results, strict=True):
+        energy, forces = expected(potential, system, system.info.get("charge", 0))
+        assert set(result) == {"energy", "forces"}
+        assert result["energy"] == pytest.approx(energy, abs=1e-8)
+        np.testing.assert_allclose(result["forces"], forces, atol=1e-8)
+
+
+def test_a_batch_gives_only_what_is_asked_for(potential):
+    calculator = PaiNNCalculator(potential)
+    system = Atoms(*random_molecule(3)[:2])
+    assert calculator.calculate_batch([]) == []
+    assert set(calculator.calculate_batch([system], properties=["energy"])[0]) == {"energy"}
+    with pytest.raises(ValueError, match=r"properties: expected some of energy, .*found 'stress'"):
+        calculator.calculate_batch([system], properties=["stress"])
+
+
+@pytest.mark.parametrize(
+    ("system", "message"),
+    [
+        (Atoms("Au", [[0, 0, 0]]), "element 79 is unknown"),
+        (Atoms("H", [[0, 0, 0]], info={"charge": 4}), r"total charge \+4 is unknown"),
+        (Atoms("H", [[0, 0, 0]], info={"charge": 0.5}), "expected a whole number, found 0.5"),
+        (Atoms("H", [[0, 0, 0]], pbc=[0, 0, 1], cell=[9, 9, 9]), "molecule 0 is periodic"),
+    ],
+)
+def test_what_the_model_does_not_know_is_refused_by_name(potential, system, message):
+    system.calc = PaiNNCalculator(potential)
+    with pytest.raises(OutOfDomainError, match=message):
+        system.get_potential_energy()
+    with pytest.raises(OutOfDomainError, match=message):
+        PaiNNCalculator(potential).calculate_batch([system])
+
+
+def test_ases_optimisers_and_dynamics_run_on_it(atoms):
+    assert BFGS(atoms, logfile=None).run(fmax=0.01, steps=300)
+    assert np.linalg.norm(atoms.get_forces(), axis=1).max() < 0.01
+    energy = atoms.get_total_energy()
+    VelocityVerlet(atoms, timestep=0.2 * units.fs, logfile=None).run(10)
+    assert atoms.get_total_energy() == pytest.approx(energy, abs=1e-3)
+
+
+def test_vibrations_of_a_minimum_are_real_but_for_the_six_free_motions(
+    atoms, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    BFGS(atoms, logfile=None).run(fmax=1e-4, steps=500)
+    vibrations = Vibrations(atoms)
+    vibrations.run()
+    energies = vibrations.get_energies()
+    assert np.abs(energies[:6]).max() < 5e-3
+    assert np.abs(energies[6:].imag).max() < 5e-3
+
+
+def test_a_model_is_loaded_by_its_path(tmp_path):
+    network = random_model(3, n_features=16)
+    save_checkpoint(network, tmp_path / "tiny.safetensors", {})
+    water = molecule("H2O")
+    water.calc = PaiNNCalculator(str(tmp_path / "tiny.safetensors"), device="cpu")
+    energy, _ = expected(Potential(network, precision="float64"), water)
+    assert water.get_potential_energy() == pytest.approx(energy, abs=1e-3)
