@@ -1,5 +1,11 @@
-"""PaiNN's operators: their plain meaning and analytic backward, and the Triton kernels.
+"""PaiNN's operators: their plain meaning and analytic backward, and the fast ones beside it.
 
-reference.py   every operator in plain PyTorch, forward and backward
+reference.py   every operator in plain PyTorch, forward and backward (formulas: docs/theory.md)
 analytic.py    energy and forces in one pass from those; operators over pairs can be exchanged
+cpu.py         those operators over pairs, compiled for CPUs
+engine.py      the same from Triton kernels, with CUDA graphs:
+    pairs.py     neighbours, their geometry, nuclear repulsion
+    linear.py    products with weights         message.py   gather, filter, reduce
+    update.py    mix scalars and vectors       readout.py   energies, sums, forces
+    tiles.py     how large a piece each program takes
 """

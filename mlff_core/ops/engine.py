@@ -1,0 +1,297 @@
+"""The Triton engine: energy and forces of a batch from our own kernels, forward and backward.
+
+Below GRAPH_MAX_ATOMS a step costs the card less than its launches cost the host, so the step is
+recorded as a CUDA graph once for each capacity and replayed; capacities are rungs of a geometric
+ladder, and what a batch leaves free is padding.
+"""
+
+import logging
+import math
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from mlff_core.ops.analytic import AnalyticEngine, blocks, filter_matrix, mlp_weights
+from mlff_core.ops.linear import contiguous_transpose, linear, mlp_bwd
+from mlff_core.ops.message import message_bwd, message_fwd
+from mlff_core.ops.pairs import AtomTables, pairs
+from mlff_core.ops.readout import molecules, readout
+from mlff_core.ops.update import UpdateSaved, UpdateWeights, update_bwd, update_fwd
+
+if TYPE_CHECKING:
+    from mlff_core.painn import PaiNN
+
+log = logging.getLogger(__name__)
+
+#: How products of matrices are computed under each choice of `precision`.
+PRODUCT_PRECISION = {"float32": "tf32x3", "fast": "tf32"}
+#: Batches of more atoms are launched kernel by kernel.
+GRAPH_MAX_ATOMS = 32768
+#: Graphs that are kept; the one not used for longest makes room.
+MAX_GRAPHS = 32
+#: A graph's first replay may differ from its eager step by so much, eV and eV/Å: the tiles of the
+#: matrix products may differ with the capacity.
+REPLAY_TOLERANCE = 2e-3
+
+
+class BlockWeights(NamedTuple):
+    """Weights of one interaction block, laid out for the kernels.
+
+    Attributes:
+        w1: First layer of phi [n_features, n_features].
+        b1: Its bias.
+        w2: Second layer of phi [n_said, n_features]: 3 n_features, but 2 in the first block, where
+            there are no vectors yet.
+        b2: Its bias.
+        w1_t: Transpose of w1.
+        w2_t: Transpose of w2.
+        filters: Filter weights, transposed, the bias last [n_rbf + 1, 3 n_features].
+        update: Of the update block.
+    """
+
+    w1: Tensor
+    b1: Tensor
+    w2: Tensor
+    b2: Tensor
+    w1_t: Tensor
+    w2_t: Tensor
+    filters: Tensor
+    update: UpdateWeights
+
+
+class CapturedStep(NamedTuple):
+    """A recorded step and the buffers that it reads and writes.
+
+    Attributes:
+        graph: The recording.
+        inputs: numbers, positions, mol_idx, ptr, charge, at the capacity of the graph.
+        energy: float64 [n_mols at capacity].
+        forces: [n_atoms at capacity, 3].
+    """
+
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+    energy: Tensor
+    forces: Tensor
+
+
+def rung(n: int) -> int:
+    """The least capacity that holds n: powers of 2^(1/4), rounded up to multiples of 4."""
+    power = math.ceil(4 * math.log2(max(n, 1)) - 1e-9)
+    return -(-math.ceil(2 ** (power / 4) - 1e-9) // 4) * 4
+
+
+class TritonEngine:
+    """PaiNN in Triton kernels; forces by the hand-derived backward pass, no autograd graph."""
+
+    def __init__(self, model: "PaiNN", precision: str = "float32"):
+        """Lay the weights out; later changes to the model are not seen.
+
+        Raises:
+            ValueError: The precision or the model's width is not one that the kernels have.
+            RuntimeError: There is no CUDA device (nor Triton's interpreter), Triton cannot compile
+                here, or its answer on a small molecule is wrong.
+        """
+        if precision not in PRODUCT_PRECISION:
+            raise ValueError(f"precision: expected float32 or fast, found {precision!r}")
+        config = model.config
+        n_features = config.n_features
+        if n_features < 32 or n_features & (n_features - 1):
+            raise ValueError(
+                f"n_features: expected a power of two of at least 32, found {n_features}"
+            )
+        self.precision = PRODUCT_PRECISION[precision]
+        self.cutoff = config.cutoff
+        with torch.no_grad():
+            self.tables = AtomTables(
+                atom_index=model.atom_index,
+                nuclear=model.nuclear_charge,
+                nuclear_power=model.nuclear_charge**0.23,
+                radius=model.radius,
+                element=model.element.weight.detach(),
+                charge=model.charge.weight.detach(),
+                min_charge=config.min_charge,
+            )
+            self.blocks: list[BlockWeights] = []
+            for message, update in blocks(model):
+                w1, b1, w2, b2 = (w.detach() for w in mlp_weights(message.phi))
+                if not self.blocks:
+                    w2, b2 = w2[: 2 * n_features].contiguous(), b2[: 2 * n_features].contiguous()
+                self.blocks.append(
+                    BlockWeights(
+                        w1=w1,
+                        b1=b1,
+                        w2=w2,
+                        b2=b2,
+                        w1_t=contiguous_transpose(w1),
+                        w2_t=contiguous_transpose(w2),
+                        filters=contiguous_transpose(filter_matrix(message).detach()),
+                        update=UpdateWeights.make(
+                            update.uv.weight.detach(),
+                            *(w.detach() for w in mlp_weights(update.a)),
+                        ),
+                    )
+                )
+            w1, b1, w2, b2 = (w.detach() for w in mlp_weights(model.readout))
+            self.readout = (
+                w1,
+                b1,
+                (w2[0] * model.energy_scale).contiguous(),
+                b2 * model.energy_scale,
+                contiguous_transpose(w1),
+            )
+            self.reference_energy = model.reference_energy
+        self.graphs: OrderedDict[tuple[int, int], CapturedStep | None] = OrderedDict()
+        device = self.reference_energy.device
+        if device.type == "cuda":
+            self._check_against_plain(model, device)
+        elif not triton.knobs.runtime.interpret:
+            raise RuntimeError(
+                f"expected a CUDA device, found {device.type}; "
+                "on a CPU set TRITON_INTERPRET=1 to run the kernels in Triton's interpreter"
+            )
+
+    def _check_against_plain(self, model: "PaiNN", device: torch.device) -> None:
+        """Two atoms of the model's first element through the kernels and the plain operators."""
+        step = (
+            torch.full((2,), model.config.elements[0], device=device),
+            torch.tensor([[0.0, 0.1, 0.0], [0.4, 0.5, 0.9]], device=device),
+            torch.zeros(2, dtype=torch.int64, device=device),
+            torch.tensor([0, 2], device=device),
+            torch.full((1,), model.config.min_charge, device=device),
+        )
+        energy, forces = self.step(*step)
+        plain_energy, plain_forces = AnalyticEngine(model).evaluate(*step)
+        scale = 1.0 + plain_forces.abs().max()
+        error = torch.maximum(
+            (energy - plain_energy).abs().max(), (forces - plain_forces).abs().max()
+        )
+        if not error <= 0.02 * scale:
+            raise RuntimeError(f"the kernels are off by {error:.2g} eV on a molecule of two atoms")
+
+    def evaluate(
+        self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3].
+
+        Atoms from ptr[-1] on are padding and get forces of zero; a molecule without atoms gets
+        energy zero; an atom with more than pairs.MAX_NEIGHBORS neighbours turns its molecule into
+        NaN. Can be captured in a CUDA graph; outside of one, never waits for the device but at the
+        first call with a new capacity.
+        """
+        n_atoms, n_mols = len(numbers), len(charge)
+        if n_atoms == 0 or n_mols == 0:
+            return torch.zeros_like(charge, dtype=torch.float64), torch.zeros_like(positions)
+        if (
+            positions.device.type != "cuda"
+            or n_atoms > GRAPH_MAX_ATOMS
+            or torch.cuda.is_current_stream_capturing()
+        ):
+            return self.step(numbers, positions, mol_idx, ptr, charge)
+        key = (rung(n_atoms), rung(n_mols))
+        if key not in self.graphs:
+            if len(self.graphs) == MAX_GRAPHS:
+                self.graphs.popitem(last=False)
+            self.graphs[key] = self._capture(key, numbers, positions, mol_idx, ptr, charge)
+        self.graphs.move_to_end(key)
+        captured = self.graphs[key]
+        if captured is None:
+            return self.step(numbers, positions, mol_idx, ptr, charge)
+        self._fill(captured, numbers, positions, mol_idx, ptr, charge)
+        captured.graph.replay()
+        return captured.energy[:n_mols].clone(), captured.forces[:n_atoms].clone()
+
+    def _capture(self, key: tuple[int, int], *inputs: Tensor) -> CapturedStep | None:
+        """Record a step at a capacity; None if its first replay is not what eager gives."""
+        numbers, positions, mol_idx, ptr, charge = inputs
+        n_atoms, n_mols = len(numbers), len(charge)
+        atoms, mols = key
+        buffers = (
+            numbers.new_zeros(atoms),
+            positions.new_zeros(atoms, 3),
+            mol_idx.new_zeros(atoms),
+            ptr.new_zeros(mols + 1),
+            charge.new_zeros(mols),
+        )
+        expected_energy, expected_forces = self.step(*inputs)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            # Compiles what this capacity needs, which a recording must not.
+            self.step(*buffers)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            energy, forces = self.step(*buffers)
+        captured = CapturedStep(graph, buffers, energy, forces)
+        self._fill(captured, *inputs)
+        graph.replay()
+        same = (
+            torch.isclose(
+                energy[:n_mols], expected_energy, rtol=0, atol=REPLAY_TOLERANCE, equal_nan=True
+            ).all()
+            & torch.isclose(
+                forces[:n_atoms], expected_forces, rtol=1e-4, atol=REPLAY_TOLERANCE, equal_nan=True
+            ).all()
+        )
+        if not same:
+            log.warning(
+                "a CUDA graph for %d atoms in %d molecules does not repeat the eager step; "
+                "such batches run without it",
+                atoms,
+                mols,
+            )
+            return None
+        return captured
+
+    def _fill(self, captured: CapturedStep, *inputs: Tensor) -> None:
+        """Copy a batch into a graph's buffers; the molecules left over begin where it ends."""
+        for buffer, given in zip(captured.inputs, inputs, strict=True):
+            buffer[: len(given)].copy_(given)
+        ptr, given_ptr = captured.inputs[3], inputs[3]
+        ptr[len(given_ptr) :].copy_(given_ptr[-1:].expand(len(ptr) - len(given_ptr)))
+
+    def step(
+        self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What `evaluate` means, kernel by kernel: the same launches whatever the values are."""
+        positions = positions.detach().contiguous()
+        precision = self.precision
+        forces = torch.empty_like(positions)
+        rows, q, repulsion, gradient = pairs(
+            numbers, positions, mol_idx, ptr, charge, self.tables, self.cutoff, forces
+        )
+        mu: Tensor | None = None
+        saved: list[tuple[BlockWeights, Tensor, Tensor, Tensor | None, UpdateSaved]] = []
+        for k, block in enumerate(self.blocks):
+            hidden = linear(q, block.w1, block.b1, precision=precision)
+            phi = linear(hidden, block.w2, block.b2, silu_in=True, precision=precision)
+            q, mixed = message_fwd(phi, mu, q, rows, block.filters)
+            mu_in = mu
+            last = k == len(self.blocks) - 1
+            q, mu, kept = update_fwd(q, mixed, block.update, with_mu=not last, precision=precision)
+            saved.append((block, phi, hidden, mu_in, kept))
+        atomic, g_q = readout(q, repulsion, *self.readout, precision=precision)
+        g_mu: Tensor | None = None
+        for block, phi, hidden, mu_in, kept in reversed(saved):
+            g_q, g_mixed = update_bwd(g_q, g_mu, kept, block.update, precision=precision)
+            g_phi, g_mu = message_bwd(
+                g_q, g_mixed, phi, mu_in, rows, block.filters, gradient, math.pi / self.cutoff
+            )
+            if mu_in is not None:
+                # Gradients of the first block's features would be gradients of the embeddings.
+                g_q = mlp_bwd(g_phi, hidden, block.w1_t, block.w2_t, g_q, precision=precision)
+        energy = molecules(
+            atomic,
+            numbers,
+            positions,
+            gradient,
+            ptr,
+            self.tables.atom_index,
+            self.reference_energy,
+            forces,
+        )
+        return energy, forces

@@ -1,0 +1,309 @@
+# mypy: disable-error-code="arg-type, assignment, call-arg, no-untyped-def, var-annotated"
+# ... because kernels are not Python: their arguments become pointers, their constants numbers.
+"""Pairs within the cutoff, their geometry, and the nuclear repulsion, one program an atom.
+
+Meaning: neighbors.neighbor_pairs, reference.edge_geometry and reference.repulsion_fwd_bwd.
+
+Each atom owns a row of fixed capacity, filled with its neighbours in ascending order, so nothing
+that the host must know depends on the geometry, and no two programs write to one place. Pairs
+come in both directions, so the row of an atom lists its sources and its destinations alike: the
+backward pass gathers over the same row, and the list is its own transpose.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from mlff_core.ops.reference import ZBL_LENGTH, ZBL_TERMS
+from mlff_core.units import COULOMB_EV_ANGSTROM
+
+#: Each row ends in so many neutral pairs, so that loops over it can fetch ahead: twice the largest
+#: message.Launch.split.
+N_NEUTRAL = 8
+#: An atom with more neighbours than this turns its molecule into NaN. Diamond has 92 within 5 Å.
+MAX_NEIGHBORS = 192
+#: Columns of the geometry of a pair: 1/d, unit vector, sin and cos of π d / d_cut, two unused.
+N_GEOMETRY = 8
+
+_COULOMB = tl.constexpr(COULOMB_EV_ANGSTROM)
+_INVERSE_LENGTH = tl.constexpr(1.0 / ZBL_LENGTH)
+_A0, _A1, _A2, _A3 = (tl.constexpr(a) for a, _ in ZBL_TERMS)
+_B0, _B1, _B2, _B3 = (tl.constexpr(b) for _, b in ZBL_TERMS)
+_HALF_PI = tl.constexpr(1.5707963267948966)
+
+
+class PairRows(NamedTuple):
+    """Neighbours of every atom, a row each.
+
+    Attributes:
+        n_pairs: Number of neighbours, without the neutral ones, int32 [n_atoms].
+        j: The neighbour in each place of a row, int32 [n_atoms, stride].
+        geometry: 1/d, unit vector from the atom to the neighbour, sin and cos of π d / d_cut
+            [n_atoms, stride, N_GEOMETRY].
+    """
+
+    n_pairs: Tensor
+    j: Tensor
+    geometry: Tensor
+
+
+class AtomTables(NamedTuple):
+    """What an atom's element and its molecule's charge decide.
+
+    Attributes:
+        atom_index: Atomic number -> row of the tables here, int64 [128].
+        nuclear: Nuclear charge [n_elements].
+        nuclear_power: Nuclear charge to the power 0.23 [n_elements].
+        radius: Covalent radius in Å [n_elements].
+        element: Embedding of the element [n_elements, n_features].
+        charge: Embedding of the total charge [n_charges, n_features].
+        min_charge: Charge of the first row of that.
+    """
+
+    atom_index: Tensor
+    nuclear: Tensor
+    nuclear_power: Tensor
+    radius: Tensor
+    element: Tensor
+    charge: Tensor
+    min_charge: int
+
+
+@triton.jit
+def _sin_cos(theta):
+    """Sine and cosine of 0 ≤ theta ≤ π by Taylor series about π/2, good to a unit of float32."""
+    x = theta - _HALF_PI
+    y = x * x
+    cosine = 1.0 + y * (
+        -0.5
+        + y
+        * (
+            4.1666666666666664e-2
+            + y
+            * (
+                -1.388888888888889e-3
+                + y * (2.48015873015873e-5 + y * (-2.755731922398589e-7 + y * 2.08767569878681e-9))
+            )
+        )
+    )
+    sine = x * (
+        1.0
+        + y
+        * (
+            -1.6666666666666666e-1
+            + y
+            * (
+                8.333333333333333e-3
+                + y
+                * (-1.984126984126984e-4 + y * (2.7557319223985893e-6 - y * 2.505210838544172e-8))
+            )
+        )
+    )
+    return cosine, -sine
+
+
+@triton.jit
+def pairs_kernel(
+    numbers_ptr,  # int64 [n_atoms]
+    positions_ptr,  # [n_atoms, 3]
+    mol_idx_ptr,  # int64 [n_atoms]
+    ptr_ptr,  # int64 [n_mols + 1]
+    charge_ptr,  # int64 [n_mols]
+    atom_index_ptr,  # int64 [128]
+    nuclear_ptr,  # [n_elements]
+    nuclear_power_ptr,  # [n_elements]
+    radius_ptr,  # [n_elements]
+    element_ptr,  # [n_elements, n_features]
+    charge_embedding_ptr,  # [n_charges, n_features]
+    count_ptr,  # int32 [n_atoms]
+    j_ptr,  # int32 [n_atoms, capacity + N_NEUTRAL]
+    geometry_ptr,  # [n_atoms, capacity + N_NEUTRAL, N_GEOMETRY]
+    q_ptr,  # [n_atoms, n_features]
+    repulsion_ptr,  # [n_atoms]
+    gradient_ptr,  # [n_atoms, 3]
+    forces_ptr,  # [n_atoms, 3]
+    n_mols,
+    min_charge,
+    capacity,
+    cutoff,
+    wavenumber,  # π / cutoff
+    N_FEATURES: tl.constexpr,
+    N_GEOMETRY: tl.constexpr,
+    N_NEUTRAL: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    a = tl.program_id(0)
+    f = tl.arange(0, N_FEATURES)
+    axis = tl.arange(0, 4)
+    row = a.to(tl.int64) * (capacity + N_NEUTRAL)
+    q = tl.zeros([N_FEATURES], tl.float32)
+    energy = 0.0
+    gx = 0.0
+    gy = 0.0
+    gz = 0.0
+    count = 0
+    if a < tl.load(ptr_ptr + n_mols):
+        mol = tl.load(mol_idx_ptr + a)
+        first = tl.load(ptr_ptr + mol).to(tl.int32)
+        end = tl.load(ptr_ptr + mol + 1).to(tl.int32)
+        species = tl.load(atom_index_ptr + tl.load(numbers_ptr + a))
+        charge = tl.load(charge_ptr + mol) - min_charge
+        q = tl.load(element_ptr + species * N_FEATURES + f) + tl.load(
+            charge_embedding_ptr + charge * N_FEATURES + f
+        )
+        x = tl.load(positions_ptr + a * 3)
+        y = tl.load(positions_ptr + a * 3 + 1)
+        z = tl.load(positions_ptr + a * 3 + 2)
+        nuclear = tl.load(nuclear_ptr + species)
+        nuclear_power = tl.load(nuclear_power_ptr + species)
+        radius = tl.load(radius_ptr + species)
+        for start in range(first, end, BLOCK):
+            b = start + tl.arange(0, BLOCK)
+            real = (b < end) & (b != a)
+            dx = tl.load(positions_ptr + b * 3, mask=real, other=0.0) - x
+            dy = tl.load(positions_ptr + b * 3 + 1, mask=real, other=0.0) - y
+            dz = tl.load(positions_ptr + b * 3 + 2, mask=real, other=0.0) - z
+            square = dx * dx + dy * dy + dz * dz
+            # Not a number compares as false, so such a pair is not listed.
+            inside = real & (square < cutoff * cutoff)
+            d = tl.sqrt_rn(tl.where(inside, square, 1.0))
+            inverse = 1.0 / d
+            ux, uy, uz = dx * inverse, dy * inverse, dz * inverse
+            sine, cosine = _sin_cos(d * wavenumber)
+
+            place = count + tl.cumsum(inside.to(tl.int32), 0) - 1
+            keep = inside & (place < capacity)
+            tl.store(j_ptr + row + place, b, mask=keep)
+            out = geometry_ptr + (row + place) * N_GEOMETRY
+            tl.store(out, inverse, mask=keep)
+            tl.store(out + 1, ux, mask=keep)
+            tl.store(out + 2, uy, mask=keep)
+            tl.store(out + 3, uz, mask=keep)
+            tl.store(out + 4, sine, mask=keep)
+            tl.store(out + 5, cosine, mask=keep)
+            count += tl.sum(inside.to(tl.int32), 0)
+
+            # Screened nuclear repulsion and its slope: reference.repulsion_fwd_bwd.
+            other = tl.load(atom_index_ptr + tl.load(numbers_ptr + b, mask=inside, other=1))
+            other = tl.where(inside, other, 0)
+            contact = radius + tl.load(radius_ptr + other)
+            close = inside & (d < contact)
+            length = (nuclear_power + tl.load(nuclear_power_ptr + other)) * _INVERSE_LENGTH
+            s = length * d
+            t0 = tl.exp(s * -_B0) * _A0
+            t1 = tl.exp(s * -_B1) * _A1
+            t2 = tl.exp(s * -_B2) * _A2
+            t3 = tl.exp(s * -_B3) * _A3
+            screening = t0 + t1 + t2 + t3
+            screening_slope = -length * (t0 * _B0 + t1 * _B1 + t2 * _B2 + t3 * _B3)
+            r = d / contact
+            r2 = r * r
+            r5 = r2 * r2 * r
+            envelope = 1.0 + r5 * r * (-28.0 + r * (48.0 - 21.0 * r))
+            envelope_slope = -168.0 * r5 * (1.0 - r) * (1.0 - r) / contact
+            coulomb = nuclear * _COULOMB * tl.load(nuclear_ptr + other) * inverse
+            pair = coulomb * screening * envelope
+            slope = coulomb * (screening_slope * envelope + screening * envelope_slope)
+            slope = tl.where(close, slope - pair * inverse, 0.0)
+            energy += 0.5 * tl.sum(tl.where(close, pair, 0.0), 0)
+            gx -= tl.sum(tl.where(close, slope * ux, 0.0), 0)
+            gy -= tl.sum(tl.where(close, slope * uy, 0.0), 0)
+            gz -= tl.sum(tl.where(close, slope * uz, 0.0), 0)
+        if count > capacity:
+            energy = float("nan")
+            count = capacity
+    else:
+        # Padding: nobody else writes its forces.
+        tl.store(forces_ptr + a * 3 + axis, tl.zeros([4], tl.float32), mask=axis < 3)
+
+    # Neutral pairs with itself after the last: filter zero, unit vector zero.
+    place = count + tl.arange(0, N_NEUTRAL)
+    column = tl.arange(0, N_GEOMETRY)
+    neutral = tl.where(column == 5, -1.0, 0.0)[None, :] + tl.zeros([N_NEUTRAL, 1], tl.float32)
+    tl.store(j_ptr + row + place, tl.zeros([N_NEUTRAL], tl.int32) + a)
+    tl.store(
+        geometry_ptr + (row + place)[:, None] * N_GEOMETRY + column[None, :],
+        neutral,
+    )
+    tl.store(count_ptr + a, count)
+    tl.store(q_ptr + a.to(tl.int64) * N_FEATURES + f, q)
+    tl.store(repulsion_ptr + a, energy)
+    g = tl.where(axis == 0, gx, tl.where(axis == 1, gy, gz))
+    tl.store(gradient_ptr + a * 3 + axis, g, mask=axis < 3)
+
+
+def pairs(
+    numbers: Tensor,
+    positions: Tensor,
+    mol_idx: Tensor,
+    ptr: Tensor,
+    charge: Tensor,
+    tables: AtomTables,
+    cutoff: float,
+    forces: Tensor,
+) -> tuple[PairRows, Tensor, Tensor, Tensor]:
+    """Neighbours of every atom, its first scalar features, and the repulsion it feels.
+
+    Atoms from ptr[-1] on are padding: no neighbours, features and repulsion zero.
+
+    Args:
+        numbers: int64 [n_atoms].
+        positions: Å, float32 [n_atoms, 3].
+        mol_idx: int64 [n_atoms].
+        ptr: int64 [n_mols + 1].
+        charge: int64 [n_mols].
+        tables: What the element and the charge decide.
+        cutoff: Å.
+        forces: Written for padding atoms alone: zero [n_atoms, 3].
+
+    Returns:
+        The rows; q [n_atoms, n_features]; half of the pairs' repulsion in eV [n_atoms], NaN where
+        an atom has more neighbours than a row holds; its gradient in eV/Å [n_atoms, 3].
+    """
+    n_atoms = len(numbers)
+    n_features = tables.element.shape[1]
+    # A multiple of 16, N_NEUTRAL included: kernels are compiled anew for odd strides.
+    stride = triton.cdiv(min(n_atoms - 1, MAX_NEIGHBORS) + N_NEUTRAL, 16) * 16
+    capacity = stride - N_NEUTRAL
+    new = positions.new_empty
+    rows = PairRows(
+        n_pairs=new(n_atoms, dtype=torch.int32),
+        j=new(n_atoms, stride, dtype=torch.int32),
+        geometry=new(n_atoms, stride, N_GEOMETRY),
+    )
+    q, repulsion, gradient = new(n_atoms, n_features), new(n_atoms), new(n_atoms, 3)
+    pairs_kernel[(n_atoms,)](
+        numbers,
+        positions,
+        mol_idx,
+        ptr,
+        charge,
+        tables.atom_index,
+        tables.nuclear,
+        tables.nuclear_power,
+        tables.radius,
+        tables.element,
+        tables.charge,
+        rows.n_pairs,
+        rows.j,
+        rows.geometry,
+        q,
+        repulsion,
+        gradient,
+        forces,
+        len(charge),
+        tables.min_charge,
+        capacity,
+        cutoff,
+        math.pi / cutoff,
+        N_FEATURES=n_features,
+        N_GEOMETRY=N_GEOMETRY,
+        N_NEUTRAL=N_NEUTRAL,
+        BLOCK=32,
+        num_warps=1,
+    )
+    return rows, q, repulsion, gradient
