@@ -84,7 +84,7 @@ def test_conformers_are_ranked_within_their_molecule(embedded: pa.Table) -> None
 
 
 def test_a_rearranged_conformer_is_neither_best_nor_weighed(embedded: pa.Table) -> None:
-    relaxed = relaxed_table(embedded, {0: [-100.0], 2: [-300.0, -200.0]})
+    relaxed = relaxed_table(embedded, {0: [-100.0], 2: [-300.0] + 8 * [-200.0]})
     rows = relaxed.to_pylist()
     first = next(row for row in rows if row["molecule"] == 2)
     moved = np.array(first["positions"]).reshape(-1, 3)
