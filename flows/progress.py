@@ -3,6 +3,8 @@
 import sys
 import time
 from types import TracebackType
+from typing import cast
+from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from rich.console import Console
@@ -19,8 +21,12 @@ class Progress:
     def __init__(self, n_records: int, done: int = 0):
         self.n_records, self.done = n_records, done
         self._updated = 0.0
-        self._artifact = create_progress_artifact(
-            self._percent(), key="screen-progress", description=f"of {n_records} records"
+        # Prefect types the result as perhaps a coroutine; in a flow that is not async it is none.
+        self._artifact = cast(
+            UUID,
+            create_progress_artifact(
+                self._percent(), key="screen-progress", description=f"of {n_records} records"
+            ),
         )
         self._bar = Bar(
             TextColumn("screening"),

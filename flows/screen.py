@@ -8,11 +8,11 @@ told by the files alone, not by Prefect's states.
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
-from prefect.futures import PrefectFuture, as_completed
+from prefect.futures import PrefectConcurrentFuture, as_completed
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -44,7 +44,7 @@ from flows.plan import ScreenPlan, make_plan
 from flows.progress import Progress
 from flows.summary import markdown_summary
 from mlff_core.chem.pool import EmbeddingPool
-from mlff_core.shard import ShardFiles, write_records
+from mlff_core.shard import ShardFiles, StepReport, write_records
 from mlff_core.tables import Manifest, finished_shards, reconcile
 from tasks.embed import embed
 from tasks.relax import relax
@@ -139,16 +139,16 @@ def run_shards(plan: ScreenPlan, manifest: Manifest) -> None:
     """Move every unfinished shard through embed, relax and write; fill in the timings."""
     finished = finished_shards(plan.out_dir, plan.run_key)
     waiting = unfinished_shards(plan, finished)
-    under_way: dict[PrefectFuture, tuple[str, ShardFiles]] = {}
+    under_way: dict[PrefectConcurrentFuture[StepReport], tuple[str, ShardFiles]] = {}
     metadata = plan.part_metadata()
     with (
         Progress(plan.n_records, done=plan.records_in(finished)) as progress,
         EmbeddingPool(plan.chemistry, plan.workers) as pool,
         # Two, so that the next shard fills the cores while the last molecules of one finish.
-        ThreadPoolTaskRunner(max_workers=2) as embedders,
+        ThreadPoolTaskRunner[StepReport](max_workers=2) as embedders,
         # One thread has the device: no two shards ever share its memory.
-        ThreadPoolTaskRunner(max_workers=1) as relaxers,
-        ThreadPoolTaskRunner(max_workers=1) as writers,
+        ThreadPoolTaskRunner[StepReport](max_workers=1) as relaxers,
+        ThreadPoolTaskRunner[StepReport](max_workers=1) as writers,
     ):
         while True:
             while len(under_way) < SHARDS_IN_FLIGHT and (files := next(waiting, None)):
@@ -159,7 +159,7 @@ def run_shards(plan: ScreenPlan, manifest: Manifest) -> None:
                 under_way[future] = ("embed", files)
             if not under_way:
                 return
-            future = next(iter(as_completed(list(under_way))))
+            future = cast(PrefectConcurrentFuture, next(as_completed(list(under_way))))
             stage, files = under_way.pop(future)
             report = future.result()
             manifest.add_timings(report.timings_s)

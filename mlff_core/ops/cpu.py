@@ -22,6 +22,9 @@ from torch import Tensor
 from mlff_core.ops.analytic import EdgeOps
 from mlff_core.ops.reference import Edges
 
+#: Threads that Numba has started, an upper bound on what a call may use.
+_MOST_THREADS = numba.get_num_threads()
+
 #: Numba's fallback threading layer must not be entered by two threads at once.
 _LOCK = threading.Lock()
 
@@ -147,7 +150,7 @@ def _message_bwd(
 def _run(kernel: Callable, *arrays: Any) -> None:
     """Call a kernel with as many threads as PyTorch would use."""
     with _LOCK:
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(torch.get_num_threads(), _MOST_THREADS))
         kernel(*(a.detach().contiguous().numpy() for a in arrays))
 
 
