@@ -1,0 +1,183 @@
+"""Embedded molecules to labels in the pool: buckets of one width, sampled and labelled at once."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlff_core.distill.embedding import Embedded
+from mlff_core.distill.pool import LabelPool
+from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig, sample
+from mlff_core.distill.teacher import Label, Teacher
+
+#: Widths of padded batches; few, because the teacher's TorchScript specialises for each.
+WIDTHS = (24, 32, 40, 48, 56, 64, 80, 96)
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """How geometries are labelled, and which labels are left out.
+
+    Attributes:
+        atoms_a_call: Size of a teacher's batch, padding included.
+        max_force: Largest force on an atom in eV/Å.
+        max_force_spread: Largest disagreement of the teacher's members on an atom in eV/Å.
+    """
+
+    atoms_a_call: int = 65536
+    max_force: float = 15.0
+    max_force_spread: float = 1.5
+
+
+@dataclass(frozen=True)
+class PaddedMolecules:
+    """Molecules of similar size, padded to one width.
+
+    Attributes:
+        index: Place of each in the list that was embedded, int64 [n].
+        numbers: Atomic numbers, 0 on padding, int64 [n, width].
+        charge: e, int64 [n].
+        positions: Å [n, n_conformers, width, 3].
+        axis: Two atoms of a bond that can be turned, int64 [n, 2].
+        side: Atoms that turn, bool [n, width].
+    """
+
+    index: Tensor
+    numbers: Tensor
+    charge: Tensor
+    positions: Tensor
+    axis: Tensor
+    side: Tensor
+
+
+def pad(molecules: list[Embedded], width: int, device: torch.device | str) -> PaddedMolecules:
+    """Molecules on the device, padded."""
+    n, n_conformers = len(molecules), molecules[0].positions.shape[0]
+    numbers = np.zeros((n, width), np.int64)
+    positions = np.zeros((n, n_conformers, width, 3), np.float32)
+    side = np.zeros((n, width), bool)
+    for k, molecule in enumerate(molecules):
+        size = len(molecule.numbers)
+        numbers[k, :size] = molecule.numbers
+        positions[k, :, :size] = molecule.positions
+        side[k, :size] = molecule.side
+    return PaddedMolecules(
+        index=torch.tensor([m.index for m in molecules]),
+        numbers=torch.from_numpy(numbers).to(device),
+        charge=torch.tensor([m.charge for m in molecules], device=device),
+        positions=torch.from_numpy(positions).to(device),
+        axis=torch.tensor([m.axis for m in molecules], device=device),
+        side=torch.from_numpy(side).to(device),
+    )
+
+
+class Buckets:
+    """Molecules waiting until there are enough of one width for a full call of the teacher."""
+
+    def __init__(self, atoms_a_call: int, n_conformers: int):
+        self.sizes = {w: max(1, atoms_a_call // (w * n_conformers)) for w in WIDTHS}
+        self.waiting: dict[int, list[Embedded]] = {w: [] for w in WIDTHS}
+        self.too_large = 0
+
+    def add(self, molecules: list[Embedded]) -> None:
+        """Put molecules in line."""
+        for molecule in molecules:
+            width = next((w for w in WIDTHS if w >= len(molecule.numbers)), None)
+            if width is None:
+                self.too_large += 1
+            else:
+                self.waiting[width].append(molecule)
+
+    def take(self, *, partial: bool = False) -> tuple[int, list[Embedded]] | None:
+        """The fullest bucket that fills a call, or any non-empty one if `partial`; else None."""
+        width = max(WIDTHS, key=lambda w: len(self.waiting[w]) / self.sizes[w])
+        line, size = self.waiting[width], self.sizes[width]
+        if not line or (len(line) < size and not partial):
+            return None
+        self.waiting[width] = line[size:]
+        return width, line[:size]
+
+
+def label_geometries(teacher: Teacher, numbers: Tensor, positions: Tensor, charge: Tensor) -> Label:
+    """Labels of several geometries of each molecule.
+
+    Args:
+        teacher: The ensemble.
+        numbers: Atomic numbers, 0 on padding [n, width].
+        positions: Å [n, n_geometries, width, 3].
+        charge: e [n].
+
+    Returns:
+        Energy [n, n_geometries], forces [n, n_geometries, width, 3], spread [n, n_geometries].
+    """
+    labels = [teacher(numbers, positions[:, k], charge) for k in range(positions.shape[1])]
+    return Label(
+        torch.stack([label.energy for label in labels], 1),
+        torch.stack([label.forces for label in labels], 1),
+        torch.stack([label.force_spread for label in labels], 1),
+    )
+
+
+def valid_labels(label: Label, config: LabelConfig, counts: Counter[str]) -> Tensor:
+    """Which labels are fit to learn from [n, n_geometries]; the others are counted by reason."""
+    finite = label.energy.isfinite() & label.forces.isfinite().all(-1).all(-1)
+    strong = label.forces.square().sum(-1).sqrt().amax(-1) > config.max_force
+    unsure = label.force_spread > config.max_force_spread
+    counts["labels"] += finite.numel()
+    counts["not_finite"] += int((~finite).sum())
+    counts["force_too_large"] += int((finite & strong).sum())
+    counts["teacher_unsure"] += int((finite & ~strong & unsure).sum())
+    return finite & ~strong & ~unsure
+
+
+def fill(
+    pool: LabelPool,
+    teacher: Teacher,
+    driver: Driver,
+    molecules: PaddedMolecules,
+    sampling: SamplingConfig,
+    config: LabelConfig,
+    counts: Counter[str],
+) -> Tensor:
+    """Sample geometries of some molecules, label them, and store them; returns their energies.
+
+    Args:
+        pool: Where the labels go.
+        teacher: The ensemble.
+        driver: What drives relaxations and trajectories.
+        molecules: The molecules.
+        sampling: How geometries are made.
+        config: Which labels count.
+        counts: Where is counted what was labelled and what was left out.
+
+    Returns:
+        Energies in eV, float64 [n, n_conformers * 4]; NaN where a label does not count.
+    """
+    n, n_conformers, width, _ = molecules.positions.shape
+    repeat = lambda x: x.repeat_interleave(n_conformers, 0)  # noqa: E731
+    numbers, charge = repeat(molecules.numbers), repeat(molecules.charge)
+    geometries = sample(
+        driver,
+        numbers,
+        molecules.positions.flatten(0, 1),
+        charge,
+        repeat(molecules.axis),
+        repeat(molecules.side),
+        sampling,
+    )
+    label = label_geometries(teacher, numbers, geometries, charge)
+    valid = valid_labels(label, config, counts).view(n, -1)
+    energy = label.energy.view(n, -1)
+    kept = pool.add(
+        molecules.numbers,
+        molecules.charge,
+        geometries.view(n, n_conformers * len(KINDS), width, 3).nan_to_num(),
+        energy.nan_to_num(),
+        label.forces.view(n, n_conformers * len(KINDS), width, 3).nan_to_num(),
+        valid,
+    )
+    counts["molecules"] += n
+    counts["molecules_left_out"] += n - kept
+    return torch.where(valid, energy, torch.nan)

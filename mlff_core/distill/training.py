@@ -1,0 +1,313 @@
+"""The losses, the schedule, and one training step: a CUDA graph, or the same eagerly on a CPU."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mlff_core.distill.pool import FixedBatch, LabelPool, padded_pairs
+from mlff_core.ops.analytic import PLAIN_OPS, EdgeOps, energy_and_forces
+from mlff_core.painn import PaiNN
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the student is trained.
+
+    Attributes:
+        n_mols: Geometries in a batch.
+        n_atoms: Atoms in a batch, padding included; 0 takes them from the first molecules.
+        n_edges: Pairs in a batch, padding included; 0 likewise.
+        learning_rate: At its height.
+        warmup_steps: Steps until then.
+        weight_decay: Of AdamW.
+        beta1: Of AdamW.
+        beta2: Of AdamW.
+        ema_decay: Of the weights that are shipped.
+        pair_weight: Of the energy difference of two geometries of a molecule, per eV, at first.
+        final_pair_weight: The same at the end.
+        energy_weight: Of the energy itself, per eV.
+        energy_delta: Where the Huber loss of energies turns from square to linear, in eV.
+        force_power: 1: the mean length of the force errors; 2: their mean square.
+        max_gradient: A gradient longer than this many times the running mean is shortened.
+    """
+
+    n_mols: int = 384
+    n_atoms: int = 0
+    n_edges: int = 0
+    learning_rate: float = 1.5e-3
+    warmup_steps: int = 500
+    weight_decay: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.99
+    ema_decay: float = 0.999
+    pair_weight: float = 0.3
+    final_pair_weight: float = 1.0
+    energy_weight: float = 0.05
+    energy_delta: float = 0.03
+    max_gradient: float = 2.0
+
+
+def schedule(progress: float, step: int, warmup_steps: int) -> float:
+    """Share of the highest learning rate: a linear warm-up in steps, a cosine in time (0 to 1)."""
+    warm = min(1.0, (step + 1) / max(1, warmup_steps))
+    return warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, max(0.0, progress))))
+
+
+def fit_reference_energy(numbers: Tensor, energy: Tensor, elements: tuple[int, ...]) -> Tensor:
+    """Energy of an atom of each element by least squares in eV, float64 [n_elements].
+
+    Elements that do not occur get zero.
+
+    Args:
+        numbers: Atomic numbers, 0 on padding [n_mols, width].
+        energy: eV, float64 [n_mols].
+        elements: Atomic numbers of the table.
+    """
+    counts = torch.stack([(numbers == z).sum(1) for z in elements], 1).double().cpu()
+    # A little ridge: elements that are rare or always come together must not run away.
+    gram = counts.T @ counts + 1e-6 * torch.eye(len(elements), dtype=torch.float64)
+    return torch.linalg.solve(gram, counts.T @ energy.double().cpu())
+
+
+class Metrics:
+    """Sums of errors on the device, read once in a while."""
+
+    def __init__(self, device: torch.device | str):
+        self.sums = torch.zeros(6, dtype=torch.float64, device=device)
+
+    def add(self, force_error: Tensor, atoms: Tensor, pair_error: Tensor, pairs: Tensor) -> None:
+        """Count the errors of a batch; `atoms` and `pairs` say with 1 or 0 which count."""
+        self.sums += torch.stack(
+            [
+                (force_error.abs().sum(-1) * atoms).sum().double(),
+                (force_error.square().sum(-1) * atoms).sum().double(),
+                3 * atoms.sum().double(),
+                (pair_error.abs() * pairs).sum().double(),
+                pairs.sum().double(),
+                torch.ones((), dtype=torch.float64, device=atoms.device),
+            ]
+        )
+
+    def read(self) -> dict[str, float]:
+        """Means since the last reading; waits for the device."""
+        mae, mse, components, pair, pairs, batches = self.sums.tolist()
+        self.sums.zero_()
+        return {
+            "force_mae": mae / max(1.0, components),
+            "force_rmse": math.sqrt(mse / max(1.0, components)),
+            "pair_mae": pair / max(1.0, pairs),
+            "batches": batches,
+        }
+
+
+def losses(
+    energy: Tensor,
+    forces: Tensor,
+    batch: FixedBatch,
+    pair_weight: Tensor,
+    config: TrainingConfig,
+    metrics: Metrics | None = None,
+) -> Tensor:
+    """The loss of a batch whose second half are other geometries of the first half's molecules.
+
+    Args:
+        energy: eV, float64 [n_mols].
+        forces: eV/Å [n_atoms, 3].
+        batch: With the labels.
+        pair_weight: Of the differences [].
+        config: The other weights.
+        metrics: Where errors are added up.
+    """
+    atoms = torch.cat([batch.weight, batch.weight.new_zeros(1)])[batch.mol_idx]
+    error = (forces - batch.forces) * atoms[:, None]
+    # Lengths, not squares: the few atoms with huge forces must not rule. Smooth near zero.
+    length = (error.square().sum(-1) + 1e-6).sqrt()
+    force_loss = (length * atoms).sum() / atoms.sum()
+
+    energy_error = (energy - batch.energy).float()
+    first, second = energy_error.chunk(2)
+    both = batch.weight.chunk(2)
+    pairs = both[0] * both[1]
+    pair_error = first - second
+    pair_loss = (huber(pair_error, config.energy_delta) * pairs).sum() / pairs.sum()
+    energy_loss = (
+        huber(energy_error, config.energy_delta) * batch.weight
+    ).sum() / batch.weight.sum()
+    if metrics is not None:
+        metrics.add(error.detach(), atoms, pair_error.detach(), pairs)
+    return force_loss + pair_weight * pair_loss + config.energy_weight * energy_loss
+
+
+def huber(error: Tensor, delta: float) -> Tensor:
+    """error² / 2 delta near zero, |error| - delta / 2 beyond delta."""
+    return torch.nn.functional.smooth_l1_loss(
+        error, torch.zeros_like(error), beta=delta, reduction="none"
+    )
+
+
+def _look_up_by_rows(embedding: torch.nn.Embedding) -> None:
+    """Make an embedding's backward a plain addition of rows, which a CUDA graph can hold."""
+    embedding.forward = lambda index: embedding.weight.index_select(0, index)  # type: ignore[method-assign]
+
+
+def edge_ops(row: Tensor, reverse: Tensor, *, precision: str = "tf32") -> EdgeOps:
+    """Triton kernels on CUDA, plain PyTorch elsewhere."""
+    if row.device.type != "cuda":
+        return PLAIN_OPS
+    from mlff_core.distill.edge_ops import triton_edge_ops
+
+    return triton_edge_ops(row, reverse, precision=precision)
+
+
+class Trainer:
+    """A student in training on a pool of labels.
+
+    Attributes:
+        student: The network being trained.
+        averaged: Its exponential moving average, which is what is evaluated and shipped.
+        step_count: Steps done.
+        metrics: Errors on the training batches.
+    """
+
+    def __init__(self, student: PaiNN, pool: LabelPool, config: TrainingConfig):
+        device = pool.energy.device
+        self.student, self.pool, self.config = student.to(device), pool, config
+        self.student.reference_energy = self.student.reference_energy.double()
+        self.averaged = copy.deepcopy(self.student).requires_grad_(False)
+        _look_up_by_rows(self.student.element)
+        _look_up_by_rows(self.student.charge)
+        self.parameters = list(self.student.parameters())
+        self.averages = list(self.averaged.parameters())
+        cuda = device.type == "cuda"
+        self.learning_rate = torch.tensor(config.learning_rate, device=device)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=self.learning_rate if cuda else config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=cuda,
+            capturable=cuda,
+        )
+        self.pair_weight = torch.tensor(config.pair_weight, device=device)
+        self.gradient_length = torch.zeros((), device=device)
+        self.overflow = torch.zeros((), dtype=torch.int64, device=device)
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
+        self.metrics = Metrics(device)
+        self.step_count = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def _step(self) -> None:
+        config = self.config
+        cutoff = self.student.config.cutoff
+        batch = self.pool.draw(config.n_mols, config.n_atoms, config.n_edges, cutoff)
+        loss = self.loss(batch, edge_ops(batch.row, batch.reverse), self.metrics)
+        gradients = torch.autograd.grad(loss, self.parameters)
+        length = torch.stack(torch._foreach_norm(gradients)).norm()
+        usual = torch.where(self.gradient_length > 0, self.gradient_length, length)
+        scale = (config.max_gradient * usual / length).clamp(max=1.0)
+        # A step that is not finite is left out, and counted.
+        finite = length.isfinite()
+        self.skipped += (~finite).long()
+        self.overflow += batch.overflow
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = torch.where(finite, gradient * scale, 0.0)
+        clipped = torch.minimum(length, config.max_gradient * usual)
+        self.gradient_length.copy_(
+            torch.where(finite, torch.lerp(usual, clipped, 0.01), self.gradient_length)
+        )
+        self.optimizer.step()
+        torch._foreach_lerp_(self.averages, self.parameters, 1.0 - config.ema_decay)
+
+    def loss(self, batch: FixedBatch, ops: EdgeOps, metrics: Metrics | None = None) -> Tensor:
+        """The loss of a batch, differentiable by the weights."""
+        energy, forces = energy_and_forces(
+            self.student,
+            batch.numbers,
+            batch.positions,
+            batch.mol_idx,
+            batch.charge,
+            batch.i,
+            batch.j,
+            ops,
+        )
+        return losses(energy[:-1], forces, batch, self.pair_weight, self.config, metrics)
+
+    def capture(self) -> None:
+        """Record the step as a CUDA graph, after a few steps that count like all others."""
+        torch.set_float32_matmul_precision("high")
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self._step()
+        torch.cuda.current_stream().wait_stream(stream)
+        self.step_count += 3
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._step()
+        self._graph = graph
+        torch.set_float32_matmul_precision("highest")
+
+    def step(self, progress: float) -> None:
+        """One step at a point of the schedule, 0 to 1; does not wait for the device."""
+        config = self.config
+        rate = config.learning_rate * schedule(progress, self.step_count, config.warmup_steps)
+        weight = config.pair_weight + (config.final_pair_weight - config.pair_weight) * progress
+        self.pair_weight.fill_(weight)
+        if self._graph is None:
+            for group in self.optimizer.param_groups:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
+            self._step()
+        else:
+            self.learning_rate.fill_(rate)
+            self._graph.replay()
+        self.step_count += 1
+
+    def size_batches(self, spare: float = 1.06) -> TrainingConfig:
+        """Fix the size of the batches from the molecules that are in the pool.
+
+        Args:
+            spare: Room, relative to the mean; sums over hundreds of molecules vary little.
+        """
+        from dataclasses import replace
+
+        config = self.config
+        filled = int(self.pool.n_filled)
+        rows = torch.arange(min(filled, 2048), device=self.pool.numbers.device)
+        numbers = self.pool.numbers[rows].long()
+        x = self.pool.positions[rows, 0]
+        _, i, _, _, _ = padded_pairs(numbers, x, self.student.config.cutoff)
+        per_atoms = float((numbers > 0).sum()) / len(rows)
+        per_edges = len(i) / len(rows)
+        n_atoms = -(-int(config.n_mols * per_atoms * spare + 256) // 256) * 256
+        n_edges = -(-int(config.n_mols * per_edges * spare * 1.03) // 1024) * 1024
+        self.config = replace(config, n_atoms=n_atoms, n_edges=n_edges)
+        return self.config
+
+
+def padded_energy_and_forces(
+    model: PaiNN, numbers: Tensor, positions: Tensor, charge: Tensor, *, precision: str = "tf32"
+) -> tuple[Tensor, Tensor]:
+    """Energy in eV, float64 [n_mols], and forces in eV/Å [n_mols, width, 3] of a padded batch."""
+    real, i, j, row, reverse = padded_pairs(numbers, positions, model.config.cutoff)
+    mol_idx = torch.arange(len(numbers), device=numbers.device)[:, None].expand_as(real)[real]
+    with torch.no_grad():
+        energy, flat = energy_and_forces(
+            model,
+            numbers[real],
+            positions[real],
+            mol_idx,
+            charge.long(),
+            i,
+            j,
+            edge_ops(row, reverse, precision=precision),
+        )
+    forces = torch.zeros_like(positions)
+    forces[real] = flat
+    return energy, forces

@@ -1,0 +1,1 @@
+"""The shipped models: NAME.safetensors and NAME.json."""
