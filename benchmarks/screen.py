@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--shard-size", type=int)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--model", default="default")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
@@ -95,6 +96,7 @@ def main() -> None:
             limit=arguments.limit,
             shard_size=arguments.shard_size,
             device=arguments.device,
+            model=arguments.model,
             overwrite=True,
         )
         wall = time.monotonic() - begin
