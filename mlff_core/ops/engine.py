@@ -19,6 +19,7 @@ from mlff_core.ops.linear import contiguous_transpose, linear, mlp_bwd
 from mlff_core.ops.message import message_bwd, message_fwd
 from mlff_core.ops.pairs import AtomTables, pairs
 from mlff_core.ops.readout import molecules, readout
+from mlff_core.ops.tiles import load as load_tiles
 from mlff_core.ops.update import UpdateSaved, UpdateWeights, update_bwd, update_fwd
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: How products of matrices are computed under each choice of `precision`.
-PRODUCT_PRECISION = {"float32": "tf32x3", "fast": "tf32"}
+#: How products of matrices are computed under each choice of `precision`, forward and backward:
+#: tf32x3 keeps float32's accuracy; tf32 does not, so in "fast" it is left to the forces.
+PRODUCT_PRECISION = {"float32": ("tf32x3", "tf32x3"), "fast": ("tf32x3", "tf32")}
 #: Batches of more atoms are launched kernel by kernel.
 GRAPH_MAX_ATOMS = 32768
 #: Graphs that are kept; the one not used for longest makes room.
@@ -103,7 +105,7 @@ class TritonEngine:
             raise ValueError(
                 f"n_features: expected a power of two of at least 32, found {n_features}"
             )
-        self.precision = PRODUCT_PRECISION[precision]
+        self.forward_precision, self.backward_precision = PRODUCT_PRECISION[precision]
         self.cutoff = config.cutoff
         with torch.no_grad():
             self.tables = AtomTables(
@@ -147,6 +149,7 @@ class TritonEngine:
         self.graphs: OrderedDict[tuple[int, int], CapturedStep | None] = OrderedDict()
         device = self.reference_energy.device
         if device.type == "cuda":
+            load_tiles(torch.cuda.get_device_name(device))
             self._check_against_plain(model, device)
         elif not triton.knobs.runtime.interpret:
             raise RuntimeError(
@@ -259,7 +262,7 @@ class TritonEngine:
     ) -> tuple[Tensor, Tensor]:
         """What `evaluate` means, kernel by kernel: the same launches whatever the values are."""
         positions = positions.detach().contiguous()
-        precision = self.precision
+        precision = self.forward_precision
         forces = torch.empty_like(positions)
         rows, q, repulsion, gradient = pairs(
             numbers, positions, mol_idx, ptr, charge, self.tables, self.cutoff, forces
@@ -275,6 +278,7 @@ class TritonEngine:
             q, mu, kept = update_fwd(q, mixed, block.update, with_mu=not last, precision=precision)
             saved.append((block, phi, hidden, mu_in, kept))
         atomic, g_q = readout(q, repulsion, *self.readout, precision=precision)
+        precision = self.backward_precision
         g_mu: Tensor | None = None
         for block, phi, hidden, mu_in, kept in reversed(saved):
             g_q, g_mixed = update_bwd(g_q, g_mu, kept, block.update, precision=precision)

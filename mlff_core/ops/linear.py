@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mlff_core.ops.tiles import launch_options
+from mlff_core.ops.tiles import tile_options
 
 
 @triton.jit
@@ -101,7 +101,7 @@ def linear(
     n_rows = len(x)
     y = x.new_empty(n_rows, n_out)
     other = add if add is not None else silu_slope_of
-    sizes = launch_options("linear", n_rows, n_out, n_in)
+    sizes = tile_options("linear", precision, n_rows, n_out, n_in)
     grid = (triton.cdiv(n_rows, sizes["BLOCK_M"]), n_out // sizes["BLOCK_N"])
     linear_kernel[grid](
         x,

@@ -4,15 +4,13 @@
 
 Meaning: reference.message_fwd and reference.message_bwd (with reference.position_gradient).
 
-One program takes a few atoms and holds the filter's weights in registers: a thread owns a feature
-or two. It walks the atom's row and recomputes the filter of each pair, with θ = π d / d_cut, from
+One program takes an atom and holds the filter's weights in registers: a thread owns a feature or
+two. It walks the atom's row and recomputes the filter of each pair, with θ = π d / d_cut, from
 sin(n θ) = 2 cos θ sin((n-1) θ) - sin((n-2) θ), so nothing of the shape [n_edges, n_features] ever
 exists. The backward program of atom a meets each neighbour b in both roles, as the source of a's
 messages and as their destination, so the gradients with respect to phi_a, mu_a and x_a are
 complete without atomics, and repeatable bit for bit.
 """
-
-from typing import NamedTuple
 
 import torch
 import triton
@@ -20,31 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mlff_core.ops.pairs import N_GEOMETRY, PairRows
-
-
-class Launch(NamedTuple):
-    """How a kernel is launched.
-
-    Attributes:
-        warps: Warps a program at 128 features: with 2 for each of `split`, a thread has two
-            features, which share the sines of a pair.
-        split: How many pairs of a row are worked on side by side: less to wait for while atoms
-            are few.
-        atoms: Atoms that a program takes, one after the other, with the weights in registers.
-        registers: Most registers a thread, so that more programs run side by side.
-    """
-
-    warps: int
-    split: int
-    atoms: int
-    registers: int | None = None
-
-
-#: Fewest atoms -> launch, in descending order, in float32 on an H200.
-LAUNCHES = {
-    "message_fwd": {8192: Launch(2, 1, 4), 1024: Launch(4, 1, 1), 0: Launch(8, 2, 1)},
-    "message_bwd": {8192: Launch(2, 1, 4), 1024: Launch(4, 1, 1), 0: Launch(8, 2, 1)},
-}
+from mlff_core.ops.tiles import LAUNCHES, row_class
 
 
 @triton.jit
@@ -58,18 +32,13 @@ def message_fwd_kernel(
     geometry_ptr,  # [n_atoms, stride, N_GEOMETRY]
     q_out_ptr,  # [n_atoms, n_features]
     mu_out_ptr,  # [n_atoms, 3, n_features]
-    n_atoms,
     stride,  # of a row
-    atoms_per_program,
     N_FEATURES: tl.constexpr,
     N_RBF: tl.constexpr,
     N_GEOMETRY: tl.constexpr,
     HAS_MU: tl.constexpr,
-    SPLIT: tl.constexpr,
 ):
-    f = tl.arange(0, N_FEATURES)[None, :]
-    # Every SPLIT-th pair of the row; of the full shape, so that each thread loads what it needs.
-    lane = tl.arange(0, SPLIT)[:, None] + tl.zeros([SPLIT, N_FEATURES], tl.int32)
+    f = tl.arange(0, N_FEATURES)
     # Without vectors there is nothing for the last third of phi to multiply, and it is left out.
     PHI: tl.constexpr = 3 * N_FEATURES if HAS_MU else 2 * N_FEATURES
     # Tuples of registers; a star would not compile.
@@ -82,102 +51,100 @@ def message_fwd_kernel(
         if HAS_MU:
             w3 = w3 + (tl.load(filters_ptr + n * 3 * N_FEATURES + 2 * N_FEATURES + f),)  # noqa: RUF005
 
-    begin = tl.program_id(0).to(tl.int64) * atoms_per_program
-    for within in range(0, tl.minimum(atoms_per_program, n_atoms - begin)):
-        a = begin + within
-        row = a * stride
-        scalar = a * N_FEATURES + f
-        vector = a * (3 * N_FEATURES) + f
-        dq = tl.zeros([SPLIT, N_FEATURES], tl.float32)
-        dx = tl.zeros([SPLIT, N_FEATURES], tl.float32)
-        dy = tl.zeros([SPLIT, N_FEATURES], tl.float32)
-        dz = tl.zeros([SPLIT, N_FEATURES], tl.float32)
-        # The next pair is fetched while this one is worked on; each row ends in a neutral pair.
-        j = tl.load(j_ptr + row + lane).to(tl.int64)
-        phi1 = tl.load(phi_ptr + j * PHI + f)
-        phi2 = tl.load(phi_ptr + j * PHI + N_FEATURES + f)
+    a = tl.program_id(0).to(tl.int64)
+    row = a * stride
+    scalar = a * N_FEATURES + f
+    vector = a * (3 * N_FEATURES) + f
+    dq = tl.zeros([N_FEATURES], tl.float32)
+    dx = tl.zeros([N_FEATURES], tl.float32)
+    dy = tl.zeros([N_FEATURES], tl.float32)
+    dz = tl.zeros([N_FEATURES], tl.float32)
+    # The next pair is fetched while this one is worked on; each row ends in a neutral pair.
+    j = tl.load(j_ptr + row).to(tl.int64)
+    phi1 = tl.load(phi_ptr + j * PHI + f)
+    phi2 = tl.load(phi_ptr + j * PHI + N_FEATURES + f)
+    if HAS_MU:
+        phi3 = tl.load(phi_ptr + j * PHI + 2 * N_FEATURES + f)
+        mx = tl.load(mu_ptr + j * (3 * N_FEATURES) + f)
+        my = tl.load(mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
+        mz = tl.load(mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
+    j = tl.load(j_ptr + row + 1).to(tl.int64)
+    pair = geometry_ptr + row * N_GEOMETRY
+    inverse = tl.load(pair)
+    ux = tl.load(pair + 1)
+    uy = tl.load(pair + 2)
+    uz = tl.load(pair + 3)
+    sine = tl.load(pair + 4)
+    cosine = tl.load(pair + 5)
+    for e in range(0, tl.load(count_ptr + a)):
+        pair = geometry_ptr + (row + e + 1) * N_GEOMETRY
+        next_inverse = tl.load(pair)
+        next_ux = tl.load(pair + 1)
+        next_uy = tl.load(pair + 2)
+        next_uz = tl.load(pair + 3)
+        next_sine = tl.load(pair + 4)
+        next_cosine = tl.load(pair + 5)
+        next_phi1 = tl.load(phi_ptr + j * PHI + f)
+        next_phi2 = tl.load(phi_ptr + j * PHI + N_FEATURES + f)
         if HAS_MU:
-            phi3 = tl.load(phi_ptr + j * PHI + 2 * N_FEATURES + f)
-            mx = tl.load(mu_ptr + j * (3 * N_FEATURES) + f)
-            my = tl.load(mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
-            mz = tl.load(mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
-        j = tl.load(j_ptr + row + SPLIT + lane).to(tl.int64)
-        pair = geometry_ptr + (row + lane) * N_GEOMETRY
-        inverse = tl.load(pair)
-        ux = tl.load(pair + 1)
-        uy = tl.load(pair + 2)
-        uz = tl.load(pair + 3)
-        sine = tl.load(pair + 4)
-        cosine = tl.load(pair + 5)
-        for start in range(0, tl.load(count_ptr + a), SPLIT):
-            pair = geometry_ptr + (row + start + SPLIT + lane) * N_GEOMETRY
-            next_inverse = tl.load(pair)
-            next_ux = tl.load(pair + 1)
-            next_uy = tl.load(pair + 2)
-            next_uz = tl.load(pair + 3)
-            next_sine = tl.load(pair + 4)
-            next_cosine = tl.load(pair + 5)
-            next_phi1 = tl.load(phi_ptr + j * PHI + f)
-            next_phi2 = tl.load(phi_ptr + j * PHI + N_FEATURES + f)
-            if HAS_MU:
-                next_phi3 = tl.load(phi_ptr + j * PHI + 2 * N_FEATURES + f)
-                next_mx = tl.load(mu_ptr + j * (3 * N_FEATURES) + f)
-                next_my = tl.load(mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
-                next_mz = tl.load(mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
-            j = tl.load(j_ptr + row + start + 2 * SPLIT + lane).to(tl.int64)
+            next_phi3 = tl.load(phi_ptr + j * PHI + 2 * N_FEATURES + f)
+            next_mx = tl.load(mu_ptr + j * (3 * N_FEATURES) + f)
+            next_my = tl.load(mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
+            next_mz = tl.load(mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
+        j = tl.load(j_ptr + row + e + 2).to(tl.int64)
 
-            # sin(n θ) / d times the cutoff function; the bias times the cutoff function.
-            envelope = 0.5 * (cosine + 1.0)
-            twice = 2.0 * cosine
-            before = 0.0
-            now = sine * inverse * envelope
-            W1 = w1[N_RBF] * envelope
-            W2 = w2[N_RBF] * envelope
-            if HAS_MU:
-                W3 = w3[N_RBF] * envelope
-            for n in tl.static_range(N_RBF):
-                W1 += w1[n] * now
-                W2 += w2[n] * now
-                if HAS_MU:
-                    W3 += w3[n] * now
-                after = twice * now - before
-                before = now
-                now = after
-
-            dq += phi1 * W1
-            x2 = phi2 * W2
-            dx += x2 * ux
-            dy += x2 * uy
-            dz += x2 * uz
-            inverse = next_inverse
-            ux = next_ux
-            uy = next_uy
-            uz = next_uz
-            sine = next_sine
-            cosine = next_cosine
-            phi1 = next_phi1
-            phi2 = next_phi2
-            if HAS_MU:
-                x3 = phi3 * W3
-                dx += x3 * mx
-                dy += x3 * my
-                dz += x3 * mz
-                phi3 = next_phi3
-                mx = next_mx
-                my = next_my
-                mz = next_mz
-        q = tl.load(q_ptr + scalar) + tl.sum(dq, 0)[None, :]
-        x = tl.sum(dx, 0)[None, :]
-        y = tl.sum(dy, 0)[None, :]
-        z = tl.sum(dz, 0)[None, :]
+        # sin(n θ) / d times the cutoff function; the bias times the cutoff function.
+        envelope = 0.5 * (cosine + 1.0)
+        twice = 2.0 * cosine
+        before = 0.0
+        now = sine * inverse * envelope
+        W1 = w1[N_RBF] * envelope
+        W2 = w2[N_RBF] * envelope
         if HAS_MU:
-            x += tl.load(mu_ptr + vector)
-            y += tl.load(mu_ptr + vector + N_FEATURES)
-            z += tl.load(mu_ptr + vector + 2 * N_FEATURES)
-        tl.store(q_out_ptr + scalar, q)
-        tl.store(mu_out_ptr + vector, x)
-        tl.store(mu_out_ptr + vector + N_FEATURES, y)
-        tl.store(mu_out_ptr + vector + 2 * N_FEATURES, z)
+            W3 = w3[N_RBF] * envelope
+        for n in tl.static_range(N_RBF):
+            W1 += w1[n] * now
+            W2 += w2[n] * now
+            if HAS_MU:
+                W3 += w3[n] * now
+            after = twice * now - before
+            before = now
+            now = after
+
+        dq += phi1 * W1
+        x2 = phi2 * W2
+        dx += x2 * ux
+        dy += x2 * uy
+        dz += x2 * uz
+        inverse = next_inverse
+        ux = next_ux
+        uy = next_uy
+        uz = next_uz
+        sine = next_sine
+        cosine = next_cosine
+        phi1 = next_phi1
+        phi2 = next_phi2
+        if HAS_MU:
+            x3 = phi3 * W3
+            dx += x3 * mx
+            dy += x3 * my
+            dz += x3 * mz
+            phi3 = next_phi3
+            mx = next_mx
+            my = next_my
+            mz = next_mz
+    q = tl.load(q_ptr + scalar) + dq
+    x = dx
+    y = dy
+    z = dz
+    if HAS_MU:
+        x += tl.load(mu_ptr + vector)
+        y += tl.load(mu_ptr + vector + N_FEATURES)
+        z += tl.load(mu_ptr + vector + 2 * N_FEATURES)
+    tl.store(q_out_ptr + scalar, q)
+    tl.store(mu_out_ptr + vector, x)
+    tl.store(mu_out_ptr + vector + N_FEATURES, y)
+    tl.store(mu_out_ptr + vector + 2 * N_FEATURES, z)
 
 
 @triton.jit
@@ -193,19 +160,14 @@ def message_bwd_kernel(
     gradient_ptr,  # [n_atoms, 3], added to
     g_phi_ptr,  # [n_atoms, 3 n_features], or 2 n_features without HAS_MU
     g_mu_out_ptr,  # [n_atoms, 3, n_features], unused without HAS_MU
-    n_atoms,
     stride,  # of a row
-    atoms_per_program,
     wavenumber,  # π / d_cut
     N_FEATURES: tl.constexpr,
     N_RBF: tl.constexpr,
     N_GEOMETRY: tl.constexpr,
     HAS_MU: tl.constexpr,
-    SPLIT: tl.constexpr,
 ):
-    f = tl.arange(0, N_FEATURES)[None, :]
-    # Every SPLIT-th pair of the row; of the full shape, so that each thread loads what it needs.
-    lane = tl.arange(0, SPLIT)[:, None] + tl.zeros([SPLIT, N_FEATURES], tl.int32)
+    f = tl.arange(0, N_FEATURES)
     # Without vectors there is nothing for the last third of phi to multiply, and it is left out.
     PHI: tl.constexpr = 3 * N_FEATURES if HAS_MU else 2 * N_FEATURES
     # Tuples of registers; a star would not compile.
@@ -218,175 +180,166 @@ def message_bwd_kernel(
         if HAS_MU:
             w3 = w3 + (tl.load(filters_ptr + n * 3 * N_FEATURES + 2 * N_FEATURES + f),)  # noqa: RUF005
 
-    begin = tl.program_id(0).to(tl.int64) * atoms_per_program
-    for within in range(0, tl.minimum(atoms_per_program, n_atoms - begin)):
-        a = begin + within
-        row = a * stride
-        scalar = a * N_FEATURES + f
-        vector = a * (3 * N_FEATURES) + f
-        said_a = a * PHI + f
-        phi1_a = tl.load(phi_ptr + said_a)
-        phi2_a = tl.load(phi_ptr + said_a + N_FEATURES)
-        g_q_a = tl.load(g_q_ptr + scalar)
-        g_x_a = tl.load(g_mu_ptr + vector)
-        g_y_a = tl.load(g_mu_ptr + vector + N_FEATURES)
-        g_z_a = tl.load(g_mu_ptr + vector + 2 * N_FEATURES)
+    a = tl.program_id(0).to(tl.int64)
+    row = a * stride
+    scalar = a * N_FEATURES + f
+    vector = a * (3 * N_FEATURES) + f
+    said_a = a * PHI + f
+    phi1_a = tl.load(phi_ptr + said_a)
+    phi2_a = tl.load(phi_ptr + said_a + N_FEATURES)
+    g_q_a = tl.load(g_q_ptr + scalar)
+    g_x_a = tl.load(g_mu_ptr + vector)
+    g_y_a = tl.load(g_mu_ptr + vector + N_FEATURES)
+    g_z_a = tl.load(g_mu_ptr + vector + 2 * N_FEATURES)
+    if HAS_MU:
+        phi3_a = tl.load(phi_ptr + said_a + 2 * N_FEATURES)
+        mx_a = tl.load(mu_ptr + vector)
+        my_a = tl.load(mu_ptr + vector + N_FEATURES)
+        mz_a = tl.load(mu_ptr + vector + 2 * N_FEATURES)
+    zero = tl.zeros([N_FEATURES], tl.float32)
+    g_phi1 = zero
+    g_phi2 = zero
+    g_phi3 = zero
+    # Gradient of mu_a from its neighbours, all of them times phi3_a, which waits to the end.
+    hx = zero
+    hy = zero
+    hz = zero
+    # Gradient of x_a, one share a feature.
+    Gx = zero
+    Gy = zero
+    Gz = zero
+    # The next pair is fetched while this one is worked on; each row ends in a neutral pair.
+    j = tl.load(j_ptr + row).to(tl.int64)
+    phi1_b = tl.load(phi_ptr + j * PHI + f)
+    phi2_b = tl.load(phi_ptr + j * PHI + N_FEATURES + f)
+    g_q_b = tl.load(g_q_ptr + j * N_FEATURES + f)
+    g_x_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + f)
+    g_y_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
+    g_z_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
+    if HAS_MU:
+        phi3_b = tl.load(phi_ptr + j * PHI + 2 * N_FEATURES + f)
+        mx_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + f)
+        my_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
+        mz_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
+    j = tl.load(j_ptr + row + 1).to(tl.int64)
+    pair = geometry_ptr + row * N_GEOMETRY
+    inverse = tl.load(pair)
+    ux = tl.load(pair + 1)
+    uy = tl.load(pair + 2)
+    uz = tl.load(pair + 3)
+    sine = tl.load(pair + 4)
+    cosine = tl.load(pair + 5)
+    for e in range(0, tl.load(count_ptr + a)):
+        pair = geometry_ptr + (row + e + 1) * N_GEOMETRY
+        next_inverse = tl.load(pair)
+        next_ux = tl.load(pair + 1)
+        next_uy = tl.load(pair + 2)
+        next_uz = tl.load(pair + 3)
+        next_sine = tl.load(pair + 4)
+        next_cosine = tl.load(pair + 5)
+        next_phi1_b = tl.load(phi_ptr + j * PHI + f)
+        next_phi2_b = tl.load(phi_ptr + j * PHI + N_FEATURES + f)
+        next_g_q_b = tl.load(g_q_ptr + j * N_FEATURES + f)
+        next_g_x_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + f)
+        next_g_y_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
+        next_g_z_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
         if HAS_MU:
-            phi3_a = tl.load(phi_ptr + said_a + 2 * N_FEATURES)
-            mx_a = tl.load(mu_ptr + vector)
-            my_a = tl.load(mu_ptr + vector + N_FEATURES)
-            mz_a = tl.load(mu_ptr + vector + 2 * N_FEATURES)
-        zero = tl.zeros([SPLIT, N_FEATURES], tl.float32)
-        g_phi1 = zero
-        g_phi2 = zero
-        g_phi3 = zero
-        # Gradient of mu_a from its neighbours, all of them times phi3_a, which waits to the end.
-        hx = zero
-        hy = zero
-        hz = zero
-        # Gradient of x_a, one share a feature.
-        Gx = zero
-        Gy = zero
-        Gz = zero
-        # The next pair is fetched while this one is worked on; each row ends in a neutral pair.
-        j = tl.load(j_ptr + row + lane).to(tl.int64)
-        phi1_b = tl.load(phi_ptr + j * PHI + f)
-        phi2_b = tl.load(phi_ptr + j * PHI + N_FEATURES + f)
-        g_q_b = tl.load(g_q_ptr + j * N_FEATURES + f)
-        g_x_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + f)
-        g_y_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
-        g_z_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
+            next_phi3_b = tl.load(phi_ptr + j * PHI + 2 * N_FEATURES + f)
+            next_mx_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + f)
+            next_my_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
+            next_mz_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
+        j = tl.load(j_ptr + row + e + 2).to(tl.int64)
+
+        # The filter over its cutoff function, R, and the slope of R's sine terms, S.
+        envelope = 0.5 * (cosine + 1.0)
+        twice = 2.0 * cosine
+        s_before = 0.0
+        s = sine * inverse
+        c_before = inverse * wavenumber
+        c = cosine * c_before
+        R1 = tl.zeros([N_FEATURES], tl.float32)
+        R2 = R1
+        R3 = R1
+        S1 = R1
+        S2 = R1
+        S3 = R1
+        for n in tl.static_range(N_RBF):
+            nc = (n + 1.0) * c
+            R1 += w1[n] * s
+            S1 += w1[n] * nc
+            R2 += w2[n] * s
+            S2 += w2[n] * nc
+            if HAS_MU:
+                R3 += w3[n] * s
+                S3 += w3[n] * nc
+            s_after = twice * s - s_before
+            s_before = s
+            s = s_after
+            c_after = twice * c - c_before
+            c_before = c
+            c = c_after
+        # d(R envelope)/dd with dR/dd = S - R/d, where R is still without the bias.
+        envelope_slope = (-0.5) * wavenumber * sine
+        full1 = R1 + w1[N_RBF]
+        full2 = R2 + w2[N_RBF]
+        W1 = full1 * envelope
+        W2 = full2 * envelope
+        slope1 = (S1 - R1 * inverse) * envelope + full1 * envelope_slope
+        slope2 = (S2 - R2 * inverse) * envelope + full2 * envelope_slope
+
+        # Seen from b's messages (a is the source) the unit vector points the other way.
+        along_b = g_x_b * ux + g_y_b * uy + g_z_b * uz
+        along_a = g_x_a * ux + g_y_a * uy + g_z_a * uz
+        g_phi1 += W1 * g_q_b
+        g_phi2 -= W2 * along_b
+        turn = phi2_a * along_b - phi2_b * along_a
+        radial = slope1 * (phi1_a * g_q_b + phi1_b * g_q_a) - slope2 * turn
         if HAS_MU:
-            phi3_b = tl.load(phi_ptr + j * PHI + 2 * N_FEATURES + f)
-            mx_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + f)
-            my_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
-            mz_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
-        j = tl.load(j_ptr + row + SPLIT + lane).to(tl.int64)
-        pair = geometry_ptr + (row + lane) * N_GEOMETRY
-        inverse = tl.load(pair)
-        ux = tl.load(pair + 1)
-        uy = tl.load(pair + 2)
-        uz = tl.load(pair + 3)
-        sine = tl.load(pair + 4)
-        cosine = tl.load(pair + 5)
-        for start in range(0, tl.load(count_ptr + a), SPLIT):
-            pair = geometry_ptr + (row + start + SPLIT + lane) * N_GEOMETRY
-            next_inverse = tl.load(pair)
-            next_ux = tl.load(pair + 1)
-            next_uy = tl.load(pair + 2)
-            next_uz = tl.load(pair + 3)
-            next_sine = tl.load(pair + 4)
-            next_cosine = tl.load(pair + 5)
-            next_phi1_b = tl.load(phi_ptr + j * PHI + f)
-            next_phi2_b = tl.load(phi_ptr + j * PHI + N_FEATURES + f)
-            next_g_q_b = tl.load(g_q_ptr + j * N_FEATURES + f)
-            next_g_x_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + f)
-            next_g_y_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
-            next_g_z_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
-            if HAS_MU:
-                next_phi3_b = tl.load(phi_ptr + j * PHI + 2 * N_FEATURES + f)
-                next_mx_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + f)
-                next_my_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
-                next_mz_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
-            j = tl.load(j_ptr + row + start + 2 * SPLIT + lane).to(tl.int64)
-
-            # The filter over its cutoff function, R, and the slope of R's sine terms, S.
-            envelope = 0.5 * (cosine + 1.0)
-            twice = 2.0 * cosine
-            s_before = 0.0
-            s = sine * inverse
-            c_before = inverse * wavenumber
-            c = cosine * c_before
-            R1 = tl.zeros([SPLIT, N_FEATURES], tl.float32)
-            R2 = R1
-            R3 = R1
-            S1 = R1
-            S2 = R1
-            S3 = R1
-            for n in tl.static_range(N_RBF):
-                nc = (n + 1.0) * c
-                R1 += w1[n] * s
-                S1 += w1[n] * nc
-                R2 += w2[n] * s
-                S2 += w2[n] * nc
-                if HAS_MU:
-                    R3 += w3[n] * s
-                    S3 += w3[n] * nc
-                s_after = twice * s - s_before
-                s_before = s
-                s = s_after
-                c_after = twice * c - c_before
-                c_before = c
-                c = c_after
-            # d(R envelope)/dd with dR/dd = S - R/d, where R is still without the bias.
-            envelope_slope = (-0.5) * wavenumber * sine
-            full1 = R1 + w1[N_RBF]
-            full2 = R2 + w2[N_RBF]
-            W1 = full1 * envelope
-            W2 = full2 * envelope
-            slope1 = (S1 - R1 * inverse) * envelope + full1 * envelope_slope
-            slope2 = (S2 - R2 * inverse) * envelope + full2 * envelope_slope
-
-            # Seen from b's messages (a is the source) the unit vector points the other way.
-            along_b = g_x_b * ux + g_y_b * uy + g_z_b * uz
-            along_a = g_x_a * ux + g_y_a * uy + g_z_a * uz
-            g_phi1 += W1 * g_q_b
-            g_phi2 -= W2 * along_b
-            turn = phi2_a * along_b - phi2_b * along_a
-            radial = slope1 * (phi1_a * g_q_b + phi1_b * g_q_a) - slope2 * turn
-            if HAS_MU:
-                full3 = R3 + w3[N_RBF]
-                W3 = full3 * envelope
-                slope3 = (S3 - R3 * inverse) * envelope + full3 * envelope_slope
-                dot_a = g_x_b * mx_a + g_y_b * my_a + g_z_b * mz_a
-                dot_b = g_x_a * mx_b + g_y_a * my_b + g_z_a * mz_b
-                g_phi3 += W3 * dot_a
-                hx += W3 * g_x_b
-                hy += W3 * g_y_b
-                hz += W3 * g_z_b
-                radial += slope3 * (phi3_a * dot_a + phi3_b * dot_b)
-            across = W2 * inverse
-            radial += across * turn
-            from_b = across * phi2_a
-            from_a = across * phi2_b
-            Gx += from_b * g_x_b - from_a * g_x_a - radial * ux
-            Gy += from_b * g_y_b - from_a * g_y_a - radial * uy
-            Gz += from_b * g_z_b - from_a * g_z_a - radial * uz
-            inverse = next_inverse
-            ux = next_ux
-            uy = next_uy
-            uz = next_uz
-            sine = next_sine
-            cosine = next_cosine
-            phi1_b = next_phi1_b
-            phi2_b = next_phi2_b
-            g_q_b = next_g_q_b
-            g_x_b = next_g_x_b
-            g_y_b = next_g_y_b
-            g_z_b = next_g_z_b
-            if HAS_MU:
-                phi3_b = next_phi3_b
-                mx_b = next_mx_b
-                my_b = next_my_b
-                mz_b = next_mz_b
-        tl.store(g_phi_ptr + said_a, tl.sum(g_phi1, 0)[None, :])
-        tl.store(g_phi_ptr + said_a + N_FEATURES, tl.sum(g_phi2, 0)[None, :])
+            full3 = R3 + w3[N_RBF]
+            W3 = full3 * envelope
+            slope3 = (S3 - R3 * inverse) * envelope + full3 * envelope_slope
+            dot_a = g_x_b * mx_a + g_y_b * my_a + g_z_b * mz_a
+            dot_b = g_x_a * mx_b + g_y_a * my_b + g_z_a * mz_b
+            g_phi3 += W3 * dot_a
+            hx += W3 * g_x_b
+            hy += W3 * g_y_b
+            hz += W3 * g_z_b
+            radial += slope3 * (phi3_a * dot_a + phi3_b * dot_b)
+        across = W2 * inverse
+        radial += across * turn
+        from_b = across * phi2_a
+        from_a = across * phi2_b
+        Gx += from_b * g_x_b - from_a * g_x_a - radial * ux
+        Gy += from_b * g_y_b - from_a * g_y_a - radial * uy
+        Gz += from_b * g_z_b - from_a * g_z_a - radial * uz
+        inverse = next_inverse
+        ux = next_ux
+        uy = next_uy
+        uz = next_uz
+        sine = next_sine
+        cosine = next_cosine
+        phi1_b = next_phi1_b
+        phi2_b = next_phi2_b
+        g_q_b = next_g_q_b
+        g_x_b = next_g_x_b
+        g_y_b = next_g_y_b
+        g_z_b = next_g_z_b
         if HAS_MU:
-            tl.store(g_phi_ptr + said_a + 2 * N_FEATURES, tl.sum(g_phi3, 0)[None, :])
-            tl.store(g_mu_out_ptr + vector, g_x_a + phi3_a * tl.sum(hx, 0)[None, :])
-            tl.store(g_mu_out_ptr + vector + N_FEATURES, g_y_a + phi3_a * tl.sum(hy, 0)[None, :])
-            tl.store(
-                g_mu_out_ptr + vector + 2 * N_FEATURES, g_z_a + phi3_a * tl.sum(hz, 0)[None, :]
-            )
-        gradient = gradient_ptr + a * 3
-        tl.store(gradient, tl.load(gradient) + tl.sum(tl.sum(Gx, 1), 0))
-        tl.store(gradient + 1, tl.load(gradient + 1) + tl.sum(tl.sum(Gy, 1), 0))
-        tl.store(gradient + 2, tl.load(gradient + 2) + tl.sum(tl.sum(Gz, 1), 0))
-
-
-def choose_launch(kernel: str, n_atoms: int) -> Launch:
-    """The launch for a number of atoms."""
-    return next(launch for least, launch in LAUNCHES[kernel].items() if n_atoms >= least)
+            phi3_b = next_phi3_b
+            mx_b = next_mx_b
+            my_b = next_my_b
+            mz_b = next_mz_b
+    tl.store(g_phi_ptr + said_a, g_phi1)
+    tl.store(g_phi_ptr + said_a + N_FEATURES, g_phi2)
+    if HAS_MU:
+        tl.store(g_phi_ptr + said_a + 2 * N_FEATURES, g_phi3)
+        tl.store(g_mu_out_ptr + vector, g_x_a + phi3_a * hx)
+        tl.store(g_mu_out_ptr + vector + N_FEATURES, g_y_a + phi3_a * hy)
+        tl.store(g_mu_out_ptr + vector + 2 * N_FEATURES, g_z_a + phi3_a * hz)
+    gradient = gradient_ptr + a * 3
+    tl.store(gradient, tl.load(gradient) + tl.sum(Gx, 0))
+    tl.store(gradient + 1, tl.load(gradient + 1) + tl.sum(Gy, 0))
+    tl.store(gradient + 2, tl.load(gradient + 2) + tl.sum(Gz, 0))
 
 
 def message_fwd(
@@ -405,8 +358,8 @@ def message_fwd(
     n_atoms, n_features = q.shape
     q_out = torch.empty_like(q)
     mu_out = q.new_empty(n_atoms, 3, n_features)
-    launch = choose_launch("message_fwd", n_atoms)
-    message_fwd_kernel[(triton.cdiv(n_atoms, launch.atoms),)](
+    launch = LAUNCHES["message_fwd"][row_class(n_atoms)]
+    message_fwd_kernel[(n_atoms,)](
         phi,
         phi if mu is None else mu,
         q,
@@ -416,14 +369,11 @@ def message_fwd(
         rows.geometry,
         q_out,
         mu_out,
-        n_atoms,
         rows.j.shape[1],
-        launch.atoms,
         N_FEATURES=n_features,
         N_RBF=len(filters) - 1,
         N_GEOMETRY=N_GEOMETRY,
         HAS_MU=mu is not None,
-        SPLIT=launch.split,
         num_warps=max(1, launch.warps * n_features // 128),
         maxnreg=launch.registers,
     )
@@ -458,8 +408,8 @@ def message_bwd(
     n_atoms, n_features = g_q.shape
     g_phi = torch.empty_like(phi)
     g_mu_out = None if mu is None else torch.empty_like(mu)
-    launch = choose_launch("message_bwd", n_atoms)
-    message_bwd_kernel[(triton.cdiv(n_atoms, launch.atoms),)](
+    launch = LAUNCHES["message_bwd"][row_class(n_atoms)]
+    message_bwd_kernel[(n_atoms,)](
         g_q,
         g_mu,
         phi,
@@ -471,15 +421,12 @@ def message_bwd(
         gradient,
         g_phi,
         phi if g_mu_out is None else g_mu_out,
-        n_atoms,
         rows.j.shape[1],
-        launch.atoms,
         wavenumber,
         N_FEATURES=n_features,
         N_RBF=len(filters) - 1,
         N_GEOMETRY=N_GEOMETRY,
         HAS_MU=mu is not None,
-        SPLIT=launch.split,
         num_warps=max(1, launch.warps * n_features // 128),
         maxnreg=launch.registers,
     )

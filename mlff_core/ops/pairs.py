@@ -21,9 +21,8 @@ from torch import Tensor
 from mlff_core.ops.reference import ZBL_LENGTH, ZBL_TERMS
 from mlff_core.units import COULOMB_EV_ANGSTROM
 
-#: Each row ends in so many neutral pairs, so that loops over it can fetch ahead: twice the largest
-#: message.Launch.split.
-N_NEUTRAL = 8
+#: Each row ends in so many neutral pairs, so that loops over it can fetch ahead.
+N_NEUTRAL = 2
 #: An atom with more neighbours than this turns its molecule into NaN. Diamond has 92 within 5 Å.
 MAX_NEIGHBORS = 192
 #: Columns of the geometry of a pair: 1/d, unit vector, sin and cos of π d / d_cut, two unused.
@@ -120,14 +119,15 @@ def pairs_kernel(
     element_ptr,  # [n_elements, n_features]
     charge_embedding_ptr,  # [n_charges, n_features]
     count_ptr,  # int32 [n_atoms]
-    j_ptr,  # int32 [n_atoms, capacity + N_NEUTRAL]
-    geometry_ptr,  # [n_atoms, capacity + N_NEUTRAL, N_GEOMETRY]
+    j_ptr,  # int32 [n_atoms, stride]
+    geometry_ptr,  # [n_atoms, stride, N_GEOMETRY]
     q_ptr,  # [n_atoms, n_features]
     repulsion_ptr,  # [n_atoms]
     gradient_ptr,  # [n_atoms, 3]
     forces_ptr,  # [n_atoms, 3]
     n_mols,
     min_charge,
+    stride,  # of a row
     capacity,
     cutoff,
     wavenumber,  # π / cutoff
@@ -139,7 +139,7 @@ def pairs_kernel(
     a = tl.program_id(0)
     f = tl.arange(0, N_FEATURES)
     axis = tl.arange(0, 4)
-    row = a.to(tl.int64) * (capacity + N_NEUTRAL)
+    row = a.to(tl.int64) * stride
     q = tl.zeros([N_FEATURES], tl.float32)
     energy = 0.0
     gx = 0.0
@@ -268,7 +268,7 @@ def pairs(
     n_features = tables.element.shape[1]
     # A multiple of 16, N_NEUTRAL included: kernels are compiled anew for odd strides.
     stride = triton.cdiv(min(n_atoms - 1, MAX_NEIGHBORS) + N_NEUTRAL, 16) * 16
-    capacity = stride - N_NEUTRAL
+    capacity = min(stride - N_NEUTRAL, MAX_NEIGHBORS)
     new = positions.new_empty
     rows = PairRows(
         n_pairs=new(n_atoms, dtype=torch.int32),
@@ -297,6 +297,7 @@ def pairs(
         forces,
         len(charge),
         tables.min_charge,
+        stride,
         capacity,
         cutoff,
         math.pi / cutoff,

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mlff_core.ops.linear import dot, sigmoid, weight_tile
-from mlff_core.ops.tiles import launch_options
+from mlff_core.ops.tiles import tile_options
 
 
 @triton.jit
@@ -121,7 +121,7 @@ def readout(
     """
     n_atoms, n_features = q.shape
     atomic, g_q = q.new_empty(n_atoms), q.new_empty(n_atoms, n_features)
-    sizes = launch_options("readout", n_atoms, n_features, n_features)
+    sizes = tile_options("readout", precision, n_atoms, n_features, n_features)
     del sizes["BLOCK_N"]
     readout_kernel[(triton.cdiv(n_atoms, sizes["BLOCK_M"]),)](
         q,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlff_core.ops.linear import contiguous_transpose, dot, linear, sigmoid, weight_tile
 from mlff_core.ops.reference import NORM_FLOOR
-from mlff_core.ops.tiles import launch_options
+from mlff_core.ops.tiles import tile_options
 
 _NORM_FLOOR = tl.constexpr(NORM_FLOOR)
 
@@ -301,7 +301,7 @@ def update_fwd(
     n_atoms, n_features = q.shape
     uv = linear(mu.view(3 * n_atoms, n_features), weights.uv, precision=precision)
     hidden, q_out = q.new_empty(n_atoms, n_features), q.new_empty(n_atoms, n_features)
-    sizes = launch_options("update_hidden", n_atoms, n_features, n_features)
+    sizes = tile_options("update_hidden", precision, n_atoms, n_features, n_features)
     grid = (triton.cdiv(n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
     update_hidden_kernel[grid](
         q,
@@ -316,7 +316,7 @@ def update_fwd(
     )
     a = q.new_empty(n_atoms, 2 * n_features)
     mu_out = mu.new_empty(mu.shape) if with_mu else None
-    sizes = launch_options("update_out", n_atoms, n_features, n_features)
+    sizes = tile_options("update_out", precision, n_atoms, n_features, n_features)
     grid = (triton.cdiv(n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
     update_out_kernel[grid](
         q,
@@ -353,7 +353,7 @@ def update_bwd(
     with_mu = g_mu is not None
     g_mu_or_any = saved.uv if g_mu is None else g_mu
     g_hidden = g_q.new_empty(n_atoms, n_features)
-    sizes = launch_options("update_bwd_hidden", n_atoms, n_features, n_features)
+    sizes = tile_options("update_bwd_hidden", precision, n_atoms, n_features, n_features)
     grid = (triton.cdiv(n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
     update_bwd_hidden_kernel[grid](
         g_q,
@@ -369,7 +369,7 @@ def update_bwd(
         **sizes,
     )
     g_q_out, ratio = g_q.new_empty(n_atoms, n_features), g_q.new_empty(n_atoms, n_features)
-    sizes = launch_options("update_bwd_in", n_atoms, n_features, n_features)
+    sizes = tile_options("update_bwd_in", precision, n_atoms, n_features, n_features)
     grid = (triton.cdiv(n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
     update_bwd_in_kernel[grid](
         g_hidden,
@@ -384,7 +384,7 @@ def update_bwd(
         **sizes,
     )
     g_mu_out = g_q.new_empty(n_atoms, 3, n_features)
-    sizes = launch_options("update_bwd_mu", 3 * n_atoms, n_features, n_features)
+    sizes = tile_options("update_bwd_mu", precision, 3 * n_atoms, n_features, n_features)
     grid = (triton.cdiv(3 * n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
     update_bwd_mu_kernel[grid](
         g_q,

@@ -10,7 +10,7 @@ import sys
 import torch
 
 from mlff_core.batch import MolBatch
-from mlff_core.ops import message, pairs
+from mlff_core.ops import pairs
 from mlff_core.ops.engine import TritonEngine
 from mlff_core.painn import PaiNNConfig
 from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
@@ -63,11 +63,6 @@ def main(out: str) -> None:
         "poisoned": engine.evaluate(*arguments(poisoned(few))),
         "empty": engine.evaluate(*arguments(MolBatch.from_arrays([]))),
     }
-    # The same pairs side by side, and several atoms a program.
-    usual = message.LAUNCHES
-    message.LAUNCHES = {name: {0: message.Launch(4, 4, 5)} for name in usual}
-    results["split"] = engine.evaluate(*arguments(batch.select([4, 8])))
-    message.LAUNCHES = usual
     # Rows too short for the largest molecule.
     pairs.MAX_NEIGHBORS = 8
     results["overflow"] = engine.evaluate(*arguments(batch.select([3, 8])))

@@ -96,14 +96,6 @@ def test_bad_molecules_get_nan_and_leave_the_others_alone(results):
     torch.testing.assert_close(forces[:3], results["few"][1][:3], rtol=0, atol=1e-5)
 
 
-def test_pairs_side_by_side_and_atoms_in_turn_mean_the_same(results, truth, batch):
-    chosen = [4, 8]
-    energy, forces = results["split"]
-    torch.testing.assert_close(energy, truth[0][chosen], rtol=0, atol=2e-5)
-    expected = torch.cat([batch.split(truth[1])[k] for k in chosen])
-    torch.testing.assert_close(forces.double(), expected, rtol=0, atol=1e-4)
-
-
 def test_an_atom_with_too_many_neighbours_poisons_its_molecule_alone(results):
     energy, forces = results["overflow"]
     torch.testing.assert_close(energy[0], results["mixed"][0][3], rtol=0, atol=1e-5)

@@ -1,0 +1,53 @@
+"""Evaluate many batches from host memory, copies on streams of their own beside the computation."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from mlff_core.batch import MolBatch
+from mlff_core.potential import Potential, PotentialOutput
+
+
+def evaluate_stream(potential: Potential, batches: Iterable[MolBatch]) -> Iterator[PotentialOutput]:
+    """Energies and forces of batches in host memory, in order, also in host memory.
+
+    While the card works on one batch, the next is on its way to it and the results of the one
+    before on their way back. Holds three batches at a time.
+
+    Raises:
+        OutOfDomainError: A batch holds an element or a charge that the model does not know.
+    """
+    if potential.device.type != "cuda":
+        yield from map(potential, batches)
+        return
+    upload, download = torch.cuda.Stream(), torch.cuda.Stream()
+    compute = torch.cuda.current_stream()
+    waiting: tuple[PotentialOutput, torch.cuda.Event] | None = None
+    for batch in batches:
+        potential.check(batch)
+        host = batch.to(dtype=potential.dtype)
+        with torch.cuda.stream(upload):
+            given = [
+                t.pin_memory().to(potential.device, non_blocking=True)
+                for t in (host.numbers, host.positions, host.mol_idx, host.ptr, host.charge)
+            ]
+        compute.wait_stream(upload)
+        for t in given:
+            t.record_stream(compute)
+        computed = potential.evaluate(*given)
+        download.wait_stream(compute)
+        with torch.cuda.stream(download):
+            results = []
+            for t in computed:
+                t.record_stream(download)
+                pinned = torch.empty(t.shape, dtype=t.dtype, pin_memory=True)
+                results.append(pinned.copy_(t, non_blocking=True))
+            done = torch.cuda.Event()
+            done.record()
+        if waiting is not None:
+            waiting[1].synchronize()
+            yield waiting[0]
+        waiting = PotentialOutput(*results), done
+    if waiting is not None:
+        waiting[1].synchronize()
+        yield waiting[0]
