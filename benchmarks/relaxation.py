@@ -1,0 +1,432 @@
+"""Conformers relaxed a second: ours beside ASE's sequential LBFGS and torch-sim, on one model.
+
+    python benchmarks/relaxation.py [--device auto|cpu|cuda] [--model default|random|PATH]
+        [--conformers N] [--reference N] [--rounds N] [--json FILE]
+
+Conformers are those of molecules.npz (ETKDG, 30 to 50 atoms, mean 40), again and again, each time
+turned at random and displaced by 0.02 Å, so that no two are alike. Correctness comes first: alone
+and in a batch, captured and not, the same molecules end alike. Then each row relaxes to fmax
+0.05 eV/Å in at most 300 steps and is timed from host arrays to host arrays, `--rounds` times with
+new coordinates, after one run that is not counted. "Busy" is the share of the time in which the
+device ran captured steps, by its own events.
+
+The reference is ASE's LBFGS with its defaults, one molecule after the other, with the same model
+and device. Beside its steps it decides whether final energies agree: once as they are, at fmax
+0.01, and once after both were tightened to 0.002 by ASE, which tells another basin from a flat one.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import ase
+import numpy as np
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not hold a core
+import torch
+from ase import Atoms
+from ase.optimize import LBFGS
+
+import mlff_core.relax as relax_module
+from mlff_core.batch import MolBatch
+from mlff_core.buckets import batch_sizes
+from mlff_core.calculator import PaiNNCalculator
+from mlff_core.potential import Potential, load_potential
+from mlff_core.relax import Relaxed, RelaxSettings, relax, relax_conformers, relax_molecules
+from mlff_core.slots import Molecule, Stepper
+from mlff_core.testing import random_model
+from mlff_core.units import EV_KCAL_MOL
+
+FMAX, MAX_STEPS = 0.05, 300
+SAME_KCAL_MOL = 0.01
+Conformer = tuple[np.ndarray, np.ndarray, int]
+
+
+def load_conformers(n: int, seed: int) -> list[Conformer]:
+    """`n` conformers, no two alike."""
+    stored = np.load(Path(__file__).with_name("molecules.npz"))
+    ptr, rng = stored["ptr"], np.random.default_rng(seed)
+    conformers = []
+    for k in range(n):
+        m = k % (len(ptr) - 1)
+        atoms = slice(ptr[m], ptr[m + 1])
+        turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        x = stored["positions"][atoms].astype(np.float64) @ (turn * np.linalg.det(turn))
+        x = x + rng.normal(scale=0.02, size=x.shape)
+        numbers = stored["numbers"][atoms].astype(np.int64)
+        conformers.append((numbers, x, int(stored["charge"][m])))
+    return conformers
+
+
+class TimedStepper(Stepper):
+    """A stepper that marks on the device when its bursts begin and end."""
+
+    marks: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []  # noqa: RUF012, shared on purpose
+
+    def run(self, n_steps: int, *, per_launch: int = 1) -> None:
+        """As in `Stepper`."""
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        super().run(n_steps, per_launch=per_launch)
+        end.record()
+        self.marks.append((begin, end))
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for a CUDA device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def in_flight(potential: Potential, n_slots: int | None, **settings: Any) -> Callable:
+    """Slots that are filled again as molecules end; None for what "auto" says."""
+
+    def run(conformers: list[Conformer]) -> list[Relaxed]:
+        if n_slots is None:
+            return relax_conformers(conformers, potential, fmax=FMAX, max_steps=MAX_STEPS)
+        asked = RelaxSettings(fmax=FMAX, max_steps=MAX_STEPS, **settings)
+        molecules = [Molecule(k, *conformer) for k, conformer in enumerate(conformers)]
+        return list(relax_molecules(molecules, potential, asked, n_slots))
+
+    return run
+
+
+def batch_by_batch(potential: Potential, n_slots: int) -> Callable:
+    """No in-flight batching: each batch waits for its slowest molecule."""
+    one = in_flight(potential, n_slots)
+
+    def run(conformers: list[Conformer]) -> list[Relaxed]:
+        ended = []
+        for k in range(0, len(conformers), n_slots):
+            ended += one(conformers[k : k + n_slots])
+        return ended
+
+    return run
+
+
+def measure(
+    name: str, run: Callable, potential: Potential, n: int, rounds: int, batch_size: int | str
+) -> dict[str, Any]:
+    """One row of the table."""
+    cuda = potential.device.type == "cuda"
+    if cuda:
+        relax_module.Stepper = TimedStepper  # type: ignore[misc]
+    seconds, busy, ended = [], [], []
+    for k in range(rounds + 1):
+        conformers = load_conformers(n, seed=100 + k)
+        TimedStepper.marks = []
+        synchronize(potential.device)
+        begin = time.perf_counter()
+        ended = run(conformers)
+        synchronize(potential.device)
+        wall = time.perf_counter() - begin
+        if k or rounds == 0:
+            seconds.append(wall)
+            if cuda:
+                on_device = sum(a.elapsed_time(b) for a, b in TimedStepper.marks) / 1e3
+                busy.append(on_device / wall)
+    status = Counter(str(r.status) for r in ended)
+    n_steps = np.array([r.n_steps for r in ended])
+    atom_steps = sum(len(r.positions) * (r.n_steps + 1) for r in ended)
+    wall = statistics.median(seconds)
+    return {
+        "name": name,
+        "conformers": n,
+        "batch_size": batch_size,
+        "seconds": seconds,
+        "conformers_per_s": n / wall,
+        "us_per_atom_step": wall / atom_steps * 1e6,
+        "steps_median": float(np.median(n_steps)),
+        "steps_90": float(np.quantile(n_steps, 0.9)),
+        "converged": status["converged"] / n,
+        "status": dict(status),
+        "busy": statistics.median(busy) if busy else None,
+    }
+
+
+def ase_relax(
+    conformers: list[Conformer], calculator: PaiNNCalculator, fmax: float, max_steps: int
+) -> tuple[list[int], list[float], list[np.ndarray]]:
+    """Steps, final energies in eV and final positions of ASE's LBFGS, one by one."""
+    steps, energies, positions = [], [], []
+    for numbers, x, charge in conformers:
+        atoms = Atoms(numbers, x, info={"charge": charge}, calculator=calculator)
+        optimizer = LBFGS(atoms, logfile=None)
+        optimizer.run(fmax=fmax, steps=max_steps)
+        steps.append(optimizer.nsteps)
+        energies.append(atoms.get_potential_energy())
+        positions.append(atoms.positions.copy())
+    return steps, energies, positions
+
+
+def measure_ase(potential: Potential, n: int, rounds: int) -> dict[str, Any]:
+    """The row of ASE's LBFGS."""
+    calculator = PaiNNCalculator(potential)
+    ase_relax(load_conformers(1, seed=99), calculator, FMAX, 5)
+    seconds, steps = [], []
+    for k in range(max(rounds, 1)):
+        conformers = load_conformers(n, seed=101 + k)
+        begin = time.perf_counter()
+        steps, _, _ = ase_relax(conformers, calculator, FMAX, MAX_STEPS)
+        seconds.append(time.perf_counter() - begin)
+    wall = statistics.median(seconds)
+    atom_steps = sum(len(z) * (s + 1) for (z, _, _), s in zip(conformers, steps, strict=True))
+    return {
+        "name": "ASE LBFGS, one by one",
+        "conformers": n,
+        "batch_size": 1,
+        "seconds": seconds,
+        "conformers_per_s": n / wall,
+        "us_per_atom_step": wall / atom_steps * 1e6,
+        "steps_median": float(np.median(steps)),
+        "steps_90": float(np.quantile(steps, 0.9)),
+        "converged": float(np.mean(np.array(steps) < MAX_STEPS)),
+        "busy": None,
+    }
+
+
+def compare_with_ase(potential: Potential, n: int) -> dict[str, Any]:
+    """Steps and final energies beside ASE's LBFGS, on the same molecules."""
+    conformers = load_conformers(n, seed=7)
+    calculator = PaiNNCalculator(potential)
+    batch = MolBatch.from_arrays(conformers)
+    steps, _, _ = ase_relax(conformers, calculator, FMAX, MAX_STEPS)
+    _, reference, final = ase_relax(conformers, calculator, 0.01, 1000)
+    numbers, charges = [z for z, _, _ in conformers], [q for _, _, q in conformers]
+
+    def tightened(positions: list[np.ndarray]) -> np.ndarray:
+        again = list(zip(numbers, positions, charges, strict=True))
+        return np.array(ase_relax(again, calculator, 0.002, 1000)[1])
+
+    bottom = tightened(final)
+    result: dict[str, Any] = {"conformers": n}
+    for label, options in {
+        "L-BFGS": {},
+        "L-BFGS, constant initial Hessian": {"model_hessian": False},
+        "FIRE": {"optimizer": "fire"},
+    }.items():
+        ours = relax(batch, potential, fmax=FMAX, max_steps=MAX_STEPS, **options)
+        ratio = ours.n_steps.cpu().numpy() / np.maximum(steps, 1)
+        tight = relax(batch, potential, fmax=0.01, max_steps=1000, **options)
+        difference = (tight.energy.cpu().numpy() - reference) * EV_KCAL_MOL
+        own = [x.numpy() for x in batch.split(tight.batch.positions.cpu())]
+        basin = (tightened(own) - bottom) * EV_KCAL_MOL
+        result[label] = {
+            "steps_ratio_median": float(np.median(ratio)),
+            "within_at_0.01": float(np.mean(np.abs(difference) <= SAME_KCAL_MOL)),
+            "median_difference_kcal_mol": float(np.median(difference)),
+            "same_basin": float(np.mean(np.abs(basin) <= SAME_KCAL_MOL)),
+            "lower_basin": float(np.mean(basin < -SAME_KCAL_MOL)),
+            "higher_basin": float(np.mean(basin > SAME_KCAL_MOL)),
+        }
+    return result
+
+
+def check(potential: Potential) -> dict[str, float]:
+    """The same molecules alone, in a batch and swapped in must end alike, or nothing is timed."""
+    conformers = load_conformers(12, seed=5)
+    batch = MolBatch.from_arrays(conformers)
+    together = relax(batch, potential, fmax=FMAX, max_steps=10)
+    swapped = relax(batch, potential, fmax=FMAX, max_steps=10, capacity=3)
+    final = potential(together.batch)
+    errors = {
+        "swapped_in_ev": float((together.energy - swapped.energy).abs().max()),
+        "recomputed_ev": float((together.energy - final.energy).abs().max()),
+        "recomputed_ev_per_angstrom": float((together.forces - final.forces).abs().max()),
+    }
+    for k in (0, 7):
+        alone = relax(batch.select([k]), potential, fmax=FMAX, max_steps=10)
+        errors[f"alone_{k}_ev"] = float((together.energy[k] - alone.energy[0]).abs())
+    # Ten steps multiply float32's rounding; another path would be off by far more.
+    worst = max(errors.values())
+    assert worst < 5e-3, errors
+    return errors
+
+
+def measure_torch_sim(potential: Potential, n: int) -> list[dict[str, Any]]:
+    """Rows of torch-sim's optimisers over the same model, where it is installed."""
+    if find_spec("torch_sim") is None:
+        return [{"name": "torch-sim FIRE and L-BFGS", "skipped": "torch-sim is not installed"}]
+    import torch_sim as ts
+    from torch_sim.models.interface import ModelInterface
+
+    class Model(ModelInterface):
+        def __init__(self) -> None:
+            super().__init__()
+            self._device, self._dtype = potential.device, potential.dtype
+            self._compute_forces, self._compute_stress = True, False
+
+        def forward(self, state: Any, **_: Any) -> dict[str, torch.Tensor]:
+            if isinstance(state, dict):
+                state = ts.SimState(**state)
+            mol_idx, n_mols = state.system_idx, int(state.n_systems)
+            sizes = torch.bincount(mol_idx, minlength=n_mols)
+            ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+            charge = self.charges[-1] if len(self.charges[-1]) == n_mols else sizes * 0
+            energy, forces = potential.evaluate(
+                state.atomic_numbers.long(), state.positions, mol_idx, ptr, charge
+            )
+            return {"energy": energy.to(self.dtype), "forces": forces}
+
+    # torch-sim's state has no total charge, so only neutral molecules are compared.
+    conformers = [c for c in load_conformers(2 * n, seed=100) if c[2] == 0][:n]
+    model = Model()
+    model.charges = [torch.zeros(0)]
+    systems = [Atoms(z, x, cell=np.eye(3) * 100.0) for z, x, _ in conformers]
+    found = getattr(ts, "Optimizer", ts.optimizers)
+    rows: list[dict[str, Any]] = []
+    for label in ("fire", "lbfgs"):
+        name, optimizer = f"torch-sim {label}", getattr(found, label, None)
+        if optimizer is None:
+            rows.append({"name": name, "skipped": "not in the installed version of torch-sim"})
+            continue
+        state = ts.initialize_state(systems, device=model.device, dtype=model.dtype)
+        synchronize(model.device)
+        begin = time.perf_counter()
+        final = ts.optimize(
+            state,
+            model,
+            optimizer=optimizer,
+            convergence_fn=ts.generate_force_convergence_fn(FMAX, include_cell_forces=False),
+            max_steps=MAX_STEPS,
+            autobatcher=False,
+        )
+        synchronize(model.device)
+        wall = time.perf_counter() - begin
+        largest = torch.zeros(n, device=model.device, dtype=model.dtype).index_reduce(
+            0, final.system_idx, final.forces.norm(dim=1), "amax"
+        )
+        rows.append(
+            {
+                "name": name,
+                "conformers": n,
+                "batch_size": n,
+                "conformers_per_s": n / wall,
+                "converged": float((largest < FMAX).double().mean()),
+            }
+        )
+    return rows
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print the table."""
+    head = (
+        "",
+        "batch",
+        "conformers/s",
+        "µs/atom/step",
+        "steps (median, 90 %)",
+        "converged",
+        "busy",
+    )
+    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    for row in rows:
+        if "skipped" in row:
+            print(f"| {row['name']} | {row['skipped']} |" + " |" * (len(head) - 2))
+            continue
+        steps = f"{row['steps_median']:.0f}, {row['steps_90']:.0f}" if "steps_90" in row else ""
+        per_step = f"{row['us_per_atom_step']:.3f}" if "us_per_atom_step" in row else ""
+        busy = "" if row.get("busy") is None else f"{row['busy']:.0%}"
+        print(
+            f"| {row['name']} | {row['batch_size']} | {row['conformers_per_s']:.1f} | {per_step} "
+            f"| {steps} | {row['converged']:.1%} | {busy} |",
+            flush=True,
+        )
+
+
+def setting(potential: Potential) -> dict[str, Any]:
+    """Where and with what this runs."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    device = platform.processor() or platform.machine()
+    if potential.device.type == "cuda":
+        device = torch.cuda.get_device_name()
+    return {
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "backend": potential.backend,
+        "precision": potential.precision,
+        "model": potential.name,
+        "torch": torch.__version__,
+        "ase": ase.__version__,
+        "commit": commit,
+        "fmax": FMAX,
+        "max_steps": MAX_STEPS,
+    }
+
+
+def main() -> None:
+    """Check, measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--model", default="default", help="a model, or `random` weights")
+    parser.add_argument("--conformers", type=int, help="default: 4096 on CUDA, 32 on a CPU")
+    parser.add_argument("--reference", type=int, help="for ASE; default: 64 on CUDA, 8 on a CPU")
+    parser.add_argument("--rounds", type=int, default=3, help="timed repetitions of a row")
+    parser.add_argument("--slots", type=int, help="also this many slots")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if options.model == "random":
+        potential = Potential(random_model(), device=options.device, backend=options.backend)
+    else:
+        potential = load_potential(options.model, device=options.device, backend=options.backend)
+    cuda = potential.device.type == "cuda"
+    n = options.conformers or (4096 if cuda else 32)
+    n_reference = options.reference or (64 if cuda else 8)
+    report: dict[str, Any] = {"setting": setting(potential)}
+    print(json.dumps(report["setting"]))
+    report["check"] = check(potential)
+    print("check:", {name: f"{value:.1e}" for name, value in report["check"].items()}, flush=True)
+
+    large = batch_sizes("auto", potential.device, potential.backend)["large"]
+    table = batch_sizes("table")["large"]
+    plan: list[tuple[str, Callable, int, int | str]] = [
+        ("L-BFGS, auto", in_flight(potential, None), n, large),
+        ("L-BFGS, not in flight", batch_by_batch(potential, min(large, n)), n, large),
+        (
+            "L-BFGS, constant initial Hessian",
+            in_flight(potential, large, model_hessian=False),
+            n,
+            large,
+        ),
+        ("FIRE", in_flight(potential, large, optimizer="fire"), n, large),
+    ]
+    if cuda:
+        plan.insert(1, ("L-BFGS, table", in_flight(potential, table), max(n // 16, table), table))
+    if options.slots:
+        plan.insert(
+            1, (f"L-BFGS, {options.slots}", in_flight(potential, options.slots), n, options.slots)
+        )
+    rows = []
+    for name, run, n_conformers, batch_size in plan:
+        rows.append(measure(name, run, potential, n_conformers, options.rounds, batch_size))
+        show(rows[-1:])
+    rows.append(measure_ase(potential, n_reference, min(options.rounds, 1)))
+    rows += measure_torch_sim(potential, min(n, 1024))
+    report["rows"] = rows
+    print()
+    show(rows)
+    report["against_ase"] = compare_with_ase(potential, n_reference)
+    print(json.dumps(report["against_ase"], indent=2))
+    report["speed_against_ase"] = rows[0]["conformers_per_s"] / next(
+        row["conformers_per_s"] for row in rows if row["name"].startswith("ASE")
+    )
+    print(f"L-BFGS, auto, is {report['speed_against_ase']:.1f} times as fast as ASE, one by one")
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
