@@ -72,7 +72,7 @@ class Optimizer:
         enter: From molecules, and whether to model their Hessian, to what is kept of each.
         step: From the state and a force call to: is the trial point accepted, bool [n_slots]; the
             displacement from the point that is now accepted to the next trial point
-            [n_slots, w, 3]; and the new state.
+            [n_slots, w, 3]; and what changed of the state.
     """
 
     enter: Callable[[Rows, bool], State]
@@ -149,12 +149,8 @@ def lbfgs_step(state: State, point: Point) -> tuple[Tensor, Tensor, State]:
     displacement = direction.view(n_slots, width, 3)
     longest = displacement.square().sum(-1).amax(-1).sqrt()
     displacement = displacement * (radius / longest.clamp(min=1e-12)).clamp(max=1.0)[:, None, None]
-    kept = {"s": S, "y": Y, "rho": rho, "scale": scale}
-    return (
-        accept,
-        displacement,
-        state | kept | {"radius": radius, "longest": torch.minimum(longest, radius)},
-    )
+    changed = {"s": S, "y": Y, "rho": rho, "scale": scale, "radius": radius}
+    return accept, displacement, changed | {"longest": torch.minimum(longest, radius)}
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

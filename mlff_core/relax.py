@@ -499,11 +499,13 @@ def step(
         finite=finite,
         not_above=energy <= state["energy"] + noise,
     )
-    accept, displacement, kept = OPTIMIZERS[settings.optimizer].step(state, point)
+    accept, displacement, changed = OPTIMIZERS[settings.optimizer].step(state, point)
     accept = running & finite & accept
     begins = accept & first
     max_force = point.forces.square().sum(-1).amax(-1).sqrt()
-    state = state | {name: where_row(running, value, state[name]) for name, value in kept.items()}
+    state = state | {
+        name: where_row(running, value, state[name]) for name, value in changed.items()
+    }
     state["positions"] = where_row(accept, state["trial"], state["positions"])
     state["forces"] = where_row(accept, forces, state["forces"])
     state["energy"] = torch.where(accept, energy, state["energy"])
