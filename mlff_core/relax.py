@@ -399,23 +399,28 @@ class _Flight:
         code = state["code"][index]
         code = torch.where(apart & (code != NON_FINITE), EXPLODED, code)
         state["code"][index] = VACANT
-        xyz, forces = positions.cpu().numpy(), state["forces"][index].cpu().numpy()
-        energy, initial = state["energy"][index].tolist(), state["initial_energy"][index].tolist()
-        max_force, n_steps = state["max_force"][index].tolist(), state["n_steps"][index].tolist()
-        codes = code.tolist()
-        for k, slot in enumerate(ended):
+        # Everything in one transfer.
+        single = ("energy", "initial_energy", "max_force", "n_steps")
+        columns = [code, *(state[name][index] for name in single)]
+        rest = torch.stack([column.double() for column in columns], 1)
+        arrays = torch.cat(
+            [positions.flatten(1).double(), state["forces"][index].flatten(1).double(), rest], 1
+        )
+        n = 3 * self.width
+        for slot, row in zip(ended, arrays.cpu().numpy(), strict=True):
             molecule = self.occupant[slot]
             assert molecule is not None
             self.occupant[slot] = None
+            ending, energy, initial_energy, max_force, n_steps = row[2 * n :].tolist()
             yield Relaxed(
                 index=molecule.index,
-                positions=xyz[k, : molecule.size],
-                energy=energy[k],
-                initial_energy=initial[k],
-                forces=forces[k, : molecule.size],
-                max_force=max_force[k],
-                n_steps=n_steps[k],
-                status=STATUS[codes[k]],
+                positions=row[:n].reshape(-1, 3)[: molecule.size].copy(),
+                energy=energy,
+                initial_energy=initial_energy,
+                forces=row[n : 2 * n].reshape(-1, 3)[: molecule.size].copy(),
+                max_force=max_force,
+                n_steps=int(n_steps),
+                status=STATUS[int(ending)],
                 bucket=bucket_of(molecule.size),
                 batch_size=self.n_slots,
             )
@@ -445,14 +450,12 @@ def connected(positions: Tensor, here: Tensor, reach: float) -> Tensor:
         here: Which are atoms and not padding, bool [n_rows, w].
         reach: Å.
     """
-    near = (torch.cdist(positions, positions) < reach) & here[:, None, :]
-    reached = torch.zeros_like(here)
-    reached[:, 0] = True
-    while True:
-        further = reached | (near & reached[:, :, None]).any(1)
-        if torch.equal(further, reached):
-            return (reached | ~here).all(1)
-        reached = further
+    pair = here[:, None, :] & here[:, :, None]
+    near = ((torch.cdist(positions, positions) < reach) & pair).to(positions.dtype)
+    # Squared k times, the matrix knows who is reached in 2^k steps; nothing waits for the device.
+    for _ in range((here.shape[1] - 1).bit_length()):
+        near = (torch.bmm(near, near) > 0).to(positions.dtype)
+    return ((near[:, 0] > 0) | ~here).all(1)
 
 
 # --- The step -------------------------------------------------------------------------------------
