@@ -63,6 +63,8 @@ def main(out: str) -> None:
         "poisoned": engine.evaluate(*arguments(poisoned(few))),
         "empty": engine.evaluate(*arguments(MolBatch.from_arrays([]))),
     }
+    tracked = few.with_positions(few.positions.clone().requires_grad_(True))
+    results["history"] = [x.requires_grad for x in engine.evaluate(*arguments(tracked))]
     # Rows too short for the largest molecule.
     pairs.MAX_NEIGHBORS = 8
     results["overflow"] = engine.evaluate(*arguments(batch.select([3, 8])))

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from mlff_core.batch import MolBatch
+from mlff_core.errors import ModelFileError
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops.analytic import AnalyticEngine, energy_and_forces
-from mlff_core.potential import TorchEngine
+from mlff_core.potential import TorchEngine, find_model, read_checkpoint
 from mlff_core.testing import NAMED_MOLECULES, named_batch, random_model, random_molecule
 
 
@@ -16,9 +17,22 @@ def arguments(batch):
     return batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge
 
 
-@pytest.fixture(scope="module")
-def model():
-    return random_model(3, n_features=32).double().requires_grad_(False)
+def shipped():
+    """The shipped model, where there is one."""
+    try:
+        find_model("default")
+    except ModelFileError:
+        return []
+    return ["default"]
+
+
+@pytest.fixture(scope="module", params=["random", *shipped()])
+def model(request):
+    if request.param == "random":
+        network = random_model(3, n_features=32)
+    else:
+        network = read_checkpoint(find_model(request.param))[0]
+    return network.double().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

@@ -103,6 +103,10 @@ def test_an_atom_with_too_many_neighbours_poisons_its_molecule_alone(results):
     assert forces[3:].isnan().all()
 
 
+def test_results_carry_no_history_that_a_second_derivative_could_follow(results):
+    assert results["history"] == [False, False]
+
+
 def test_an_empty_batch_gives_empty_results(results):
     energy, forces = results["empty"]
     assert energy.shape == (0,)
