@@ -26,7 +26,7 @@ from mlff_core.batch import MolBatch
 from mlff_core.calculator import PaiNNCalculator
 from mlff_core.dynamics import Dynamics
 from mlff_core.potential import Potential, load_potential
-from mlff_core.relax import relax
+from mlff_core.relaxation import relax
 from mlff_core.testing import random_model
 
 WARM_UP, TIMESTEP_FS = 50, 0.5

@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from mlff_core.batch import MolBatch
     from mlff_core.calculator import PaiNNCalculator
     from mlff_core.potential import Potential, PotentialOutput, load_potential
-    from mlff_core.relax import RelaxResult, relax
+    from mlff_core.relaxation import RelaxResult, relax
 
 _HOME = {
     "MolBatch": "mlff_core.batch",
     "PaiNNCalculator": "mlff_core.calculator",
     "Potential": "mlff_core.potential",
     "PotentialOutput": "mlff_core.potential",
-    "RelaxResult": "mlff_core.relax",
+    "RelaxResult": "mlff_core.relaxation",
     "load_potential": "mlff_core.potential",
-    "relax": "mlff_core.relax",
+    "relax": "mlff_core.relaxation",
 }
 
 __all__ = [
@@ -38,8 +38,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'mlff_core' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
-    # Importing a submodule binds the module itself to its name here (`relax` is both): the
-    # exported object is what callers mean.
     globals()[name] = value
     return value
 

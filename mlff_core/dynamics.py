@@ -26,7 +26,7 @@ from torch import Tensor
 
 from mlff_core.batch import MolBatch
 from mlff_core.potential import Potential
-from mlff_core.relax import frozen_atoms
+from mlff_core.relaxation import frozen_atoms
 from mlff_core.slots import Molecule, Rows, State, Stepper, evaluate_rows
 from mlff_core.units import BOLTZMANN_EV_K, TIME_FS
 

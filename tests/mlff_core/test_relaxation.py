@@ -7,7 +7,7 @@ from ase.optimize import FIRE, LBFGS
 from mlff_core.batch import MolBatch
 from mlff_core.calculator import PaiNNCalculator
 from mlff_core.potential import Potential
-from mlff_core.relax import connected, relax, relax_conformers
+from mlff_core.relaxation import connected, relax, relax_conformers
 from mlff_core.slots import Molecule, Rows, evaluate_rows
 from mlff_core.status import ConformerStatus
 from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
