@@ -132,3 +132,20 @@ def test_a_run_ends_0_with_a_summary_and_a_second_one_is_refused(
     assert second.returncode == 2
     assert "--overwrite" in second.stderr
     assert second.stderr.count("\n") == 1
+
+
+def test_cuda_where_there_is_none_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, small_model: Path
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    line = refused(
+        capsys, "run", str(ROOT / "datasets/quick"), "--device", "cuda", "--model", str(small_model)
+    )
+    assert "no CUDA device" in line
+
+
+def test_info_names_the_model_and_what_it_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    for expected in ("painn-aimnet2", "sha256", "Br", "+", "torch", "cores usable"):
+        assert expected in text
