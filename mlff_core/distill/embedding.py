@@ -52,7 +52,7 @@ def embed(smiles: str, index: int, n_conformers: int, seed: int, timeout_s: int)
     parameters = rdDistGeom.ETKDGv3()
     parameters.randomSeed = (seed + 7919 * index) % 2**31
     parameters.timeout = timeout_s
-    parameters.maxIterations = 20
+    parameters.maxIterations = 100
     found = list(rdDistGeom.EmbedMultipleConfs(mol, n_conformers, parameters))
     if not found:
         return "embedding_failed"

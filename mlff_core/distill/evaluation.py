@@ -80,7 +80,7 @@ def make_test_blocks(
             sampling,
         )
         label = label_geometries(teacher, padded.numbers, geometries, padded.charge)
-        valid = valid_labels(label, labels, counts)
+        valid = valid_labels(padded.numbers, geometries, label, labels, counts)
         blocks.append(
             TestBlock(
                 padded.index,
@@ -163,8 +163,9 @@ def subset(errors: dict[str, np.ndarray], geometries: np.ndarray) -> dict[str, n
 def by_kind(errors: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
     """Headline errors of each kind of geometry; energies within one molecule need two kinds."""
     out = {}
-    for k, kind in enumerate(KINDS):
-        part = summarise(subset(errors, errors["kind"] == k))
+    for kind in dict.fromkeys(KINDS):
+        places = [k for k, name in enumerate(KINDS) if name == kind]
+        part = summarise(subset(errors, np.isin(errors["kind"], places)))
         del part["energy_mae"]
         out[kind] = part
     return out

@@ -11,6 +11,7 @@ from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig, sample
 from mlff_core.distill.teacher import Label, Teacher
+from mlff_core.painn import COVALENT_RADII
 
 #: Widths of padded batches; few, because the teacher's TorchScript specialises for each.
 WIDTHS = (24, 32, 40, 48, 56, 64, 80, 96)
@@ -24,11 +25,13 @@ class LabelConfig:
         atoms_a_call: Size of a teacher's batch, padding included.
         max_force: Largest force on an atom in eV/Å.
         max_force_spread: Largest disagreement of the teacher's members on an atom in eV/Å.
+        min_contact: Shortest distance of two atoms, relative to the sum of their covalent radii.
     """
 
     atoms_a_call: int = 65536
     max_force: float = 15.0
     max_force_spread: float = 1.5
+    min_contact: float = 0.7
 
 
 @dataclass(frozen=True)
@@ -120,13 +123,29 @@ def label_geometries(teacher: Teacher, numbers: Tensor, positions: Tensor, charg
     )
 
 
-def valid_labels(label: Label, config: LabelConfig, counts: Counter[str]) -> Tensor:
-    """Which labels are fit to learn from [n, n_geometries]; the others are counted by reason."""
+def valid_labels(
+    numbers: Tensor, positions: Tensor, label: Label, config: LabelConfig, counts: Counter[str]
+) -> Tensor:
+    """Which labels are fit to learn from [n, n_geometries]; the others are counted by reason.
+
+    Args:
+        numbers: Atomic numbers, 0 on padding [n, width].
+        positions: Å [n, n_geometries, width, 3].
+        label: What the teacher says of them.
+        config: The limits.
+        counts: Where is counted what is left out.
+    """
     finite = label.energy.isfinite() & label.forces.isfinite().all(-1).all(-1)
     strong = label.forces.square().sum(-1).sqrt().amax(-1) > config.max_force
     unsure = label.force_spread > config.max_force_spread
+    # Where the teacher lets two atoms collapse, it is wrong, and sure of it.
+    close = torch.stack(
+        [closest_contact(numbers, x) < config.min_contact for x in positions.unbind(1)], 1
+    )
     counts["labels"] += finite.numel()
     counts["not_finite"] += int((~finite).sum())
+    counts["atoms_too_close"] += int((finite & close).sum())
+    finite = finite & ~close
     counts["force_too_large"] += int((finite & strong).sum())
     counts["teacher_unsure"] += int((finite & ~strong & unsure).sum())
     return finite & ~strong & ~unsure
@@ -153,7 +172,7 @@ def fill(
         counts: Where is counted what was labelled and what was left out.
 
     Returns:
-        Energies in eV, float64 [n, n_conformers * 4]; NaN where a label does not count.
+        Energies in eV, float64 [n, n_conformers * len(KINDS)]; NaN where a label does not count.
     """
     n, n_conformers, width, _ = molecules.positions.shape
     repeat = lambda x: x.repeat_interleave(n_conformers, 0)  # noqa: E731
@@ -168,7 +187,7 @@ def fill(
         sampling,
     )
     label = label_geometries(teacher, numbers, geometries, charge)
-    valid = valid_labels(label, config, counts).view(n, -1)
+    valid = valid_labels(numbers, geometries, label, config, counts).view(n, -1)
     energy = label.energy.view(n, -1)
     kept = pool.add(
         molecules.numbers,
@@ -181,3 +200,22 @@ def fill(
     counts["molecules"] += n
     counts["molecules_left_out"] += n - kept
     return torch.where(valid, energy, torch.nan)
+
+
+def closest_contact(numbers: Tensor, positions: Tensor) -> Tensor:
+    """Shortest distance in each molecule relative to the sum of the covalent radii [n].
+
+    Args:
+        numbers: Atomic numbers, 0 on padding [n, width].
+        positions: Å [n, width, 3].
+    """
+    radius = torch.ones(128, device=positions.device)
+    for z, value in COVALENT_RADII.items():
+        radius[z] = value
+    r = radius[numbers]
+    real = numbers > 0
+    counts = real[:, :, None] & real[:, None, :]
+    counts &= ~torch.eye(numbers.shape[1], dtype=torch.bool, device=numbers.device)
+    distance = (positions[:, :, None] - positions[:, None]).square().sum(-1).sqrt()
+    relative = distance / (r[:, :, None] + r[:, None, :])
+    return torch.where(counts, relative, torch.inf).amin((1, 2))

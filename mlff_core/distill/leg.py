@@ -20,7 +20,7 @@ from torch import Tensor
 from mlff_core.distill.embedding import Embedder
 from mlff_core.distill.labelling import Buckets, LabelConfig, fill, pad
 from mlff_core.distill.pool import LabelPool
-from mlff_core.distill.sampling import Driver, SamplingConfig
+from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig
 from mlff_core.distill.teacher import Teacher
 from mlff_core.distill.training import (
     Trainer,
@@ -57,7 +57,7 @@ class LegConfig:
     n_processes: int = 15
     embed_timeout_s: int = 10
     capacity: int = 400_000
-    first_molecules: int = 4000
+    first_molecules: int = 2000
     label_share: float = 0.35
     student_drives_after: int = 3000
     checkpoint_s: float = 30.0
@@ -146,7 +146,7 @@ def _run(
     is_new = isinstance(start, PaiNNConfig)
     student = new_student(start, leg.seed) if is_new else read_checkpoint(start)[0]
     widest = max(Buckets(labels.atoms_a_call, 1).sizes)
-    pool = LabelPool(leg.capacity, 4 * leg.n_conformers, widest, device)
+    pool = LabelPool(leg.capacity, len(KINDS) * leg.n_conformers, widest, device)
     trainer = Trainer(student, pool, training)
     buckets = Buckets(labels.atoms_a_call, leg.n_conformers)
     counts: Counter[str] = Counter()
@@ -157,7 +157,11 @@ def _run(
         return teacher.member(0, numbers, x, charge).forces
 
     def student_drives(numbers: Tensor, x: Tensor, charge: Tensor) -> Tensor:
-        return padded_energy_and_forces(trainer.averaged, numbers, x, charge)[1].nan_to_num()
+        torch.set_float32_matmul_precision("high")
+        forces = padded_energy_and_forces(trainer.averaged, numbers, x, charge)[1]
+        torch.set_float32_matmul_precision("highest")
+        # Where the student errs wildly, molecules must not fly apart.
+        return forces.nan_to_num().clamp(-30.0, 30.0)
 
     def make_labels(*, wait: bool) -> bool:
         buckets.add(embedder.take())
@@ -208,7 +212,7 @@ def _run(
         if not (behind and embedder.running and make_labels(wait=False)):
             since = time.monotonic()
             progress = (now - training_began) / max(1e-9, leg.seconds - (training_began - began))
-            for _ in range(20 if device.type == "cuda" else 1):
+            for _ in range(50 if device.type == "cuda" else 1):
                 trainer.step(progress)
             _synchronize(device)
             spent["training"] += time.monotonic() - since
@@ -242,7 +246,7 @@ def _run(
         "labelling": dict(counts),
         "molecules_in_pool": int(pool.n_filled),
         "steps_skipped": int(trainer.skipped),
-        "pairs_left_out": int(trainer.overflow),
+        "samples_left_out": int(trainer.left_out),
         "n_atoms": trainer.config.n_atoms,
         "n_edges": trainer.config.n_edges,
         "curve": curve,

@@ -28,7 +28,7 @@ class FixedBatch:
         energy: Labels in eV, float64 [n_mols].
         forces: Labels in eV/Å [n_atoms, 3].
         weight: 1 for a molecule that is here, 0 for one left out [n_mols].
-        overflow: How many pairs did not fit [].
+        left_out: How many molecules did not fit [].
     """
 
     numbers: Tensor
@@ -42,7 +42,7 @@ class FixedBatch:
     energy: Tensor
     forces: Tensor
     weight: Tensor
-    overflow: Tensor
+    left_out: Tensor
 
 
 class LabelPool:
@@ -148,8 +148,14 @@ class LabelPool:
         """
         device, n_mols, width = row.device, len(row), self.width
         numbers, x = self.numbers[row].long(), self.positions[row, slot]
-        fits = (numbers > 0).sum(1).cumsum(0) <= n_atoms - n_padding
-        real = (numbers > 0) & fits[:, None]  # [n_mols, width]
+        real = numbers > 0  # [n_mols, width]
+        distance2 = (x[:, :, None] - x[:, None]).square().sum(-1)
+        inside = (distance2 < cutoff * cutoff) & real[:, :, None] & real[:, None, :]
+        inside &= ~torch.eye(width, dtype=torch.bool, device=device)
+        # A molecule comes whole or not at all: half of its pairs would be another molecule.
+        fits = real.sum(1).cumsum(0) <= n_atoms - n_padding
+        fits &= inside.sum((1, 2)).cumsum(0) <= n_edges
+        real, inside = real & fits[:, None], inside & fits[:, None, None]
         sizes = real.sum(1)
         end = sizes.cumsum(0)
         start = end - sizes
@@ -165,15 +171,12 @@ class LabelPool:
         positions = torch.where(padding[:, None], place, x[mol, within])
         forces = torch.where(padding[:, None], 0.0, self.forces[row, slot][mol, within])
 
-        distance2 = (x[:, :, None] - x[:, None]).square().sum(-1)
-        inside = (distance2 < cutoff * cutoff) & real[:, :, None] & real[:, None, :]
-        inside &= ~torch.eye(width, dtype=torch.bool, device=device)
         flat = inside.flatten()
         place_of = flat.cumsum(0) - 1  # row of each pair in the list, [n_mols * width * width]
-        total = (place_of[-1] + 1).clamp(max=n_edges)
-        target = torch.where(flat & (place_of < n_edges), place_of, n_edges)
+        total = place_of[-1] + 1
+        target = torch.where(flat, place_of, n_edges)
         pair = torch.arange(len(flat), device=device)
-        # One row more than there is: what is not a pair, or does not fit, is written there.
+        # One row more than there is: what is not a pair is written there.
         listed = torch.zeros(n_edges + 1, dtype=torch.int64, device=device)
         listed = listed.scatter_(0, target, pair)[:n_edges]
         m, a, b = listed // (width * width), (listed // width) % width, listed % width
@@ -184,11 +187,11 @@ class LabelPool:
         host = n_atoms - n_padding + 2 * ((edge - total) * (n_padding // 2) // left)
         i = torch.where(spare, host, start[m] + a)
         j = torch.where(spare, host + 1, start[m] + b)
-        backwards = place_of.view(n_mols, width, width)[m, b, a].clamp(max=n_edges - 1)
+        backwards = place_of.view(n_mols, width, width)[m, b, a]
         reverse = torch.where(spare, edge, backwards)
 
         neighbours = torch.where(padding, 0, inside.sum(2)[mol, within])
-        row_end = neighbours.cumsum(0).clamp(max=n_edges)
+        row_end = neighbours.cumsum(0)
         return FixedBatch(
             numbers=torch.where(padding, 1, numbers[mol, within]),
             positions=positions,
@@ -201,7 +204,7 @@ class LabelPool:
             energy=self.energy[row, slot],
             forces=forces,
             weight=fits.float(),
-            overflow=(place_of[-1] + 1 - n_edges).clamp(min=0),
+            left_out=(~fits).sum(),
         )
 
 

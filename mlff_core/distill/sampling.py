@@ -1,12 +1,13 @@
 """From RDKit conformers to the geometries worth labelling, in batches on the device.
 
-A screen starts from rough RDKit geometries and ends at minima, so each conformer gives four:
+A screen starts from rough RDKit geometries and ends at minima, so each conformer gives eight:
 
-    path        a point of the relaxation that starts at the conformer, or at the conformer with
-                one bond turned; often the start itself
-    minimum     where that relaxation ends, half of them moved by up to 0.02 Å
-    hot         a snapshot of a short trajectory from there at 300 to 1000 K
-    distorted   bonds stretched and compressed: random displacements, strains, turned bonds
+    path, path            two points of the relaxation that starts at the conformer, or at the
+                          conformer with one bond turned; the first often is the start itself
+    minimum, minimum      where that relaxation ends, and a place within some 0.01 Å of it
+    hot, hot              two snapshots of a short trajectory from there at 300 to 1200 K
+    distorted, distorted  bonds stretched and compressed: random displacements, strains, turned
+                          bonds, of the minimum and of a point of the path
 
 Whatever gives forces may drive: the teacher's members at first, the student once it is good, so
 that it meets its own minima. All tensors are padded to one width.
@@ -24,7 +25,7 @@ from mlff_core.units import BOLTZMANN_EV_K, TIME_FS
 Driver = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 #: Kinds of geometry, in the order of `sample`'s second axis.
-KINDS = ("path", "minimum", "hot", "distorted")
+KINDS = ("path", "path", "minimum", "minimum", "hot", "hot", "distorted", "distorted")
 
 #: Standard atomic weights in amu by atomic number, for the elements that the teacher knows.
 MASSES = {
@@ -50,13 +51,13 @@ class SamplingConfig:
     """
 
     relax_steps: int = 30
-    hot_steps: int = 25
+    hot_steps: int = 16
     hot_step_fs: float = 1.0
     min_temperature: float = 300.0
-    max_temperature: float = 1000.0
+    max_temperature: float = 1200.0
     min_displacement: float = 0.02
-    max_displacement: float = 0.12
-    max_strain: float = 0.08
+    max_displacement: float = 0.08
+    max_strain: float = 0.06
     turned: float = 0.25
 
 
@@ -69,7 +70,7 @@ def sample(
     side: Tensor,
     config: SamplingConfig,
 ) -> Tensor:
-    """Four geometries for each conformer, in the order of KINDS, Å [n, 4, width, 3].
+    """Geometries of each conformer, in the order of KINDS, Å [n, len(KINDS), width, 3].
 
     Args:
         driver: What gives forces.
@@ -80,35 +81,58 @@ def sample(
         side: Atoms that turn, bool [n, width].
         config: How far and how hot.
     """
-    n = len(positions)
-    uniform = lambda low, high: low + (high - low) * torch.rand(n, device=positions.device)  # noqa: E731
+    n, device = len(positions), positions.device
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(n, device=device)
+
     turn = torch.where(uniform(0, 1) < config.turned, uniform(-torch.pi, torch.pi), 0.0)
     start = turn_bond(positions, axis, side, turn)
+    # Early steps, where much happens, come more often.
+    early = (uniform(0, 1).square() * 0.4 * config.relax_steps).long()
+    early = torch.where(uniform(0, 1) < 0.3, 0, early)
+    late = (uniform(0.2, 0.9) * config.relax_steps).long()
+    paths, minimum = relax_path(
+        driver, numbers, start, charge, config.relax_steps, torch.stack([early, late], 1)
+    )
 
-    # Half of the path geometries are the start; early steps, where much happens, come more often.
-    kept_step = (uniform(0, 1).square() * config.relax_steps * 0.9).long()
-    kept_step = torch.where(uniform(0, 1) < 0.3, 0, kept_step)
-    path, minimum = relax_path(driver, numbers, start, charge, config.relax_steps, kept_step)
-
-    still = uniform(0, 0.02) * (uniform(0, 1) < 0.5)
     temperature = uniform(config.min_temperature, config.max_temperature)
+    first = (uniform(0.4, 0.7) * config.hot_steps).long()
+    second = (uniform(0.75, 1.0) * config.hot_steps).round().long()
     hot = trajectory(
-        driver, numbers, minimum, charge, temperature, config.hot_steps, config.hot_step_fs
+        driver,
+        numbers,
+        minimum,
+        charge,
+        temperature,
+        config.hot_steps,
+        config.hot_step_fs,
+        torch.stack([first, second], 1),
     )
-
-    kind = uniform(0, 1)
-    distorted = torch.where((uniform(0, 1) < 0.5)[:, None, None], minimum, path)
-    angle = torch.where(kind < 0.2, uniform(-1.2, 1.2), 0.0)
-    distorted = turn_bond(distorted, axis, side, angle)
-    strain = torch.where((kind >= 0.2) & (kind < 0.45), uniform(0, config.max_strain), 0.0)
-    matrix = strain[:, None, None] * (2 * torch.rand(n, 3, 3, device=positions.device) - 1)
-    centre = distorted.mean(1, keepdim=True)
-    distorted = distorted + (distorted - centre) @ (matrix + matrix.transpose(1, 2)) / 2
-    width = torch.where(
-        kind < 0.45, 0.02, uniform(config.min_displacement, config.max_displacement)
-    )
-    out = torch.stack([path, displaced(minimum, still), hot, displaced(distorted, width)], 1)
+    distorted = [_distort(x, axis, side, uniform, config) for x in (minimum, paths[:, 1])]
+    near = displaced(minimum, uniform(0.0, 0.02))
+    out = torch.stack([paths[:, 0], paths[:, 1], minimum, near, *hot.unbind(1), *distorted], 1)
     return torch.where((numbers > 0)[:, None, :, None], out, 0.0)
+
+
+def _distort(
+    positions: Tensor,
+    axis: Tensor,
+    side: Tensor,
+    uniform: Callable[[float, float], Tensor],
+    config: SamplingConfig,
+) -> Tensor:
+    """One of: a bond turned (20 %), a strain (25 %), every atom displaced (the rest)."""
+    kind = uniform(0, 1)
+    angle = torch.where(kind < 0.2, uniform(-1.2, 1.2), 0.0)
+    x = turn_bond(positions, axis, side, angle)
+    strain = torch.where((kind >= 0.2) & (kind < 0.45), uniform(0, config.max_strain), 0.0)
+    noise = 2 * torch.rand(len(x), 3, 3, device=x.device) - 1
+    matrix = strain[:, None, None] * (noise + noise.transpose(1, 2)) / 2
+    centre = x.mean(1, keepdim=True)
+    x = x + (x - centre) @ matrix
+    width = uniform(config.min_displacement, config.max_displacement)
+    return displaced(x, torch.where(kind < 0.45, 0.01, width))
 
 
 def displaced(positions: Tensor, width: Tensor) -> Tensor:
@@ -138,9 +162,9 @@ def relax_path(
     positions: Tensor,
     charge: Tensor,
     n_steps: int,
-    kept_step: Tensor,
+    kept_steps: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """One point of each relaxation's path, and its end; both [n, width, 3] in Å.
+    """Points of each relaxation's path [n, n_kept, width, 3], and its end [n, width, 3], in Å.
 
     Args:
         driver: What gives forces.
@@ -148,12 +172,13 @@ def relax_path(
         positions: Where it starts [n, width, 3].
         charge: Total charges [n].
         n_steps: Number of steps.
-        kept_step: Which point of the path is wanted, 0 being the start, int64 [n].
+        kept_steps: Which points of the path are wanted, 0 being the start, int64 [n, n_kept].
     """
-    x, kept = positions, positions
+    x = positions
+    kept = x[:, None].repeat(1, kept_steps.shape[1], 1, 1)
     state = fire_state(positions)
     for step in range(n_steps):
-        kept = torch.where((kept_step == step)[:, None, None], x, kept)
+        kept = torch.where((kept_steps == step)[..., None, None], x[:, None], kept)
         x = fire_step(x, driver(numbers, x, charge), state)
     return kept, x
 
@@ -199,8 +224,9 @@ def trajectory(
     temperature: Tensor,
     n_steps: int,
     step_fs: float,
+    kept_steps: Tensor,
 ) -> Tensor:
-    """Where a trajectory from a minimum is after a random number of its last steps [n, width, 3].
+    """Points of a trajectory that starts at a minimum, in Å [n, n_kept, width, 3].
 
     Velocity Verlet.
 
@@ -212,8 +238,9 @@ def trajectory(
         positions: Minima [n, width, 3].
         charge: Total charges [n].
         temperature: K [n].
-        n_steps: Number of steps; snapshots are taken after at least 60 % of them.
+        n_steps: Number of steps.
         step_fs: Length of a step in fs.
+        kept_steps: Which points are wanted, from 1 to n_steps, int64 [n, n_kept].
     """
     masses = torch.ones(128, device=positions.device)
     for z, mass in MASSES.items():
@@ -223,17 +250,14 @@ def trajectory(
     v = (2 * BOLTZMANN_EV_K * temperature[:, None, None] * inverse_mass).sqrt()
     v = v * torch.randn_like(positions)
     x = positions
-    taken_at = torch.randint(
-        int(0.6 * n_steps), n_steps + 1, (len(positions),), device=positions.device
-    )
-    taken = x
+    kept = x[:, None].repeat(1, kept_steps.shape[1], 1, 1)
     force = driver(numbers, x, charge)
     for step in range(1, n_steps + 1):
         v = v + 0.5 * dt * force * inverse_mass
         # A speed limit of 0.1 Å a step: a driver that errs must not tear the molecule apart.
         x = x + (dt * v).clamp(-0.1, 0.1)
-        taken = torch.where((taken_at == step)[:, None, None], x, taken)
+        kept = torch.where((kept_steps == step)[..., None, None], x[:, None], kept)
         if step < n_steps:
             force = driver(numbers, x, charge)
             v = v + 0.5 * dt * force * inverse_mass
-    return taken
+    return kept

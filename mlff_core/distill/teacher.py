@@ -77,7 +77,11 @@ class Teacher:
             charge: Total charges in e [n_mols].
         """
         out = self._members[index % self.n_members](
-            {"coord": positions.detach().float().clone(), "numbers": numbers, "charge": charge.float()}
+            {
+                "coord": positions.detach().float().clone(),
+                "numbers": numbers,
+                "charge": charge.float(),
+            }
         )
         forces = torch.where((numbers > 0)[..., None], out["forces"].detach(), 0.0)
         energy = out["energy"].detach().double()
