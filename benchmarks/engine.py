@@ -136,7 +136,6 @@ def scripted(model: PaiNN, batch: MolBatch) -> Step:
 
 def compiled(model: PaiNN, batch: MolBatch) -> Step:
     """The energy through torch.compile, forces by automatic differentiation."""
-    torch._dynamo.reset()
     fast_model = torch.compile(model, dynamic=True)
     cutoff = model.config.cutoff
 
@@ -540,8 +539,11 @@ def markdown(result: dict) -> str:
         cells = []
         for n in SIZES:
             r = sizes.get(n, {})
-            cells.append(f"{r['us_per_molecule']:.4g}" if "us" in r else r.get("failed", "")[:40])
+            cells.append(f"{r['us_per_molecule']:.4g}" if "us" in r else "fails" * ("failed" in r))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for name, sizes in by_row.items():
+        reasons = {r["failed"][:100] for r in sizes.values() if "failed" in r}
+        lines += ["", *(f"{name} fails: {reason}" for reason in sorted(reasons))] if reasons else []
     lines += ["", "| GiB at the peak | " + " | ".join(map(str, SIZES)) + " |"]
     lines.append("|---|" + "---|" * len(SIZES))
     for name, sizes in by_row.items():

@@ -20,6 +20,7 @@ from mlff_core.ops.message import message_bwd, message_fwd
 from mlff_core.ops.pairs import AtomTables, pairs
 from mlff_core.ops.readout import molecules, readout
 from mlff_core.ops.tiles import load as load_tiles
+from mlff_core.ops.tiles import row_class
 from mlff_core.ops.update import UpdateSaved, UpdateWeights, update_bwd, update_fwd
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: How products of matrices are computed under each choice of `precision`, forward and backward:
-#: tf32x3 keeps float32's accuracy; tf32 does not, so in "fast" it is left to the forces.
-PRODUCT_PRECISION = {"float32": ("tf32x3", "tf32x3"), "fast": ("tf32x3", "tf32")}
+#: tf32x3 keeps float32's accuracy, bf16x3 most of it; tf32 does not, so it is left to the forces.
+PRODUCT_PRECISION = {"float32": ("tf32x3", "tf32x3"), "fast": ("bf16x3", "tf32")}
 #: Batches of more atoms are launched kernel by kernel.
 GRAPH_MAX_ATOMS = 32768
 #: Graphs that are kept; the one not used for longest makes room.
@@ -146,6 +147,7 @@ class TritonEngine:
                 contiguous_transpose(w1),
             )
             self.reference_energy = model.reference_energy
+        self.compiled: set[tuple[str, str]] = set()
         self.graphs: OrderedDict[tuple[int, int], CapturedStep | None] = OrderedDict()
         device = self.reference_energy.device
         if device.type == "cuda":
@@ -193,6 +195,11 @@ class TritonEngine:
             or n_atoms > GRAPH_MAX_ATOMS
             or torch.cuda.is_current_stream_capturing()
         ):
+            return self.step(numbers, positions, mol_idx, ptr, charge)
+        # Whoever captures a step of this size next must find its kernels compiled.
+        classes = row_class(n_atoms), row_class(3 * n_atoms)
+        if classes not in self.compiled:
+            self.compiled.add(classes)
             return self.step(numbers, positions, mol_idx, ptr, charge)
         key = (rung(n_atoms), rung(n_mols))
         if key not in self.graphs:

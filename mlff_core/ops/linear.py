@@ -21,10 +21,16 @@ def sigmoid(x):
 
 
 @triton.jit
+def to_tf32(x):
+    """x to the nearest number that the matrix units' tf32 can hold; they themselves cut it off."""
+    return ((x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def dot(a, b, acc, PRECISION: tl.constexpr):
-    """acc + a · b: "tf32x3" keeps float32's accuracy on the matrix units, "bf16" is the fastest."""
-    if PRECISION == "bf16":
-        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), acc)
+    """acc + a · b: "tf32x3" keeps float32's accuracy, "bf16x3" most of it, "tf32" three digits."""
+    if PRECISION == "tf32":
+        return tl.dot(to_tf32(a), to_tf32(b), acc, input_precision="tf32")
     else:
         return tl.dot(a, b, acc, input_precision=PRECISION)
 
@@ -35,7 +41,7 @@ def weight_tile(w_ptr, n, k, n_in: tl.constexpr):
     return tl.load(w_ptr + n[None, :] * n_in + k[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_rows"])
 def linear_kernel(
     x_ptr,  # [n_rows, x_stride]
     w_ptr,  # [n_out, N_IN]
@@ -92,7 +98,7 @@ def linear(
         x: [n_rows, at least n_in]; columns beyond n_in are not read.
         w: Weights [n_out, n_in].
         b: Bias [n_out].
-        precision: "tf32x3", "tf32", "bf16" or "ieee".
+        precision: "tf32x3", "bf16x3" or "tf32".
         silu_in: Whether silu is applied to x first.
         add: Added to the result [n_rows, n_out].
         silu_slope_of: Hidden layer whose silu slope multiplies the result [n_rows, n_out].

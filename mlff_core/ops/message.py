@@ -22,6 +22,15 @@ from mlff_core.ops.tiles import LAUNCHES, row_class
 
 
 @triton.jit
+def over_groups(x, SPLIT: tl.constexpr, N_FEATURES: tl.constexpr):
+    """Sum over the groups of threads that share a row [N_FEATURES]."""
+    if SPLIT == 1:
+        return x
+    else:
+        return tl.sum(tl.reshape(x, [SPLIT, N_FEATURES]), 0)
+
+
+@triton.jit
 def message_fwd_kernel(
     phi_ptr,  # [n_atoms, 3 n_features], or 2 n_features without HAS_MU
     mu_ptr,  # [n_atoms, 3, n_features], unused without HAS_MU
@@ -37,8 +46,13 @@ def message_fwd_kernel(
     N_RBF: tl.constexpr,
     N_GEOMETRY: tl.constexpr,
     HAS_MU: tl.constexpr,
+    SPLIT: tl.constexpr,
 ):
-    f = tl.arange(0, N_FEATURES)
+    f = tl.arange(0, SPLIT * N_FEATURES) % N_FEATURES
+    out = tl.arange(0, N_FEATURES)
+    # With SPLIT groups of threads, each takes every SPLIT-th pair of the row. A lone group must see
+    # a scalar here: what is the same for all of a thread's features is then computed once.
+    group = 0 if SPLIT == 1 else tl.arange(0, SPLIT * N_FEATURES) // N_FEATURES
     # Without vectors there is nothing for the last third of phi to multiply, and it is left out.
     PHI: tl.constexpr = 3 * N_FEATURES if HAS_MU else 2 * N_FEATURES
     # Tuples of registers; a star would not compile.
@@ -53,14 +67,12 @@ def message_fwd_kernel(
 
     a = tl.program_id(0).to(tl.int64)
     row = a * stride
-    scalar = a * N_FEATURES + f
-    vector = a * (3 * N_FEATURES) + f
-    dq = tl.zeros([N_FEATURES], tl.float32)
-    dx = tl.zeros([N_FEATURES], tl.float32)
-    dy = tl.zeros([N_FEATURES], tl.float32)
-    dz = tl.zeros([N_FEATURES], tl.float32)
+    dq = tl.zeros([SPLIT * N_FEATURES], tl.float32)
+    dx = tl.zeros([SPLIT * N_FEATURES], tl.float32)
+    dy = tl.zeros([SPLIT * N_FEATURES], tl.float32)
+    dz = tl.zeros([SPLIT * N_FEATURES], tl.float32)
     # The next pair is fetched while this one is worked on; each row ends in a neutral pair.
-    j = tl.load(j_ptr + row).to(tl.int64)
+    j = tl.load(j_ptr + row + group).to(tl.int64)
     phi1 = tl.load(phi_ptr + j * PHI + f)
     phi2 = tl.load(phi_ptr + j * PHI + N_FEATURES + f)
     if HAS_MU:
@@ -68,16 +80,16 @@ def message_fwd_kernel(
         mx = tl.load(mu_ptr + j * (3 * N_FEATURES) + f)
         my = tl.load(mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
         mz = tl.load(mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
-    j = tl.load(j_ptr + row + 1).to(tl.int64)
-    pair = geometry_ptr + row * N_GEOMETRY
+    j = tl.load(j_ptr + row + SPLIT + group).to(tl.int64)
+    pair = geometry_ptr + (row + group) * N_GEOMETRY
     inverse = tl.load(pair)
     ux = tl.load(pair + 1)
     uy = tl.load(pair + 2)
     uz = tl.load(pair + 3)
     sine = tl.load(pair + 4)
     cosine = tl.load(pair + 5)
-    for e in range(0, tl.load(count_ptr + a)):
-        pair = geometry_ptr + (row + e + 1) * N_GEOMETRY
+    for e in range(0, tl.load(count_ptr + a), SPLIT):
+        pair = geometry_ptr + (row + e + SPLIT + group) * N_GEOMETRY
         next_inverse = tl.load(pair)
         next_ux = tl.load(pair + 1)
         next_uy = tl.load(pair + 2)
@@ -91,7 +103,7 @@ def message_fwd_kernel(
             next_mx = tl.load(mu_ptr + j * (3 * N_FEATURES) + f)
             next_my = tl.load(mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
             next_mz = tl.load(mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
-        j = tl.load(j_ptr + row + e + 2).to(tl.int64)
+        j = tl.load(j_ptr + row + e + 2 * SPLIT + group).to(tl.int64)
 
         # sin(n θ) / d times the cutoff function; the bias times the cutoff function.
         envelope = 0.5 * (cosine + 1.0)
@@ -133,10 +145,12 @@ def message_fwd_kernel(
             mx = next_mx
             my = next_my
             mz = next_mz
-    q = tl.load(q_ptr + scalar) + dq
-    x = dx
-    y = dy
-    z = dz
+    scalar = a * N_FEATURES + out
+    vector = a * (3 * N_FEATURES) + out
+    q = tl.load(q_ptr + scalar) + over_groups(dq, SPLIT, N_FEATURES)
+    x = over_groups(dx, SPLIT, N_FEATURES)
+    y = over_groups(dy, SPLIT, N_FEATURES)
+    z = over_groups(dz, SPLIT, N_FEATURES)
     if HAS_MU:
         x += tl.load(mu_ptr + vector)
         y += tl.load(mu_ptr + vector + N_FEATURES)
@@ -166,8 +180,13 @@ def message_bwd_kernel(
     N_RBF: tl.constexpr,
     N_GEOMETRY: tl.constexpr,
     HAS_MU: tl.constexpr,
+    SPLIT: tl.constexpr,
 ):
-    f = tl.arange(0, N_FEATURES)
+    f = tl.arange(0, SPLIT * N_FEATURES) % N_FEATURES
+    out = tl.arange(0, N_FEATURES)
+    # With SPLIT groups of threads, each takes every SPLIT-th pair of the row. A lone group must see
+    # a scalar here: what is the same for all of a thread's features is then computed once.
+    group = 0 if SPLIT == 1 else tl.arange(0, SPLIT * N_FEATURES) // N_FEATURES
     # Without vectors there is nothing for the last third of phi to multiply, and it is left out.
     PHI: tl.constexpr = 3 * N_FEATURES if HAS_MU else 2 * N_FEATURES
     # Tuples of registers; a star would not compile.
@@ -196,7 +215,7 @@ def message_bwd_kernel(
         mx_a = tl.load(mu_ptr + vector)
         my_a = tl.load(mu_ptr + vector + N_FEATURES)
         mz_a = tl.load(mu_ptr + vector + 2 * N_FEATURES)
-    zero = tl.zeros([N_FEATURES], tl.float32)
+    zero = tl.zeros([SPLIT * N_FEATURES], tl.float32)
     g_phi1 = zero
     g_phi2 = zero
     g_phi3 = zero
@@ -209,7 +228,7 @@ def message_bwd_kernel(
     Gy = zero
     Gz = zero
     # The next pair is fetched while this one is worked on; each row ends in a neutral pair.
-    j = tl.load(j_ptr + row).to(tl.int64)
+    j = tl.load(j_ptr + row + group).to(tl.int64)
     phi1_b = tl.load(phi_ptr + j * PHI + f)
     phi2_b = tl.load(phi_ptr + j * PHI + N_FEATURES + f)
     g_q_b = tl.load(g_q_ptr + j * N_FEATURES + f)
@@ -221,16 +240,16 @@ def message_bwd_kernel(
         mx_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + f)
         my_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
         mz_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
-    j = tl.load(j_ptr + row + 1).to(tl.int64)
-    pair = geometry_ptr + row * N_GEOMETRY
+    j = tl.load(j_ptr + row + SPLIT + group).to(tl.int64)
+    pair = geometry_ptr + (row + group) * N_GEOMETRY
     inverse = tl.load(pair)
     ux = tl.load(pair + 1)
     uy = tl.load(pair + 2)
     uz = tl.load(pair + 3)
     sine = tl.load(pair + 4)
     cosine = tl.load(pair + 5)
-    for e in range(0, tl.load(count_ptr + a)):
-        pair = geometry_ptr + (row + e + 1) * N_GEOMETRY
+    for e in range(0, tl.load(count_ptr + a), SPLIT):
+        pair = geometry_ptr + (row + e + SPLIT + group) * N_GEOMETRY
         next_inverse = tl.load(pair)
         next_ux = tl.load(pair + 1)
         next_uy = tl.load(pair + 2)
@@ -248,7 +267,7 @@ def message_bwd_kernel(
             next_mx_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + f)
             next_my_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
             next_mz_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
-        j = tl.load(j_ptr + row + e + 2).to(tl.int64)
+        j = tl.load(j_ptr + row + e + 2 * SPLIT + group).to(tl.int64)
 
         # The filter over its cutoff function, R, and the slope of R's sine terms, S.
         envelope = 0.5 * (cosine + 1.0)
@@ -257,7 +276,7 @@ def message_bwd_kernel(
         s = sine * inverse
         c_before = inverse * wavenumber
         c = cosine * c_before
-        R1 = tl.zeros([N_FEATURES], tl.float32)
+        R1 = tl.zeros([SPLIT * N_FEATURES], tl.float32)
         R2 = R1
         R3 = R1
         S1 = R1
@@ -329,13 +348,19 @@ def message_bwd_kernel(
             mx_b = next_mx_b
             my_b = next_my_b
             mz_b = next_mz_b
-    tl.store(g_phi_ptr + said_a, g_phi1)
-    tl.store(g_phi_ptr + said_a + N_FEATURES, g_phi2)
+    told = g_phi_ptr + a * PHI + out
+    tl.store(told, over_groups(g_phi1, SPLIT, N_FEATURES))
+    tl.store(told + N_FEATURES, over_groups(g_phi2, SPLIT, N_FEATURES))
     if HAS_MU:
-        tl.store(g_phi_ptr + said_a + 2 * N_FEATURES, g_phi3)
-        tl.store(g_mu_out_ptr + vector, g_x_a + phi3_a * hx)
-        tl.store(g_mu_out_ptr + vector + N_FEATURES, g_y_a + phi3_a * hy)
-        tl.store(g_mu_out_ptr + vector + 2 * N_FEATURES, g_z_a + phi3_a * hz)
+        tl.store(told + 2 * N_FEATURES, over_groups(g_phi3, SPLIT, N_FEATURES))
+        vector = a * (3 * N_FEATURES) + out
+        phi3 = tl.load(phi_ptr + a * PHI + 2 * N_FEATURES + out)
+        x = tl.load(g_mu_ptr + vector) + phi3 * over_groups(hx, SPLIT, N_FEATURES)
+        y = tl.load(g_mu_ptr + vector + N_FEATURES) + phi3 * over_groups(hy, SPLIT, N_FEATURES)
+        z = tl.load(g_mu_ptr + vector + 2 * N_FEATURES) + phi3 * over_groups(hz, SPLIT, N_FEATURES)
+        tl.store(g_mu_out_ptr + vector, x)
+        tl.store(g_mu_out_ptr + vector + N_FEATURES, y)
+        tl.store(g_mu_out_ptr + vector + 2 * N_FEATURES, z)
     gradient = gradient_ptr + a * 3
     tl.store(gradient, tl.load(gradient) + tl.sum(Gx, 0))
     tl.store(gradient + 1, tl.load(gradient + 1) + tl.sum(Gy, 0))
@@ -374,6 +399,7 @@ def message_fwd(
         N_RBF=len(filters) - 1,
         N_GEOMETRY=N_GEOMETRY,
         HAS_MU=mu is not None,
+        SPLIT=launch.split,
         num_warps=max(1, launch.warps * n_features // 128),
         maxnreg=launch.registers,
     )
@@ -427,6 +453,7 @@ def message_bwd(
         N_RBF=len(filters) - 1,
         N_GEOMETRY=N_GEOMETRY,
         HAS_MU=mu is not None,
+        SPLIT=launch.split,
         num_warps=max(1, launch.warps * n_features // 128),
         maxnreg=launch.registers,
     )

@@ -21,8 +21,9 @@ from torch import Tensor
 from mlff_core.ops.reference import ZBL_LENGTH, ZBL_TERMS
 from mlff_core.units import COULOMB_EV_ANGSTROM
 
-#: Each row ends in so many neutral pairs, so that loops over it can fetch ahead.
-N_NEUTRAL = 2
+#: Each row ends in so many neutral pairs, so that loops over it can fetch ahead: twice the
+#: largest tiles.Launch.split.
+N_NEUTRAL = 8
 #: An atom with more neighbours than this turns its molecule into NaN. Diamond has 92 within 5 Å.
 MAX_NEIGHBORS = 192
 #: Columns of the geometry of a pair: 1/d, unit vector, sin and cos of π d / d_cut, two unused.
@@ -105,7 +106,7 @@ def _sin_cos(theta):
     return cosine, -sine
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_mols", "capacity"])
 def pairs_kernel(
     numbers_ptr,  # int64 [n_atoms]
     positions_ptr,  # [n_atoms, 3]

@@ -15,7 +15,7 @@ from mlff_core.ops.linear import dot, sigmoid, weight_tile
 from mlff_core.ops.tiles import tile_options
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_atoms"])
 def readout_kernel(
     q_ptr,  # [n_atoms, n_features]
     repulsion_ptr,  # [n_atoms]

@@ -37,12 +37,14 @@ class Launch(NamedTuple):
     """Piece of a walk over the atoms' neighbours.
 
     Attributes:
-        warps: Warps a program at 128 features: with 4 a thread has one feature; with 2 it has two,
-            which share the sines of a pair.
+        warps: Warps a program at 128 features: with 4 for each of `split` a thread has one
+            feature; with 2, and no split, it has two, which share the sines of a pair.
+        split: How many pairs of a row are worked on side by side: sooner done while atoms are few.
         registers: Most registers a thread, so that more programs run side by side.
     """
 
     warps: int
+    split: int = 1
     registers: int | None = None
 
 
@@ -66,6 +68,15 @@ TILES: dict[str, dict[str, dict[str, Tile]]] = {
             "update_bwd_mu": Tile(64, 64, 32, 4, 2),
             "readout": Tile(64, 64, 32, 4, 3),
         },
+        "bf16x3": {
+            "linear": Tile(64, 64, 32, 4, 3),
+            "update_hidden": Tile(64, 64, 32, 4, 3),
+            "update_out": Tile(64, 64, 32, 4, 2),
+            "update_bwd_hidden": Tile(32, 128, 32, 4, 2),
+            "update_bwd_in": Tile(32, 64, 32, 4, 2),
+            "update_bwd_mu": Tile(64, 128, 32, 4, 2),
+            "readout": Tile(64, 64, 32, 4, 3),
+        },
         "tf32": {
             "linear": Tile(64, 128, 32, 4, 3),
             "update_hidden": Tile(64, 128, 32, 4, 3),
@@ -78,10 +89,14 @@ TILES: dict[str, dict[str, dict[str, Tile]]] = {
     }.items()
 }
 
+for _kernels in TILES.values():
+    for _kernel in ("update_out", "update_bwd_in"):
+        _kernels[_kernel]["medium"] = Tile(16, 32, 32, 4, 3)
+
 #: Kernel -> class -> piece.
 LAUNCHES: dict[str, dict[str, Launch]] = {
-    "message_fwd": {"large": Launch(2, 168), "medium": Launch(2), "small": Launch(4)},
-    "message_bwd": {"large": Launch(2), "medium": Launch(2), "small": Launch(4)},
+    "message_fwd": {"large": Launch(2, 1, 168), "medium": Launch(2), "small": Launch(8, 2)},
+    "message_bwd": {"large": Launch(2), "medium": Launch(2), "small": Launch(8, 2)},
 }
 
 

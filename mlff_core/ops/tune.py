@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 import torch
+import triton
 from torch.profiler import ProfilerActivity, profile
 
 from mlff_core.batch import MolBatch
@@ -31,9 +32,9 @@ TILE_CANDIDATES = {
     "small": [Tile(16, 32, 64, 4, 2), Tile(16, 32, 32, 4, 3), Tile(16, 16, 64, 4, 2)],
 }
 LAUNCH_CANDIDATES = {
-    "large": [Launch(2), Launch(2, 168), Launch(4)],
-    "medium": [Launch(4), Launch(2)],
-    "small": [Launch(4), Launch(2)],
+    "large": [Launch(2), Launch(2, 1, 168), Launch(4)],
+    "medium": [Launch(2), Launch(4), Launch(8, 2), Launch(16, 4)],
+    "small": [Launch(4), Launch(8, 2), Launch(16, 4)],
 }
 #: Molecules of 40 atoms that stand for each class.
 N_MOLS = {"large": 512, "medium": 16, "small": 1}
@@ -77,7 +78,7 @@ def tune(size: str, precision: str) -> None:
     for table, launches in candidates(size, precision):
         try:
             times = kernel_times(engine, batch)
-        except RuntimeError:
+        except (RuntimeError, triton.TritonError):
             continue  # More shared memory or registers than the card has.
         for kernel, sizes in (table | launches).items():
             if kernel not in best or times[kernel] < best[kernel][0]:

@@ -62,7 +62,7 @@ class UpdateSaved(NamedTuple):
     hidden: Tensor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_atoms"])
 def update_hidden_kernel(
     q_ptr,  # [n_atoms, n_features]
     uv_ptr,  # [n_atoms, 3, 2 n_features]
@@ -97,7 +97,7 @@ def update_hidden_kernel(
     tl.store(hidden_ptr + wide * N_FEATURES + n[None, :], acc, mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_atoms"])
 def update_out_kernel(
     q_ptr,  # [n_atoms, n_features]
     mu_ptr,  # [n_atoms, 3, n_features]
@@ -157,7 +157,7 @@ def update_out_kernel(
         tl.store(mu_out_ptr + vector + 2 * N_FEATURES, mz + a_mu * uz, mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_atoms"])
 def update_bwd_hidden_kernel(
     g_q_ptr,  # [n_atoms, n_features]
     g_mu_ptr,  # [n_atoms, 3, n_features], unused without WITH_MU
@@ -204,7 +204,7 @@ def update_bwd_hidden_kernel(
     tl.store(g_hidden_ptr + wide * N_FEATURES + n[None, :], acc, mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_atoms"])
 def update_bwd_in_kernel(
     g_hidden_ptr,  # [n_atoms, n_features]
     g_q_ptr,  # [n_atoms, n_features]
@@ -241,7 +241,7 @@ def update_bwd_in_kernel(
     tl.store(ratio_ptr + scalar, acc_norm / norm, mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_rows"])
 def update_bwd_mu_kernel(
     g_q_ptr,  # as given to the backward [n_atoms, n_features]
     g_mu_ptr,  # [n_atoms, 3, n_features], unused without WITH_MU
