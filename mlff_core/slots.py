@@ -140,7 +140,12 @@ def evaluate_rows(
         flat = torch.where(real[:, None], positions[mol_idx, within], 0.0)
     if len(numbers) == 0:
         return positions.new_zeros(n_rows, dtype=torch.float64), torch.zeros_like(positions)
-    energy, forces = potential.evaluate(numbers, flat, mol_idx, ptr, rows.charge)
+    compute = potential.evaluate
+    if capacity is not None and potential.backend == "triton":
+        # The engine's bare step: a graph of its own inside of ours would help nobody, and what
+        # warms up for a capture has to be exactly what is captured.
+        compute = potential.engine.step  # type: ignore[attr-defined]
+    energy, forces = compute(numbers, flat, mol_idx, ptr, rows.charge)
     atom_of = (ptr[:-1, None] + column).clamp(max=len(numbers) - 1)  # [n_rows, w]
     return energy, torch.where(here[..., None], forces[atom_of], 0.0)
 
