@@ -7,13 +7,16 @@ itself failed; 2, the call was wrong.
 import argparse
 import inspect
 import os
+import signal
 import sys
 import typing
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import NoneType, UnionType
+from types import FrameType, NoneType, UnionType
 from typing import Any, Literal, NoReturn
 
+import psutil
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -107,6 +110,19 @@ def _metavar(kind: Any) -> str:
     return {int: "N", float: "X"}.get(kind, "TEXT")
 
 
+def stop_at_once(signal_number: int, frame: FrameType | None) -> NoReturn:
+    """Leave on Ctrl-C. Files are whole at any moment, so there is nothing to wait for.
+
+    Ctrl-C reaches Prefect's temporary server as well: an orderly end would wait for the shard on
+    the device, and then fail to report it.
+    """
+    print("\nmlff-screen: stopped; --resume goes on from here", file=sys.stderr, flush=True)
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    os._exit(1)
+
+
 def run_screen(arguments: dict[str, Any]) -> int:
     """Check the call, run the flow in this process, print the summary."""
     from rich.console import Console
@@ -133,11 +149,9 @@ def run_screen(arguments: dict[str, Any]) -> int:
         make_plan(**parameters).check_output()
     except (MlffError, ValueError) as error:
         refuse(error)
+    signal.signal(signal.SIGINT, stop_at_once)
     try:
         screen(**parameters)
-    except KeyboardInterrupt:
-        print("mlff-screen: stopped; --resume goes on from here", file=sys.stderr)
-        return 1
     except Exception as error:
         print(f"mlff-screen: the run failed: {error}", file=sys.stderr)
         return 1

@@ -126,32 +126,40 @@ def test_a_missing_library_fails_the_run_before_it_touches_the_folder(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.timeout(300)
-def test_a_killed_run_leaves_whole_files_and_resume_finishes_it(
-    tmp_path: Path, small_model: Path
-) -> None:
-    library = tmp_path / "library.smi"
+def start_run(tmp_path: Path, model: Path) -> tuple[subprocess.Popen, Path, Path]:
+    """A run of 60 molecules in its own session, stopped in its middle by whoever calls this."""
+    library, out = tmp_path / "library.smi", tmp_path / "out"
     library.write_text("".join(f"{'C' * (3 + n % 8)}O m{n}\n" for n in range(60)))
-    out = tmp_path / "out"
-    environment = os.environ | {
-        "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": "", "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    environment = {k: v for k, v in environment.items() if k != "PREFECT_API_URL"}
+    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
+    environment |= {"PREFECT_HOME": str(tmp_path / "prefect"), "OMP_NUM_THREADS": "1"}
     command = [
         sys.executable, "-m", "flows.cli", "run", str(library), "--out", str(out),
-        "--model", str(small_model), "--shard-size", "3", "--max-steps", "60", "--device", "cpu",
+        "--model", str(model), "--shard-size", "3", "--max-steps", "60", "--device", "cpu",
     ]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    molecules = out / "molecules"
-    while len(list(molecules.glob("part-*"))) < 3 and process.poll() is None:
+    while len(list((out / "molecules").glob("part-*"))) < 3 and process.poll() is None:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    return process, library, out
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
+def test_a_run_stopped_in_its_middle_leaves_whole_files_and_resume_finishes_it(
+    number: signal.Signals, tmp_path: Path, small_model: Path
+) -> None:
+    process, library, out = start_run(tmp_path, small_model)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert process.returncode == 1
+        assert errors.strip().endswith("--resume goes on from here")
+        assert "Traceback" not in errors
+    molecules = out / "molecules"
     parts = sorted(molecules.glob("part-*"))
-    assert 3 <= len(parts) < 20, "the run was to be killed in its middle"
+    assert 3 <= len(parts) < 20, "the run was to be stopped in its middle"
     records = pl.read_parquet(parts)["record"]  # whole files only, or this raises
     assert len(records) == len(set(records)) == 3 * len(parts)
     assert json.loads((out / "manifest.json").read_text())["finished"] is None
