@@ -247,7 +247,8 @@ class PaiNN(nn.Module):
         for message, update in zip(self.message, self.update, strict=True):
             q, mu = message(q, mu, rbf, envelope, unit, i, j)
             q, mu = update(q, mu)
-        atomic = self.readout(q).squeeze(-1) * self.energy_scale
+        # Under autocast the network speaks a shorter type; energies are summed in the positions'.
+        atomic = self.readout(q).squeeze(-1).to(positions.dtype) * self.energy_scale
 
         nuclear, radius = self.nuclear_charge[species], self.radius[species]
         pair = zbl_repulsion(distance, nuclear[i], nuclear[j], radius[i] + radius[j])

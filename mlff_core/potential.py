@@ -68,7 +68,9 @@ class TorchEngine:
             i, j = neighbor_pairs(x.detach(), ptr, self.model.config.cutoff)
             energy = self.model(numbers, x, mol_idx, charge, i, j)
             (gradient,) = torch.autograd.grad(energy.sum(), x)
-        return energy.detach(), -gradient
+        energy = energy.detach()
+        # The gradient skips an atom at NaN, so the molecule's other forces would look sound.
+        return energy, torch.where(energy.isnan()[mol_idx][:, None], torch.nan, -gradient)
 
 
 class Potential:
