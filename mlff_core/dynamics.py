@@ -135,9 +135,9 @@ class Dynamics:
             "temperature": one.clone(),
         }
         captured = potential.backend == "triton"
-        self._capacity = batch.n_atoms if captured else None
+        evaluate = _make_evaluate(self._here, potential, batch.n_atoms if captured else None)
         step = _make_step(
-            self._evaluate,
+            evaluate,
             self._here.free[..., None] / self.masses,
             timestep_fs / TIME_FS,
             np.exp(-friction_per_ps * 1e-3 * timestep_fs),
@@ -157,7 +157,7 @@ class Dynamics:
                 )
             state["velocities"][self._atoms] = given.to(potential.device) * TIME_FS
             state["velocities"] *= self._here.free[..., None]
-        energy, forces = self._evaluate(state["positions"])
+        energy, forces = evaluate(state["positions"])
         state["energy"].copy_(energy)
         state["forces"].copy_(forces)
 
@@ -173,17 +173,6 @@ class Dynamics:
         ]
         width = max(molecule.size for molecule in molecules)
         return Rows.pack(molecules, width, self.potential.device, torch.float64)
-
-    def _evaluate(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Energies [n_mols] and forces [n_mols, w, 3] in eV and Å, float64."""
-        # Free molecules drift away; far from the origin float32 would round what the model sees.
-        atoms = self._atoms[..., None]
-        centre = (positions * atoms).sum(1, keepdim=True) / atoms.sum(1, keepdim=True)
-        near = torch.where(atoms, positions - centre, 0.0).to(self.potential.dtype)
-        energy, forces = evaluate_rows(
-            self._here, near, self._here.sizes > 0, self.potential, self._capacity
-        )
-        return energy, forces.double()
 
     def _draw_velocities(self) -> None:
         """Maxwell-Boltzmann, without net momentum where all atoms may move."""
@@ -269,6 +258,23 @@ class Dynamics:
             kinetic_energy=kinetic.cpu(),
             temperature=(2.0 * kinetic / (3.0 * n_free * BOLTZMANN_EV_K)).cpu(),
         )
+
+
+def _make_evaluate(
+    rows: Rows, potential: Potential, capacity: int | None
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Energies [n_mols] and forces [n_mols, w, 3] of positions, in eV and Å, float64."""
+    atoms = (rows.numbers != 0)[..., None]
+    everyone = rows.sizes > 0
+
+    def evaluate(positions: Tensor) -> tuple[Tensor, Tensor]:
+        # Free molecules drift away; far from the origin float32 would round what the model sees.
+        centre = (positions * atoms).sum(1, keepdim=True) / atoms.sum(1, keepdim=True)
+        near = torch.where(atoms, positions - centre, 0.0).to(potential.dtype)
+        energy, forces = evaluate_rows(rows, near, everyone, potential, capacity)
+        return energy, forces.double()
+
+    return evaluate
 
 
 def _make_step(

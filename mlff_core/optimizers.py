@@ -96,6 +96,9 @@ def lbfgs_enter(rows: Rows, model_hessian: bool) -> State:
     }
     if model_hessian:
         state["inverse"] = inverse_model_hessian(rows)
+        # Products with it cost more than all else here, so those that come again are kept.
+        state["inverse_forces"] = zeros(n_slots, 3 * width)
+        state["inverse_y"] = zeros(n_slots, HISTORY, 3 * width)
     return state
 
 
@@ -112,34 +115,42 @@ def lbfgs_step(state: State, point: Point) -> tuple[Tensor, Tensor, State]:
     """
     n_slots, width = point.free.shape
     accept = point.first | point.not_above
-    s = point.step.reshape(n_slots, -1)
-    y = (point.accepted_forces - point.forces).reshape(n_slots, -1)
+    forces = point.forces.reshape(n_slots, -1)
+    before = point.accepted_forces.reshape(n_slots, -1)
+    s, y = point.step.reshape(n_slots, -1), before - forces
     sy, ss, yy = _dot(s, y), _dot(s, s), _dot(y, y)
     # Below this share of |s| |y| the product is rounding.
     known = ~point.first & point.finite & (sy > 1e-6 * (ss * yy).sqrt())
-    inverse = state.get("inverse")
 
-    def unscaled(vector: Tensor) -> Tensor:
-        if inverse is None:
-            return vector / CURVATURE
-        return torch.bmm(inverse, vector[:, :, None]).squeeze(-1)
-
-    def push(history: Tensor, newest: Tensor) -> Tensor:
+    def push(name: str, newest: Tensor) -> Tensor:
+        history = state[name]
         return where_row(known, torch.cat([newest[:, None], history[:, :-1]], 1), history)
 
-    S, Y, rho = push(state["s"], s), push(state["y"], y), push(state["rho"], 1.0 / sy)
-    measured = (sy / _dot(y, unscaled(y))).clamp(0.1, 10.0)
+    S, Y, rho = push("s", s), push("y", y), push("rho", 1.0 / sy)
+    changed = {"s": S, "y": Y, "rho": rho}
+    # The unscaled initial inverse Hessian times the forces and times each y, here and below.
+    if "inverse" in state:
+        inverse_forces = (state["inverse"] * forces[:, None, :]).sum(-1)
+        inverse_y = state["inverse_forces"] - inverse_forces
+        inverse_Y = push("inverse_y", inverse_y)
+        inverse_forces = where_row(accept, inverse_forces, state["inverse_forces"])
+        changed |= {"inverse_y": inverse_Y, "inverse_forces": inverse_forces}
+    else:
+        inverse_y, inverse_Y = y / CURVATURE, Y / CURVATURE
+        inverse_forces = where_row(accept, forces, before) / CURVATURE
+    measured = (sy / _dot(y, inverse_y)).clamp(0.1, 10.0)
     scale = torch.where(known, measured, state["scale"])
 
-    # A pair that is not there has rho = 0 and does nothing in either loop.
-    forces = where_row(accept, point.forces, point.accepted_forces)
-    direction = forces.reshape(n_slots, -1)
+    # A pair that is not there has rho = 0 and does nothing in either loop. The first loop turns
+    # the forces into q; the product of the initial inverse Hessian with q is built up beside it.
+    q, direction = where_row(accept, forces, before), inverse_forces
     alphas = []
     for k in range(HISTORY):
-        alpha = rho[:, k] * _dot(S[:, k], direction)
-        direction = direction - alpha.to(direction.dtype)[:, None] * Y[:, k]
+        alpha = rho[:, k] * _dot(S[:, k], q)
+        narrow = alpha.to(q.dtype)[:, None]
+        q, direction = q - narrow * Y[:, k], direction - narrow * inverse_Y[:, k]
         alphas.append(alpha)
-    direction = unscaled(direction) * scale.to(direction.dtype)[:, None]
+    direction = direction * scale.to(direction.dtype)[:, None]
     for k in reversed(range(HISTORY)):
         beta = rho[:, k] * _dot(Y[:, k], direction)
         direction = direction + (alphas[k] - beta).to(direction.dtype)[:, None] * S[:, k]
@@ -149,8 +160,8 @@ def lbfgs_step(state: State, point: Point) -> tuple[Tensor, Tensor, State]:
     displacement = direction.view(n_slots, width, 3)
     longest = displacement.square().sum(-1).amax(-1).sqrt()
     displacement = displacement * (radius / longest.clamp(min=1e-12)).clamp(max=1.0)[:, None, None]
-    changed = {"s": S, "y": Y, "rho": rho, "scale": scale, "radius": radius}
-    return accept, displacement, changed | {"longest": torch.minimum(longest, radius)}
+    changed |= {"scale": scale, "radius": radius, "longest": torch.minimum(longest, radius)}
+    return accept, displacement, changed
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -339,9 +339,9 @@ class _Flight:
         self.waiting, self.potential, self.settings = waiting, potential, settings
         self.n_slots = n_slots
         self.width = max(molecule.size for molecule in waiting)
-        # A captured step has a fixed number of atoms: what the slots hold on average, and a tenth.
+        # A captured step has a fixed number of atoms: what the slots hold on average, and a bit.
         mean = sum(molecule.size for molecule in waiting) / len(waiting)
-        self.capacity = max(self.width, int(np.ceil(1.1 * mean * n_slots)))
+        self.capacity = max(self.width, int(np.ceil(1.05 * mean * n_slots)))
         self.occupant: list[Molecule | None] = [None] * n_slots
 
     @property

@@ -9,6 +9,7 @@ What changes from step to step is a `State`, a dict of tensors whose first axis 
 a step is a function from state to state and a CUDA graph can hold it (`Stepper`).
 """
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -198,8 +199,17 @@ class Stepper:
         for name, value in saved.items():
             self.state[name].copy_(value)
         graph = torch.cuda.CUDAGraph()
-        # Other threads of the process may use the device meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            for _ in range(n_steps):
-                self._advance()
+        # A graph that the garbage collector finds now would be destroyed now, which ends the
+        # capture with an error.
+        gc.collect()
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            # Other threads of the process may use the device meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                for _ in range(n_steps):
+                    self._advance()
+        finally:
+            if collects:
+                gc.enable()
         return graph
