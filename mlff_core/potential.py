@@ -216,12 +216,12 @@ def _make_engine(
         # Numba brings the compiled operators; the plain engine needs nothing but PyTorch.
         try:
             from mlff_core.ops.analytic import AnalyticEngine
-            from mlff_core.ops.cpu import CPU_OPS
+            from mlff_core.ops.cpu import MessageOps
         except ImportError as error:
             log.warning("the slow plain engine is used on this CPU: %s", error)
         else:
             log.info("backend: torch with compiled message operators (%s, %s)", device, precision)
-            return "torch", AnalyticEngine(model, CPU_OPS)
+            return "torch", AnalyticEngine(model, MessageOps(model.config.cutoff).edge_ops)
     log.info("backend: torch (%s, %s)", device, precision)
     return "torch", TorchEngine(model)
 
