@@ -6,7 +6,7 @@ and its mean labels them, so that every student meets the same test.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -56,40 +56,43 @@ def make_test_blocks(
     *,
     seed: int,
 ) -> list[TestBlock]:
-    """Sample and label the first conformer of each molecule, one geometry of each kind."""
-    buckets = Buckets(labels.atoms_a_call, 1)
-    buckets.add(sorted(molecules, key=lambda m: m.index))
+    """Sample and label every conformer of each molecule, one geometry of each kind."""
+    chosen = sorted(molecules, key=lambda m: m.index)
+    n_conformers = chosen[0].positions.shape[0] if chosen else 1
+    buckets = Buckets(labels.atoms_a_call, n_conformers)
+    buckets.add(chosen)
     torch.manual_seed(seed)
-    blocks = []
-    member = 0
+    blocks: list[TestBlock] = []
     while (taken := buckets.take(partial=True)) is not None:
         width, chunk = taken
         padded = pad(chunk, width, teacher.device)
-        member += 1
+        n = len(chunk)
+        numbers = padded.numbers.repeat_interleave(n_conformers, 0)
+        charge = padded.charge.repeat_interleave(n_conformers, 0)
 
-        def driver(numbers: Tensor, x: Tensor, charge: Tensor, k: int = member) -> Tensor:
-            return teacher.member(k, numbers, x, charge).forces
+        def driver(z: Tensor, x: Tensor, q: Tensor, k: int = len(blocks)) -> Tensor:
+            return teacher.member(k, z, x, q).forces
 
         geometries = sample(
             driver,
-            padded.numbers,
-            padded.positions[:, 0],
-            padded.charge,
-            padded.axis,
-            padded.side,
+            numbers,
+            padded.positions.flatten(0, 1),
+            charge,
+            padded.axis.repeat_interleave(n_conformers, 0),
+            padded.side.repeat_interleave(n_conformers, 0),
             sampling,
         )
-        label = label_geometries(teacher, padded.numbers, geometries, padded.charge)
-        valid = valid_labels(padded.numbers, geometries, label, labels, counts)
+        label = label_geometries(teacher, numbers, geometries, charge)
+        valid = valid_labels(numbers, geometries, label, labels, counts)
         blocks.append(
             TestBlock(
                 padded.index,
                 padded.numbers,
                 padded.charge,
-                geometries,
-                label.energy,
-                label.forces,
-                valid,
+                geometries.view(n, -1, width, 3),
+                label.energy.view(n, -1),
+                label.forces.view(n, -1, width, 3),
+                valid.view(n, -1),
             )
         )
     return blocks
@@ -115,7 +118,7 @@ def geometry_errors(blocks: list[TestBlock], evaluate: Evaluate) -> dict[str, np
             n = int(valid.sum())
             real = (block.numbers > 0) & valid[:, None]
             put("molecule", block.index.to(valid.device)[valid])
-            put("kind", torch.full((n,), kind))
+            put("kind", torch.full((n,), kind % len(KINDS)))
             put("charge", block.charge[valid])
             put("n_atoms", (block.numbers > 0).sum(1)[valid])
             put("energy", block.energy[valid, kind])
@@ -145,10 +148,14 @@ def summarise(errors: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def within_molecule(molecule: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Errors relative to their mean over each molecule that has at least two geometries."""
+    """Errors relative to their mean over each molecule that has at least two geometries.
+
+    Scaled by sqrt(n / (n - 1)), so that they do not look smaller where the mean is over few.
+    """
     _, place, count = np.unique(molecule, return_inverse=True, return_counts=True)
     mean = np.bincount(place, error) / count
-    return (error - mean[place])[count[place] >= 2]
+    enough, n = count[place] >= 2, count[place]
+    return (error - mean[place])[enough] * np.sqrt(n[enough] / (n[enough] - 1.0))
 
 
 def subset(errors: dict[str, np.ndarray], geometries: np.ndarray) -> dict[str, np.ndarray]:
@@ -161,14 +168,8 @@ def subset(errors: dict[str, np.ndarray], geometries: np.ndarray) -> dict[str, n
 
 
 def by_kind(errors: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Headline errors of each kind of geometry; energies within one molecule need two kinds."""
-    out = {}
-    for kind in dict.fromkeys(KINDS):
-        places = [k for k, name in enumerate(KINDS) if name == kind]
-        part = summarise(subset(errors, np.isin(errors["kind"], places)))
-        del part["energy_mae"]
-        out[kind] = part
-    return out
+    """Headline errors of each kind of geometry."""
+    return {kind: summarise(subset(errors, errors["kind"] == k)) for k, kind in enumerate(KINDS)}
 
 
 @dataclass(frozen=True)
@@ -210,8 +211,8 @@ def relax_padded(
 ) -> tuple[Tensor, Tensor]:
     """Minima by FIRE, and which of them converged to forces below `fmax` in eV/Å.
 
-    Conformers that have converged leave the batch after every burst, so that the expensive
-    teacher spends its time on the others.
+    Once half of the batch has converged, the batch is halved, so that the expensive teacher spends
+    its time on the others, and yet meets few shapes that its TorchScript is not yet ready for.
     """
     x = positions.clone()
     done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -219,15 +220,20 @@ def relax_padded(
     state = fire_state(x)
     for step in range(max_steps + 1):
         _, force = evaluate(numbers[live], x[live], charge[live])
-        converged = force.square().sum(-1).amax(-1).sqrt() < fmax
-        done[live] |= converged
-        x[live] = torch.where(converged[:, None, None], x[live], fire_step(x[live], force, state))
+        done[live] |= force.square().sum(-1).amax(-1).sqrt() < fmax
+        moved = fire_step(x[live], force, state)
+        x[live] = torch.where(done[live][:, None, None], x[live], moved)
         if step % burst == burst - 1:
-            stay = ~done[live]
-            live = live[stay]
-            state = {name: value[stay] for name, value in state.items()}
-            if len(live) == 0:
+            left = int((~done).sum())
+            if left == 0:
                 break
+            size = len(live)
+            while left <= size // 2:
+                size //= 2
+            if size < len(live):
+                chosen = torch.argsort(done[live].byte(), stable=True)[:size]
+                live = live[chosen]
+                state = {name: value[chosen] for name, value in state.items()}
     return x, done
 
 
@@ -241,7 +247,8 @@ def compare_minima(
     max_steps: int = 400,
 ) -> RelaxedConformers:
     """Relax every conformer with the teacher and with the student, and compare where they end."""
-    columns: dict[str, list[np.ndarray]] = {}
+    names = [f.name for f in fields(RelaxedConformers) if f.name != "n_started"]
+    columns: dict[str, list[np.ndarray]] = {name: [np.zeros(0)] for name in names}
     chosen = sorted(molecules, key=lambda m: m.index)
     n_conformers = chosen[0].positions.shape[0]
     buckets = Buckets(labels.atoms_a_call, n_conformers)
@@ -275,7 +282,7 @@ def compare_minima(
             "rmsd": superposed_rmsd(theirs, ours, numbers > 0),
             "heavy_rmsd": superposed_rmsd(theirs, ours, numbers > 1),
         }.items():
-            columns.setdefault(name, []).append(values.cpu().numpy())
+            columns[name].append(values.cpu().numpy())
     return RelaxedConformers(
         **{name: np.concatenate(parts) for name, parts in columns.items()}, n_started=n_started
     )
@@ -303,12 +310,16 @@ def superposed_rmsd(a: Tensor, b: Tensor, counts: Tensor) -> Tensor:
 
 def summarise_minima(result: RelaxedConformers) -> dict[str, float]:
     """Headline numbers of the minima: energies in kcal/mol, lengths in Å."""
+
+    def quantile(values: np.ndarray, q: float) -> float:
+        return float(np.quantile(values, q)) if len(values) else float("nan")
+
     out = {
         "n_conformers": float(len(result.energy)),
         "n_started": float(result.n_started),
-        "rmsd_median": float(np.median(result.rmsd)),
-        "rmsd_90_percent": float(np.quantile(result.rmsd, 0.9)),
-        "heavy_rmsd_median": float(np.median(result.heavy_rmsd)),
+        "rmsd_median": quantile(result.rmsd, 0.5),
+        "rmsd_90_percent": quantile(result.rmsd, 0.9),
+        "heavy_rmsd_median": quantile(result.heavy_rmsd, 0.5),
     }
     _, place, count = np.unique(result.molecule, return_inverse=True, return_counts=True)
     enough = count[place] >= 3

@@ -1,13 +1,13 @@
 """From RDKit conformers to the geometries worth labelling, in batches on the device.
 
-A screen starts from rough RDKit geometries and ends at minima, so each conformer gives eight:
+A screen starts from rough RDKit geometries and ends at minima, so each conformer gives four:
 
-    path, path            two points of the relaxation that starts at the conformer, or at the
-                          conformer with one bond turned; the first often is the start itself
-    minimum, minimum      where that relaxation ends, and a place within some 0.01 Å of it
-    hot, hot              two snapshots of a short trajectory from there at 300 to 1200 K
-    distorted, distorted  bonds stretched and compressed: random displacements, strains, turned
-                          bonds, of the minimum and of a point of the path
+    path        a point of the relaxation that starts at the conformer, or at the conformer with
+                one bond turned; early points, the start among them, come more often
+    minimum     where that relaxation ends; half of them moved by some 0.01 Å
+    hot         a snapshot of a short trajectory from there at 300 to 1200 K
+    distorted   bonds stretched and compressed: random displacements, strains and turned bonds, of
+                the minimum or of the point of the path
 
 Whatever gives forces may drive: the teacher's members at first, the student once it is good, so
 that it meets its own minima. All tensors are padded to one width.
@@ -25,7 +25,7 @@ from mlff_core.units import BOLTZMANN_EV_K, TIME_FS
 Driver = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 #: Kinds of geometry, in the order of `sample`'s second axis.
-KINDS = ("path", "path", "minimum", "minimum", "hot", "hot", "distorted", "distorted")
+KINDS = ("path", "minimum", "hot", "distorted")
 
 #: Standard atomic weights in amu by atomic number, for the elements that the teacher knows.
 MASSES = {
@@ -51,7 +51,7 @@ class SamplingConfig:
     """
 
     relax_steps: int = 30
-    hot_steps: int = 16
+    hot_steps: int = 14
     hot_step_fs: float = 1.0
     min_temperature: float = 300.0
     max_temperature: float = 1200.0
@@ -88,30 +88,26 @@ def sample(
 
     turn = torch.where(uniform(0, 1) < config.turned, uniform(-torch.pi, torch.pi), 0.0)
     start = turn_bond(positions, axis, side, turn)
-    # Early steps, where much happens, come more often.
-    early = (uniform(0, 1).square() * 0.4 * config.relax_steps).long()
-    early = torch.where(uniform(0, 1) < 0.3, 0, early)
-    late = (uniform(0.2, 0.9) * config.relax_steps).long()
-    paths, minimum = relax_path(
-        driver, numbers, start, charge, config.relax_steps, torch.stack([early, late], 1)
-    )
-
-    temperature = uniform(config.min_temperature, config.max_temperature)
-    first = (uniform(0.4, 0.7) * config.hot_steps).long()
-    second = (uniform(0.75, 1.0) * config.hot_steps).round().long()
+    early = torch.where(uniform(0, 1) < 0.3, 0.0, 0.4 * uniform(0, 1).square())
+    late = uniform(0.2, 0.9)
+    kept = (torch.where(uniform(0, 1) < 0.5, early, late) * config.relax_steps).long()
+    path, minimum = relax_path(driver, numbers, start, charge, config.relax_steps, kept)
     hot = trajectory(
         driver,
         numbers,
         minimum,
         charge,
-        temperature,
+        uniform(config.min_temperature, config.max_temperature),
         config.hot_steps,
         config.hot_step_fs,
-        torch.stack([first, second], 1),
+        (uniform(0.4, 1.0) * config.hot_steps).round().long(),
     )
-    distorted = [_distort(x, axis, side, uniform, config) for x in (minimum, paths[:, 1])]
-    near = displaced(minimum, uniform(0.0, 0.02))
-    out = torch.stack([paths[:, 0], paths[:, 1], minimum, near, *hot.unbind(1), *distorted], 1)
+    from_minimum = uniform(0, 1) < 0.5
+    distorted = _distort(
+        torch.where(from_minimum[:, None, None], minimum, path), axis, side, uniform, config
+    )
+    moved = uniform(0.0, 0.02) * (uniform(0, 1) < 0.5)
+    out = torch.stack([path, displaced(minimum, moved), hot, distorted], 1)
     return torch.where((numbers > 0)[:, None, :, None], out, 0.0)
 
 
@@ -162,9 +158,9 @@ def relax_path(
     positions: Tensor,
     charge: Tensor,
     n_steps: int,
-    kept_steps: Tensor,
+    kept_step: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Points of each relaxation's path [n, n_kept, width, 3], and its end [n, width, 3], in Å.
+    """A point of each relaxation's path, and its end, each [n, width, 3] in Å.
 
     Args:
         driver: What gives forces.
@@ -172,13 +168,13 @@ def relax_path(
         positions: Where it starts [n, width, 3].
         charge: Total charges [n].
         n_steps: Number of steps.
-        kept_steps: Which points of the path are wanted, 0 being the start, int64 [n, n_kept].
+        kept_step: Which point of the path is wanted, 0 being the start, int64 [n].
     """
     x = positions
-    kept = x[:, None].repeat(1, kept_steps.shape[1], 1, 1)
+    kept = x
     state = fire_state(positions)
     for step in range(n_steps):
-        kept = torch.where((kept_steps == step)[..., None, None], x[:, None], kept)
+        kept = torch.where((kept_step == step)[:, None, None], x, kept)
         x = fire_step(x, driver(numbers, x, charge), state)
     return kept, x
 
@@ -224,9 +220,9 @@ def trajectory(
     temperature: Tensor,
     n_steps: int,
     step_fs: float,
-    kept_steps: Tensor,
+    kept_step: Tensor,
 ) -> Tensor:
-    """Points of a trajectory that starts at a minimum, in Å [n, n_kept, width, 3].
+    """A point of a trajectory that starts at a minimum, in Å [n, width, 3].
 
     Velocity Verlet.
 
@@ -240,7 +236,7 @@ def trajectory(
         temperature: K [n].
         n_steps: Number of steps.
         step_fs: Length of a step in fs.
-        kept_steps: Which points are wanted, from 1 to n_steps, int64 [n, n_kept].
+        kept_step: Which point is wanted, from 1 to n_steps, int64 [n].
     """
     masses = torch.ones(128, device=positions.device)
     for z, mass in MASSES.items():
@@ -250,13 +246,13 @@ def trajectory(
     v = (2 * BOLTZMANN_EV_K * temperature[:, None, None] * inverse_mass).sqrt()
     v = v * torch.randn_like(positions)
     x = positions
-    kept = x[:, None].repeat(1, kept_steps.shape[1], 1, 1)
+    kept = x
     force = driver(numbers, x, charge)
     for step in range(1, n_steps + 1):
         v = v + 0.5 * dt * force * inverse_mass
         # A speed limit of 0.1 Å a step: a driver that errs must not tear the molecule apart.
         x = x + (dt * v).clamp(-0.1, 0.1)
-        kept = torch.where((kept_steps == step)[..., None, None], x[:, None], kept)
+        kept = torch.where((kept_step == step)[:, None, None], x, kept)
         if step < n_steps:
             force = driver(numbers, x, charge)
             v = v + 0.5 * dt * force * inverse_mass

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mlff_core.distill.optimizer import Optimizer
 from mlff_core.distill.pool import FixedBatch, LabelPool, padded_pairs
 from mlff_core.ops.analytic import PLAIN_OPS, EdgeOps, energy_and_forces
 from mlff_core.painn import PaiNN
@@ -22,7 +23,9 @@ class TrainingConfig:
         n_edges: Pairs in a batch, padding included; 0 likewise.
         learning_rate: At its height.
         warmup_steps: Steps until then.
-        weight_decay: Of AdamW.
+        optimizer: "adamw", or "muon" for the square blocks of the weights and AdamW for the rest.
+        momentum: Of Muon.
+        weight_decay: Of either, times the learning rate.
         beta1: Of AdamW.
         beta2: Of AdamW.
         ema_decay: Of the weights that are shipped.
@@ -39,6 +42,8 @@ class TrainingConfig:
     n_edges: int = 0
     learning_rate: float = 1e-3
     warmup_steps: int = 500
+    optimizer: str = "muon"
+    momentum: float = 0.95
     weight_decay: float = 1e-3
     beta1: float = 0.9
     beta2: float = 0.99
@@ -181,15 +186,13 @@ class Trainer:
         _look_up_by_rows(self.student.charge)
         self.parameters = list(self.student.parameters())
         self.averages = list(self.averaged.parameters())
-        cuda = device.type == "cuda"
-        self.learning_rate = torch.tensor(config.learning_rate, device=device)
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=self.learning_rate if cuda else config.learning_rate,
+        self.optimizer = Optimizer(
+            self.student,
+            student.config.n_features,
             betas=(config.beta1, config.beta2),
+            momentum=config.momentum,
             weight_decay=config.weight_decay,
-            fused=cuda,
-            capturable=cuda,
+            use_muon=config.optimizer == "muon",
         )
         self.pair_weight = torch.tensor(config.pair_weight, device=device)
         self.gradient_length = torch.zeros((), device=device)
@@ -212,13 +215,12 @@ class Trainer:
         finite = length.isfinite()
         self.skipped += (~finite).long()
         self.left_out += batch.left_out
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = torch.where(finite, gradient * scale, 0.0)
+        gradients = [torch.where(finite, gradient * scale, 0.0) for gradient in gradients]
         clipped = torch.minimum(length, config.max_gradient * usual)
         self.gradient_length.copy_(
             torch.where(finite, torch.lerp(usual, clipped, 0.01), self.gradient_length)
         )
-        self.optimizer.step()
+        self.optimizer.step(gradients)
         torch._foreach_lerp_(self.averages, self.parameters, 1.0 - config.ema_decay)
 
     def loss(self, batch: FixedBatch, ops: EdgeOps, metrics: Metrics | None = None) -> Tensor:
@@ -259,15 +261,10 @@ class Trainer:
         rate = config.learning_rate * schedule(progress, self.step_count, config.warmup_steps)
         weight = config.pair_weight + (config.final_pair_weight - config.pair_weight) * progress
         self.pair_weight.fill_(weight)
+        self.optimizer.learning_rate.fill_(rate)
         if self._graph is None:
-            for group in self.optimizer.param_groups:
-                if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(rate)
-                else:
-                    group["lr"] = rate
             self._step()
         else:
-            self.learning_rate.fill_(rate)
             self._graph.replay()
         self.step_count += 1
 

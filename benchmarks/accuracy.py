@@ -1,0 +1,209 @@
+"""How good the student is: against its teacher, in dynamics, and beside other methods.
+
+    python benchmarks/accuracy.py teacher --teacher FILE --held-out FILE --out DIR
+        Forces, energies and minima of held-out molecules against the teacher. Wants a GPU.
+    python benchmarks/accuracy.py nve --out DIR
+        Energy drift of drug-like molecules at 300 K.
+    python benchmarks/accuracy.py conformers --teacher FILE --held-out FILE --out DIR
+        Rank correlation of conformer energies with the teacher's: MMFF94, GFN2-xTB, the student.
+    python benchmarks/accuracy.py card --results DIR
+        docs/model_card.md and its plots, from what the three others wrote and the model's JSON.
+
+FILE of --teacher is what datasets/fetch_teacher.py prints; FILE of --held-out is a Parquet table
+with a column `smiles`, as the first step of the flow `distill` writes it. Each command writes
+DIR/NAME.json; no number in the card is typed by hand.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlff_core.distill import evaluation
+from mlff_core.distill.embedding import Embedded, Embedder
+from mlff_core.distill.labelling import LabelConfig
+from mlff_core.distill.sampling import KINDS, SamplingConfig
+from mlff_core.distill.teacher import Teacher
+from mlff_core.distill.training import padded_energy_and_forces
+from mlff_core.potential import find_model, read_checkpoint
+
+#: The test's own geometries: hotter and wider than a screen meets, rms force about 1.8 eV/Å.
+SAMPLING = SamplingConfig(
+    relax_steps=40, hot_steps=25, max_temperature=1000.0, min_displacement=0.04,
+    max_displacement=0.10,
+)  # fmt: skip
+LABELS = LabelConfig(max_force=25.0)
+
+
+def embed_all(smiles: list[str], n_conformers: int, seed: int) -> tuple[list[Embedded], Counter]:
+    """Conformers of all molecules, on all cores."""
+    embedder = Embedder(
+        smiles, n_conformers=n_conformers, seed=seed, n_processes=os.cpu_count() or 1
+    )
+    molecules: list[Embedded] = []
+    while embedder.running:
+        molecules += embedder.take(wait_s=1.0)
+    embedder.close()
+    return molecules, embedder.failed
+
+
+def setting(model: str) -> dict[str, Any]:
+    """What was measured, and on what."""
+    path = find_model(model)
+    _, card, sha256 = read_checkpoint(path)
+    cuda = torch.cuda.is_available()
+    return {
+        "model": card["name"],
+        "model_sha256": sha256,
+        "device": torch.cuda.get_device_name() if cuda else f"{os.cpu_count()} CPU cores",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def against_teacher(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Forces, energies and minima of held-out molecules."""
+    import pyarrow.parquet as pq
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(arguments.seed)
+    teacher = Teacher(arguments.teacher, device)
+    student, _, _ = read_checkpoint(find_model(arguments.model))
+    student = student.to(device).requires_grad_(False)
+
+    def evaluate(numbers, x, charge):  # type: ignore[no-untyped-def]
+        return padded_energy_and_forces(student, numbers, x, charge)
+
+    smiles = pq.read_table(arguments.held_out, columns=["smiles"])["smiles"].to_pylist()
+    began = time.monotonic()
+    molecules, failed = embed_all(smiles[: arguments.molecules], 2, arguments.seed)
+    log(f"embedded {len(molecules)} molecules, {time.monotonic() - began:.0f} s")
+    counts: Counter[str] = Counter()
+    blocks = evaluation.make_test_blocks(
+        teacher, molecules, SAMPLING, LABELS, counts, seed=arguments.seed
+    )
+    log(f"labelled, {time.monotonic() - began:.0f} s: {dict(counts)}")
+    errors = evaluation.geometry_errors(blocks, evaluate)
+    del blocks
+    moved = np.isin(errors["kind"], [KINDS.index("hot"), KINDS.index("distorted")])
+    charge = errors["charge"]
+    result: dict[str, Any] = {
+        **setting(arguments.model),
+        "teacher_sha256": teacher.sha256,
+        "n_embedded": len(molecules),
+        "embedding_failed": dict(failed),
+        "labels": dict(counts),
+        "all": evaluation.summarise(errors),
+        "distorted": evaluation.summarise(evaluation.subset(errors, moved)),
+        "by_kind": evaluation.by_kind(errors),
+        "neutral": evaluation.summarise(evaluation.subset(errors, charge == 0)),
+        "charged": evaluation.summarise(evaluation.subset(errors, charge != 0)),
+        "by_charge": {
+            int(q): evaluation.summarise(evaluation.subset(errors, charge == q))
+            for q in np.unique(charge)
+        },
+        "by_element": by_element(errors),
+        "worst": worst(errors, smiles),
+    }
+    write(arguments.out, "teacher", result)
+    save_sample(arguments.out / "teacher.npz", errors)
+    log(f"forces and energies done, {time.monotonic() - began:.0f} s: {result['distorted']}")
+    few, _ = embed_all(smiles[: arguments.relaxed], 4, arguments.seed)
+    minima = evaluation.compare_minima(
+        teacher, evaluate, few, LABELS, fmax=0.03, max_steps=arguments.max_steps
+    )
+    result["minima"] = evaluation.summarise_minima(minima)
+    log(f"minima done, {time.monotonic() - began:.0f} s: {result['minima']}")
+    return result
+
+
+def by_element(errors: dict[str, np.ndarray]) -> dict[int, dict[str, float]]:
+    """Force errors in meV/Å of the atoms of each element."""
+    difference = 1e3 * (errors["student_force"] - errors["force"]).astype(np.float64)
+    out = {}
+    for z in np.unique(errors["number"]):
+        part = difference[errors["number"] == z]
+        out[int(z)] = {
+            "n_atoms": len(part),
+            "force_mae": float(np.abs(part).mean()),
+            "force_rmse": float(np.sqrt(np.square(part).mean())),
+        }
+    return out
+
+
+def worst(errors: dict[str, np.ndarray], smiles: list[str], n: int = 12) -> list[dict[str, Any]]:
+    """The molecules with the largest force errors, to learn where the student fails."""
+    square = np.square(errors["student_force"] - errors["force"], dtype=np.float64).mean(-1)
+    molecule = errors["molecule"][errors["geometry"]]
+    size = int(molecule.max()) + 1
+    mean = np.bincount(molecule, square, size) / np.maximum(
+        np.bincount(molecule, minlength=size), 1
+    )
+    return [
+        {"smiles": smiles[k], "force_rmse": float(1e3 * np.sqrt(mean[k]))}
+        for k in np.argsort(-mean)[:n]
+    ]
+
+
+def save_sample(path: Path, errors: dict[str, np.ndarray], n: int = 60_000) -> None:
+    """What the plots need: all energies, and the forces of a random sample of the atoms."""
+    rng = np.random.default_rng(0)
+    atoms = np.sort(rng.permutation(len(errors["number"]))[:n])
+    _, place, count = np.unique(errors["molecule"], return_inverse=True, return_counts=True)
+    relative = {}
+    for name in ("energy", "student_energy"):
+        mean = np.bincount(place, errors[name]) / count
+        relative[name] = (errors[name] - mean[place]).astype(np.float32)
+    np.savez_compressed(
+        path,
+        **relative,
+        charge=errors["charge"].astype(np.int8),
+        kind=errors["kind"].astype(np.int8),
+        number=errors["number"][atoms],
+        force=errors["force"][atoms],
+        student_force=errors["student_force"][atoms],
+    )
+
+
+def write(folder: Path, name: str, result: dict[str, Any]) -> None:
+    """DIR/NAME.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def log(text: str) -> None:
+    """Progress, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    teacher = commands.add_parser("teacher")
+    teacher.add_argument("--teacher", type=Path, required=True)
+    teacher.add_argument("--held-out", type=Path, required=True)
+    teacher.add_argument("--molecules", type=int, default=5400)
+    teacher.add_argument("--relaxed", type=int, default=200)
+    teacher.add_argument("--max-steps", type=int, default=300)
+    for command in (teacher,):
+        command.add_argument("--model", default="default")
+        command.add_argument("--out", type=Path, required=True)
+        command.add_argument("--seed", type=int, default=7)
+    arguments = parser.parse_args()
+    write(arguments.out, arguments.command, against_teacher(arguments))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
