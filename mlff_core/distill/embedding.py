@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
+from typing import Any
 
 import numpy as np
 from rdkit import Chem
@@ -49,7 +50,7 @@ def embed(smiles: str, index: int, n_conformers: int, seed: int, timeout_s: int)
     if mol is None:
         return "invalid_smiles"
     mol = Chem.AddHs(mol)
-    parameters = rdDistGeom.ETKDGv3()
+    parameters: Any = rdDistGeom.ETKDGv3()  # the stubs type its settings as methods of itself
     parameters.randomSeed = (seed + 7919 * index) % 2**31
     parameters.timeout = timeout_s
     parameters.maxIterations = 100

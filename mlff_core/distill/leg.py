@@ -144,7 +144,10 @@ def _run(
     device: torch.device,
 ) -> LegResult:
     is_new = isinstance(start, PaiNNConfig)
-    student = new_student(start, leg.seed) if is_new else read_checkpoint(start)[0]
+    if isinstance(start, PaiNNConfig):
+        student = new_student(start, leg.seed)
+    else:
+        student = read_checkpoint(start)[0]
     widest = max(Buckets(labels.atoms_a_call, 1).sizes)
     pool = LabelPool(leg.capacity, len(KINDS) * leg.n_conformers, widest, device)
     trainer = Trainer(student, pool, training)

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from rdkit import Chem, RDLogger
+from rdkit import Chem, rdBase
 
 #: Elements of the teacher that no SMILES table at hand holds: written in place of a relative.
 SUBSTITUTES: Final = {16: 34, 15: 33}
@@ -153,7 +153,7 @@ def substitute(smiles: str, old: int, new: int) -> str | None:
 
 def quiet_rdkit() -> None:
     """Stop RDKit from writing to stderr; what matters is counted instead."""
-    RDLogger.DisableLog("rdApp.*")
+    rdBase.DisableLog("rdApp.*")
 
 
 def candidates(smiles: Sequence[str], config: MoleculesConfig) -> list[str]:

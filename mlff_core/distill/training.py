@@ -155,7 +155,7 @@ def huber(error: Tensor, delta: float) -> Tensor:
 
 def _look_up_by_rows(embedding: torch.nn.Embedding) -> None:
     """Make an embedding's backward a plain addition of rows, which a CUDA graph can hold."""
-    embedding.forward = lambda index: embedding.weight.index_select(0, index)  # type: ignore[method-assign]
+    embedding.forward = lambda index: embedding.weight.index_select(0, index)  # type: ignore[method-assign,assignment]
 
 
 def edge_ops(row: Tensor, reverse: Tensor) -> EdgeOps:
@@ -184,8 +184,8 @@ class Trainer:
         self.averaged = copy.deepcopy(self.student).requires_grad_(False)
         _look_up_by_rows(self.student.element)
         _look_up_by_rows(self.student.charge)
-        self.parameters = list(self.student.parameters())
-        self.averages = list(self.averaged.parameters())
+        self.parameters: list[Tensor] = list(self.student.parameters())
+        self.averages: list[Tensor] = list(self.averaged.parameters())
         self.optimizer = Optimizer(
             self.student,
             student.config.n_features,
@@ -207,7 +207,7 @@ class Trainer:
         cutoff = self.student.config.cutoff
         batch = self.pool.draw(config.n_mols, config.n_atoms, config.n_edges, cutoff)
         loss = self.loss(batch, edge_ops(batch.row, batch.reverse), self.metrics)
-        gradients = torch.autograd.grad(loss, self.parameters)
+        gradients = list(torch.autograd.grad(loss, self.parameters))
         length = torch.stack(torch._foreach_norm(gradients)).norm()
         usual = torch.where(self.gradient_length > 0, self.gradient_length, length)
         scale = (config.max_gradient * usual / length).clamp(max=1.0)
