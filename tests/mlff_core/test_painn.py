@@ -1,0 +1,254 @@
+"""The physics that any weights must obey: random ones, and every shipped checkpoint."""
+
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mlff_core.batch import MolBatch
+from mlff_core.painn import PaiNN, PaiNNConfig, cosine_cutoff, radial_basis, zbl_repulsion
+from mlff_core.potential import Potential, load_potential
+from mlff_core.testing import (
+    NAMED_MOLECULES,
+    random_model,
+    random_molecule,
+    random_rotation,
+)
+
+SHIPPED = sorted(Path(str(resources.files("mlff_core") / "weights")).glob("*.safetensors"))
+TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
+
+
+def potential_of(weights: str, precision: str) -> Potential:
+    if weights == "random":
+        return Potential(random_model(3), precision=precision)
+    return load_potential(weights, device="cpu", backend="torch", precision=precision)
+
+
+def all_weights(test):
+    names = ["random", *(str(path) for path in SHIPPED)]
+    return pytest.mark.parametrize("weights", names, ids=lambda name: Path(name).stem)(test)
+
+
+def both_precisions(test):
+    return pytest.mark.parametrize("precision", ["float32", "float64"])(test)
+
+
+def molecules() -> list[tuple[np.ndarray, np.ndarray, int]]:
+    named = [(np.array(z), np.array(x, dtype=float), q) for z, x, q in NAMED_MOLECULES.values()]
+    return [*named, random_molecule(23, 1), random_molecule(40, 2, charge=1)]
+
+
+def energies(potential: Potential, moved: list[tuple[np.ndarray, np.ndarray, int]]) -> Tensor:
+    return potential(MolBatch.from_arrays(moved, dtype=torch.float64)).energy
+
+
+def forces(potential: Potential, moved: list[tuple[np.ndarray, np.ndarray, int]]) -> Tensor:
+    return potential(MolBatch.from_arrays(moved, dtype=torch.float64)).forces.double()
+
+
+@all_weights
+@both_precisions
+@pytest.mark.parametrize("seed", range(3))
+def test_energy_does_not_depend_on_how_the_molecule_is_turned(weights, precision, seed):
+    potential = potential_of(weights, precision)
+    rotation = random_rotation(seed).numpy()
+    turned = [(z, x @ rotation.T, q) for z, x, q in molecules()]
+    expected, found = energies(potential, molecules()), energies(potential, turned)
+    scale = TOLERANCE[precision]
+    torch.testing.assert_close(found, expected, rtol=0, atol=scale)
+    turned_forces = forces(potential, molecules()) @ torch.from_numpy(rotation.T)
+    largest = max(1.0, float(turned_forces.abs().max()))
+    torch.testing.assert_close(
+        forces(potential, turned), turned_forces, rtol=0, atol=10 * scale * largest
+    )
+
+
+@all_weights
+@both_precisions
+def test_a_mirror_image_has_the_same_energy_and_mirrored_forces(weights, precision):
+    potential = potential_of(weights, precision)
+    mirror = np.array([1.0, 1.0, -1.0])
+    mirrored = [(z, x * mirror, q) for z, x, q in molecules()]
+    expected, found = energies(potential, molecules()), energies(potential, mirrored)
+    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE[precision])
+    expected_forces = forces(potential, molecules()) * torch.from_numpy(mirror)
+    largest = max(1.0, float(expected_forces.abs().max()))
+    torch.testing.assert_close(
+        forces(potential, mirrored),
+        expected_forces,
+        rtol=0,
+        atol=10 * TOLERANCE[precision] * largest,
+    )
+
+
+@all_weights
+@both_precisions
+def test_energy_does_not_depend_on_where_the_molecule_is(weights, precision):
+    potential = potential_of(weights, precision)
+    moved = [(z, x + np.array([3.0, -8.0, 5.0]), q) for z, x, q in molecules()]
+    expected, found = energies(potential, molecules()), energies(potential, moved)
+    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE[precision])
+
+
+@all_weights
+@both_precisions
+def test_the_order_of_the_atoms_does_not_matter(weights, precision):
+    potential = potential_of(weights, precision)
+    rng = np.random.default_rng(5)
+    orders = [rng.permutation(len(z)) for z, _, _ in molecules()]
+    shuffled = [(z[o], x[o], q) for (z, x, q), o in zip(molecules(), orders, strict=True)]
+    expected, found = energies(potential, molecules()), energies(potential, shuffled)
+    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE[precision])
+    starts = np.cumsum([0, *(len(o) for o in orders)])
+    place = np.concatenate([start + o for start, o in zip(starts, orders, strict=False)])
+    expected_forces = forces(potential, molecules())[place]
+    largest = max(1.0, float(expected_forces.abs().max()))
+    torch.testing.assert_close(
+        forces(potential, shuffled),
+        expected_forces,
+        rtol=0,
+        atol=10 * TOLERANCE[precision] * largest,
+    )
+
+
+@all_weights
+def test_energy_does_not_depend_on_the_batch(weights):
+    potential = potential_of(weights, "float64")
+    alone = torch.cat([energies(potential, [molecule]) for molecule in molecules()])
+    torch.testing.assert_close(energies(potential, molecules()), alone, rtol=0, atol=1e-9)
+    alone_forces = torch.cat([forces(potential, [molecule]) for molecule in molecules()])
+    torch.testing.assert_close(forces(potential, molecules()), alone_forces, rtol=0, atol=1e-8)
+
+
+@all_weights
+def test_energy_and_forces_are_continuous_through_the_cutoff(weights):
+    potential = potential_of(weights, "float64")
+    config = potential.config
+    pairs = [(a, b) for a in config.elements for b in config.elements if a <= b]
+
+    def at(distance: float) -> tuple[Tensor, Tensor]:
+        x = [[0.0, 0.0, 0.0], [0.0, 0.0, distance]]
+        batch = MolBatch.from_arrays([(pair, x, 0) for pair in pairs], dtype=torch.float64)
+        out = potential(batch)
+        return out.energy, out.forces.abs().amax()
+
+    inside, outside = at(config.cutoff - 1e-5)[0], at(config.cutoff + 1e-5)[0]
+    assert (inside - outside).abs().max() <= 1e-6
+    # The force goes to zero with the distance to the cutoff, and is nothing beyond it.
+    near, nearer = at(config.cutoff - 1e-2)[1], at(config.cutoff - 1e-4)[1]
+    assert nearer <= max(2e-2 * float(near), 1e-9)
+    assert at(config.cutoff + 1e-5)[1] == 0.0
+
+
+@all_weights
+def test_an_atom_that_leaves_a_molecule_takes_no_step_in_energy_with_it(weights):
+    potential = potential_of(weights, "float64")
+    numbers, positions, charge = random_molecule(12, 9)
+    numbers = np.append(numbers, 1)
+    radius = np.linalg.norm(positions - positions[0], axis=1)
+    far = positions[radius.argmax()]
+    away = (far - positions[0]) / radius.max()
+
+    def at(distance: float) -> Tensor:
+        x = np.vstack([positions, far + away * distance])
+        return energies(potential, [(numbers, x, charge)])
+
+    # Every neighbour's sphere is crossed somewhere on this way, in steps too small for a jump.
+    steps = [float(at(d + 1e-6) - at(d - 1e-6)) for d in np.linspace(0.9, 5.1, 60)]
+    largest = max(abs(potential_slope) for potential_slope in steps)
+    assert largest <= 2e-6 * 200.0  # a slope of 200 eV/Å would be needed to reach this
+
+
+@all_weights
+def test_forces_are_the_slope_of_the_energy(weights):
+    potential = potential_of(weights, "float64")
+    batch = MolBatch.from_arrays(molecules(), dtype=torch.float64)
+    found = potential(batch).forces
+    rng = np.random.default_rng(0)
+    step = 1e-4
+    for atom in rng.choice(batch.n_atoms, 12, replace=False):
+        axis = int(rng.integers(3))
+        slopes = []
+        for h in (step, 2 * step):
+            x = batch.positions.clone()
+            x[atom, axis] += h
+            up = potential(batch.with_positions(x)).energy.sum()
+            x[atom, axis] -= 2 * h
+            slopes.append((up - potential(batch.with_positions(x)).energy.sum()) / (2 * h))
+        expected = -(4 * slopes[0] - slopes[1]) / 3  # error of fourth order in the step
+        tolerance = 1e-5 * max(1.0, float(found.abs().max()))
+        assert abs(found[atom, axis] - expected) <= tolerance
+
+
+@all_weights
+def test_forces_add_up_to_nothing(weights):
+    potential = potential_of(weights, "float64")
+    batch = MolBatch.from_arrays(molecules(), dtype=torch.float64)
+    total = torch.zeros(batch.n_mols, 3, dtype=torch.float64)
+    total.index_add_(0, batch.mol_idx, potential(batch).forces)
+    torch.testing.assert_close(total, torch.zeros_like(total), rtol=0, atol=1e-8)
+
+
+@all_weights
+def test_charge_is_an_input(weights):
+    potential = potential_of(weights, "float64")
+    z, x, _ = molecules()[-2]
+    neutral, cation = energies(potential, [(z, x, 0), (z, x, 1)])
+    assert abs(neutral - cation) > 1e-3
+
+
+@all_weights
+def test_atoms_do_not_fall_into_each_other(weights):
+    potential = potential_of(weights, "float64")
+    for pair in [(1, 1), (6, 1), (8, 8), (6, 53)]:
+        x = [[[0.0, 0.0, 0.0], [0.0, 0.0, d]] for d in (0.05, 0.1, 0.2)]
+        energy = energies(potential, [(np.array(pair), np.array(y), 0) for y in x])
+        assert (energy.diff() < 0).all(), f"{pair}: {energy.tolist()}"
+        assert energy[0] - energy[-1] > 10.0
+
+
+def test_radial_basis_is_that_of_the_paper():
+    distance = torch.tensor([0.7, 2.5, 4.999], dtype=torch.float64)
+    found = radial_basis(distance, 3, 5.0)
+    expected = torch.stack([torch.sin(n * torch.pi * distance / 5.0) / distance for n in (1, 2, 3)])
+    torch.testing.assert_close(found, expected.T)
+
+
+def test_the_cutoff_function_ends_at_zero_with_zero_slope():
+    distance = torch.tensor([0.0, 2.5, 5.0], dtype=torch.float64, requires_grad=True)
+    value = cosine_cutoff(distance, 5.0)
+    torch.testing.assert_close(value, torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64))
+    (slope,) = torch.autograd.grad(value.sum(), distance)
+    assert slope[2].abs() < 1e-12
+
+
+def test_the_repulsion_is_coulombic_at_contact_and_nothing_beyond_the_covalent_radii():
+    d = torch.tensor([1e-4, 1.5, 1.6], dtype=torch.float64)
+    six, contact = torch.full_like(d, 6.0), torch.full_like(d, 1.5)
+    energy = zbl_repulsion(d, six, six, contact)
+    assert abs(energy[0] * d[0] / (14.3996 * 36) - 1) < 2e-3
+    assert energy[1] == 0.0
+    assert energy[2] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_features": 0}, "n_features: expected at least 1, found 0"),
+        ({"cutoff": 0.0}, "cutoff: expected more than 0"),
+        ({"elements": (1, 92)}, "92"),
+        ({"min_charge": 2, "max_charge": 1}, "charge range is empty"),
+    ],
+)
+def test_a_shape_that_makes_no_sense_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        PaiNNConfig(**change)
+
+
+def test_the_default_has_the_size_that_the_design_asks_for():
+    n_weights = sum(p.numel() for p in PaiNN(PaiNNConfig()).parameters())
+    assert 400_000 <= n_weights <= 600_000

@@ -1,0 +1,218 @@
+"""Checkpoints in and out, and what a potential refuses or survives."""
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlff_core.batch import MolBatch
+from mlff_core.errors import DeviceError, ModelFileError, OutOfDomainError
+from mlff_core.painn import PaiNNConfig
+from mlff_core.potential import (
+    Potential,
+    choose_device,
+    find_model,
+    load_potential,
+    read_checkpoint,
+    save_checkpoint,
+)
+from mlff_core.testing import NAMED_MOLECULES, named_batch, random_model, random_potential
+
+SHIPPED = sorted(Path(str(resources.files("mlff_core") / "weights")).glob("*.safetensors"))
+
+
+def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path):
+    network = random_model(7, n_features=16)
+    network.energy_scale.fill_(1.75)
+    card = save_checkpoint(network, tmp_path / "small.safetensors", {"recipe": "none"})
+    potential = load_potential(tmp_path / "small.safetensors", device="cpu")
+    assert potential.name == "small"
+    assert potential.card["recipe"] == "none"
+    assert potential.sha256 == card["sha256"]
+    assert potential.config == network.config
+    expected = Potential(network)(named_batch(torch.float32))
+    found = potential(named_batch(torch.float32))
+    assert torch.equal(found.energy, expected.energy)
+    assert torch.equal(found.forces, expected.forces)
+
+
+def test_reference_energies_keep_their_double_precision(tmp_path):
+    network = random_model(7, n_features=16)
+    network.reference_energy[0] = -13.123456789012345
+    save_checkpoint(network, tmp_path / "small.safetensors", {})
+    found, _, _ = read_checkpoint(tmp_path / "small.safetensors")
+    assert found.reference_energy.dtype == torch.float64
+    assert found.reference_energy[0].item() == -13.123456789012345
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_model_is_small_whole_and_says_where_it_comes_from(path):
+    network, card, sha256 = read_checkpoint(path)
+    assert path.stat().st_size < 10e6
+    assert card["sha256"] == sha256
+    assert card["name"] == path.stem
+    assert len(card["teacher_sha256"]) == 64
+    assert all(p.isfinite().all() for p in network.parameters())
+
+
+def test_the_default_model_is_shipped():
+    assert find_model("default") in SHIPPED
+
+
+@pytest.mark.parametrize("at", [100, -1])
+def test_a_damaged_file_is_named_with_both_sums(tmp_path, at):
+    path = tmp_path / "small.safetensors"
+    save_checkpoint(random_model(n_features=8), path, {})
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(
+        ModelFileError, match=r"small.*damaged: expected sha256 \w{64}, found \w{64}"
+    ):
+        load_potential(path, device="cpu")
+
+
+def test_a_file_that_was_cut_off_is_refused(tmp_path):
+    path = tmp_path / "small.safetensors"
+    save_checkpoint(random_model(n_features=8), path, {})
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ModelFileError, match="damaged"):
+        load_potential(path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not a model card"),
+        ("[]", "not a model card"),
+        ('{"sha256": "0"}', "not a model card"),
+        ('{"sha256": "0", "config": {"n_features": 8, "elements": [1], "colour": 1}}', "colour"),
+    ],
+)
+def test_a_card_that_is_none_of_ours_is_refused(tmp_path, text, message):
+    path = tmp_path / "small.safetensors"
+    save_checkpoint(random_model(n_features=8), path, {})
+    path.with_suffix(".json").write_text(text)
+    with pytest.raises(ModelFileError, match=message):
+        load_potential(path, device="cpu")
+
+
+def test_tensors_that_do_not_fit_their_card_are_refused(tmp_path):
+    path = tmp_path / "small.safetensors"
+    card = save_checkpoint(random_model(n_features=8), path, {})
+    card["config"]["n_features"] = 16
+    path.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(ModelFileError, match="does not fit its card"):
+        load_potential(path, device="cpu")
+
+
+def test_a_model_without_a_card_is_refused(tmp_path):
+    path = tmp_path / "small.safetensors"
+    save_checkpoint(random_model(n_features=8), path, {})
+    path.with_suffix(".json").unlink()
+    with pytest.raises(ModelFileError, match="no model card"):
+        load_potential(path, device="cpu")
+
+
+def test_a_model_that_does_not_exist_is_told_with_those_that_do():
+    with pytest.raises(ModelFileError, match="no model 'nothing'.*shipped model"):
+        load_potential("nothing", device="cpu")
+
+
+def test_an_unknown_element_is_named():
+    batch = MolBatch.from_arrays([([26, 1], [[0, 0, 0], [0, 0, 1.5]], 0)])
+    with pytest.raises(OutOfDomainError, match="element 26 is unknown"):
+        random_potential()(batch)
+
+
+@pytest.mark.parametrize("charge", [-4, 4])
+def test_a_charge_out_of_range_is_named(charge):
+    batch = MolBatch.from_arrays([([8, 1], [[0, 0, 0], [0, 0, 1.0]], charge)])
+    with pytest.raises(OutOfDomainError, match=rf"total charge \{charge:+d} is unknown"):
+        random_potential()(batch)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_model_refuses_what_it_was_not_trained_on(path):
+    potential = load_potential(path, device="cpu")
+    beyond = potential.config.max_charge + 1
+    batch = MolBatch.from_arrays([([8, 1], [[0, 0, 0], [0, 0, 1.0]], beyond)])
+    with pytest.raises(OutOfDomainError, match="total charge"):
+        potential(batch)
+
+
+def test_a_coordinate_that_is_no_number_spoils_its_molecule_alone():
+    potential = random_potential()
+    batch = named_batch(torch.float32)
+    expected = potential(batch)
+    victim = list(NAMED_MOLECULES).index("water")
+    for bad in (torch.nan, torch.inf):
+        positions = batch.positions.clone()
+        positions[batch.ptr[victim], 1] = bad
+        out = potential(batch.with_positions(positions))
+        spoiled = torch.arange(batch.n_mols) == victim
+        assert out.energy[spoiled].isnan().all()
+        assert torch.equal(out.energy[~spoiled], expected.energy[~spoiled])
+        others = ~spoiled[batch.mol_idx]
+        assert torch.equal(out.forces[others], expected.forces[others])
+
+
+def test_two_atoms_in_one_place_spoil_their_molecule_alone():
+    potential = random_potential()
+    batch = named_batch(torch.float32)
+    expected = potential(batch)
+    victim = list(NAMED_MOLECULES).index("ammonium")
+    positions = batch.positions.clone()
+    positions[batch.ptr[victim] + 1] = positions[batch.ptr[victim] + 2]
+    out = potential(batch.with_positions(positions))
+    spoiled = torch.arange(batch.n_mols) == victim
+    assert out.energy[spoiled].isnan().all()
+    assert torch.equal(out.energy[~spoiled], expected.energy[~spoiled])
+
+
+def test_an_empty_batch_gives_empty_results():
+    out = random_potential()(MolBatch.from_arrays([]))
+    assert out.energy.shape == (0,)
+    assert out.energy.dtype == torch.float64
+    assert out.forces.shape == (0, 3)
+
+
+def test_energy_is_a_sum_in_double_precision():
+    out = random_potential()(named_batch(torch.float32))
+    assert out.energy.dtype == torch.float64
+    assert out.forces.dtype == torch.float32
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_cuda_where_there_is_none_is_refused():
+    with pytest.raises(DeviceError, match="no CUDA device"):
+        choose_device("cuda")
+    assert choose_device("auto").type == "cpu"
+
+
+def test_a_device_that_means_nothing_is_refused():
+    with pytest.raises(DeviceError, match="expected auto, cpu or cuda, found 'abacus'"):
+        choose_device("abacus")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("backend", "jax"), ("precision", "float16")],
+    ids=["backend", "precision"],
+)
+def test_a_choice_that_does_not_exist_is_refused(option, value):
+    with pytest.raises(ValueError, match=f"{option}: expected .* found '{value}'"):
+        random_potential(**{option: value})
+
+
+def test_the_triton_backend_is_refused_on_a_cpu():
+    with pytest.raises(DeviceError, match="triton backend cannot run here"):
+        random_potential(device="cpu", backend="triton")
+
+
+def test_a_smaller_domain_is_kept_in_the_checkpoint(tmp_path):
+    config = PaiNNConfig(n_features=8, elements=(1, 6, 8), min_charge=-1, max_charge=0)
+    save_checkpoint(random_model(config=config), tmp_path / "few.safetensors", {})
+    assert load_potential(tmp_path / "few.safetensors", device="cpu").config == config
