@@ -117,7 +117,7 @@ def test_a_model_without_a_card_is_refused(tmp_path):
 
 
 def test_a_model_that_does_not_exist_is_told_with_those_that_do():
-    with pytest.raises(ModelFileError, match="no model 'nothing'.*shipped model"):
+    with pytest.raises(ModelFileError, match=r"no model 'nothing'.*shipped model"):
         load_potential("nothing", device="cpu")
 
 
