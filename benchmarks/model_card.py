@@ -93,7 +93,7 @@ def card(results: dict, checkpoint: dict) -> str:
         row("charged", results["charged"]),
         row("distorted and hot", results["distorted"]),
         *(row(text, results["by_kind"][kind]) for kind, text in KINDS.items()),
-        *(row(f"charge {int(charge):+d}" if int(charge) else "charge 0", values) for charge, values in by_charge),
+        *(row(f"charge {int(charge):+d}".replace("+0", "0"), v) for charge, v in by_charge),
         "",
         "| element | atoms | force MAE, meV/Å | force RMSE, meV/Å |",
         "|---|---:|---:|---:|",
