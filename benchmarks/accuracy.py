@@ -1,7 +1,9 @@
 """How good the student is: against its teacher, in dynamics, and beside other methods.
 
     python benchmarks/accuracy.py teacher --teacher FILE --held-out FILE --out DIR
-        Forces, energies and minima of held-out molecules against the teacher. Wants a GPU.
+        Forces and energies of held-out molecules against the teacher's. Wants a GPU.
+    python benchmarks/accuracy.py minima --teacher FILE --held-out FILE --out DIR
+        Their conformers relaxed by both from the same start.
     python benchmarks/accuracy.py nve --out DIR
         Energy drift of drug-like molecules at 300 K.
     python benchmarks/accuracy.py conformers --teacher FILE --held-out FILE --out DIR
@@ -26,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mlff_core.distill import evaluation
 from mlff_core.distill.embedding import Embedded, Embedder
@@ -70,19 +73,8 @@ def setting(model: str) -> dict[str, Any]:
 
 
 def against_teacher(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Forces, energies and minima of held-out molecules."""
-    import pyarrow.parquet as pq
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(arguments.seed)
-    teacher = Teacher(arguments.teacher, device)
-    student, _, _ = read_checkpoint(find_model(arguments.model))
-    student = student.to(device).requires_grad_(False)
-
-    def evaluate(numbers, x, charge):  # type: ignore[no-untyped-def]
-        return padded_energy_and_forces(student, numbers, x, charge)
-
-    smiles = pq.read_table(arguments.held_out, columns=["smiles"])["smiles"].to_pylist()
+    """Forces and energies of held-out molecules."""
+    teacher, student, smiles = load(arguments)
     began = time.monotonic()
     molecules, failed = embed_all(smiles[: arguments.molecules], 2, arguments.seed)
     log(f"embedded {len(molecules)} molecules, {time.monotonic() - began:.0f} s")
@@ -91,7 +83,7 @@ def against_teacher(arguments: argparse.Namespace) -> dict[str, Any]:
         teacher, molecules, SAMPLING, LABELS, counts, seed=arguments.seed
     )
     log(f"labelled, {time.monotonic() - began:.0f} s: {dict(counts)}")
-    errors = evaluation.geometry_errors(blocks, evaluate)
+    errors = evaluation.geometry_errors(blocks, student)
     del blocks
     moved = np.isin(errors["kind"], [KINDS.index("hot"), KINDS.index("distorted")])
     charge = errors["charge"]
@@ -116,13 +108,62 @@ def against_teacher(arguments: argparse.Namespace) -> dict[str, Any]:
     write(arguments.out, "teacher", result)
     save_sample(arguments.out / "teacher.npz", errors)
     log(f"forces and energies done, {time.monotonic() - began:.0f} s: {result['distorted']}")
-    few, _ = embed_all(smiles[: arguments.relaxed], 4, arguments.seed)
-    minima = evaluation.compare_minima(
-        teacher, evaluate, few, LABELS, fmax=0.03, max_steps=arguments.max_steps
-    )
-    result["minima"] = evaluation.summarise_minima(minima)
-    log(f"minima done, {time.monotonic() - began:.0f} s: {result['minima']}")
     return result
+
+
+def minima(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Conformers of held-out molecules, relaxed by teacher and student from the same start."""
+    teacher, student, smiles = load(arguments)
+    chosen = smiles[: arguments.molecules]
+    molecules, _ = embed_all(chosen, 4, arguments.seed)
+    began = time.monotonic()
+    parts: list[evaluation.RelaxedConformers] = []
+    result: dict[str, Any] = {}
+    # A few at a time, smallest first, so that what is done is kept if this is cut off.
+    molecules.sort(key=lambda m: len(m.numbers))
+    for k in range(0, len(molecules), arguments.at_once):
+        part = evaluation.compare_minima(
+            teacher,
+            student,
+            molecules[k : k + arguments.at_once],
+            LABELS,
+            fmax=0.03,
+            max_steps=arguments.max_steps,
+        )
+        parts.append(part)
+        together = evaluation.join(parts)
+        result = {
+            **setting(arguments.model),
+            "teacher_sha256": teacher.sha256,
+            "all": evaluation.summarise_minima(together),
+            "neutral": evaluation.summarise_minima(together, together.charge == 0),
+            "charged": evaluation.summarise_minima(together, together.charge != 0),
+        }
+        write(arguments.out, "minima", result)
+        log(f"{k + len(part.molecule)} {time.monotonic() - began:.0f} s: {result['all']}")
+    return result
+
+
+def load(arguments: argparse.Namespace) -> tuple[Teacher, evaluation.Evaluate, list[str]]:
+    """The teacher, the student, and the held-out SMILES."""
+    import pyarrow.parquet as pq
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(arguments.seed)
+    teacher = Teacher(arguments.teacher, device)
+    network, _, _ = read_checkpoint(find_model(arguments.model))
+    network = network.to(device).requires_grad_(False)
+
+    def student(numbers: Tensor, x: Tensor, charge: Tensor) -> tuple[Tensor, Tensor]:
+        return padded_energy_and_forces(network, numbers, x, charge)
+
+    table = pq.read_table(arguments.held_out)
+    known = [
+        network.config.min_charge <= q <= network.config.max_charge
+        for q in table["charge"].to_pylist()
+    ]
+    smiles = [s for s, keep in zip(table["smiles"].to_pylist(), known, strict=True) if keep]
+    return teacher, student, smiles
 
 
 def by_element(errors: dict[str, np.ndarray]) -> dict[int, dict[str, float]]:
@@ -194,14 +235,19 @@ def main() -> int:
     teacher.add_argument("--teacher", type=Path, required=True)
     teacher.add_argument("--held-out", type=Path, required=True)
     teacher.add_argument("--molecules", type=int, default=5400)
-    teacher.add_argument("--relaxed", type=int, default=200)
-    teacher.add_argument("--max-steps", type=int, default=300)
-    for command in (teacher,):
+    relaxed = commands.add_parser("minima")
+    relaxed.add_argument("--teacher", type=Path, required=True)
+    relaxed.add_argument("--held-out", type=Path, required=True)
+    relaxed.add_argument("--molecules", type=int, default=200)
+    relaxed.add_argument("--at-once", type=int, default=200)
+    relaxed.add_argument("--max-steps", type=int, default=400)
+    for command in (teacher, relaxed):
         command.add_argument("--model", default="default")
         command.add_argument("--out", type=Path, required=True)
         command.add_argument("--seed", type=int, default=7)
     arguments = parser.parse_args()
-    write(arguments.out, arguments.command, against_teacher(arguments))
+    run = {"teacher": against_teacher, "minima": minima}[arguments.command]
+    write(arguments.out, arguments.command, run(arguments))
     return 0
 
 

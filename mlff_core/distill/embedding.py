@@ -54,10 +54,11 @@ def embed(smiles: str, index: int, n_conformers: int, seed: int, timeout_s: int)
     parameters.randomSeed = (seed + 7919 * index) % 2**31
     parameters.timeout = timeout_s
     parameters.maxIterations = 100
-    found = list(rdDistGeom.EmbedMultipleConfs(mol, n_conformers, parameters))
-    if not found:
+    rdDistGeom.EmbedMultipleConfs(mol, n_conformers, parameters)
+    # Not the ids that it returns: after a timeout they name conformers that are not there.
+    positions = np.array([conformer.GetPositions() for conformer in mol.GetConformers()])
+    if len(positions) == 0:
         return "embedding_failed"
-    positions = np.stack([mol.GetConformer(k).GetPositions() for k in found])
     if not np.isfinite(positions).all():
         return "embedding_not_finite"
     repeated = positions[np.arange(n_conformers) % len(positions)]
@@ -112,7 +113,10 @@ def _work(
     for index, smiles in molecules:
         if stop.is_set():
             break
-        result = embed(smiles, index, n_conformers, seed, timeout_s)
+        try:
+            result = embed(smiles, index, n_conformers, seed, timeout_s)
+        except Exception as error:  # whatever one molecule does, the others go on
+            result = f"internal_error: {error!r}"
         if isinstance(result, str):
             failed[result] += 1
         else:

@@ -6,7 +6,7 @@ and its mean labels them, so that every student meets the same test.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -308,8 +308,22 @@ def superposed_rmsd(a: Tensor, b: Tensor, counts: Tensor) -> Tensor:
     return ((a @ rotation - b).square().sum((1, 2)) / size[:, 0, 0]).sqrt()
 
 
-def summarise_minima(result: RelaxedConformers) -> dict[str, float]:
-    """Headline numbers of the minima: energies in kcal/mol, lengths in Å."""
+def join(parts: list[RelaxedConformers]) -> RelaxedConformers:
+    """Several comparisons as one."""
+    names = [f.name for f in fields(RelaxedConformers) if f.name != "n_started"]
+    return RelaxedConformers(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
+        n_started=sum(part.n_started for part in parts),
+    )
+
+
+def summarise_minima(
+    result: RelaxedConformers, counts: np.ndarray | None = None
+) -> dict[str, float]:
+    """Headline numbers of the minima, or of some: energies in kcal/mol, lengths in Å."""
+    if counts is not None:
+        names = [f.name for f in fields(RelaxedConformers) if f.name != "n_started"]
+        result = replace(result, **{name: getattr(result, name)[counts] for name in names})
 
     def quantile(values: np.ndarray, q: float) -> float:
         return float(np.quantile(values, q)) if len(values) else float("nan")
