@@ -23,7 +23,10 @@ from pydantic.fields import FieldInfo
 from mlff_core.errors import MlffError
 
 #: Nothing of a run leaves the machine; a terminal shows the run, not the orchestration.
-QUIET_PREFECT = {
+ENVIRONMENT = {
+    # Threads that spin while they wait take the cores from the embedding processes: a force call
+    # beside them took six times as long. Read when torch is imported, hence not later than here.
+    "OMP_WAIT_POLICY": "PASSIVE",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "DO_NOT_TRACK": "1",
@@ -50,7 +53,7 @@ def refuse(message: object) -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    for name, value in QUIET_PREFECT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     parser = Parser(prog="mlff-screen", description="SMILES -> relaxed 3D conformers in Parquet.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
