@@ -1,19 +1,13 @@
-"""How good the student is: against its teacher, in dynamics, and beside other methods.
+"""How good the student is against its teacher.
 
     python benchmarks/accuracy.py teacher --teacher FILE --held-out FILE --out DIR
         Forces and energies of held-out molecules against the teacher's. Wants a GPU.
     python benchmarks/accuracy.py minima --teacher FILE --held-out FILE --out DIR
         Their conformers relaxed by both from the same start.
-    python benchmarks/accuracy.py nve --out DIR
-        Energy drift of drug-like molecules at 300 K.
-    python benchmarks/accuracy.py conformers --teacher FILE --held-out FILE --out DIR
-        Rank correlation of conformer energies with the teacher's: MMFF94, GFN2-xTB, the student.
-    python benchmarks/accuracy.py card --results DIR
-        docs/model_card.md and its plots, from what the three others wrote and the model's JSON.
 
 FILE of --teacher is what datasets/fetch_teacher.py prints; FILE of --held-out is a Parquet table
-with a column `smiles`, as the first step of the flow `distill` writes it. Each command writes
-DIR/NAME.json; no number in the card is typed by hand.
+with a column `smiles`, of molecules that were not trained on. Each command writes DIR/NAME.json, from
+which `benchmarks/model_card.py` makes the card.
 """
 
 import argparse
