@@ -6,8 +6,8 @@
         Their conformers relaxed by both from the same start.
 
 FILE of --teacher is what datasets/fetch_teacher.py prints; FILE of --held-out is a Parquet table
-with a column `smiles`, of molecules that were not trained on. Each command writes DIR/NAME.json, from
-which `benchmarks/model_card.py` makes the card.
+with a column `smiles`, of molecules that were not trained on. Each command writes
+DIR/NAME.json, from which `benchmarks/model_card.py` makes the card.
 """
 
 import argparse
