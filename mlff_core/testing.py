@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from mlff_core.batch import MolBatch
+from mlff_core.distill.teacher import Label
 from mlff_core.painn import PaiNN, PaiNNConfig
 from mlff_core.potential import Potential
 
@@ -83,3 +84,35 @@ def random_rotation(seed: int = 0) -> Tensor:
     q, r = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
     q = q * r.diagonal().sign()
     return q * torch.linalg.det(q).sign()
+
+
+class SpringTeacher:
+    """A teacher that costs nothing: pairs of atoms on soft springs, and a price for each element.
+
+    Labels padded batches as `mlff_core.distill.teacher.Teacher` does. Its force is the exact slope
+    of its energy, and its members disagree by a known amount.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu", spread: float = 0.0):
+        self.sha256 = "0" * 64
+        self.device = torch.device(device)
+        self.spread = spread
+
+    def member(self, index: int, numbers: Tensor, positions: Tensor, charge: Tensor) -> Label:
+        """The same for every member."""
+        real = numbers > 0
+        pairs = real[:, :, None] & real[:, None, :]
+        pairs &= ~torch.eye(numbers.shape[1], dtype=torch.bool, device=numbers.device)
+        with torch.enable_grad():
+            x = positions.detach().clone().requires_grad_(True)
+            squared = (x[:, :, None] - x[:, None]).square().sum(-1)
+            d = torch.where(pairs, squared, 1.0).sqrt()
+            spring = torch.where(pairs, 0.5 * (d - 1.4).square() * torch.exp(-d), 0.0)
+            bonded = spring.sum((1, 2)).double()
+            (slope,) = torch.autograd.grad(bonded.sum(), x)
+        energy = bonded.detach() - 3.0 * numbers.sum(1).double() + 0.1 * charge.double()
+        return Label(energy, -slope, torch.full_like(energy, self.spread))
+
+    def __call__(self, numbers: Tensor, positions: Tensor, charge: Tensor) -> Label:
+        """What any member says."""
+        return self.member(0, numbers, positions, charge)

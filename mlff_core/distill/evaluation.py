@@ -15,7 +15,7 @@ from torch import Tensor
 from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.labelling import Buckets, LabelConfig, label_geometries, pad, valid_labels
 from mlff_core.distill.sampling import KINDS, SamplingConfig, fire_state, fire_step, sample
-from mlff_core.distill.teacher import Teacher
+from mlff_core.distill.teacher import LabelsMolecules
 from mlff_core.units import EV_KCAL_MOL
 
 #: Energy in eV [n] and forces in eV/Å [n, width, 3] from numbers, positions, charge, padded.
@@ -48,7 +48,7 @@ class TestBlock:
 
 
 def make_test_blocks(
-    teacher: Teacher,
+    teacher: LabelsMolecules,
     molecules: Iterable[Embedded],
     sampling: SamplingConfig,
     labels: LabelConfig,
@@ -238,7 +238,7 @@ def relax_padded(
 
 
 def compare_minima(
-    teacher: Teacher,
+    teacher: LabelsMolecules,
     student: Evaluate,
     molecules: Iterable[Embedded],
     labels: LabelConfig,

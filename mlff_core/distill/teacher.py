@@ -9,6 +9,7 @@ not know. `datasets/fetch_teacher.py` gets the file.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +35,24 @@ class Label:
     energy: Tensor
     forces: Tensor
     force_spread: Tensor
+
+
+class LabelsMolecules(Protocol):
+    """Whatever labels padded batches: the teacher, or a cheaper stand-in of a test.
+
+    Attributes:
+        sha256: Of the file that it came from.
+        device: Where it labels.
+    """
+
+    sha256: str
+    device: torch.device
+
+    def member(self, index: int, numbers: Tensor, positions: Tensor, charge: Tensor) -> Label:
+        """A cheaper opinion, for driving relaxations and trajectories."""
+
+    def __call__(self, numbers: Tensor, positions: Tensor, charge: Tensor) -> Label:
+        """The label."""
 
 
 class Teacher:
