@@ -10,7 +10,7 @@ from torch import Tensor
 from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig, sample
-from mlff_core.distill.teacher import Label, Teacher
+from mlff_core.distill.teacher import Label, LabelsMolecules
 from mlff_core.painn import COVALENT_RADII
 
 #: Widths of padded batches; few, because the teacher's TorchScript specialises for each.
@@ -103,7 +103,9 @@ class Buckets:
         return width, line[:size]
 
 
-def label_geometries(teacher: Teacher, numbers: Tensor, positions: Tensor, charge: Tensor) -> Label:
+def label_geometries(
+    teacher: LabelsMolecules, numbers: Tensor, positions: Tensor, charge: Tensor
+) -> Label:
     """Labels of several geometries of each molecule.
 
     Args:
@@ -153,7 +155,7 @@ def valid_labels(
 
 def fill(
     pool: LabelPool,
-    teacher: Teacher,
+    teacher: LabelsMolecules,
     driver: Driver,
     molecules: PaddedMolecules,
     sampling: SamplingConfig,

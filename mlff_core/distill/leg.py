@@ -5,7 +5,6 @@ embedding runs in processes beside it. A leg may be cut off at any moment: the a
 written every so often, and the next leg starts from whatever is there.
 """
 
-import json
 import logging
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ from mlff_core.distill.embedding import Embedder
 from mlff_core.distill.labelling import Buckets, LabelConfig, fill, pad
 from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig
-from mlff_core.distill.teacher import Teacher
+from mlff_core.distill.teacher import LabelsMolecules
 from mlff_core.distill.training import (
     Trainer,
     TrainingConfig,
@@ -49,6 +48,7 @@ class LegConfig:
         student_drives_after: Steps after which the student drives the sampling; until then a
             member of the teacher does.
         checkpoint_s: Time between checkpoints.
+        n_legs: How many legs the molecules are divided among.
         seed: Of everything random.
     """
 
@@ -61,6 +61,7 @@ class LegConfig:
     label_share: float = 0.35
     student_drives_after: int = 3000
     checkpoint_s: float = 30.0
+    n_legs: int = 1
     seed: int = 1
 
 
@@ -85,7 +86,7 @@ def new_student(config: PaiNNConfig, seed: int) -> PaiNN:
 
 def run_leg(
     smiles: Sequence[str],
-    teacher: Teacher,
+    teacher: LabelsMolecules,
     start: Path | PaiNNConfig,
     checkpoint: Path,
     *,
@@ -131,7 +132,7 @@ def run_leg(
 
 def _run(
     embedder: Embedder,
-    teacher: Teacher,
+    teacher: LabelsMolecules,
     start: Path | PaiNNConfig,
     checkpoint: Path,
     leg: LegConfig,
@@ -261,7 +262,6 @@ def _run(
         },
     }
     save_checkpoint(trainer.averaged, checkpoint, card | {"last_leg": report})
-    checkpoint.with_suffix(".report.json").write_text(json.dumps(report, indent=1) + "\n")
     return LegResult(trainer.averaged, report)
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,7 +33,6 @@ class TrainingConfig:
         final_pair_weight: The same at the end.
         energy_weight: Of the energy itself, per eV.
         energy_delta: Where the Huber loss of energies turns from square to linear, in eV.
-        force_power: 1: the mean length of the force errors; 2: their mean square.
         max_gradient: A gradient longer than this many times the running mean is shortened.
     """
 
@@ -53,6 +52,12 @@ class TrainingConfig:
     energy_weight: float = 0.05
     energy_delta: float = 0.03
     max_gradient: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.n_mols < 2 or self.n_mols % 2:
+            raise ValueError(f"n_mols: expected an even number of at least 2, found {self.n_mols}")
+        if self.optimizer not in ("muon", "adamw"):
+            raise ValueError(f"optimizer: expected muon or adamw, found {self.optimizer!r}")
 
 
 def schedule(progress: float, step: int, warmup_steps: int) -> float:
@@ -274,8 +279,6 @@ class Trainer:
         Args:
             spare: Room, relative to the mean: sums over a hundred molecules vary by some percent.
         """
-        from dataclasses import replace
-
         config = self.config
         filled = int(self.pool.n_filled)
         rows = torch.arange(min(filled, 2048), device=self.pool.numbers.device)
