@@ -1,8 +1,9 @@
 """One leg of training: embedding, sampling, labelling and training side by side, for a given time.
 
 The GPU is shared between making labels and learning from them in a fixed proportion of its time;
-embedding runs in processes beside it. A leg may be cut off at any moment: the averaged weights are
-written every so often, and the next leg starts from whatever is there.
+embedding runs in processes beside it. With several GPUs each has a process that embeds, labels and
+draws batches by itself; all take every step together. A leg may be cut off at any moment: the
+averaged weights are written every so often, and the next leg starts from whatever is there.
 """
 
 import logging
@@ -19,6 +20,7 @@ from torch import Tensor
 from mlff_core.distill.embedding import Embedder
 from mlff_core.distill.labelling import Buckets, LabelConfig, fill, pad
 from mlff_core.distill.pool import LabelPool
+from mlff_core.distill.ranks import Ranks, launch
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig
 from mlff_core.distill.teacher import LabelsMolecules
 from mlff_core.distill.training import (
@@ -40,10 +42,10 @@ class LegConfig:
     Attributes:
         seconds: How long training lasts, the first labels included.
         n_conformers: Conformers of a molecule.
-        n_processes: Processes that embed.
+        n_processes: Processes that embed, for each device.
         embed_timeout_s: Longest embedding of a molecule.
-        capacity: Molecules that the pool holds.
-        first_molecules: Molecules in the pool before training starts.
+        capacity: Molecules that the pool of a device holds.
+        first_molecules: Molecules in it before training starts.
         label_share: Share of the device's time spent on making labels.
         student_drives_after: Steps after which the student drives the sampling; until then a
             member of the teacher does.
@@ -96,6 +98,7 @@ def run_leg(
     training: TrainingConfig,
     card: dict[str, Any],
     validate: Callable[[PaiNN], dict[str, float]] | None = None,
+    ranks: Ranks | None = None,
 ) -> LegResult:
     """Train for a given time and write the averaged weights.
 
@@ -110,170 +113,278 @@ def run_leg(
         training: Losses and schedule.
         card: What the checkpoint's JSON says besides.
         validate: Called with the averaged student now and then; what it returns is logged.
+        ranks: Which of several processes this is. Each takes its share of the molecules, and the
+            first writes the files.
+
+    Raises:
+        ValueError: Not one molecule could be labelled.
     """
-    began = time.monotonic()
-    device = teacher.device
-    torch.manual_seed(leg.seed)
+    ranks = ranks or Ranks()
     embedder = Embedder(
-        smiles,
+        smiles[ranks.rank :: ranks.size],
         n_conformers=leg.n_conformers,
-        seed=leg.seed,
+        seed=leg.seed + 1_000_003 * ranks.rank,
         n_processes=leg.n_processes,
         timeout_s=leg.embed_timeout_s,
     )
     try:
-        return _run(
-            embedder, teacher, start, checkpoint, leg, sampling, labels, training, card, validate,
-            began, device,
-        )  # fmt: skip
+        return _Leg(embedder, teacher, start, leg, sampling, labels, training, ranks).run(
+            checkpoint, card, validate
+        )
     finally:
         embedder.close()
 
 
-def _run(
-    embedder: Embedder,
-    teacher: LabelsMolecules,
+def run_leg_on_gpus(
+    n_gpus: int,
+    smiles: Sequence[str],
+    open_teacher: Callable[[torch.device], LabelsMolecules],
     start: Path | PaiNNConfig,
     checkpoint: Path,
+    *,
     leg: LegConfig,
     sampling: SamplingConfig,
     labels: LabelConfig,
     training: TrainingConfig,
     card: dict[str, Any],
-    validate: Callable[[PaiNN], dict[str, float]] | None,
-    began: float,
-    device: torch.device,
-) -> LegResult:
-    is_new = isinstance(start, PaiNNConfig)
-    if isinstance(start, PaiNNConfig):
-        student = new_student(start, leg.seed)
-    else:
-        student = read_checkpoint(start)[0]
-    widest = max(Buckets(labels.atoms_a_call, 1).sizes)
-    pool = LabelPool(leg.capacity, len(KINDS) * leg.n_conformers, widest, device)
-    trainer = Trainer(student, pool, training)
-    buckets = Buckets(labels.atoms_a_call, leg.n_conformers)
-    counts: Counter[str] = Counter()
-    spent = {"labels": 0.0, "training": 0.0, "waiting": 0.0}
-    first_energies: list[tuple[Tensor, Tensor]] = []
+    validate: Callable[[PaiNN], dict[str, float]] | None = None,
+) -> None:
+    """`run_leg` in a process on each of several GPUs; the checkpoint is what comes out.
 
-    def teacher_drives(numbers: Tensor, x: Tensor, charge: Tensor) -> Tensor:
-        return teacher.member(0, numbers, x, charge).forces
+    Args:
+        n_gpus: How many.
+        smiles: As for `run_leg`, and so are all that are not named here.
+        open_teacher: Gives the teacher on a device; it and `validate` are sent to other processes.
+        start: See `run_leg`.
+        checkpoint: See `run_leg`.
+        leg: See `run_leg`.
+        sampling: See `run_leg`.
+        labels: See `run_leg`.
+        training: See `run_leg`.
+        card: See `run_leg`.
+        validate: See `run_leg`.
+    """
+    options = {
+        "leg": leg, "sampling": sampling, "labels": labels, "training": training, "card": card,
+        "validate": validate,
+    }  # fmt: skip
+    arguments = (list(smiles), open_teacher, start, checkpoint, options)
+    launch(n_gpus, _run_on_gpu, *arguments, cuda=True)
 
-    def student_drives(numbers: Tensor, x: Tensor, charge: Tensor) -> Tensor:
-        torch.set_float32_matmul_precision("high")
-        forces = padded_energy_and_forces(trainer.averaged, numbers, x, charge)[1]
-        torch.set_float32_matmul_precision("highest")
-        # Where the student errs wildly, molecules must not fly apart.
-        return forces.nan_to_num().clamp(-30.0, 30.0)
 
-    def make_labels(*, wait: bool) -> bool:
-        buckets.add(embedder.take())
-        taken = buckets.take()
+def _run_on_gpu(
+    ranks: Ranks,
+    smiles: list[str],
+    open_teacher: Callable[[torch.device], LabelsMolecules],
+    start: Path | PaiNNConfig,
+    checkpoint: Path,
+    options: dict[str, Any],
+) -> None:
+    if ranks.rank == 0:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    teacher = open_teacher(torch.device("cuda", ranks.rank))
+    run_leg(smiles, teacher, start, checkpoint, ranks=ranks, **options)
+
+
+class _Leg:
+    """A leg under way, in one process."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        teacher: LabelsMolecules,
+        start: Path | PaiNNConfig,
+        leg: LegConfig,
+        sampling: SamplingConfig,
+        labels: LabelConfig,
+        training: TrainingConfig,
+        ranks: Ranks,
+    ):
+        self.began = time.monotonic()
+        self.embedder, self.teacher, self.device = embedder, teacher, teacher.device
+        self.leg, self.sampling, self.labels, self.ranks = leg, sampling, labels, ranks
+        self.is_new = isinstance(start, PaiNNConfig)
+        if isinstance(start, PaiNNConfig):
+            student = new_student(start, leg.seed)
+        else:
+            student = read_checkpoint(start)[0]
+        # The same weights everywhere, but geometries and batches of each one's own.
+        torch.manual_seed(leg.seed + 1_000_003 * ranks.rank)
+        widest = max(Buckets(labels.atoms_a_call, 1).sizes)
+        self.pool = LabelPool(leg.capacity, len(KINDS) * leg.n_conformers, widest, self.device)
+        self.trainer = Trainer(student, self.pool, training, ranks)
+        self.buckets = Buckets(labels.atoms_a_call, leg.n_conformers)
+        self.counts: Counter[str] = Counter()
+        self.spent = {"labels": 0.0, "training": 0.0, "waiting": 0.0}
+        self.first_energies: list[tuple[Tensor, Tensor]] = []
+        self.curve: list[dict[str, float]] = []
+
+    def run(
+        self,
+        checkpoint: Path,
+        card: dict[str, Any],
+        validate: Callable[[PaiNN], dict[str, float]] | None,
+    ) -> LegResult:
+        """All of it, from the first labels to the checkpoint."""
+        leg, trainer, spent, first = self.leg, self.trainer, self.spent, self.ranks.rank == 0
+        self.prepare()
+        elapsed = self.ranks.agree(time.monotonic() - self.began)[0]
+        training_began = saved = logged = elapsed
+        while elapsed < leg.seconds:
+            behind = spent["labels"] < leg.label_share * (spent["labels"] + spent["training"])
+            progress = (elapsed - training_began) / max(1e-9, leg.seconds - training_began)
+            # One clock decides for all: who trains alone waits for the others' gradients for ever.
+            elapsed, progress, decision = self.ranks.agree(
+                time.monotonic() - self.began, progress, behind
+            )
+            made = bool(decision) and self.make_labels(wait=False)
+            if not made or self.ranks.size > 1:
+                since = time.monotonic()
+                for _ in range(50 if self.device.type == "cuda" else 1):
+                    trainer.step(progress)
+                _synchronize(self.device)
+                spent["training"] += time.monotonic() - since
+            if first and elapsed - logged > 10.0:
+                logged = elapsed
+                self.log(elapsed, validate(trainer.averaged) if validate else {})
+            if first and elapsed - saved > leg.checkpoint_s:
+                saved = elapsed
+                save_checkpoint(trainer.averaged, checkpoint, card)
+        report = self.report()
+        if first:
+            save_checkpoint(trainer.averaged, checkpoint, card | {"last_leg": report})
+        return LegResult(trainer.averaged, report)
+
+    def prepare(self) -> None:
+        """The first labels, and what follows from them: energies of atoms, sizes of batches."""
+        leg, trainer = self.leg, self.trainer
+        while self.pool.n_stored < leg.first_molecules and (
+            self.embedder.running or any(self.buckets.waiting.values())
+        ):
+            self.make_labels(wait=True)
+        if not all(self.ranks.gather(self.pool.n_stored)):
+            raise ValueError(
+                f"no molecule could be labelled: {dict(self.embedder.failed)}, {dict(self.counts)}"
+            )
+        if self.is_new:
+            self.fit_reference()
+        if not trainer.config.n_atoms:
+            sized = trainer.size_batches()
+            log.info("batches of %d atoms, %d pairs", sized.n_atoms, sized.n_edges)
+        elapsed = time.monotonic() - self.began
+        log.info("first %d molecules after %.1f s", self.pool.n_stored, elapsed)
+        if self.device.type == "cuda":
+            since = time.monotonic()
+            trainer.capture()
+            _synchronize(self.device)
+            log.info("captured the step in %.1f s", time.monotonic() - since)
+
+    def fit_reference(self) -> None:
+        """Energies of single atoms, from the first labels of the first process."""
+        width = max(numbers.shape[1] for numbers, _ in self.first_energies)
+        numbers = torch.cat(
+            [torch.nn.functional.pad(z, (0, width - z.shape[1])) for z, _ in self.first_energies]
+        )
+        mean = torch.cat([energy.nanmean(1) for _, energy in self.first_energies])
+        known = mean.isfinite()
+        elements = self.trainer.student.config.elements
+        reference = fit_reference_energy(numbers[known], mean[known], elements)
+        self.ranks.agree_(reference)
+        for network in (self.trainer.student, self.trainer.averaged):
+            network.reference_energy.copy_(reference)
+
+    def make_labels(self, *, wait: bool) -> bool:
+        """Label one call's worth of molecules, if there are so many; says whether it did."""
+        self.buckets.add(self.embedder.take())
+        taken = self.buckets.take()
         if taken is None and wait:
             since = time.monotonic()
-            buckets.add(embedder.take(wait_s=1.0))
-            taken = buckets.take(partial=not embedder.running)
-            spent["waiting"] += time.monotonic() - since
+            self.buckets.add(self.embedder.take(wait_s=1.0))
+            taken = self.buckets.take(partial=not self.embedder.running)
+            self.spent["waiting"] += time.monotonic() - since
         if taken is None:
             return False
         since = time.monotonic()
         width, molecules = taken
-        ready = not is_new or trainer.step_count >= leg.student_drives_after
-        driver: Driver = student_drives if ready else teacher_drives
-        padded = pad(molecules, width, device)
-        energy = fill(pool, teacher, driver, padded, sampling, labels, counts)
-        if trainer.step_count == 0:
-            first_energies.append((padded.numbers.cpu(), energy.cpu()))
-        _synchronize(device)
-        spent["labels"] += time.monotonic() - since
+        ready = not self.is_new or self.trainer.step_count >= self.leg.student_drives_after
+        driver: Driver = self.student_drives if ready else self.teacher_drives
+        padded = pad(molecules, width, self.device)
+        energy = fill(
+            self.pool, self.teacher, driver, padded, self.sampling, self.labels, self.counts
+        )
+        if self.trainer.step_count == 0:
+            self.first_energies.append((padded.numbers.cpu(), energy.cpu()))
+        _synchronize(self.device)
+        self.spent["labels"] += time.monotonic() - since
         return True
 
-    while pool.n_stored < leg.first_molecules and (
-        embedder.running or any(buckets.waiting.values())
-    ):
-        make_labels(wait=True)
-    if pool.n_stored == 0:
-        raise ValueError(f"no molecule could be labelled: {dict(embedder.failed)}, {dict(counts)}")
-    if is_new:
-        _fit_reference(trainer, first_energies)
-    if not training.n_atoms:
-        sized = trainer.size_batches()
-        log.info("batches of %d atoms, %d pairs", sized.n_atoms, sized.n_edges)
-    log.info("first %d molecules after %.1f s", pool.n_stored, time.monotonic() - began)
-    if device.type == "cuda":
-        since = time.monotonic()
-        trainer.capture()
-        _synchronize(device)
-        log.info("captured the step in %.1f s", time.monotonic() - since)
-    training_began = time.monotonic()
-    saved = logged = training_began
-    curve: list[dict[str, float]] = []
-    while (elapsed := time.monotonic() - began) < leg.seconds:
-        now = time.monotonic()
-        busy = now - training_began
-        behind = spent["labels"] < leg.label_share * (spent["labels"] + spent["training"])
-        if not (behind and embedder.running and make_labels(wait=False)):
-            since = time.monotonic()
-            progress = (now - training_began) / max(1e-9, leg.seconds - (training_began - began))
-            for _ in range(50 if device.type == "cuda" else 1):
-                trainer.step(progress)
-            _synchronize(device)
-            spent["training"] += time.monotonic() - since
-        if now - logged > 10.0:
-            logged = now
-            point = {
-                "seconds": elapsed,
-                "steps": float(trainer.step_count),
-                "samples": float(trainer.step_count * training.n_mols),
-                "samples_a_second_of_training": trainer.step_count
-                * training.n_mols
-                / max(1e-9, spent["training"]),
-                "molecules": float(pool.n_stored),
-                "embedded": float(embedder.n_embedded),
-                **trainer.metrics.read(),
-                **(validate(trainer.averaged) if validate else {}),
+    def teacher_drives(self, numbers: Tensor, x: Tensor, charge: Tensor) -> Tensor:
+        """Forces of one member of the teacher."""
+        return self.teacher.member(0, numbers, x, charge).forces
+
+    def student_drives(self, numbers: Tensor, x: Tensor, charge: Tensor) -> Tensor:
+        """Forces of the averaged student."""
+        torch.set_float32_matmul_precision("high")
+        forces = padded_energy_and_forces(self.trainer.averaged, numbers, x, charge)[1]
+        torch.set_float32_matmul_precision("highest")
+        # Where the student errs wildly, molecules must not fly apart.
+        return forces.nan_to_num().clamp(-30.0, 30.0)
+
+    def log(self, elapsed: float, validated: dict[str, float]) -> None:
+        """A point of the learning curve."""
+        trainer, size = self.trainer, self.ranks.size
+        samples = trainer.step_count * trainer.config.n_mols * size
+        point = {
+            "seconds": elapsed,
+            "steps": float(trainer.step_count),
+            "samples": float(samples),
+            "samples_a_second_of_training": samples / max(1e-9, self.spent["training"]),
+            "molecules": float(self.pool.n_stored * size),
+            "embedded": float(self.embedder.n_embedded * size),
+            **trainer.metrics.read(),
+            **validated,
+        }
+        self.curve.append(point)
+        log.info("%s", " ".join(f"{k}={v:.4g}" for k, v in point.items()))
+
+    def report(self) -> dict[str, Any]:
+        """Counts of all processes; times and the curve of the first."""
+        trainer, embedder = self.trainer, self.embedder
+
+        def total(counts: dict[str, int]) -> dict[str, int]:
+            sums: Counter[str] = Counter()
+            for part in self.ranks.gather(counts):
+                sums.update(part)
+            return dict(sums)
+
+        counted = total(
+            {
+                "molecules_embedded": embedder.n_embedded,
+                "too_large": self.buckets.too_large,
+                "molecules_in_pool": int(self.pool.n_filled),
+                "samples_left_out": int(trainer.left_out),
             }
-            curve.append(point)
-            log.info("%s", " ".join(f"{k}={v:.4g}" for k, v in point.items()) + f" busy={busy:.0f}")
-        if now - saved > leg.checkpoint_s:
-            saved = now
-            save_checkpoint(trainer.averaged, checkpoint, card)
-    report = {
-        "seconds": time.monotonic() - began,
-        "seconds_spent": spent,
-        "steps": trainer.step_count,
-        "samples": trainer.step_count * training.n_mols,
-        "molecules_embedded": embedder.n_embedded,
-        "embedding_failed": dict(embedder.failed),
-        "too_large": buckets.too_large,
-        "labelling": dict(counts),
-        "molecules_in_pool": int(pool.n_filled),
-        "steps_skipped": int(trainer.skipped),
-        "samples_left_out": int(trainer.left_out),
-        "n_atoms": trainer.config.n_atoms,
-        "n_edges": trainer.config.n_edges,
-        "curve": curve,
-        "configs": {
-            "leg": asdict(leg),
-            "sampling": asdict(sampling),
-            "labels": asdict(labels),
-            "training": asdict(training),
-        },
-    }
-    save_checkpoint(trainer.averaged, checkpoint, card | {"last_leg": report})
-    return LegResult(trainer.averaged, report)
-
-
-def _fit_reference(trainer: Trainer, energies: list[tuple[Tensor, Tensor]]) -> None:
-    width = max(numbers.shape[1] for numbers, _ in energies)
-    numbers = torch.cat([torch.nn.functional.pad(z, (0, width - z.shape[1])) for z, _ in energies])
-    mean = torch.cat([energy.nanmean(1) for _, energy in energies])
-    known = mean.isfinite()
-    elements = trainer.student.config.elements
-    reference = fit_reference_energy(numbers[known], mean[known], elements)
-    for network in (trainer.student, trainer.averaged):
-        network.reference_energy.copy_(reference)
+        )
+        return {
+            "seconds": time.monotonic() - self.began,
+            "seconds_spent": self.spent,
+            "n_devices": self.ranks.size,
+            "steps": trainer.step_count,
+            "steps_skipped": int(trainer.skipped),
+            "samples": trainer.step_count * trainer.config.n_mols * self.ranks.size,
+            **counted,
+            "embedding_failed": total(embedder.failed),
+            "labelling": total(self.counts),
+            "n_atoms": trainer.config.n_atoms,
+            "n_edges": trainer.config.n_edges,
+            "curve": self.curve,
+            "configs": {
+                "leg": asdict(self.leg),
+                "sampling": asdict(self.sampling),
+                "labels": asdict(self.labels),
+                "training": asdict(trainer.config),
+            },
+        }
 
 
 def _synchronize(device: torch.device) -> None:

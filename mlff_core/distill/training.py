@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mlff_core.distill.optimizer import Optimizer
 from mlff_core.distill.pool import FixedBatch, LabelPool, padded_pairs
+from mlff_core.distill.ranks import Ranks
 from mlff_core.ops.analytic import PLAIN_OPS, EdgeOps, energy_and_forces
 from mlff_core.painn import PaiNN
 
@@ -18,11 +19,12 @@ class TrainingConfig:
     """How the student is trained.
 
     Attributes:
-        n_mols: Geometries in a batch.
+        n_mols: Geometries in a batch, of each device.
         n_atoms: Atoms in a batch, padding included; 0 takes them from the first molecules.
         n_edges: Pairs in a batch, padding included; 0 likewise.
         learning_rate: At its height.
-        warmup_steps: Steps until then.
+        final_rate: The last learning rate, as a share of the highest.
+        warmup_steps: Steps until the highest.
         optimizer: "adamw", or "muon" for the square blocks of the weights and AdamW for the rest.
         momentum: Of Muon.
         weight_decay: Of either, times the learning rate.
@@ -40,6 +42,7 @@ class TrainingConfig:
     n_atoms: int = 0
     n_edges: int = 0
     learning_rate: float = 1e-3
+    final_rate: float = 0.0
     warmup_steps: int = 500
     optimizer: str = "muon"
     momentum: float = 0.95
@@ -60,10 +63,11 @@ class TrainingConfig:
             raise ValueError(f"optimizer: expected muon or adamw, found {self.optimizer!r}")
 
 
-def schedule(progress: float, step: int, warmup_steps: int) -> float:
+def schedule(progress: float, step: int, warmup_steps: int, final: float = 0.0) -> float:
     """Share of the highest learning rate: a linear warm-up in steps, a cosine in time (0 to 1)."""
     warm = min(1.0, (step + 1) / max(1, warmup_steps))
-    return warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, max(0.0, progress))))
+    cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, max(0.0, progress))))
+    return warm * (final + (1.0 - final) * cosine)
 
 
 def fit_reference_energy(numbers: Tensor, energy: Tensor, elements: tuple[int, ...]) -> Tensor:
@@ -175,6 +179,9 @@ def edge_ops(row: Tensor, reverse: Tensor) -> EdgeOps:
 class Trainer:
     """A student in training on a pool of labels.
 
+    Where several processes train together, each draws batches from a pool of its own, and all take
+    the same step, along the mean of their gradients.
+
     Attributes:
         student: The network being trained.
         averaged: Its exponential moving average, which is what is evaluated and shipped.
@@ -182,9 +189,12 @@ class Trainer:
         metrics: Errors on the training batches.
     """
 
-    def __init__(self, student: PaiNN, pool: LabelPool, config: TrainingConfig):
+    def __init__(
+        self, student: PaiNN, pool: LabelPool, config: TrainingConfig, ranks: Ranks | None = None
+    ):
         device = pool.energy.device
         self.student, self.pool, self.config = student.to(device), pool, config
+        self.ranks = ranks or Ranks()
         self.student.reference_energy = self.student.reference_energy.double()
         self.averaged = copy.deepcopy(self.student).requires_grad_(False)
         _look_up_by_rows(self.student.element)
@@ -205,27 +215,38 @@ class Trainer:
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.metrics = Metrics(device)
         self.step_count = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
+        n_weights = sum(p.numel() for p in self.parameters)
+        self._gradient = torch.zeros(n_weights, device=device)
+        self._graphs: tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph] | None = None
 
-    def _step(self) -> None:
+    def _find_gradient(self) -> None:
+        """That of one batch, into one long vector."""
         config = self.config
         cutoff = self.student.config.cutoff
         batch = self.pool.draw(config.n_mols, config.n_atoms, config.n_edges, cutoff)
         loss = self.loss(batch, edge_ops(batch.row, batch.reverse), self.metrics)
-        gradients = list(torch.autograd.grad(loss, self.parameters))
-        length = torch.stack(torch._foreach_norm(gradients)).norm()
+        gradients = torch.autograd.grad(loss, self.parameters)
+        torch.cat([gradient.flatten() for gradient in gradients], out=self._gradient)
+        self.left_out += batch.left_out
+
+    def _update(self) -> None:
+        """Change the weights along the gradient."""
+        config = self.config
+        length = self._gradient.norm()
         usual = torch.where(self.gradient_length > 0, self.gradient_length, length)
         scale = (config.max_gradient * usual / length).clamp(max=1.0)
         # A step that is not finite is left out, and counted.
         finite = length.isfinite()
         self.skipped += (~finite).long()
-        self.left_out += batch.left_out
-        gradients = [torch.where(finite, gradient * scale, 0.0) for gradient in gradients]
+        gradient = torch.where(finite, self._gradient * scale, 0.0)
         clipped = torch.minimum(length, config.max_gradient * usual)
         self.gradient_length.copy_(
             torch.where(finite, torch.lerp(usual, clipped, 0.01), self.gradient_length)
         )
-        self.optimizer.step(gradients)
+        parts = gradient.split([p.numel() for p in self.parameters])
+        self.optimizer.step(
+            [part.view_as(p) for part, p in zip(parts, self.parameters, strict=True)]
+        )
         torch._foreach_lerp_(self.averages, self.parameters, 1.0 - config.ema_decay)
 
     def loss(self, batch: FixedBatch, ops: EdgeOps, metrics: Metrics | None = None) -> Tensor:
@@ -242,8 +263,16 @@ class Trainer:
         )
         return losses(energy[:-1], forces, batch, self.pair_weight, self.config, metrics)
 
+    def _step(self) -> None:
+        self._find_gradient()
+        self.ranks.mean_(self._gradient)
+        self._update()
+
     def capture(self) -> None:
-        """Record the step as a CUDA graph, after a few steps that count like all others."""
+        """Record the step as two CUDA graphs, after a few steps that count like all others.
+
+        The mean over the processes lies between the two.
+        """
         torch.set_float32_matmul_precision("high")
         # Filter gradients are sums over half a million pairs: only the result may be rounded.
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
@@ -253,24 +282,30 @@ class Trainer:
             for _ in range(3):
                 self._step()
         torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
         self.step_count += 3
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._step()
-        self._graph = graph
+        graphs = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        parts = self._find_gradient, self._update
+        for graph, part in zip(graphs, parts, strict=True):
+            # NCCL's watchdog asks for events from a thread of its own meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                part()
+        self._graphs = graphs
         torch.set_float32_matmul_precision("highest")
 
     def step(self, progress: float) -> None:
         """One step at a point of the schedule, 0 to 1; does not wait for the device."""
         config = self.config
-        rate = config.learning_rate * schedule(progress, self.step_count, config.warmup_steps)
+        share = schedule(progress, self.step_count, config.warmup_steps, config.final_rate)
         weight = config.pair_weight + (config.final_pair_weight - config.pair_weight) * progress
         self.pair_weight.fill_(weight)
-        self.optimizer.learning_rate.fill_(rate)
-        if self._graph is None:
+        self.optimizer.learning_rate.fill_(config.learning_rate * share)
+        if self._graphs is None:
             self._step()
         else:
-            self._graph.replay()
+            self._graphs[0].replay()
+            self.ranks.mean_(self._gradient)
+            self._graphs[1].replay()
         self.step_count += 1
 
     def size_batches(self, spare: float = 1.12) -> TrainingConfig:
