@@ -230,7 +230,7 @@ class _Leg:
         self.prepare()
         elapsed = self.ranks.agree(time.monotonic() - self.began)[0]
         training_began = saved = logged = elapsed
-        while elapsed < leg.seconds:
+        while elapsed < leg.seconds or not trainer.step_count:
             behind = spent["labels"] < leg.label_share * (spent["labels"] + spent["training"])
             progress = (elapsed - training_began) / max(1e-9, leg.seconds - training_began)
             # One clock decides for all: who trains alone waits for the others' gradients for ever.

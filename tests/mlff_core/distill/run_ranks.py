@@ -27,7 +27,7 @@ def train(ranks: Ranks, folder: Path) -> None:
         SpringTeacher(),
         PaiNNConfig(n_features=8, n_interactions=1),
         folder / "student.safetensors",
-        leg=LegConfig(seconds=5.0, n_processes=1, capacity=8, first_molecules=4),
+        leg=LegConfig(seconds=1.0, n_processes=1, capacity=8, first_molecules=4),
         sampling=SamplingConfig(relax_steps=2, hot_steps=2),
         labels=LabelConfig(atoms_a_call=128, max_force=1e3, max_force_spread=1e3, min_contact=0.0),
         training=TrainingConfig(n_mols=4, warmup_steps=2),
