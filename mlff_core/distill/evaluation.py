@@ -5,17 +5,22 @@ and its mean labels them, so that every student meets the same test.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mlff_core.batch import MolBatch
 from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.labelling import Buckets, LabelConfig, label_geometries, pad, valid_labels
-from mlff_core.distill.sampling import KINDS, SamplingConfig, fire_state, fire_step, sample
-from mlff_core.distill.teacher import LabelsMolecules
+from mlff_core.distill.sampling import KINDS, SamplingConfig, sample
+from mlff_core.distill.teacher import Label, LabelsMolecules
+from mlff_core.painn import PaiNNConfig
+from mlff_core.potential import Potential
+from mlff_core.relaxation import relax
+from mlff_core.status import ConformerStatus
 from mlff_core.units import EV_KCAL_MOL
 
 #: Energy in eV [n] and forces in eV/Å [n, width, 3] from numbers, positions, charge, padded.
@@ -172,6 +177,55 @@ def by_kind(errors: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
     return {kind: summarise(subset(errors, errors["kind"] == k)) for k, kind in enumerate(KINDS)}
 
 
+class TeacherPotential(Potential):
+    """A teacher in the place of a student, so that the same optimiser relaxes with both."""
+
+    def __init__(self, label: Callable[[Tensor, Tensor, Tensor], Label], device: torch.device):
+        """Put whatever labels padded batches in the place of a network.
+
+        Args:
+            label: A `LabelsMolecules`, or one of its members.
+            device: Where it labels.
+        """
+        self.label, self.device, self.dtype, self.backend = label, device, torch.float32, "torch"
+        self.name, self.sha256, self.card = "teacher", "", {}
+
+    @property
+    def config(self) -> PaiNNConfig:
+        """Only its cutoff is asked for, as a measure of how far atoms may fly apart."""
+        return PaiNNConfig()
+
+    def check(self, batch: MolBatch) -> None:
+        """Refuses nothing: the teacher knows every element that a student does."""
+
+    def evaluate(
+        self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Energies in eV [n_mols] and forces in eV/Å [n_atoms, 3]; waits for the device."""
+        sizes, place = ptr.diff(), torch.arange(len(numbers), device=numbers.device) - ptr[mol_idx]
+        energy = torch.zeros(len(sizes), dtype=torch.float64, device=numbers.device)
+        forces = torch.zeros_like(positions)
+        for rows in self._chunks(sizes):
+            row = torch.full_like(sizes, -1)
+            row[rows] = torch.arange(len(rows), device=row.device)
+            atoms = row[mol_idx] >= 0
+            at = row[mol_idx[atoms]], place[atoms]
+            z = numbers.new_zeros(len(rows), int(sizes[rows].max()))
+            x = positions.new_zeros(*z.shape, 3)
+            z[at], x[at] = numbers[atoms], positions[atoms]
+            label = self.label(z, x, charge[rows])
+            energy[rows], forces[atoms] = label.energy, label.forces[at]
+        return energy, forces
+
+    def _chunks(self, sizes: Tensor, atoms_a_call: int = 65536) -> Iterator[Tensor]:
+        """Molecules that are padded to one width: the smaller half and the larger one."""
+        order = sizes.argsort()
+        order = order[sizes[order] > 0]
+        for half in order.tensor_split(2) if len(order) > 32 else [order]:
+            if len(half):
+                yield from half.split(max(1, atoms_a_call // int(sizes[half].max())))
+
+
 @dataclass(frozen=True)
 class RelaxedConformers:
     """Conformers relaxed by the teacher and by a student from the same start.
@@ -187,6 +241,8 @@ class RelaxedConformers:
         rmsd: Between the two minima over all atoms, best superposition, in Å.
         heavy_rmsd: The same over the heavy atoms.
         n_started: How many conformers there were.
+        n_teacher_converged: How many of them the teacher's relaxation brought to a minimum.
+        n_student_converged: The same of the student's.
     """
 
     molecule: np.ndarray
@@ -197,95 +253,73 @@ class RelaxedConformers:
     rmsd: np.ndarray
     heavy_rmsd: np.ndarray
     n_started: int
+    n_teacher_converged: int
+    n_student_converged: int
 
-
-def relax_padded(
-    evaluate: Evaluate,
-    numbers: Tensor,
-    positions: Tensor,
-    charge: Tensor,
-    *,
-    fmax: float,
-    max_steps: int,
-    burst: int = 20,
-) -> tuple[Tensor, Tensor]:
-    """Minima by FIRE, and which of them converged to forces below `fmax` in eV/Å.
-
-    Once half of the batch has converged, the batch is halved, so that the expensive teacher spends
-    its time on the others, and yet meets few shapes that its TorchScript is not yet ready for.
-    """
-    x = positions.clone()
-    done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    live = torch.arange(len(x), device=x.device)
-    state = fire_state(x)
-    for step in range(max_steps + 1):
-        _, force = evaluate(numbers[live], x[live], charge[live])
-        done[live] |= force.square().sum(-1).amax(-1).sqrt() < fmax
-        moved = fire_step(x[live], force, state)
-        x[live] = torch.where(done[live][:, None, None], x[live], moved)
-        if step % burst == burst - 1:
-            left = int((~done).sum())
-            if left == 0:
-                break
-            size = len(live)
-            while left <= size // 2:
-                size //= 2
-            if size < len(live):
-                chosen = torch.argsort(done[live].byte(), stable=True)[:size]
-                live = live[chosen]
-                state = {name: value[chosen] for name, value in state.items()}
-    return x, done
+    def select(self, conformers: np.ndarray) -> "RelaxedConformers":
+        """Some of the conformers, bool [n]; the counts are those of all."""
+        columns = {
+            f.name: getattr(self, f.name)[conformers]
+            for f in fields(self)
+            if not f.name.startswith("n_")
+        }
+        return replace(self, **columns)
 
 
 def compare_minima(
     teacher: LabelsMolecules,
-    student: Evaluate,
+    student: Potential,
     molecules: Iterable[Embedded],
-    labels: LabelConfig,
     *,
-    fmax: float = 0.03,
-    max_steps: int = 400,
+    fmax: float = 0.02,
+    max_steps: int = 300,
 ) -> RelaxedConformers:
-    """Relax every conformer with the teacher and with the student, and compare where they end."""
-    names = [f.name for f in fields(RelaxedConformers) if f.name != "n_started"]
-    columns: dict[str, list[np.ndarray]] = {name: [np.zeros(0)] for name in names}
-    chosen = sorted(molecules, key=lambda m: m.index)
-    n_conformers = chosen[0].positions.shape[0]
-    buckets = Buckets(labels.atoms_a_call, n_conformers)
-    buckets.add(chosen)
-    n_started = 0
+    """Relax every conformer with the teacher and with the student, and compare where they end.
 
-    def teach(numbers: Tensor, x: Tensor, charge: Tensor) -> tuple[Tensor, Tensor]:
-        label = teacher(numbers, x, charge)
-        return label.energy, label.forces
-
-    while (taken := buckets.take(partial=True)) is not None:
-        width, chunk = taken
-        padded = pad(chunk, width, teacher.device)
-        numbers = padded.numbers.repeat_interleave(n_conformers, 0)
-        charge = padded.charge.repeat_interleave(n_conformers, 0)
-        molecule = padded.index.repeat_interleave(n_conformers, 0).to(charge.device)
-        start = padded.positions.flatten(0, 1)
-        n_started += len(start)
-        theirs, done = relax_padded(teach, numbers, start, charge, fmax=fmax, max_steps=max_steps)
-        ours, also = relax_padded(student, numbers, start, charge, fmax=fmax, max_steps=max_steps)
-        both = done & also
-        numbers, charge, theirs, ours = numbers[both], charge[both], theirs[both], ours[both]
-        if len(numbers) == 0:
-            continue
-        for name, values in {
-            "molecule": molecule[both],
-            "charge": charge,
-            "energy": teach(numbers, theirs, charge)[0],
-            "student_energy_there": student(numbers, theirs, charge)[0],
-            "student_energy": student(numbers, ours, charge)[0],
-            "rmsd": superposed_rmsd(theirs, ours, numbers > 0),
-            "heavy_rmsd": superposed_rmsd(theirs, ours, numbers > 1),
-        }.items():
-            columns[name].append(values.cpu().numpy())
+    Args:
+        teacher: Its mean labels; on the student's device.
+        student: What is compared with it.
+        molecules: With the conformers to start from.
+        fmax: Where a relaxation has converged, in eV/Å.
+        max_steps: Longest relaxation.
+    """
+    index, started = [], []
+    for molecule in sorted(molecules, key=lambda m: m.index):
+        for x in molecule.positions:
+            index.append(molecule.index)
+            started.append((molecule.numbers, x, molecule.charge))
+    start = MolBatch.from_arrays(started, device=student.device)
+    theirs = relax(start, TeacherPotential(teacher, teacher.device), fmax=fmax, max_steps=max_steps)
+    ours = relax(start, student, fmax=fmax, max_steps=max_steps)
+    n_converged = [
+        sum(s == ConformerStatus.CONVERGED for s in result.status) for result in (theirs, ours)
+    ]
+    both = [
+        k
+        for k, pair in enumerate(zip(theirs.status, ours.status, strict=True))
+        if pair == (ConformerStatus.CONVERGED, ConformerStatus.CONVERGED)
+    ]
+    at_theirs, at_ours = theirs.batch.select(both), ours.batch.select(both)
+    there = student(at_theirs).energy if both else start.positions.new_zeros(0)
+    real = _padded(at_theirs, at_theirs.numbers)
+    a, b = _padded(at_theirs, at_theirs.positions), _padded(at_ours, at_ours.positions)
     return RelaxedConformers(
-        **{name: np.concatenate(parts) for name, parts in columns.items()}, n_started=n_started
+        molecule=np.array(index)[both],
+        charge=at_theirs.charge.cpu().numpy(),
+        energy=theirs.energy[both].cpu().numpy(),
+        student_energy_there=there.cpu().numpy(),
+        student_energy=ours.energy[both].cpu().numpy(),
+        rmsd=superposed_rmsd(a, b, real > 0).cpu().numpy(),
+        heavy_rmsd=superposed_rmsd(a, b, real > 1).cpu().numpy(),
+        n_started=len(started),
+        n_teacher_converged=n_converged[0],
+        n_student_converged=n_converged[1],
     )
+
+
+def _padded(batch: MolBatch, values: Tensor) -> Tensor:
+    """Values of a flat batch [n_atoms, ...] with one row a molecule, 0 beyond its atoms."""
+    return torch.nn.utils.rnn.pad_sequence(batch.split(values), batch_first=True)
 
 
 def superposed_rmsd(a: Tensor, b: Tensor, counts: Tensor) -> Tensor:
@@ -308,40 +342,44 @@ def superposed_rmsd(a: Tensor, b: Tensor, counts: Tensor) -> Tensor:
     return ((a @ rotation - b).square().sum((1, 2)) / size[:, 0, 0]).sqrt()
 
 
-def join(parts: list[RelaxedConformers]) -> RelaxedConformers:
-    """Several comparisons as one."""
-    names = [f.name for f in fields(RelaxedConformers) if f.name != "n_started"]
-    return RelaxedConformers(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
-        n_started=sum(part.n_started for part in parts),
-    )
+def summarise_minima(result: RelaxedConformers) -> dict[str, float]:
+    """Headline numbers of the minima: energies in kcal/mol, lengths in Å.
 
-
-def summarise_minima(
-    result: RelaxedConformers, counts: np.ndarray | None = None
-) -> dict[str, float]:
-    """Headline numbers of the minima, or of some: energies in kcal/mol, lengths in Å."""
-    if counts is not None:
-        names = [f.name for f in fields(RelaxedConformers) if f.name != "n_started"]
-        result = replace(result, **{name: getattr(result, name)[counts] for name in names})
+    Energies are compared over the molecules that have three different minima or more, once at the
+    teacher's minima and once with each at its own.
+    """
 
     def quantile(values: np.ndarray, q: float) -> float:
         return float(np.quantile(values, q)) if len(values) else float("nan")
 
     out = {
         "n_conformers": float(len(result.energy)),
-        "n_started": float(result.n_started),
         "rmsd_median": quantile(result.rmsd, 0.5),
         "rmsd_90_percent": quantile(result.rmsd, 0.9),
         "heavy_rmsd_median": quantile(result.heavy_rmsd, 0.5),
+        "heavy_rmsd_90_percent": quantile(result.heavy_rmsd, 0.9),
     }
+    result = result.select(different_minima(result.molecule, result.energy))
     _, place, count = np.unique(result.molecule, return_inverse=True, return_counts=True)
-    enough = count[place] >= 3
-    out["n_molecules"] = float((count >= 3).sum())
+    result = result.select(count[place] >= 3)
+    out["n_molecules"] = float(len(np.unique(result.molecule)))
+    out["n_minima"] = float(len(result.energy))
     for name, energy in (
         ("energy_mae", result.student_energy_there),
         ("own_minima_energy_mae", result.student_energy),
     ):
-        error = within_molecule(result.molecule[enough], (energy - result.energy)[enough])
+        error = within_molecule(result.molecule, energy - result.energy)
         out[name] = float(EV_KCAL_MOL * np.abs(error).mean()) if len(error) else float("nan")
     return out
+
+
+def different_minima(
+    molecule: np.ndarray, energy: np.ndarray, apart: float = 0.02 / EV_KCAL_MOL
+) -> np.ndarray:
+    """One conformer of those that ended at the same energy within `apart` eV, bool [n]."""
+    order = np.lexsort((energy, molecule))
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (np.diff(molecule[order]) != 0) | (np.diff(energy[order]) > apart)
+    different = np.zeros(len(order), dtype=bool)
+    different[order] = new
+    return different
