@@ -93,11 +93,20 @@ class Buckets:
             else:
                 self.waiting[width].append(molecule)
 
+    @property
+    def full(self) -> bool:
+        """Whether a bucket fills a call."""
+        return len(self.waiting[self._fullest]) >= self.sizes[self._fullest]
+
+    @property
+    def _fullest(self) -> int:
+        return max(WIDTHS, key=lambda w: len(self.waiting[w]) / self.sizes[w])
+
     def take(self, *, partial: bool = False) -> tuple[int, list[Embedded]] | None:
         """The fullest bucket that fills a call, or any non-empty one if `partial`; else None."""
-        width = max(WIDTHS, key=lambda w: len(self.waiting[w]) / self.sizes[w])
+        width = self._fullest
         line, size = self.waiting[width], self.sizes[width]
-        if not line or (len(line) < size and not partial):
+        if not line or not (self.full or partial):
             return None
         self.waiting[width] = line[size:]
         return width, line[:size]

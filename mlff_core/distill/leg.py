@@ -231,19 +231,19 @@ class _Leg:
         elapsed = self.ranks.agree(time.monotonic() - self.began)[0]
         training_began = saved = logged = elapsed
         while elapsed < leg.seconds or not trainer.step_count:
-            behind = spent["labels"] < leg.label_share * (spent["labels"] + spent["training"])
             progress = (elapsed - training_began) / max(1e-9, leg.seconds - training_began)
             # One clock decides for all: who trains alone waits for the others' gradients for ever.
-            elapsed, progress, decision = self.ranks.agree(
-                time.monotonic() - self.began, progress, behind
-            )
-            made = bool(decision) and self.make_labels(wait=False)
-            if not made or self.ranks.size > 1:
-                since = time.monotonic()
-                for _ in range(50 if self.device.type == "cuda" else 1):
-                    trainer.step(progress)
-                _synchronize(self.device)
-                spent["training"] += time.monotonic() - since
+            elapsed, progress = self.ranks.agree(time.monotonic() - self.began, progress)
+            self.buckets.add(self.embedder.take())
+            behind = spent["labels"] < leg.label_share * (spent["labels"] + spent["training"])
+            # All label at the same time, since who does not would wait.
+            if self.ranks.all(behind and self.buckets.full):
+                self.make_labels()
+            since = time.monotonic()
+            for _ in range(50 if self.device.type == "cuda" else 1):
+                trainer.step(progress)
+            _synchronize(self.device)
+            spent["training"] += time.monotonic() - since
             if first and elapsed - logged > 10.0:
                 logged = elapsed
                 self.log(elapsed, validate(trainer.averaged) if validate else {})
@@ -261,7 +261,10 @@ class _Leg:
         while self.pool.n_stored < leg.first_molecules and (
             self.embedder.running or any(self.buckets.waiting.values())
         ):
-            self.make_labels(wait=True)
+            since = time.monotonic()
+            self.buckets.add(self.embedder.take(wait_s=0.0 if self.buckets.full else 1.0))
+            self.spent["waiting"] += time.monotonic() - since
+            self.make_labels(partial=not self.embedder.running)
         if not all(self.ranks.gather(self.pool.n_stored)):
             raise ValueError(
                 f"no molecule could be labelled: {dict(self.embedder.failed)}, {dict(self.counts)}"
@@ -293,17 +296,11 @@ class _Leg:
         for network in (self.trainer.student, self.trainer.averaged):
             network.reference_energy.copy_(reference)
 
-    def make_labels(self, *, wait: bool) -> bool:
-        """Label one call's worth of molecules, if there are so many; says whether it did."""
-        self.buckets.add(self.embedder.take())
-        taken = self.buckets.take()
-        if taken is None and wait:
-            since = time.monotonic()
-            self.buckets.add(self.embedder.take(wait_s=1.0))
-            taken = self.buckets.take(partial=not self.embedder.running)
-            self.spent["waiting"] += time.monotonic() - since
+    def make_labels(self, *, partial: bool = False) -> None:
+        """Label one call's worth of molecules, or fewer if `partial`, if there are so many."""
+        taken = self.buckets.take(partial=partial)
         if taken is None:
-            return False
+            return
         since = time.monotonic()
         width, molecules = taken
         ready = not self.is_new or self.trainer.step_count >= self.leg.student_drives_after
@@ -316,7 +313,6 @@ class _Leg:
             self.first_energies.append((padded.numbers.cpu(), energy.cpu()))
         _synchronize(self.device)
         self.spent["labels"] += time.monotonic() - since
-        return True
 
     def teacher_drives(self, numbers: Tensor, x: Tensor, charge: Tensor) -> Tensor:
         """Forces of one member of the teacher."""

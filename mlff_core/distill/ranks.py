@@ -41,6 +41,14 @@ class Ranks:
         if self.size > 1:
             dist.broadcast(tensor, src=0)
 
+    def all(self, value: bool) -> bool:
+        """Whether it is so in every process."""
+        if self.size == 1:
+            return value
+        so = torch.tensor([value], dtype=torch.uint8)
+        dist.all_reduce(so, dist.ReduceOp.MIN)
+        return bool(so)
+
     def gather(self, value: Any) -> list[Any]:
         """What each process gives, in their order, in all of them."""
         if self.size == 1:
