@@ -1,13 +1,20 @@
-"""How good the student is against its teacher.
+"""How good the student is against its teacher, and beside other methods.
 
-    python benchmarks/accuracy.py teacher --teacher FILE --held-out FILE --out DIR
-        Forces and energies of held-out molecules against the teacher's. Wants a GPU.
-    python benchmarks/accuracy.py minima --teacher FILE --held-out FILE --out DIR
+    python benchmarks/accuracy.py teacher    --teacher FILE --held-out FILE --out OUT.json
+        Forces and energies of held-out molecules against the teacher's.
+    python benchmarks/accuracy.py minima     --teacher FILE --held-out FILE --out OUT.json
         Their conformers relaxed by both from the same start.
+    python benchmarks/accuracy.py nve        --held-out FILE --out OUT.json
+        Drift of the total energy in constant-energy dynamics at 300 K, and bonds that broke.
+    python benchmarks/accuracy.py conformers --out OUT.json
+        Conformer energies of MMFF94, GFN2-xTB and the student against the teacher's, on
+        conformers.npz (see make_conformers.py).
 
 FILE of --teacher is what datasets/fetch_teacher.py prints; FILE of --held-out is a Parquet table
-with a column `smiles`, of molecules that were not trained on. Each command writes
-DIR/NAME.json, from which `benchmarks/model_card.py` makes the card.
+with the columns `smiles` and `charge`, of molecules that were not trained on. --model names other
+weights than the shipped ones. Each command adds its part to OUT.json, or begins the file anew if
+it is about other weights; give commands that run at once files of their own.
+`benchmarks/model_card.py` makes the card from any number of such files.
 """
 
 import argparse
@@ -17,20 +24,29 @@ import platform
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
-from torch import Tensor
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom
+from scipy.stats import kendalltau, spearmanr
 
+from mlff_core.batch import MolBatch
+from mlff_core.chem.topology import BROKEN
 from mlff_core.distill import evaluation
 from mlff_core.distill.embedding import Embedded, Embedder
 from mlff_core.distill.labelling import LabelConfig
 from mlff_core.distill.sampling import KINDS, SamplingConfig
 from mlff_core.distill.teacher import Teacher
-from mlff_core.distill.training import padded_energy_and_forces
-from mlff_core.potential import find_model, read_checkpoint
+from mlff_core.dynamics import Dynamics
+from mlff_core.painn import COVALENT_RADII
+from mlff_core.potential import Potential, load_potential
+from mlff_core.relaxation import relax
+from mlff_core.units import EV_KCAL_MOL
 
 #: The test's own geometries: hotter and wider than a screen meets, rms force about 1.8 eV/Å.
 SAMPLING = SamplingConfig(
@@ -39,125 +55,190 @@ SAMPLING = SamplingConfig(
 )  # fmt: skip
 LABELS = LabelConfig(max_force=25.0)
 
+#: Dynamics: steps in fs, friction of the bath that brings molecules to 300 K in 1/ps.
+TIMESTEP_FS, TEMPERATURE_K, FRICTION_PER_PS, WARM_UP_PS = 0.5, 300.0, 5.0, 2.0
 
-def embed_all(smiles: list[str], n_conformers: int, seed: int) -> tuple[list[Embedded], Counter]:
-    """Conformers of all molecules, on all cores."""
-    embedder = Embedder(
-        smiles, n_conformers=n_conformers, seed=seed, n_processes=os.cpu_count() or 1
-    )
-    molecules: list[Embedded] = []
-    while embedder.running:
-        molecules += embedder.take(wait_s=1.0)
-    embedder.close()
-    return molecules, embedder.failed
+Part = dict[str, Any]
 
 
-def setting(model: str) -> dict[str, Any]:
-    """What was measured, and on what."""
-    path = find_model(model)
-    _, card, sha256 = read_checkpoint(path)
-    cuda = torch.cuda.is_available()
-    return {
-        "model": card["name"],
-        "model_sha256": sha256,
-        "device": torch.cuda.get_device_name() if cuda else f"{os.cpu_count()} CPU cores",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def against_teacher(arguments: argparse.Namespace) -> dict[str, Any]:
+def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
     """Forces and energies of held-out molecules."""
-    teacher, student, smiles = load(arguments)
-    began = time.monotonic()
-    molecules, failed = embed_all(smiles[: arguments.molecules], 2, arguments.seed)
-    log(f"embedded {len(molecules)} molecules, {time.monotonic() - began:.0f} s")
+    teacher = Teacher(arguments.teacher, student.device)
+    smiles = held_out(arguments, student)[: arguments.molecules]
+    molecules, failed = embed_all(smiles, 2, arguments.seed)
+    log(f"embedded {len(molecules)} molecules")
     counts: Counter[str] = Counter()
     blocks = evaluation.make_test_blocks(
         teacher, molecules, SAMPLING, LABELS, counts, seed=arguments.seed
     )
-    log(f"labelled, {time.monotonic() - began:.0f} s: {dict(counts)}")
-    errors = evaluation.geometry_errors(blocks, student)
-    del blocks
+    log(f"labelled: {dict(counts)}")
+    errors = evaluation.geometry_errors(blocks, evaluation.on_padded(student))
     moved = np.isin(errors["kind"], [KINDS.index("hot"), KINDS.index("distorted")])
     charge = errors["charge"]
-    result: dict[str, Any] = {
-        **setting(arguments.model),
+
+    def summary(geometries: np.ndarray) -> dict[str, float]:
+        return evaluation.summarise(evaluation.subset(errors, geometries))
+
+    return {
         "teacher_sha256": teacher.sha256,
         "n_embedded": len(molecules),
         "embedding_failed": dict(failed),
         "labels": dict(counts),
         "all": evaluation.summarise(errors),
-        "distorted": evaluation.summarise(evaluation.subset(errors, moved)),
+        "distorted": summary(moved),
         "by_kind": evaluation.by_kind(errors),
-        "neutral": evaluation.summarise(evaluation.subset(errors, charge == 0)),
-        "charged": evaluation.summarise(evaluation.subset(errors, charge != 0)),
-        "by_charge": {
-            int(q): evaluation.summarise(evaluation.subset(errors, charge == q))
-            for q in np.unique(charge)
-        },
+        "neutral": summary(charge == 0),
+        "charged": summary(charge != 0),
+        "by_charge": {int(q): summary(charge == q) for q in np.unique(charge)},
         "by_element": by_element(errors),
         "worst": worst(errors, smiles),
+        "energy_histogram": energy_histogram(errors),
+        "force_histogram": histogram(errors["force"].ravel(), errors["student_force"].ravel()),
     }
-    write(arguments.out, "teacher", result)
-    save_sample(arguments.out / "teacher.npz", errors)
-    log(f"forces and energies done, {time.monotonic() - began:.0f} s: {result['distorted']}")
-    return result
 
 
-def minima(arguments: argparse.Namespace) -> dict[str, Any]:
+def minima(arguments: argparse.Namespace, student: Potential) -> Part:
     """Conformers of held-out molecules, relaxed by teacher and student from the same start."""
-    teacher, student, smiles = load(arguments)
-    chosen = smiles[: arguments.molecules]
-    molecules, _ = embed_all(chosen, 4, arguments.seed)
-    began = time.monotonic()
-    parts: list[evaluation.RelaxedConformers] = []
-    result: dict[str, Any] = {}
-    # A few at a time, smallest first, so that what is done is kept if this is cut off.
-    molecules.sort(key=lambda m: len(m.numbers))
-    for k in range(0, len(molecules), arguments.at_once):
-        part = evaluation.compare_minima(
-            teacher,
-            student,
-            molecules[k : k + arguments.at_once],
-            LABELS,
-            fmax=0.03,
-            max_steps=arguments.max_steps,
-        )
-        parts.append(part)
-        together = evaluation.join(parts)
-        result = {
-            **setting(arguments.model),
-            "teacher_sha256": teacher.sha256,
-            "all": evaluation.summarise_minima(together),
-            "neutral": evaluation.summarise_minima(together, together.charge == 0),
-            "charged": evaluation.summarise_minima(together, together.charge != 0),
-        }
-        write(arguments.out, "minima", result)
-        log(f"{k + len(part.molecule)} {time.monotonic() - began:.0f} s: {result['all']}")
-    return result
+    teacher = Teacher(arguments.teacher, student.device)
+    smiles = held_out(arguments, student)[: arguments.molecules]
+    molecules, failed = embed_all(smiles, arguments.conformers, arguments.seed)
+    log(f"embedded {len(molecules)} molecules")
+    result = evaluation.compare_minima(
+        teacher, student, molecules, fmax=arguments.fmax, max_steps=arguments.max_steps
+    )
+    return {
+        "teacher_sha256": teacher.sha256,
+        "n_embedded": len(molecules),
+        "embedding_failed": dict(failed),
+        "fmax": arguments.fmax,
+        "n_started": result.n_started,
+        "n_teacher_converged": result.n_teacher_converged,
+        "n_student_converged": result.n_student_converged,
+        "all": evaluation.summarise_minima(result),
+        "neutral": evaluation.summarise_minima(result.select(result.charge == 0)),
+        "charged": evaluation.summarise_minima(result.select(result.charge != 0)),
+    }
 
 
-def load(arguments: argparse.Namespace) -> tuple[Teacher, evaluation.Evaluate, list[str]]:
-    """The teacher, the student, and the held-out SMILES."""
-    import pyarrow.parquet as pq
+def nve(arguments: argparse.Namespace, student: Potential) -> Part:
+    """Energy drift and broken bonds of molecules in motion, from 300 K on without a bath."""
+    molecules, bonds, smiles = [], [], []
+    for text in held_out(arguments, student):
+        if len(molecules) == arguments.molecules:
+            break
+        mol = Chem.AddHs(Chem.MolFromSmiles(text))
+        if not 30 <= mol.GetNumAtoms() <= 50:
+            continue
+        if rdDistGeom.EmbedMolecule(mol, randomSeed=arguments.seed):
+            continue
+        numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+        x = mol.GetConformer().GetPositions()
+        molecules.append((numbers, x, Chem.GetFormalCharge(mol)))
+        bonds.append([(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in mol.GetBonds()])
+        smiles.append(text)
+    relaxed = relax(MolBatch.from_arrays(molecules), student, fmax=0.02, max_steps=500)
+    warming = Dynamics(
+        relaxed.batch, student, timestep_fs=TIMESTEP_FS, temperature_k=TEMPERATURE_K,
+        friction_per_ps=FRICTION_PER_PS, seed=arguments.seed,
+    )  # fmt: skip
+    warming.run(round(WARM_UP_PS * 1e3 / TIMESTEP_FS))
+    warm = warming.frame()
+    log(f"at {warm.temperature.mean():.0f} K")
+    dynamics = Dynamics(warm.batch, student, timestep_fs=TIMESTEP_FS, velocities=warm.velocities)
+    every, per_look = 10, 1000
+    total: list[torch.Tensor] = []
+    kinetic: list[torch.Tensor] = []
+    stretched = np.zeros(len(molecules))
+    for _ in range(round(arguments.picoseconds * 1e3 / TIMESTEP_FS) // per_look):
+        for _ in range(per_look // every):
+            dynamics.run(every)
+            kinetic.append(dynamics.kinetic_energy)
+            total.append(dynamics.potential_energy + kinetic[-1])
+        stretched = np.maximum(stretched, longest_bonds(dynamics.frame().batch, bonds))
+    return {
+        "picoseconds": len(total) * every * TIMESTEP_FS * 1e-3,
+        "timestep_fs": TIMESTEP_FS,
+        "warm_up_ps": WARM_UP_PS,
+        **drift(
+            torch.stack(total, 1).cpu().numpy(),
+            torch.stack(kinetic, 1).cpu().numpy(),
+            every * TIMESTEP_FS * 1e-6,
+        ),
+        "temperature_k": float(dynamics.frame().temperature.mean()),
+        "n_molecules": len(molecules),
+        "n_broken": int((stretched > BROKEN).sum()),
+        "longest_bond": float(stretched.max()),
+        "smiles": smiles,
+    }
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(arguments.seed)
-    teacher = Teacher(arguments.teacher, device)
-    network, _, _ = read_checkpoint(find_model(arguments.model))
-    network = network.to(device).requires_grad_(False)
 
-    def student(numbers: Tensor, x: Tensor, charge: Tensor) -> tuple[Tensor, Tensor]:
-        return padded_energy_and_forces(network, numbers, x, charge)
+def conformers(arguments: argparse.Namespace, student: Potential) -> Part:
+    """How each method ranks the conformers of conformers.npz, beside the teacher."""
+    methods: dict[str, dict[str, list[float]]] = {}
+    with np.load(arguments.conformers, allow_pickle=False) as stored:
+        about = json.loads(str(stored["about"]))
+        charged, n_conformers = [], 0
+        for k in range(len(about["smiles"])):
+            numbers, x, charge, teacher, gfn2, mmff94, relaxed = (
+                stored[f"{k}/{name}"]
+                for name in (
+                    "numbers", "positions", "charge", "teacher", "gfn2", "mmff94",
+                    "mmff94_relaxed",
+                )
+            )  # fmt: skip
+            batch = MolBatch.from_arrays([(numbers, y, int(charge)) for y in x])
+            energies = {
+                "MMFF94": mmff94,
+                "MMFF94, at its own minima": relaxed,
+                "GFN2-xTB": gfn2,
+                "student": student(batch).energy.cpu().numpy(),
+            }
+            charged.append(int(charge) != 0)
+            n_conformers += len(x)
+            for name, energy in energies.items():
+                for key, value in ranking(energy, teacher).items():
+                    methods.setdefault(name, {}).setdefault(key, []).append(value)
+    groups = {
+        "all": np.ones(len(charged), bool),
+        "neutral": ~np.array(charged),
+        "charged": np.array(charged),
+    }
+    return {
+        "teacher_sha256": about["teacher_sha256"],
+        "n_molecules": len(charged),
+        "n_charged": int(sum(charged)),
+        "n_conformers": n_conformers,
+        **{
+            group: {
+                name: {
+                    key: float(np.mean(np.array(values)[chosen])) for key, values in found.items()
+                }
+                for name, found in methods.items()
+            }
+            for group, chosen in groups.items()
+        },
+    }
 
-    table = pq.read_table(arguments.held_out)
-    known = [
-        network.config.min_charge <= q <= network.config.max_charge
-        for q in table["charge"].to_pylist()
-    ]
-    smiles = [s for s, keep in zip(table["smiles"].to_pylist(), known, strict=True) if keep]
-    return teacher, student, smiles
+
+# --- Parts of these -------------------------------------------------------------------------------
+
+
+def held_out(arguments: argparse.Namespace, student: Potential) -> list[str]:
+    """SMILES of the held-out molecules whose charge the student knows."""
+    config = student.config
+    rows = pq.read_table(arguments.held_out, columns=["smiles", "charge"]).to_pylist()
+    return [r["smiles"] for r in rows if config.min_charge <= r["charge"] <= config.max_charge]
+
+
+def embed_all(smiles: list[str], n_conformers: int, seed: int) -> tuple[list[Embedded], Counter]:
+    """Conformers of all molecules, on all cores."""
+    n_processes = min(len(os.sched_getaffinity(0)), 1 + len(smiles) // 20)
+    embedder = Embedder(smiles, n_conformers=n_conformers, seed=seed, n_processes=n_processes)
+    molecules: list[Embedded] = []
+    while embedder.running:
+        molecules += embedder.take(wait_s=1.0)
+    embedder.close()
+    return molecules, embedder.failed
 
 
 def by_element(errors: dict[str, np.ndarray]) -> dict[int, dict[str, float]]:
@@ -188,35 +269,136 @@ def worst(errors: dict[str, np.ndarray], smiles: list[str], n: int = 12) -> list
     ]
 
 
-def save_sample(path: Path, errors: dict[str, np.ndarray], n: int = 60_000) -> None:
-    """What the plots need: all energies, and the forces of a random sample of the atoms."""
-    rng = np.random.default_rng(0)
-    atoms = np.sort(rng.permutation(len(errors["number"]))[:n])
+def energy_histogram(errors: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Of energies relative to the mean of their molecule, in eV."""
     _, place, count = np.unique(errors["molecule"], return_inverse=True, return_counts=True)
-    relative = {}
-    for name in ("energy", "student_energy"):
-        mean = np.bincount(place, errors[name]) / count
-        relative[name] = (errors[name] - mean[place]).astype(np.float32)
-    np.savez_compressed(
-        path,
-        **relative,
-        charge=errors["charge"].astype(np.int8),
-        kind=errors["kind"].astype(np.int8),
-        number=errors["number"][atoms],
-        force=errors["force"][atoms],
-        student_force=errors["student_force"][atoms],
+
+    def relative(energy: np.ndarray) -> np.ndarray:
+        return energy - (np.bincount(place, energy) / count)[place]
+
+    return histogram(relative(errors["energy"]), relative(errors["student_energy"]))
+
+
+def histogram(teacher: np.ndarray, student: np.ndarray, bins: int = 100) -> dict[str, Any]:
+    """Counts on a square grid, a row of text for each of the teacher's bins, to stay small.
+
+    The grid spans -limit to limit on both axes, which holds all but the teacher's outermost
+    ten-thousandth; what lies outside is counted in the outermost bins.
+    """
+    limit = float(np.quantile(np.abs(teacher), 0.9999))
+    edges = np.linspace(-limit, limit, bins + 1)
+    inside = 0.999999 * limit
+    counts, _, _ = np.histogram2d(
+        teacher.clip(-inside, inside), student.clip(-inside, inside), (edges, edges)
     )
+    return {"limit": limit, "rows": [" ".join(f"{n:.0f}" for n in row) for row in counts]}
 
 
-def write(folder: Path, name: str, result: dict[str, Any]) -> None:
-    """DIR/NAME.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+def longest_bonds(batch: MolBatch, bonds: list[list[tuple[int, int]]]) -> np.ndarray:
+    """The longest bond of each molecule relative to the sum of its covalent radii."""
+    longest = []
+    for x, numbers, pairs in zip(
+        batch.split(batch.positions), batch.split(batch.numbers), bonds, strict=True
+    ):
+        i, j = np.array(pairs).T
+        radii = np.array([COVALENT_RADII[z] for z in numbers.tolist()])
+        length = np.linalg.norm(x.numpy()[i] - x.numpy()[j], axis=1)
+        longest.append((length / (radii[i] + radii[j])).max())
+    return np.array(longest)
+
+
+def drift(total: np.ndarray, kinetic: np.ndarray, spacing_ns: float) -> dict[str, Any]:
+    """Slopes of straight lines through the total energy, in % of the kinetic energy per ns.
+
+    Args:
+        total: eV [n_molecules, n_times].
+        kinetic: eV, likewise.
+        spacing_ns: From one time to the next.
+
+    Returns:
+        Of each molecule and of all together, with the standard errors of the fits, for which
+        neighbouring energies are first averaged in a hundred blocks.
+    """
+    blocks = min(100, total.shape[1])
+    length = total.shape[1] // blocks
+
+    def slope(energy: np.ndarray) -> tuple[float, float]:
+        means = energy[: blocks * length].reshape(blocks, length).mean(1)
+        t = np.arange(blocks) * length * spacing_ns
+        t -= t.mean()
+        a = float((t * means).sum() / (t * t).sum())
+        rest = means - means.mean() - a * t
+        return a, float(np.sqrt((rest**2).sum() / max(1, blocks - 2) / (t * t).sum()))
+
+    percent = 100.0 / kinetic.mean(1)
+    each = [slope(energy) for energy in total]
+    a, error = slope(total.sum(0))
+    together = 100.0 / float(kinetic.mean(1).sum())
+    return {
+        "drift_percent_per_ns": together * a,
+        "drift_error": together * error,
+        "drift_of_each": [float(p * a) for p, (a, _) in zip(percent, each, strict=True)],
+        "drift_error_of_each": [float(p * e) for p, (_, e) in zip(percent, each, strict=True)],
+        "energy_fluctuation_mev": float(1e3 * total.std(1).mean()),
+    }
+
+
+def ranking(energy: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
+    """How well energies in eV order the conformers of one molecule, and differ by as much."""
+    i, j = np.triu_indices(len(teacher), 1)
+    error = (energy[i] - energy[j]) - (teacher[i] - teacher[j])
+    return {
+        "spearman": float(spearmanr(energy, teacher).statistic),
+        "kendall": float(kendalltau(energy, teacher).statistic),
+        "pair_mae": float(EV_KCAL_MOL * np.abs(error).mean()),
+        "mae": float(EV_KCAL_MOL * np.abs(_centred(energy) - _centred(teacher)).mean()),
+        "lowest_found": float(energy.argmin() == teacher.argmin()),
+    }
+
+
+def _centred(energy: np.ndarray) -> np.ndarray:
+    return energy - energy.mean()
+
+
+# --- The command line -----------------------------------------------------------------------------
+
+
+def add_part(file: Path, name: str, part: Part, student: Potential) -> None:
+    """Put a part into a file, which holds nothing about other weights."""
+    results = json.loads(file.read_text()) if file.exists() else {}
+    if results.get("model_sha256") != student.sha256:
+        results = {"model": student.name, "model_sha256": student.sha256}
+    results[name] = part
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def setting(student: Potential, seconds: float) -> Part:
+    """On what a part was measured, and how long it took."""
+    cuda = student.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name() if cuda else "CPU",
+        "backend": student.backend,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "seconds": round(seconds, 1),
+    }
+
+
+_BEGAN = time.monotonic()
 
 
 def log(text: str) -> None:
     """Progress, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(f"{time.monotonic() - _BEGAN:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace, Potential], Part]] = {
+    "teacher": against_teacher,
+    "minima": minima,
+    "nve": nve,
+    "conformers": conformers,
+}
 
 
 def main() -> int:
@@ -225,23 +407,38 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    teacher = commands.add_parser("teacher")
-    teacher.add_argument("--teacher", type=Path, required=True)
-    teacher.add_argument("--held-out", type=Path, required=True)
-    teacher.add_argument("--molecules", type=int, default=5400)
-    relaxed = commands.add_parser("minima")
-    relaxed.add_argument("--teacher", type=Path, required=True)
-    relaxed.add_argument("--held-out", type=Path, required=True)
-    relaxed.add_argument("--molecules", type=int, default=200)
-    relaxed.add_argument("--at-once", type=int, default=200)
-    relaxed.add_argument("--max-steps", type=int, default=400)
-    for command in (teacher, relaxed):
+    for name in COMMANDS:
+        command = commands.add_parser(name)
         command.add_argument("--model", default="default")
+        command.add_argument("--device", default="auto")
         command.add_argument("--out", type=Path, required=True)
         command.add_argument("--seed", type=int, default=7)
+        if name in ("teacher", "minima"):
+            command.add_argument("--teacher", type=Path, required=True)
+        if name != "conformers":
+            command.add_argument("--held-out", type=Path, required=True)
+            n_molecules = {"teacher": 5400, "minima": 300, "nve": 10}[name]
+            command.add_argument("--molecules", type=int, default=n_molecules)
+        if name == "minima":
+            command.add_argument("--conformers", type=int, default=4)
+            command.add_argument("--fmax", type=float, default=0.02)
+            command.add_argument("--max-steps", type=int, default=300)
+        if name == "nve":
+            command.add_argument("--picoseconds", type=float, default=100.0)
+        if name == "conformers":
+            default = Path(__file__).with_name("conformers.npz")
+            command.add_argument("--conformers", type=Path, default=default)
     arguments = parser.parse_args()
-    run = {"teacher": against_teacher, "minima": minima}[arguments.command]
-    write(arguments.out, arguments.command, run(arguments))
+    torch.manual_seed(arguments.seed)
+    student = load_potential(arguments.model, device=arguments.device)
+    part = COMMANDS[arguments.command](arguments, student)
+    add_part(
+        arguments.out,
+        arguments.command,
+        {**setting(student, time.monotonic() - _BEGAN), **part},
+        student,
+    )
+    log(f"{arguments.command} done")
     return 0
 
 

@@ -27,6 +27,23 @@ from mlff_core.units import EV_KCAL_MOL
 Evaluate = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+def on_padded(potential: Potential) -> Evaluate:
+    """A potential as a function of padded batches."""
+
+    def evaluate(numbers: Tensor, positions: Tensor, charge: Tensor) -> tuple[Tensor, Tensor]:
+        real = numbers > 0
+        sizes = real.sum(1)
+        ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        mol_idx = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
+        flat = positions[real].to(potential.dtype)
+        energy, forces = potential.evaluate(numbers[real], flat, mol_idx, ptr, charge.long())
+        padded = torch.zeros_like(positions)
+        padded[real] = forces.to(positions.dtype)
+        return energy, padded
+
+    return evaluate
+
+
 @dataclass(frozen=True)
 class TestBlock:
     """Labelled geometries of molecules of similar size, padded.
