@@ -31,6 +31,7 @@ class TrainingConfig:
         beta1: Of AdamW.
         beta2: Of AdamW.
         ema_decay: Of the weights that are shipped.
+        square_weight: Of the mean square of the force errors, per eV/Å, beside their mean length.
         pair_weight: Of the energy difference of two geometries of a molecule, per eV, at first.
         final_pair_weight: The same at the end.
         energy_weight: Of the energy itself, per eV.
@@ -50,6 +51,7 @@ class TrainingConfig:
     beta1: float = 0.9
     beta2: float = 0.99
     ema_decay: float = 0.999
+    square_weight: float = 0.0
     pair_weight: float = 0.3
     final_pair_weight: float = 1.0
     energy_weight: float = 0.05
@@ -137,9 +139,10 @@ def losses(
     """
     atoms = torch.cat([batch.weight, batch.weight.new_zeros(1)])[batch.mol_idx]
     error = (forces - batch.forces) * atoms[:, None]
-    # Lengths, not squares: the few atoms with huge forces must not rule. Smooth near zero.
-    length = (error.square().sum(-1) + 1e-6).sqrt()
-    force_loss = (length * atoms).sum() / atoms.sum()
+    # Lengths before squares: the few atoms with huge forces must not rule. Smooth near zero.
+    square = error.square().sum(-1) + 1e-6
+    cost = square.sqrt() + config.square_weight * square
+    force_loss = (cost * atoms).sum() / atoms.sum()
 
     energy_error = (energy - batch.energy).float()
     first, second = energy_error.chunk(2)
