@@ -45,22 +45,26 @@ def suits(smiles: str) -> bool:
 
 
 def distinct_conformers(smiles: str) -> Chem.Mol:
-    """The molecule with conformers relaxed by MMFF94, none within MIN_RMSD of a lower one."""
+    """The molecule with conformers relaxed by MMFF94, none within MIN_RMSD of an earlier one.
+
+    In the order in which they were embedded: the lowest by MMFF94 would be a choice against it,
+    as they differ little in its eyes.
+    """
     mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
     parameters = rdDistGeom.ETKDGv3()
     parameters.randomSeed = 7
-    rdDistGeom.EmbedMultipleConfs(mol, 4 * N_CONFORMERS, parameters)
-    results = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(mol, maxIters=2000)
-    energy = {c.GetId(): e for c, (_, e) in zip(mol.GetConformers(), results, strict=True)}
+    rdDistGeom.EmbedMultipleConfs(mol, 3 * N_CONFORMERS, parameters)
+    rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(mol, maxIters=2000)
+    embedded = [conformer.GetId() for conformer in mol.GetConformers()]
     heavy = Chem.RemoveHs(mol)
     kept: list[int] = []
-    for k in sorted(energy, key=energy.__getitem__):
+    for k in embedded:
         if len(kept) < N_CONFORMERS and all(
             rdMolAlign.GetBestRMS(Chem.Mol(heavy), heavy, k, other, maxMatches=1000) > MIN_RMSD
             for other in kept
         ):
             kept.append(k)
-    for k in set(energy) - set(kept):
+    for k in set(embedded) - set(kept):
         mol.RemoveConformer(k)
     return mol
 
