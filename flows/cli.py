@@ -58,8 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="mlff-screen", description="SMILES -> relaxed 3D conformers in Parquet.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     run = commands.add_parser("run", help="screen a library", description="Screen a library.")
-    add_flow_options(run)
-    run.add_argument("--verbose", action="store_true", help="show the flow's log")
+    add_flow_options(run, _screen_parameters())
+    student = commands.add_parser(
+        "distill", help="train a student", description="Teach a student what a teacher knows."
+    )
+    add_flow_options(student, _distill_parameters())
+    for command in (run, student):
+        command.add_argument("--verbose", action="store_true", help="show the flow's log")
     commands.add_parser("info", help="versions, device, model, and what is missing")
     arguments = vars(parser.parse_args(argv))
     command = arguments.pop("command")
@@ -69,17 +74,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return print_info()
     if arguments.pop("verbose"):
         os.environ["PREFECT_LOGGING_LEVEL"] = "INFO"
-    return run_screen(arguments)
+    return run_screen(arguments) if command == "run" else run_distill(arguments)
 
 
-def add_flow_options(parser: argparse.ArgumentParser) -> None:
-    """Add an option for each parameter of the flow; the first, the library, is positional."""
-    for name, parameter in _flow_parameters().items():
+def add_flow_options(
+    parser: argparse.ArgumentParser, parameters: dict[str, inspect.Parameter]
+) -> None:
+    """Add an option for each parameter of a flow; one without a default is positional."""
+    for name, parameter in parameters.items():
         field, kind = _field_of(parameter)
         help_text = (field.description or "").replace("%", "%%")
         option = "--" + name.replace("_", "-")
-        if name == "library":
-            parser.add_argument(name, metavar="LIBRARY", help=help_text)
+        if parameter.default is parameter.empty:
+            parser.add_argument(name, metavar=name.upper(), help=help_text)
         elif kind is bool:
             parser.add_argument(option, action="store_true", help=help_text)
         elif typing.get_origin(kind) is Literal:
@@ -89,16 +96,22 @@ def add_flow_options(parser: argparse.ArgumentParser) -> None:
             )
         else:
             default = "" if parameter.default is None else f" (default {parameter.default})"
-            if name == "out":
+            if name == "out" and "library" in parameters:
                 default = " (default out/NAME-OF-THE-LIBRARY)"
             parser.add_argument(option, metavar=_metavar(kind), help=help_text + default)
 
 
-def _flow_parameters() -> dict[str, inspect.Parameter]:
+def _screen_parameters() -> dict[str, inspect.Parameter]:
     # Prefect takes a second to import; --help and a wrong call of another kind do not need it.
     from flows.screen import screen
 
     return dict(inspect.signature(screen.fn).parameters)
+
+
+def _distill_parameters() -> dict[str, inspect.Parameter]:
+    from flows.distill import distill
+
+    return dict(inspect.signature(distill.fn).parameters)
 
 
 def _field_of(parameter: inspect.Parameter) -> tuple[FieldInfo, Any]:
@@ -119,11 +132,25 @@ def stop_at_once(signal_number: int, frame: FrameType | None) -> NoReturn:
     Ctrl-C reaches Prefect's temporary server as well: an orderly end would wait for the shard on
     the device, and then fail to report it.
     """
-    print("\nmlff-screen: stopped; --resume goes on from here", file=sys.stderr, flush=True)
+    goes_on = "the same command" if "distill" in sys.argv[:2] else "--resume"
+    print(f"\nmlff-screen: stopped; {goes_on} goes on from here", file=sys.stderr, flush=True)
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             child.kill()
     os._exit(1)
+
+
+def checked(arguments: dict[str, Any], parameters: dict[str, inspect.Parameter]) -> dict[str, Any]:
+    """The parameters of a flow from what was given, each within its bounds."""
+    values: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        value = parameter.default if arguments[name] is None else arguments[name]
+        try:
+            values[name] = TypeAdapter(parameter.annotation).validate_python(value)
+        except ValidationError as error:
+            found = error.errors()[0]
+            refuse(f"--{name.replace('_', '-')} {value!r}: {found['msg']}")
+    return values
 
 
 def run_screen(arguments: dict[str, Any]) -> int:
@@ -135,18 +162,9 @@ def run_screen(arguments: dict[str, Any]) -> int:
     from flows.summary import print_summary
     from mlff_core.tables import read_manifest
 
-    parameters: dict[str, Any] = {}
-    for name, parameter in _flow_parameters().items():
-        value = arguments[name]
-        if value is None:
-            value = parameter.default
-            if name == "out":
-                value = str(Path("out") / Path(arguments["library"]).name.split(".")[0])
-        try:
-            parameters[name] = TypeAdapter(parameter.annotation).validate_python(value)
-        except ValidationError as error:
-            found = error.errors()[0]
-            refuse(f"--{name.replace('_', '-')} {value!r}: {found['msg']}")
+    if arguments["out"] is None:
+        arguments["out"] = str(Path("out") / Path(arguments["library"]).name.split(".")[0])
+    parameters = checked(arguments, _screen_parameters())
     try:
         # Before Prefect starts, which takes seconds: what is wrong with a call is said at once.
         make_plan(**parameters).check_output()
@@ -161,6 +179,34 @@ def run_screen(arguments: dict[str, Any]) -> int:
     manifest = read_manifest(Path(parameters["out"]))
     assert manifest is not None
     print_summary(manifest, Path(parameters["out"]), Console())
+    return 0
+
+
+def run_distill(arguments: dict[str, Any]) -> int:
+    """Check the call, run the flow in this process, print what came out."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from flows.distill import check, distill, report
+    from mlff_core.distill.recipe import read_recipe
+    from mlff_core.library import open_library
+
+    parameters = checked(arguments, _distill_parameters())
+    try:
+        recipe = read_recipe(Path(parameters["recipe"]))
+        open_library(parameters["table"], recipe.molecules.column or None)
+        check(**{name: parameters[name] for name in ("teacher", "start", "device", "gpus")})
+    except (MlffError, ValueError, OSError) as error:
+        refuse(error)
+    signal.signal(signal.SIGINT, stop_at_once)
+    try:
+        found = distill(**parameters)
+    except Exception as error:
+        print(f"mlff-screen: the run failed: {error}", file=sys.stderr)
+        return 1
+    console = Console()
+    console.print(Markdown(report(Path(found["weights"]))))
+    console.print(f"\nweights: {found['weights']}")
     return 0
 
 

@@ -27,7 +27,7 @@ class MoleculesConfig:
     """Which molecules are used.
 
     Attributes:
-        column: Column of the table that holds the SMILES.
+        column: Column of the table that holds the SMILES; empty for the one that is named so.
         elements: Atomic numbers that may occur.
         common: How many molecules are taken, in the order of the table.
         max_atoms: Largest number of atoms, hydrogens counted.
@@ -42,7 +42,7 @@ class MoleculesConfig:
         seed: Of the order and of the substitutions.
     """
 
-    column: str = "smiles"
+    column: str = ""
     elements: tuple[int, ...] = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 53)
     common: int = 560_000
     max_atoms: int = 96

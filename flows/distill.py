@@ -1,0 +1,158 @@
+"""The flow `distill`: a SMILES table and a teacher -> a trained student, packaged to be shipped.
+
+Each step leaves a file and is finished once the file is there, so a run that was cut off is simply
+run again. Sampling, labelling and training are one step, a leg, because they share the GPU.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import psutil
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_run_logger
+from pydantic import Field
+
+from mlff_core.distill.recipe import read_recipe
+from mlff_core.distill.steps import claim
+from mlff_core.distill.teacher import ENSEMBLE_FILE, Teacher, default_cache
+from mlff_core.errors import DeviceError
+from mlff_core.potential import choose_device, find_model, read_checkpoint
+from tasks.distill import choose, evaluate, make_test, package, train_leg
+
+Table = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="SMILES to choose from: a path or URL of .smi .csv .tsv .parquet .sdf, or .gz",
+    ),
+]
+TeacherFile = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="what datasets/fetch_teacher.py prints; auto: where it keeps the file",
+    ),
+]
+RecipeFile = Annotated[str, Field(min_length=1, description="every choice and seed, a .toml file")]
+OutputFolder = Annotated[str, Field(min_length=1, description="folder for the files of every step")]
+Legs = Annotated[
+    int | None, Field(ge=1, le=1000, description="number of legs; the recipe's if not given")
+]
+Start = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="where the first leg starts: none for random weights, default, or a path",
+    ),
+]
+DeviceChoice = Annotated[
+    Literal["auto", "cpu", "cuda"], Field(description="auto is cuda where there is one")
+]
+Gpus = Annotated[int, Field(ge=1, le=64, description="how many GPUs train together")]
+
+
+@flow(name="distill", persist_result=False)
+def distill(
+    table: Table,
+    teacher: TeacherFile = "auto",
+    recipe: RecipeFile = "datasets/recipes/student.toml",
+    out: OutputFolder = "out/distill",
+    legs: Legs = None,
+    start: Start = "none",
+    device: DeviceChoice = "auto",
+    gpus: Gpus = 1,
+) -> dict[str, Any]:
+    """Teach a PaiNN what a large potential knows.
+
+    1. Choose the molecules, and hold some out by their connectivity.
+    2. Sample and label the held-out ones: the test.
+    3. For each leg: sample, label and train side by side, from where the last leg ended.
+    4. Evaluate the student on the test.
+    5. Package it, with its card.
+    """
+    log = get_run_logger()
+    chosen = read_recipe(Path(recipe))
+    n_legs = legs or chosen.leg.n_legs
+    teacher_sha256 = check(teacher, start, device, gpus)
+    folder, kind = Path(out), choose_device(device).type
+    open_teacher = partial(Teacher, teacher_file(teacher))
+    claim(folder, chosen)
+    cores = len(psutil.Process().cpu_affinity() or [0])
+    molecules = choose(table, chosen, folder, cores)
+    test = make_test(molecules, open_teacher, kind, chosen)
+    weights = None if start == "none" else find_model(start)
+    for number in range(1, n_legs + 1):
+        weights = train_leg(number, molecules, test, open_teacher, kind, chosen, weights, gpus)
+        log.info("leg %d of %d: %s", number, n_legs, weights)
+    assert weights is not None
+    metrics = evaluate(weights, test, kind)
+    packaged = package(weights, metrics, molecules, teacher_sha256, chosen)
+    create_markdown_artifact(report(packaged), key="distill-summary")
+    return {"weights": str(packaged), "metrics": str(metrics)}
+
+
+def teacher_file(teacher: str) -> Path:
+    """Path of the teacher's file."""
+    return default_cache() / ENSEMBLE_FILE if teacher == "auto" else Path(teacher)
+
+
+def check(teacher: str, start: str, device: str, gpus: int) -> str:
+    """Refuse what cannot work, before anything is done; returns the teacher's sha256.
+
+    Raises:
+        MlffError: The teacher is missing or damaged, there are no weights to start from, or there
+            is no such device.
+    """
+    if gpus > 1:
+        import torch
+
+        if device == "cpu" or torch.cuda.device_count() < gpus:
+            raise DeviceError(f"gpus: {gpus} asked for, {torch.cuda.device_count()} to be had")
+    choose_device(device)
+    if start != "none":
+        read_checkpoint(find_model(start))
+    return Teacher.check(teacher_file(teacher))
+
+
+def report(packaged: Path) -> str:
+    """What the run came to, in Markdown: how good the student is, and all that was left out."""
+    card = json.loads(packaged.with_suffix(".json").read_text(encoding="utf-8"))
+    metrics, legs, molecules = card["metrics"], card["legs"], card["molecules"]
+    rows = [("all", metrics["all"]), *metrics["by_kind"].items()]
+    rows += [(f"charge {int(q):+d}", errors) for q, errors in metrics["by_charge"].items()]
+    lines = [
+        f"# Student: {card['name']}",
+        "",
+        f"{molecules['chosen']:,} molecules, {molecules['held_out']:,} of them held out; left out: "
+        + counted(molecules["left_out"]),
+        "",
+        "| held-out geometries | number | force MAE, meV/Å | force RMSE, meV/Å "
+        "| energy MAE within a molecule, kcal/mol |",
+        "|---|---:|---:|---:|---:|",
+        *(
+            f"| {name} | {e['n_geometries']:,.0f} | {e['force_mae']:.1f} | {e['force_rmse']:.1f} "
+            f"| {e['energy_mae']:.2f} |"
+            for name, e in rows
+        ),
+        "",
+        "of the test: " + counted(metrics["test"]),
+        "",
+        "| leg | seconds | samples | molecules embedded | not embedded | labels |",
+        "|---:|---:|---:|---:|---|---|",
+        *(
+            f"| {number} | {leg['seconds']:.0f} | {leg['samples']:,} "
+            f"| {leg['molecules_embedded']:,} | {counted(leg['embedding_failed'])} "
+            f"| {counted(leg['labelling'])} |"
+            for number, leg in enumerate(legs, 1)
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts in words."""
+    return ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items()) or "none"

@@ -1,0 +1,150 @@
+"""A student against its teacher: errors, minima, superposition."""
+
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from ase.build import minimize_rotation_and_translation, molecule
+
+from mlff_core.batch import MolBatch
+from mlff_core.distill import evaluation
+from mlff_core.distill.embedding import Embedded, embed
+from mlff_core.distill.labelling import LabelConfig
+from mlff_core.distill.sampling import KINDS, SamplingConfig
+from mlff_core.distill.teacher import Label
+from mlff_core.testing import SpringTeacher, random_rotation
+
+
+@pytest.fixture(scope="module")
+def molecules() -> list[Embedded]:
+    made = [embed(s, k, 2, 7, 10) for k, s in enumerate(("CCO", "C[NH3+]", "CC(=O)[O-]"))]
+    assert not any(isinstance(m, str) for m in made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def blocks(molecules) -> list[evaluation.TestBlock]:
+    return evaluation.make_test_blocks(
+        SpringTeacher(), molecules, SamplingConfig(relax_steps=3, hot_steps=2), LabelConfig(),
+        Counter(), seed=1,
+    )  # fmt: skip
+
+
+def springs(numbers, x, charge):
+    label = SpringTeacher()(numbers, x, charge)
+    return label.energy, label.forces
+
+
+def test_the_teacher_makes_no_errors_against_itself(blocks):
+    errors = evaluation.geometry_errors(blocks, springs)
+    found = evaluation.summarise(errors)
+    assert found["n_molecules"] == 3
+    assert found["n_geometries"] == 3 * 2 * len(KINDS)
+    assert found["force_mae"] == found["force_rmse"] == found["energy_mae"] == 0
+    assert found["rms_force"] > 0
+    assert set(errors["charge"]) == {-1, 0, 1}
+    assert errors["geometry"].max() == found["n_geometries"] - 1
+
+
+def test_errors_are_in_mev_and_kcal_and_a_constant_energy_is_none(blocks):
+    def off(numbers, x, charge):
+        energy, forces = springs(numbers, x, charge)
+        return energy + 5.0, torch.where((numbers > 0)[..., None], forces + 0.01, 0.0)
+
+    found = evaluation.summarise(evaluation.geometry_errors(blocks, off))
+    assert found["force_mae"] == pytest.approx(10.0, rel=1e-3)
+    assert found["force_rmse"] == pytest.approx(10.0, rel=1e-3)
+    assert found["energy_mae"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_part_of_the_errors_has_the_atoms_of_its_geometries(blocks):
+    errors = evaluation.geometry_errors(blocks, springs)
+    part = evaluation.subset(errors, errors["charge"] == -1)
+    assert len(part["number"]) == 7 * 2 * len(KINDS)  # acetate has seven atoms
+    assert set(part["molecule"]) == {2}
+
+
+def test_labels_of_which_the_teacher_is_unsure_are_left_out_and_counted(molecules):
+    counts: Counter[str] = Counter()
+    sampling = SamplingConfig(relax_steps=2, hot_steps=1)
+    blocks = evaluation.make_test_blocks(
+        SpringTeacher(spread=9.0), molecules, sampling, LabelConfig(), counts, seed=1
+    )
+    assert counts["teacher_unsure"] == counts["labels"] - counts["atoms_too_close"] > 0
+    assert not any(block.valid.any() for block in blocks)
+
+
+def test_labels_that_are_not_numbers_are_left_out_and_counted(molecules):
+    class Broken(SpringTeacher):
+        def __call__(self, numbers, positions, charge):
+            label = super().__call__(numbers, positions, charge)
+            energy = torch.where(charge > 0, torch.nan, label.energy)
+            return Label(energy, label.forces, label.force_spread)
+
+    counts: Counter[str] = Counter()
+    blocks = evaluation.make_test_blocks(
+        Broken(), molecules, SamplingConfig(relax_steps=2, hot_steps=1), LabelConfig(), counts,
+        seed=1,
+    )  # fmt: skip
+    assert counts["not_finite"] == 2 * len(KINDS)
+    errors = evaluation.geometry_errors(blocks, springs)
+    assert set(errors["charge"]) == {-1, 0}
+
+
+def test_a_mean_over_few_does_not_make_errors_look_small():
+    rng = np.random.default_rng(0)
+    molecule_of = np.repeat(np.arange(4000), 2)
+    within = evaluation.within_molecule(molecule_of, rng.normal(size=8000))
+    assert np.square(within).mean() == pytest.approx(1.0, rel=0.05)
+    assert len(evaluation.within_molecule(np.array([0, 1]), np.array([1.0, 2.0]))) == 0
+
+
+def test_superposition_finds_a_rotation_and_no_reflection():
+    atoms = molecule("CH3CHO")
+    a = torch.tensor(atoms.positions)[None]
+    turned = a @ random_rotation(3) + 2.0
+    noise = 0.1 * torch.randn(a.shape, generator=torch.Generator().manual_seed(0)).double()
+    counts = torch.ones(1, len(atoms), dtype=torch.bool)
+    assert evaluation.superposed_rmsd(a, turned, counts) < 1e-6
+    moved = atoms.copy()
+    moved.positions = (turned + noise)[0].numpy()
+    minimize_rotation_and_translation(atoms, moved)
+    expected = np.sqrt(np.square(moved.positions - atoms.positions).sum(1).mean())
+    found = evaluation.superposed_rmsd(a, turned + noise, counts)
+    assert float(found) == pytest.approx(expected, abs=1e-6)
+    chiral = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(1)).double()
+    assert evaluation.superposed_rmsd(chiral, -chiral, torch.ones(1, 6, dtype=torch.bool)) > 0.3
+
+
+def test_a_teacher_in_the_place_of_a_potential_gives_its_own_labels(molecules):
+    teacher = SpringTeacher()
+    potential = evaluation.TeacherPotential(partial(teacher.member, 0), teacher.device)
+    batch = MolBatch.from_arrays((m.numbers, x, m.charge) for m in molecules for x in m.positions)
+    out = potential(batch)
+    for k, (numbers, x, forces) in enumerate(
+        zip(*(batch.split(v) for v in (batch.numbers, batch.positions, out.forces)), strict=True)
+    ):
+        label = teacher(numbers[None], x[None], batch.charge[k : k + 1])
+        torch.testing.assert_close(out.energy[k : k + 1], label.energy)
+        torch.testing.assert_close(forces, label.forces[0], rtol=1e-4, atol=1e-5)
+
+
+def test_minima_of_equal_surfaces_are_equal_and_their_counts_add_up(molecules):
+    teacher = SpringTeacher()
+    same = evaluation.TeacherPotential(teacher, teacher.device)
+    result = evaluation.compare_minima(teacher, same, molecules, fmax=0.05, max_steps=200)
+    assert result.n_started == 6
+    assert result.n_student_converged == result.n_teacher_converged == len(result.rmsd) > 0
+    assert result.rmsd.max() < 1e-4
+    found = evaluation.summarise_minima(result)
+    assert found["n_conformers"] == len(result.rmsd)
+    assert found["rmsd_median"] < 1e-4
+
+
+def test_conformers_that_end_in_one_minimum_count_once():
+    molecule_of = np.array([0, 0, 0, 1, 1])
+    energy = np.array([1.0, 2.0, 1.0001, 1.0, 1.5])
+    kept = evaluation.different_minima(molecule_of, energy)
+    assert kept.tolist() == [True, True, False, True, True]

@@ -1,0 +1,87 @@
+"""Which molecules are learnt from: the split, the reasons, the substitutes."""
+
+import pytest
+from rdkit import Chem
+
+from mlff_core.distill.molecules import (
+    Choice,
+    MoleculesConfig,
+    candidates,
+    choose,
+    choose_many,
+    is_held_out,
+    smiles_charge,
+    substitute,
+)
+
+ELEMENTS = frozenset(MoleculesConfig.elements)
+
+
+def chosen(smiles: str, **changes: object) -> Choice | str:
+    options = (
+        dict(elements=ELEMENTS, max_atoms=96, max_charge=3, held_out_share=0.5, salt="a") | changes
+    )
+    return choose(smiles, **options)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "reason"),
+    [
+        ("not a molecule", "invalid_smiles"),
+        ("", "invalid_smiles"),
+        ("CCO.O", "mixture"),
+        ("[Pt]", "element"),
+        ("C[CH2]", "radical_or_isotope"),
+        ("[2H]O", "radical_or_isotope"),
+        ("C" * 40, "too_large"),
+        ("[NH3+]" + "C[NH2+]" * 4 + "C", "charge"),
+    ],
+)
+def test_what_is_left_out_has_a_reason(smiles: str, reason: str):
+    assert chosen(smiles) == reason
+
+
+def test_variants_of_a_molecule_stand_on_one_side():
+    for variants in (
+        ("C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O", "C[C@H]([NH3+])C(=O)[O-]"),
+        ("C/C=C/C", "C/C=C\\C"),
+        ("OC(=O)c1ccccc1", "[O-]C(=O)c1ccccc1"),
+    ):
+        assert len({chosen(s).key for s in variants}) == 1
+        for salt in "abcdefgh":
+            assert len({chosen(s, salt=salt).held_out for s in variants}) == 1
+
+
+def test_the_share_of_keys_that_is_held_out_is_the_one_asked_for():
+    held_out = sum(is_held_out(f"KEY{k}", 0.02, "a") for k in range(20_000))
+    assert 300 < held_out < 500
+    assert not any(is_held_out(f"KEY{k}", 0.0, "a") for k in range(100))
+
+
+@pytest.mark.parametrize(
+    "smiles", ["CCO", "C[NH3+]", "[O-]C(=O)C[N+](C)(C)C", "[O-2]", "[NH3+]CC[NH3+]", "[Ca++]"]
+)
+def test_the_charge_is_read_from_the_brackets(smiles: str):
+    assert smiles_charge(smiles) == Chem.GetFormalCharge(Chem.MolFromSmiles(smiles))
+
+
+def test_heavier_relatives_take_the_place_of_sulfur_and_phosphorus():
+    assert substitute("CSC", 16, 34) == "C[Se]C"
+    assert substitute("CS(C)=O", 16, 34) is None
+    assert substitute("CCO", 16, 34) is None
+    assert substitute("CP(C)C", 15, 33) == "C[As](C)C"
+
+
+def test_rare_elements_and_charges_are_taken_besides():
+    table = ["CCCC", "CCCCC", "CCCCCC", "C[Si](C)(C)C", "[NH3+]CC[NH3+]", "CB(O)O", "CBr"]
+    config = MoleculesConfig(common=2)
+    assert set(candidates(table, config)) == {
+        "CCCC", "CCCCC", "C[Si](C)(C)C", "[NH3+]CC[NH3+]", "CB(O)O"
+    }  # fmt: skip
+    assert candidates(table, config) == candidates(table, config)
+
+
+def test_what_is_left_out_of_many_is_counted():
+    made, left_out = choose_many(["CCO", "CC.C", "?", "CCN", "??"], MoleculesConfig())
+    assert [choice.smiles for choice in made] == ["CCO", "CCN"]
+    assert left_out == {"mixture": 1, "invalid_smiles": 2}

@@ -1,0 +1,58 @@
+"""Every choice in one file, and no other."""
+
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from mlff_core.distill.recipe import Recipe, read_recipe
+
+SHIPPED = Path(__file__).parents[3] / "datasets/recipes/student.toml"
+
+
+@pytest.fixture
+def written(tmp_path: Path):
+    def write(text: str) -> Path:
+        path = tmp_path / "recipe.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_the_shipped_recipe_names_every_choice():
+    recipe, text = read_recipe(SHIPPED), tomllib.loads(SHIPPED.read_text())
+    assert recipe.name == "painn-aimnet2"
+    for section in fields(Recipe):
+        if section.name != "name":
+            names = {field.name for field in fields(getattr(recipe, section.name))}
+            assert set(text[section.name]) == names, section.name
+
+
+def test_what_is_left_out_keeps_its_default(written):
+    recipe = read_recipe(written("[leg]\nseconds = 7\n[student]\nelements = [1, 6]\n"))
+    assert recipe.leg.seconds == 7.0
+    assert recipe.leg.seed == Recipe().leg.seed
+    assert recipe.student.elements == (1, 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("colour = 3", "no such key: colour"),
+        ("[leg]\nsecond = 3.0", r"no such key: leg\.second "),
+        ("[paint]\nseconds = 3.0", "no such key: paint"),
+        ("leg = 3", "leg: expected a table, found 3"),
+        ('[leg]\nseconds = "long"', "leg.seconds: expected float, found 'long'"),
+        ("[leg]\nseed = 1.5", "leg.seed: expected int, found 1.5"),
+        ("[leg]\nseed = true", "leg.seed: expected int, found True"),
+        ('name = ""', "name: expected text"),
+        ("name = ", "not TOML"),
+        ("[training]\nn_mols = 7", "n_mols: expected an even number"),
+        ('[training]\noptimizer = "sgd"', "optimizer: expected muon or adamw"),
+    ],
+)
+def test_a_key_or_a_value_that_means_nothing_is_an_error(written, text, expected):
+    with pytest.raises(ValueError, match=expected):
+        read_recipe(written(text))

@@ -1,0 +1,163 @@
+"""The steps of a distillation, cut off and resumed, on a few molecules and a cheap teacher."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from mlff_core.distill import leg as leg_module
+from mlff_core.distill import steps
+from mlff_core.distill.leg import LegConfig
+from mlff_core.distill.molecules import MoleculesConfig
+from mlff_core.distill.recipe import Recipe, TestConfig
+from mlff_core.distill.sampling import SamplingConfig
+from mlff_core.distill.training import TrainingConfig
+from mlff_core.errors import OutputError
+from mlff_core.painn import PaiNNConfig
+from mlff_core.potential import load_potential, read_checkpoint
+from mlff_core.testing import SpringTeacher, random_model
+
+SMILES = ["CCO", "CC(=O)[O-]", "C[NH3+]", "CCN", "COC", "CC=O", "CCC", "garbage", "CC.O", "CCO"]
+
+RECIPE = Recipe(
+    name="small",
+    molecules=MoleculesConfig(held_out_share=0.3, salt="a"),
+    student=PaiNNConfig(n_features=16, n_interactions=1),
+    leg=LegConfig(
+        seconds=0.1, n_processes=1, capacity=32, first_molecules=2, checkpoint_s=0.0, n_legs=2
+    ),
+    sampling=SamplingConfig(relax_steps=3, hot_steps=2),
+    training=TrainingConfig(n_mols=4, warmup_steps=2),
+    test=TestConfig(n_molecules=10, n_charged=2),
+)
+
+
+class CutError(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Molecules and test."""
+    folder = tmp_path_factory.mktemp("distilled")
+    table = folder / "table.smi"
+    table.write_text("\n".join(SMILES))
+    molecules = steps.choose(str(table), RECIPE, folder, n_processes=1)
+    return molecules, steps.make_test(molecules, SpringTeacher, "cpu", RECIPE)
+
+
+def train(
+    number: int, made: tuple[Path, Path], start: Path | None, recipe: Recipe = RECIPE
+) -> Path:
+    return steps.train_leg(number, *made, SpringTeacher, "cpu", recipe, start)
+
+
+def test_molecules_are_split_and_what_is_left_out_is_counted(made):
+    table = pq.read_table(made[0])
+    assert set(table["smiles"].to_pylist()) == set(SMILES) - {"garbage", "CC.O"}
+    assert 0 < sum(table["held_out"].to_pylist()) < 5
+    left_out = json.loads(table.schema.metadata[b"left_out"])
+    assert left_out == {"invalid_smiles": 1, "mixture": 1, "duplicate": 1}
+
+
+def test_the_test_holds_all_that_was_held_out_and_is_made_once(made):
+    blocks, counts = steps.read_test(made[1], "cpu")
+    held_out = sum(pq.read_table(made[0])["held_out"].to_pylist())
+    assert sum(len(block.numbers) for block in blocks) == held_out
+    assert counts["labels"] == held_out * 2 * 4
+
+    def nobody(device: torch.device) -> SpringTeacher:
+        raise AssertionError("the test was there")
+
+    assert steps.make_test(made[0], nobody, "cpu", RECIPE) == made[1]
+
+
+def test_a_leg_that_was_cut_off_goes_on_from_what_it_left(made, monkeypatch):
+    seen: list[Path] = []
+    save = leg_module.save_checkpoint
+
+    def cut(network, path, card):
+        if len(seen) == 3:
+            raise CutError
+        seen.append(path)
+        return save(network, path, card)
+
+    endless = replace(RECIPE, leg=replace(RECIPE.leg, seconds=1e4))
+    monkeypatch.setattr(leg_module, "save_checkpoint", cut)
+    with pytest.raises(CutError):
+        train(1, made, None, endless)
+    monkeypatch.undo()
+    left = read_checkpoint(seen[-1])[0].state_dict()
+    # What is read first when it goes on is what was left.
+    starts: list[object] = []
+    run = steps.run_leg
+
+    def watched(smiles, teacher, start, checkpoint, **options):
+        starts.append(read_checkpoint(start)[0].state_dict())
+        return run(smiles, teacher, start, checkpoint, **options)
+
+    monkeypatch.setattr(steps, "run_leg", watched)
+    finished = train(1, made, None)
+    assert all(torch.equal(starts[0][name], tensor) for name, tensor in left.items())
+    assert finished.exists()
+    assert not list(finished.parent.glob("*part*"))
+    (report,) = read_checkpoint(finished)[1]["legs"]
+    assert report["goes_on_from_a_cut_one"]
+
+    # A leg that is finished is not run again; the next one starts from it, and says so.
+    monkeypatch.undo()
+    assert train(1, made, None) == finished
+    second = train(2, made, finished)
+    legs = read_checkpoint(second)[1]["legs"]
+    assert [leg["goes_on_from_a_cut_one"] for leg in legs] == [True, False]
+    metrics = steps.evaluate(second, made[1], "cpu")
+    packaged = steps.package(second, metrics, made[0], "0" * 64, RECIPE)
+    card = load_potential(packaged, device="cpu").card
+    assert card["name"] == "small"
+    assert len(card["legs"]) == 2
+    assert card["molecules"]["left_out"]["invalid_smiles"] == 1
+    assert card["metrics"]["test"]["labels"] > 0
+    assert "kcal/mol" in card["headline"]["held-out energy MAE"]
+    assert card["recipe"] == json.loads(json.dumps(RECIPE.to_dict()))
+
+
+def test_half_a_checkpoint_counts_as_none(tmp_path):
+    half = tmp_path / "half.safetensors"
+    assert not steps._is_whole(half)
+    half.write_bytes(b"half")
+    half.with_suffix(".json").write_text("{")
+    assert not steps._is_whole(half)
+
+
+def test_a_folder_of_another_recipe_is_refused(tmp_path):
+    steps.claim(tmp_path, RECIPE)
+    steps.claim(tmp_path, RECIPE)
+    with pytest.raises(OutputError, match="another recipe"):
+        steps.claim(tmp_path, replace(RECIPE, name="other"))
+
+
+def test_a_table_without_a_held_out_molecule_is_refused(tmp_path):
+    table = tmp_path / "table.smi"
+    table.write_text("CCO\n")
+    with pytest.raises(ValueError, match="expected molecules on both sides of the split"):
+        steps.choose(str(table), RECIPE, tmp_path, n_processes=1)
+
+
+def test_the_learning_curve_is_measured_on_a_part_of_the_test_now_and_then(made):
+    validation = steps.Validation(made[1], n_molecules=2)
+    student = random_model(1, RECIPE.student)
+    found = validation(student)
+    assert found["n_molecules"] >= 1
+    assert all(np.isfinite(value) for value in found.values())
+    assert validation(student) == {}
+
+
+def test_molecules_that_do_not_embed_are_counted():
+    made, failed = steps.embed_all(["CCO", "nonsense"], 1, 1, 1)
+    assert [molecule.index for molecule in made] == [0]
+    assert failed == Counter(invalid_smiles=1)
