@@ -80,12 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def add_flow_options(
     parser: argparse.ArgumentParser, parameters: dict[str, inspect.Parameter]
 ) -> None:
-    """Add an option for each parameter of a flow; one without a default is positional."""
+    """Add an option for each parameter of a flow; what it reads is positional."""
     for name, parameter in parameters.items():
         field, kind = _field_of(parameter)
         help_text = (field.description or "").replace("%", "%%")
         option = "--" + name.replace("_", "-")
-        if parameter.default is parameter.empty:
+        if name in ("library", "table"):
             parser.add_argument(name, metavar=name.upper(), help=help_text)
         elif kind is bool:
             parser.add_argument(option, action="store_true", help=help_text)

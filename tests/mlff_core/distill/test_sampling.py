@@ -1,0 +1,109 @@
+"""Geometries for the teacher: what moves, how far, and what stays."""
+
+import numpy as np
+import torch
+from ase.build import molecule
+
+from mlff_core.distill.sampling import (
+    KINDS,
+    SamplingConfig,
+    fire_state,
+    fire_step,
+    relax_path,
+    sample,
+    trajectory,
+    turn_bond,
+)
+from mlff_core.testing import SpringTeacher
+from mlff_core.units import BOLTZMANN_EV_K
+
+STEP = torch.tensor([0])
+
+
+def ethane() -> tuple[torch.Tensor, torch.Tensor]:
+    atoms = molecule("C2H6")
+    return torch.tensor(atoms.numbers)[None], torch.tensor(atoms.positions).float()[None]
+
+
+def test_every_kind_of_geometry_is_made_and_padding_stays_empty():
+    numbers, x = ethane()
+    numbers = torch.cat([numbers, torch.zeros(1, 2, dtype=torch.int64)], 1)
+    x = torch.cat([x, torch.zeros(1, 2, 3)], 1)
+    teacher = SpringTeacher()
+    torch.manual_seed(0)
+    out = sample(
+        lambda z, y, q: teacher(z, y, q).forces,
+        numbers, x, torch.zeros(1), torch.tensor([[0, 1]]), torch.zeros(1, 10, dtype=torch.bool),
+        SamplingConfig(relax_steps=5, hot_steps=4),
+    )  # fmt: skip
+    assert out.shape == (1, len(KINDS), 10, 3)
+    assert (out[:, :, 8:] == 0).all()
+    assert out.isfinite().all()
+    for a in range(len(KINDS)):
+        for b in range(a):
+            assert (out[0, a] - out[0, b]).abs().max() > 1e-4
+
+
+def test_a_turned_bond_keeps_every_length_on_its_side():
+    numbers, x = ethane()
+    side = torch.zeros(1, 8, dtype=torch.bool)
+    side[0, [1, 5, 6, 7]] = True
+    turned = turn_bond(x, torch.tensor([[0, 1]]), side, torch.tensor([torch.pi / 3]))
+    assert torch.equal(turned[0, [0, 2, 3, 4]], x[0, [0, 2, 3, 4]])
+    torch.testing.assert_close(turned[0, 1], x[0, 1])
+    before, after = torch.cdist(x, x)[0], torch.cdist(turned, turned)[0]
+    for group in ([0, 1, 2, 3, 4], [0, 1, 5, 6, 7]):
+        torch.testing.assert_close(after[group][:, group], before[group][:, group])
+    # Ethane is staggered: a sixth of a turn makes it eclipsed, its hydrogens closer.
+    assert after[2:5, 5:].min() < before[2:5, 5:].min() - 0.1
+    assert (numbers[0, [0, 1]] == 6).all()
+
+
+def test_no_bond_to_turn_means_no_move():
+    _, x = ethane()
+    side = torch.ones(1, 8, dtype=torch.bool)
+    assert torch.equal(turn_bond(x, torch.tensor([[0, 0]]), side, torch.tensor([1.0])), x)
+
+
+def test_fire_finds_the_minimum_of_a_valley():
+    target = torch.tensor([[[0.3, -0.2, 0.9], [1.0, 2.0, 3.0]]])
+    stiffness = torch.tensor([1.0, 30.0, 8.0])
+    x = torch.zeros(1, 2, 3)
+    state = fire_state(x)
+    for _ in range(250):
+        x = fire_step(x, stiffness * (target - x), state)
+    torch.testing.assert_close(x, target, rtol=0, atol=5e-3)
+
+
+def test_a_relaxation_keeps_the_point_that_was_asked_for():
+    numbers, x = ethane()
+    teacher = SpringTeacher()
+
+    def driver(z, y, q):
+        return teacher(z, y, q).forces
+
+    kept, end = relax_path(driver, numbers, x, torch.zeros(1), 40, STEP)
+    assert torch.equal(kept, x)
+    kept, _ = relax_path(driver, numbers, x, torch.zeros(1), 40, STEP + 20)
+    energies = [float(teacher(numbers, y, torch.zeros(1)).energy) for y in (x, kept, end)]
+    assert energies[0] > energies[1] > energies[2]
+
+
+def test_a_hot_trajectory_has_the_kinetic_energy_that_was_drawn():
+    n = 400
+    numbers = torch.full((n, 5), 6)
+    x = torch.zeros(n, 5, 3)
+    temperature = torch.full((n,), 600.0)
+    torch.manual_seed(0)
+    step_fs = 0.5
+    # Without forces every atom flies straight, so one step tells its velocity.
+    moved = trajectory(
+        lambda z, y, q: torch.zeros_like(y), numbers, x, torch.zeros(n), temperature,
+        1, step_fs, torch.ones(n, dtype=torch.int64),
+    )  # fmt: skip
+    from mlff_core.units import TIME_FS
+
+    velocity = moved / (step_fs / TIME_FS)
+    kinetic = 0.5 * 12.011 * velocity.square().mean()
+    expected = 0.5 * BOLTZMANN_EV_K * 2 * 600.0  # twice: half of it becomes potential energy
+    np.testing.assert_allclose(float(kinetic), expected, rtol=0.05)

@@ -1,0 +1,225 @@
+"""Losses, schedule, optimiser, and a few steps of training."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from mlff_core.distill.optimizer import Optimizer, joined_blocks, orthogonalised, square_blocks
+from mlff_core.distill.pool import LabelPool
+from mlff_core.distill.training import (
+    Metrics,
+    Trainer,
+    TrainingConfig,
+    fit_reference_energy,
+    losses,
+    padded_energy_and_forces,
+    schedule,
+)
+from mlff_core.ops.analytic import PLAIN_OPS
+from mlff_core.painn import PaiNN, PaiNNConfig
+from mlff_core.testing import SpringTeacher, random_molecule
+
+SMALL = PaiNNConfig(n_features=16, n_interactions=2)
+
+
+@pytest.fixture
+def pool() -> LabelPool:
+    """Forty small clouds of atoms, three geometries each, labelled by springs."""
+    torch.manual_seed(0)
+    teacher, pool = SpringTeacher(), LabelPool(40, 3, 12, "cpu")
+    numbers, x = torch.zeros(40, 12, dtype=torch.int64), torch.zeros(40, 3, 12, 3)
+    for k in range(40):
+        z, y, _ = random_molecule(5 + k % 7, k)
+        numbers[k, : len(z)] = torch.tensor(z)
+        x[k, :, : len(z)] = torch.tensor(y) + 0.15 * torch.randn(3, len(z), 3)
+    labels = [teacher(numbers, x[:, k], torch.zeros(40)) for k in range(3)]
+    energy = torch.stack([label.energy for label in labels], 1)
+    forces = torch.stack([label.forces for label in labels], 1)
+    pool.add(numbers, torch.zeros(40), x, energy, forces, torch.ones(40, 3, dtype=torch.bool))
+    return pool
+
+
+def trained(pool: LabelPool, steps: int, **changes: object) -> tuple[Trainer, list[float]]:
+    torch.manual_seed(1)
+    config = TrainingConfig(n_mols=8, learning_rate=5e-3, warmup_steps=5, ema_decay=0.9, **changes)
+    trainer = Trainer(PaiNN(SMALL), pool, config)
+    numbers = pool.numbers.long()
+    reference = fit_reference_energy(numbers, pool.energy.mean(1), SMALL.elements)
+    trainer.student.reference_energy.copy_(reference)
+    trainer.averaged.reference_energy.copy_(reference)
+    trainer.size_batches(1.5)
+    curve = []
+    for k in range(steps):
+        trainer.step(k / steps)
+        if k % 10 == 9:
+            curve.append(trainer.metrics.read()["force_mae"])
+    return trainer, curve
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_training_lowers_the_error(pool, optimizer):
+    trainer, curve = trained(pool, 100, optimizer=optimizer)
+    assert curve[-1] < 0.6 * curve[0]
+    assert trainer.step_count == 100
+    assert int(trainer.skipped) == 0
+
+
+def test_the_averaged_weights_follow_the_trained_ones(pool):
+    trainer, _ = trained(pool, 20)
+    pairs = list(zip(trainer.averages, trainer.parameters, strict=True))
+    assert all(not torch.equal(a, b) for a, b in pairs if b.numel() > 100)
+    gap = sum(float((a - b).detach().norm()) for a, b in pairs)
+    size = sum(float(b.detach().norm()) for _, b in pairs)
+    assert gap < 0.2 * size
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_counted(pool):
+    trainer, _ = trained(pool, 3)
+    before = [p.clone() for p in trainer.parameters]
+    pool.energy.fill_(torch.inf)
+    trainer.step(0.5)
+    assert int(trainer.skipped) == 1
+    # Weight decay and momentum still move the weights a little; nothing becomes NaN.
+    for parameter, old in zip(trainer.parameters, before, strict=True):
+        assert parameter.isfinite().all()
+        assert (parameter - old).abs().max() < 0.02
+
+
+def test_the_loss_of_a_perfect_student_is_nothing(pool):
+    trainer, _ = trained(pool, 1)
+    batch = pool.draw(8, trainer.config.n_atoms, trainer.config.n_edges, SMALL.cutoff)
+    metrics = Metrics("cpu")
+    loss = losses(batch.energy, batch.forces, batch, torch.tensor(1.0), trainer.config, metrics)
+    assert float(loss) < 2e-3  # the smooth length of a zero vector
+    assert metrics.read()["force_rmse"] == 0.0
+
+
+def test_padding_has_no_part_in_the_loss(pool):
+    trainer, _ = trained(pool, 1)
+    config = trainer.config
+    batch = pool.draw(8, config.n_atoms, config.n_edges, SMALL.cutoff)
+    spoiled = batch.forces.clone()
+    spoiled[batch.mol_idx == 8] = 1e6
+    one = losses(batch.energy, batch.forces, batch, torch.tensor(0.0), config)
+    other = losses(batch.energy, spoiled, batch, torch.tensor(0.0), config)
+    assert torch.equal(one, other)
+
+
+def test_a_constant_shift_of_a_molecule_costs_only_the_absolute_term(pool):
+    trainer, _ = trained(pool, 1)
+    config = dataclasses.replace(trainer.config, energy_weight=0.0)
+    batch = pool.draw(8, config.n_atoms, config.n_edges, SMALL.cutoff)
+    shift = torch.tensor([1.0, -2.0, 0.5, 3.0]).repeat(2).double()
+    free = losses(batch.energy + shift, batch.forces, batch, torch.tensor(1.0), config)
+    none = losses(batch.energy, batch.forces, batch, torch.tensor(1.0), config)
+    torch.testing.assert_close(free, none, rtol=0, atol=1e-6)
+
+
+def test_the_loss_has_the_gradient_that_finite_differences_give(pool):
+    trainer, _ = trained(pool, 5)
+    config = trainer.config
+    torch.manual_seed(4)
+    batch = pool.draw(8, config.n_atoms, config.n_edges, SMALL.cutoff)
+    weight = trainer.student.message[0].phi[0].weight
+    (gradient,) = torch.autograd.grad(trainer.loss(batch, PLAIN_OPS), weight)
+    direction = gradient / gradient.norm()
+    step = 1e-2
+    values = []
+    with torch.no_grad():
+        for sign in (1, -1):
+            weight += sign * step * direction
+            values.append(float(trainer.loss(batch, PLAIN_OPS)))
+            weight -= sign * step * direction
+    slope = (values[0] - values[1]) / (2 * step)
+    assert slope == pytest.approx(float(gradient.norm()), rel=0.02)
+
+
+def test_the_schedule_warms_up_and_ends_at_nothing():
+    assert schedule(0.0, 0, 100) == pytest.approx(0.01)
+    assert schedule(0.0, 500, 100) == 1.0
+    assert schedule(0.5, 500, 100) == pytest.approx(0.5)
+    assert schedule(1.0, 500, 100) == 0.0
+    assert schedule(1.2, 500, 100) == 0.0
+
+
+def test_reference_energies_are_those_that_made_the_sums():
+    rng = np.random.default_rng(0)
+    elements = (1, 6, 8)
+    numbers = torch.tensor(rng.choice([0, *elements], (60, 10)))
+    truth = torch.tensor([-13.6, -1036.0, -2043.0], dtype=torch.float64)
+    energy = sum((numbers == z).sum(1) * e for z, e in zip(elements, truth, strict=True))
+    found = fit_reference_energy(numbers, energy, elements)
+    torch.testing.assert_close(found, truth, rtol=1e-5, atol=1e-3)
+
+
+def test_an_element_that_does_not_occur_gets_no_energy():
+    numbers = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    found = fit_reference_energy(numbers, torch.tensor([-2.0, -3.0]), (1, 53))
+    torch.testing.assert_close(
+        found, torch.tensor([-1.0, 0.0], dtype=torch.float64), atol=1e-4, rtol=0
+    )
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one():
+    torch.manual_seed(0)
+    matrices = torch.randn(3, 24, 24) * torch.tensor([1e-6, 1.0, 1e4])[:, None, None]
+    values = torch.linalg.svdvals(orthogonalised(matrices))
+    # The smallest directions of a random matrix are the last to come up.
+    assert values.max() < 1.3
+    assert (values > 0.5).float().mean() > 0.85
+    left, _, right = torch.linalg.svd(matrices)
+    aligned = torch.einsum("nij,nij->n", orthogonalised(matrices), left @ right) / 24
+    assert (aligned > 0.8).all()
+
+
+def test_blocks_of_a_matrix_are_put_back_where_they_were():
+    weight = torch.arange(8 * 12.0).view(8, 12)
+    blocks = square_blocks(weight, 4)
+    assert blocks.shape == (6, 4, 4)
+    assert torch.equal(blocks[1], weight[:4, 4:8])
+    assert torch.equal(joined_blocks(blocks, weight.shape), weight)
+
+
+def test_muon_takes_the_square_blocks_and_adamw_the_rest():
+    network = PaiNN(SMALL)
+    optimizer = Optimizer(
+        network, 16, betas=(0.9, 0.99), momentum=0.95, weight_decay=0.0, use_muon=True
+    )
+    optimizer.learning_rate.fill_(1e-2)
+    before = {name: p.clone() for name, p in network.named_parameters()}
+    gradients = [torch.randn_like(p) for p in network.parameters()]
+    optimizer.step(gradients)
+    for name, parameter in network.named_parameters():
+        change = (parameter.detach() - before[name].detach()).abs()
+        if name.endswith(("phi.0.weight", "phi.2.weight", "uv.weight", "a.0.weight", "a.2.weight")):
+            rms = float(change.square().mean().sqrt())
+            assert 0.1e-2 < rms < 0.3e-2, f"{name}: {rms}"
+        else:  # the first step of Adam is the learning rate itself
+            torch.testing.assert_close(change, torch.full_like(change, 1e-2), rtol=0.02, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"n_mols": 7}, "n_mols"), ({"optimizer": "sgd"}, "sgd")]
+)
+def test_a_setting_that_makes_no_sense_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**change)
+
+
+def test_a_padded_batch_gives_what_the_model_gives(pool):
+    network = PaiNN(SMALL).requires_grad_(False)
+    numbers, x = pool.numbers[:5].long(), pool.positions[:5, 0]
+    energy, forces = padded_energy_and_forces(network, numbers, x, torch.zeros(5))
+    from mlff_core.batch import MolBatch
+    from mlff_core.potential import Potential
+
+    sizes = (numbers > 0).sum(1).tolist()
+    flat = MolBatch.from_arrays(
+        (numbers[k, :n].numpy(), x[k, :n].numpy(), 0) for k, n in enumerate(sizes)
+    )
+    out = Potential(network)(flat)
+    torch.testing.assert_close(energy, out.energy, rtol=0, atol=1e-5)
+    torch.testing.assert_close(forces[numbers > 0], out.forces, rtol=0, atol=1e-4)
+    assert (forces[numbers == 0] == 0).all()
