@@ -1,26 +1,28 @@
-"""Write docs/model_card.md, and the headline in the checkpoint's JSON, from measured results.
+"""Write docs/model_card.md with its pictures, and the headline in the checkpoint's JSON.
 
-    python benchmarks/model_card.py [benchmarks/accuracy.json]
+    python benchmarks/model_card.py [PART.json ...]
 
-The results are those of `benchmarks/accuracy.py teacher`; no number in the card is typed by hand.
+Parts are what the commands of `benchmarks/accuracy.py` wrote, in any number of files; they are put
+together in benchmarks/accuracy.json, which is read if none is given. All must be about the shipped
+weights. No number in the card is typed by hand.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 from rdkit.Chem import GetPeriodicTable
 
+from mlff_core.painn import PaiNN
 from mlff_core.potential import find_model, read_checkpoint
 
 ROOT = Path(__file__).parents[1]
-
-#: Quantity, part of the results, key, unit, and the target that it has to meet.
-TARGETS = (
-    ("force MAE, distorted geometries", "distorted", "force_mae", "meV/Å", 30.0),
-    ("force RMSE, distorted geometries", "distorted", "force_rmse", "meV/Å", 50.0),
-    ("energy within one molecule, distorted", "distorted", "energy_mae", "kcal/mol", 0.6),
-)
+ACCURACY = ROOT / "benchmarks/accuracy.json"
+CARD = ROOT / "docs/model_card.md"
 
 KINDS = {
     "path": "on the way from an embedded geometry to the minimum",
@@ -29,125 +31,524 @@ KINDS = {
     "distorted": "displaced, strained and twisted",
 }
 
-
-def row(name: str, values: dict[str, float]) -> str:
-    """A line of a table of errors."""
-    return (
-        f"| {name} | {values['n_molecules']:,.0f} | {values['n_geometries']:,.0f} "
-        f"| {values['rms_force']:.2f} | {values['force_mae']:.0f} | {values['force_rmse']:.0f} "
-        f"| {values['energy_mae']:.2f} |"
-    )
+Results = dict[str, Any]
 
 
-def card(results: dict, checkpoint: dict) -> str:
-    """The page, in Markdown."""
-    symbol = GetPeriodicTable().GetElementSymbol
-    config, leg = checkpoint["config"], checkpoint["last_leg"]
-    head = [
-        "| | molecules | geometries | rms force, eV/Å | force MAE, meV/Å | force RMSE, meV/Å "
-        "| energy within a molecule, MAE, kcal/mol |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    by_charge = sorted(results["by_charge"].items(), key=lambda item: int(item[0]))
-    by_element = sorted(results["by_element"].items(), key=lambda item: int(item[0]))
-    met = [
-        f"| {name} | {target:g} {unit} | {results[part][key]:.3g} {unit} "
-        f"| {'met' if results[part][key] <= target else '**missed**'} |"
-        for name, part, key, unit, target in TARGETS
-    ]
-    ratio = results["charged"]["force_mae"] / results["neutral"]["force_mae"]
-    met.append(
-        f"| force MAE of charged molecules | 1.3 × neutral | {ratio:.2f} × neutral "
-        f"| {'met' if ratio <= 1.3 else '**missed**'} |"
-    )
-    lines = [
-        f"# Model card: {checkpoint['name']}",
-        "",
-        "Written by `benchmarks/model_card.py` from `benchmarks/accuracy.json`, which "
-        f"`benchmarks/accuracy.py teacher` measured on one {results['device'].split()[-1]}.",
-        "",
+# --- Tables ---------------------------------------------------------------------------------------
+
+
+def table(head: str, align: str, rows: list[list[str]]) -> list[str]:
+    """A table in Markdown; `align` has l or r for each column."""
+    rule = {"l": "---", "r": "---:"}
+    lines = [f"| {head} |", "|" + "|".join(rule[a] for a in align) + "|"]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
+def signed(charge: int) -> str:
+    """A charge with its sign; 0 has none."""
+    return f"{charge:+d}" if charge else "0"
+
+
+def symbol(atomic_number: int | str) -> str:
+    """Of an element."""
+    return str(GetPeriodicTable().GetElementSymbol(int(atomic_number)))
+
+
+def device(part: Results) -> str:
+    """Where a part was measured, in words."""
+    name = part["device"]
+    return f"one {name.split()[-1]}" if name != "CPU" else "a CPU"
+
+
+def what_it_is(results: Results, checkpoint: Results, network: PaiNN) -> list[str]:
+    """Shape, domain and checksums."""
+    config = checkpoint["config"]
+    n_parameters = sum(parameter.numel() for parameter in network.parameters())
+    return [
         "## What it is",
         "",
         f"PaiNN, {config['n_features']} features, {config['n_interactions']} blocks, "
-        f"{config['n_rbf']} radial functions, cutoff {config['cutoff']} Å, distilled from AIMNet2 "
+        f"{config['n_rbf']} radial functions, cutoff {config['cutoff']} Å, {n_parameters:,} "
+        "parameters, total charge as an input, and a short-range repulsion. Distilled from AIMNet2 "
         "(ωB97M-D3; the mean of its four members). Molecules in vacuum, closed shells.",
         "",
         f"- elements: {' '.join(symbol(z) for z in config['elements'])}",
-        f"- total charge: {config['min_charge']:+d} to {config['max_charge']:+d}, others are "
-        "refused",
+        f"- total charge: {signed(config['min_charge'])} to {signed(config['max_charge'])}; "
+        "others are refused",
         f"- sha256: `{checkpoint['sha256']}`",
-        f"- teacher's sha256: `{results['teacher_sha256']}`",
+        f"- teacher's sha256: `{results['teacher']['teacher_sha256']}`",
         "- molecules: drug-like SMILES of public collections (ChEMBL, ZINC, USPTO, MOSES, PubChem "
         "and others), about a quarter charged, split by the connectivity layer of their InChIKeys",
-        f"- last leg of training: {leg['seconds']:.0f} s on one H200, {leg['samples']:,} samples, "
-        f"{leg['molecules_embedded']:,} molecules embedded beside it",
+        "- geometries: ETKDGv3 conformers, points of their relaxation, minima, snapshots at 300 to "
+        "1200 K, and displaced, strained and twisted ones; those on which the teacher's members "
+        "disagree are left out",
         "",
+        "It is made for screening: relaxing conformers of drug-like molecules from rough "
+        "geometries, ranking them, and dynamics around room temperature. It knows nothing of "
+        "radicals, metals, reactions, solvents, or of two molecules beside each other.",
+        "",
+    ]
+
+
+def legs_of(checkpoint: Results) -> list[Results]:
+    """The legs of training that led to the weights, in order."""
+    return checkpoint.get("legs") or [checkpoint["last_leg"]]
+
+
+def checks_of(leg: Results) -> list[Results]:
+    """Points of a leg's learning curve at which held-out molecules were looked at."""
+    return [point for point in leg.get("curve", []) if "energy_mae" in point]
+
+
+def training(checkpoint: Results) -> list[str]:
+    """The legs."""
+    rows = []
+    for number, leg in enumerate(legs_of(checkpoint), 1):
+        checks = checks_of(leg)
+        after = "", "", ""
+        if checks:
+            last = checks[-1]
+            after = tuple(
+                f"{last[key]:.{digits}f}"
+                for key, digits in (("force_mae", 0), ("force_rmse", 0), ("energy_mae", 2))
+            )
+        rows.append(
+            [
+                str(number),
+                str(leg.get("n_devices", 1)),
+                f"{leg['seconds']:.0f}",
+                f"{leg['samples']:,}",
+                f"{leg['molecules_embedded']:,}",
+                *after,
+            ]
+        )
+    return [
+        "## How it was trained",
+        "",
+        "In legs, each from where the one before ended; molecules are embedded and labelled beside "
+        "the training. Errors are those of the last look at a fixed set of a few hundred held-out "
+        "molecules, shortly before the leg ended; their geometries are less distorted than those "
+        "of the test below.",
+        "",
+        *table(
+            "leg | GPUs | seconds | samples | molecules embedded | force MAE, meV/Å "
+            "| force RMSE, meV/Å | energy within a molecule, MAE, kcal/mol",
+            "rrrrrrrr",
+            rows,
+        ),
+        "![Errors on held-out molecules against samples](model_card_learning.png)",
+        "",
+    ]
+
+
+def against_teacher(part: Results) -> list[str]:
+    """Forces and energies of held-out molecules."""
+
+    def row(name: str, values: Results) -> list[str]:
+        return [
+            name,
+            f"{values['n_molecules']:,.0f}",
+            f"{values['n_geometries']:,.0f}",
+            f"{values['rms_force']:.2f}",
+            f"{values['force_mae']:.1f}",
+            f"{values['force_rmse']:.1f}",
+            f"{values['energy_mae']:.2f}",
+        ]
+
+    left_out = ", ".join(
+        f"{n:,} {why.replace('_', ' ')}" for why, n in part["labels"].items() if why != "labels"
+    )
+    by_charge = sorted(part["by_charge"].items(), key=lambda item: int(item[0]))
+    by_element = sorted(part["by_element"].items(), key=lambda item: int(item[0]))
+    return [
         "## Held-out molecules, against the teacher",
         "",
-        f"{results['n_embedded']:,} molecules that share no connectivity with any that was trained "
-        "on. Energies are compared within one molecule, its mean taken off.",
+        f"{part['n_embedded']:,} molecules that share no connectivity with any that was trained "
+        f"on, measured on {device(part)}. Energies are compared within one molecule, its mean "
+        "taken off.",
         "",
-        *head,
-        row("all", results["all"]),
-        row("neutral", results["neutral"]),
-        row("charged", results["charged"]),
-        row("distorted and hot", results["distorted"]),
-        *(row(text, results["by_kind"][kind]) for kind, text in KINDS.items()),
-        *(row(f"charge {int(charge):+d}".replace("+0", "0"), v) for charge, v in by_charge),
-        "",
-        "| element | atoms | force MAE, meV/Å | force RMSE, meV/Å |",
-        "|---|---:|---:|---:|",
-        *(
-            f"| {symbol(int(z))} | {v['n_atoms']:,.0f} | {v['force_mae']:.0f} "
-            f"| {v['force_rmse']:.0f} |"
-            for z, v in by_element
+        *table(
+            "| molecules | geometries | rms force, eV/Å | force MAE, meV/Å | force RMSE, meV/Å "
+            "| energy within a molecule, MAE, kcal/mol",
+            "lrrrrrr",
+            [
+                row("all", part["all"]),
+                row("neutral", part["neutral"]),
+                row("charged", part["charged"]),
+                row("distorted and hot", part["distorted"]),
+                *(row(text, part["by_kind"][kind]) for kind, text in KINDS.items()),
+                *(row(f"charge {signed(int(q))}", values) for q, values in by_charge),
+            ],
         ),
+        "![The student's energies and forces against the teacher's](model_card_parity.png)",
         "",
+        "![Errors by element and by charge](model_card_errors.png)",
+        "",
+        *table(
+            "element | atoms | force MAE, meV/Å | force RMSE, meV/Å",
+            "lrrr",
+            [
+                [
+                    symbol(z),
+                    f"{v['n_atoms']:,.0f}",
+                    f"{v['force_mae']:.0f}",
+                    f"{v['force_rmse']:.0f}",
+                ]
+                for z, v in by_element
+            ],
+        ),
         "Left out, because the teacher's members disagree or the geometry is none of a molecule: "
-        + ", ".join(f"{n:,} {why.replace('_', ' ')}" for why, n in results["labels"].items()
-                    if why != "labels")
-        + f", of {results['labels']['labels']:,} labels.",
+        f"{left_out}, of {part['labels']['labels']:,} labels.",
         "",
+    ]
+
+
+def minima(part: Results) -> list[str]:
+    """Relaxed geometries and their energies."""
+    rows = [
+        [
+            group,
+            f"{v['n_conformers']:,.0f}",
+            f"{v['rmsd_median']:.3f}",
+            f"{v['rmsd_90_percent']:.2f}",
+            f"{v['heavy_rmsd_median']:.3f}",
+            f"{v['heavy_rmsd_90_percent']:.2f}",
+            f"{v['energy_mae']:.2f}",
+            f"{v['own_minima_energy_mae']:.2f}",
+        ]
+        for group, v in ((group, part[group]) for group in ("all", "neutral", "charged"))
+    ]
+    every = part["all"]
+    return [
+        "## Minima",
+        "",
+        f"{part['n_started']:,} embedded conformers of {part['n_embedded']:,} held-out molecules, "
+        f"relaxed by teacher and student from the same start with the same optimiser, to "
+        f"{part['fmax']} eV/Å. The teacher brought {part['n_teacher_converged']:,} to a minimum, "
+        f"the student {part['n_student_converged']:,}; compared are those that both did. Some end "
+        "in different minima, hence the long tail. Energies are relative to the mean of the "
+        f"molecule, over the {every['n_molecules']:,.0f} molecules with three different minima or "
+        f"more ({every['n_minima']:,.0f} minima): once of the same geometries, the teacher's "
+        "minima, and once with each method at its own.",
+        "",
+        *table(
+            "| conformers | RMSD, all atoms, median, Å | 90 % | RMSD, heavy atoms, median, Å | 90 %"
+            " | energy at the teacher's minima, MAE, kcal/mol | energy at own minima, MAE",
+            "lrrrrrrr",
+            rows,
+        ),
+    ]
+
+
+def dynamics(part: Results) -> list[str]:
+    """Drift and broken bonds."""
+    worst = int(np.argmax(np.abs(part["drift_of_each"])))
+    return [
+        "## Dynamics",
+        "",
+        f"{part['n_molecules']} held-out molecules of 30 to 50 atoms at constant energy for "
+        f"{part['picoseconds']:.0f} ps from {part['warm_up_ps']:.0f} ps with a bath of 300 K, "
+        f"steps of {part['timestep_fs']} fs, on {device(part)} ({part['backend']}). Straight lines "
+        "through the total energy, in % of the kinetic energy per nanosecond; ± is the standard "
+        "error of the fit:",
+        "",
+        f"- all molecules together: {part['drift_percent_per_ns']:+.3f} ± "
+        f"{part['drift_error']:.3f} % per ns",
+        f"- the one that drifts most: {part['drift_of_each'][worst]:+.3f} ± "
+        f"{part['drift_error_of_each'][worst]:.3f} % per ns",
+        f"- bonds broken: {part['n_broken']}; the longest any bond became is "
+        f"{part['longest_bond']:.2f} of the sum of its covalent radii",
+        f"- the total energy fluctuates by {part['energy_fluctuation_mev']:.1f} meV; "
+        f"{part['temperature_k']:.0f} K at the end",
+        "",
+    ]
+
+
+def conformers(part: Results) -> list[str]:
+    """Ranking of conformers beside other methods."""
+    rows = [
+        [
+            name if group == "all" else f"{name}, {group}",
+            *(f"{v[key]:.2f}" for key in ("spearman", "kendall", "pair_mae", "mae")),
+            f"{100 * v['lowest_found']:.0f} %",
+        ]
+        for group in ("all", "neutral", "charged")
+        for name, v in part[group].items()
+    ]
+    return [
+        "## Conformer energies beside other methods",
+        "",
+        f"{part['n_conformers']:,} conformers of {part['n_molecules']} held-out molecules, "
+        f"{part['n_charged']} of them charged (`benchmarks/conformers.npz`), at minima of one "
+        "member of the teacher; all methods get the same geometries, and their energies are "
+        "compared with the mean of the teacher's members, whose surface they stand on. MMFF94 is "
+        "also given its own minimum next to each. Means over the molecules. What the teacher "
+        "itself gets wrong does not show here.",
+        "",
+        *table(
+            "method | Spearman | Kendall | pairs, MAE, kcal/mol | about the mean, MAE, kcal/mol "
+            "| finds the lowest",
+            "lrrrrr",
+            rows,
+        ),
+    ]
+
+
+def targets(results: Results) -> list[str]:
+    """What must be reached, what is aimed at, and what was measured."""
+    part = results["teacher"]
+    moved = part["distorted"]
+    ratio = part["charged"]["force_mae"] / part["neutral"]["force_mae"]
+    rows = [
+        ("force MAE, distorted geometries", "meV/Å", 30, 18, moved["force_mae"]),
+        ("force RMSE, distorted geometries", "meV/Å", 50, 30, moved["force_rmse"]),
+        (
+            "energy within one molecule, distorted geometries, MAE", "kcal/mol", 0.6, 0.3,
+            moved["energy_mae"],
+        ),
+    ]  # fmt: skip
+    if "minima" in results:
+        found = results["minima"]["all"]
+        rows += [
+            (
+                "energy among relaxed conformers of one molecule, MAE", "kcal/mol", 0.35, 0.2,
+                found["energy_mae"],
+            ),
+            (
+                "minima: RMSD of the student's to the teacher's, same start, median", "Å", 0.1,
+                0.05, found["rmsd_median"],
+            ),
+        ]  # fmt: skip
+    rows.append(("force MAE of charged molecules", "× neutral", 1.3, 1.0, ratio))
+    if "nve" in results:
+        found = results["nve"]
+        rows += [
+            (
+                "NVE at 300 K, 0.5 fs: drift of the total energy", "% of kinetic energy per ns",
+                0.1, 0.01, abs(found["drift_percent_per_ns"]),
+            ),
+            (
+                f"NVE: molecules that break in {found['picoseconds']:.0f} ps",
+                f"of {found['n_molecules']}", 0, 0, found["n_broken"],
+            ),
+        ]  # fmt: skip
+    lines = []
+    for name, unit, must, aim, measured in rows:
+        verdict = "**missed**"
+        if measured <= must:
+            verdict = "met" if measured <= aim else "must met, aim missed"
+        lines.append([name, f"{must:g}", f"{aim:g}", f"{measured:.3g} {unit}", verdict])
+    if "conformers" in results:
+        found = results["conformers"]["all"]
+        ours, theirs = found["student"]["spearman"], found["GFN2-xTB"]["spearman"]
+        lines.append(
+            [
+                "conformers: rank correlation (Spearman) above that of GFN2-xTB",
+                f"{theirs:.2f}",
+                "",
+                f"{ours:.2f}",
+                "met" if ours > theirs else "**missed**",
+            ]
+        )
+    return [
         "## Against what it is meant to reach",
         "",
-        "| quantity | must | measured | |",
-        "|---|---|---|---|",
-        *met,
-        "",
+        *table("quantity | must | aim | measured |", "lrrrl", lines),
+    ]
+
+
+def failures(part: Results) -> list[str]:
+    """Where the student fails."""
+    usual = part["all"]["force_mae"]
+    elements = [
+        f"{symbol(z)} ({v['force_mae'] / usual:.1f})"
+        for z, v in sorted(part["by_element"].items(), key=lambda item: -item[1]["force_mae"])
+        if v["force_mae"] > 2 * usual
+    ]
+    charges = [
+        f"{signed(int(q))} ({v['force_mae'] / usual:.1f})"
+        for q, v in part["by_charge"].items()
+        if v["force_mae"] > 1.3 * usual
+    ]
+    return [
         "## Where it fails",
+        "",
+        "Elements whose force MAE is more than twice that of all atoms, with the ratio: "
+        + (", ".join(elements) or "none")
+        + ". They are rare in the training data, and their bonds vary most.",
+        "",
+        "Total charges whose force MAE is more than 1.3 times that of all molecules: "
+        + (", ".join(charges) or "none")
+        + ". Electrostatics between charges far apart reach beyond what three blocks of 5 Å see.",
         "",
         "The molecules with the largest force error; most are strained, hypervalent, or carry "
         "charges next to each other:",
         "",
-        "| SMILES | force RMSE, meV/Å |",
-        "|---|---:|",
-        *(f"| `{w['smiles']}` | {w['force_rmse']:.0f} |" for w in results["worst"]),
+        *table(
+            "SMILES | force RMSE, meV/Å",
+            "lr",
+            [[f"`{w['smiles']}`", f"{w['force_rmse']:.0f}"] for w in part["worst"]],
+        ),
+    ]
+
+
+def card(results: Results, checkpoint: Results, network: PaiNN) -> str:
+    """The page, in Markdown."""
+    measured = {"minima": minima, "nve": dynamics, "conformers": conformers}
+    lines = [
+        f"# Model card: {checkpoint['name']}",
         "",
-        "Molecules of charge ±2 and beyond are few in the training data, and their long-range "
-        "electrostatics reach beyond what three blocks of 5 Å see. Relaxed geometries against the "
-        "teacher's, drift in long dynamics, and conformer ranking beside other methods have not "
-        "been measured yet.",
+        "Written by `benchmarks/model_card.py` from `benchmarks/accuracy.json`, which the commands "
+        "of `benchmarks/accuracy.py` measured.",
+        "",
+        *what_it_is(results, checkpoint, network),
+        *targets(results),
+        *against_teacher(results["teacher"]),
+        *(line for name, section in measured.items() if name in results
+          for line in section(results[name])),
+        *failures(results["teacher"]),
+        *training(checkpoint),
     ]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).rstrip() + "\n"
+
+
+# --- Pictures -------------------------------------------------------------------------------------
+
+
+def draw_parity(part: Results) -> Figure:
+    """The student's energies and forces against the teacher's."""
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    panels = (
+        ("energy_histogram", "energy relative to the molecule's mean, eV"),
+        ("force_histogram", "force component, eV/Å"),
+    )
+    for axes, (name, what) in zip(figure.subplots(1, 2), panels, strict=True):
+        counts = np.array([row.split() for row in part[name]["rows"]], dtype=float)
+        limit = part[name]["limit"]
+        edges = np.linspace(-limit, limit, len(counts) + 1)
+        drawn = axes.pcolormesh(
+            edges, edges, np.ma.masked_equal(counts.T, 0), norm=LogNorm(), cmap="viridis"
+        )
+        axes.plot([-limit, limit], [-limit, limit], color="tab:red", linewidth=0.6)
+        axes.set(xlabel=f"teacher: {what}", ylabel="student", aspect="equal")
+        axes.locator_params(nbins=7)
+        figure.colorbar(drawn, ax=axes, shrink=0.8, label="number")
+    return figure
+
+
+def draw_errors(part: Results) -> Figure:
+    """Errors by element and by charge."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    by_element, by_charge = figure.subplots(1, 2)
+    elements = sorted(part["by_element"], key=int)
+    charges = sorted(part["by_charge"], key=int)
+    for axes, groups, names in (
+        (by_element, [part["by_element"][z] for z in elements], [symbol(z) for z in elements]),
+        (by_charge, [part["by_charge"][q] for q in charges], [signed(int(q)) for q in charges]),
+    ):
+        x = np.arange(len(names))
+        for shift, key, label in ((-0.2, "force_mae", "MAE"), (0.2, "force_rmse", "RMSE")):
+            axes.bar(x + shift, [group[key] for group in groups], 0.4, label=label)
+        axes.set_xticks(x, names)
+        axes.set_ylabel("force error, meV/Å")
+        axes.legend(frameon=False)
+    by_element.set_xlabel("element")
+    by_charge.set_xlabel("total charge, e")
+    energies = by_charge.twinx()
+    values = [part["by_charge"][q]["energy_mae"] for q in charges]
+    energies.plot(np.arange(len(charges)), values, "k_", markersize=18)
+    energies.set_ylabel("energy MAE within a molecule (–), kcal/mol")
+    energies.set_ylim(0, None)
+    return figure
+
+
+def draw_learning(checkpoint: Results) -> Figure:
+    """Errors on held-out molecules against all samples so far, leg after leg."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    before = 0.0
+    for number, leg in enumerate(legs_of(checkpoint)):
+        points = checks_of(leg)
+        x = [(before + point["samples"]) / 1e6 for point in points]
+        for axes, key in zip(panels, ("force_mae", "energy_mae"), strict=True):
+            axes.plot(x, [point[key] for point in points], ".-", color="tab:blue")
+            if number:
+                axes.axvline(before / 1e6, color="0.7", linewidth=0.8, linestyle="--")
+        before += leg["samples"]
+    for axes, what in zip(panels, ("force MAE, meV/Å", "energy MAE, kcal/mol"), strict=True):
+        axes.set(xlabel="samples, millions (dashed: a new leg)", ylabel=what, yscale="log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+    return figure
+
+
+def save(figure: Figure, name: str) -> None:
+    """Into docs/, without the version of the program that drew it."""
+    figure.savefig(CARD.with_name(f"{name}.png"), dpi=110, metadata={"Software": None})
+
+
+# --- All of it ------------------------------------------------------------------------------------
+
+
+def headline(results: Results) -> dict[str, str]:
+    """The numbers that `mlff-screen info` shows."""
+    part = results["teacher"]
+    every, moved = part["all"], part["distorted"]
+    lines = {
+        "held-out force MAE / RMSE": f"{every['force_mae']:.0f} / {every['force_rmse']:.0f} meV/Å "
+        f"({part['n_embedded']:,} molecules, against the teacher); distorted "
+        f"{moved['force_mae']:.0f} / {moved['force_rmse']:.0f}",
+        "held-out energy MAE": f"{every['energy_mae']:.2f} kcal/mol within a molecule; distorted "
+        f"{moved['energy_mae']:.2f}",
+    }
+    if "minima" in results:
+        found = results["minima"]["all"]
+        lines["minima"] = (
+            f"{found['rmsd_median']:.3f} Å from the teacher's (median RMSD), energies of "
+            f"conformers within {found['energy_mae']:.2f} kcal/mol (MAE)"
+        )
+    if "nve" in results:
+        lines["energy drift"] = (
+            f"{results['nve']['drift_percent_per_ns']:+.3f} % of kinetic energy per ns "
+            "(NVE, 300 K, 0.5 fs)"
+        )
+    if "conformers" in results:
+        found = results["conformers"]["all"]
+        lines["conformer ranking"] = "Spearman " + ", ".join(
+            f"{found[name]['spearman']:.2f} {name}" for name in ("student", "GFN2-xTB", "MMFF94")
+        )
+    return lines
+
+
+def merged(paths: list[Path]) -> Results:
+    """Several files of parts as one; a later file's part takes the place of an earlier one's."""
+    results: Results = {}
+    for path in paths:
+        part = json.loads(path.read_text())
+        if results and part["model_sha256"] != results["model_sha256"]:
+            raise SystemExit(f"{path}: is about other weights than {paths[0]}")
+        results |= part
+    return results
 
 
 def main() -> None:
-    """Write both files."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "benchmarks/accuracy.json"
-    results = json.loads(path.read_text())
+    """Write all files."""
+    paths = [Path(argument) for argument in sys.argv[1:]] or [ACCURACY]
+    results = merged(paths)
     tensors = find_model("default")
-    _, checkpoint, sha256 = read_checkpoint(tensors)
+    network, checkpoint, sha256 = read_checkpoint(tensors)
     if results["model_sha256"] != sha256:
-        raise SystemExit(f"{path}: measured on {results['model_sha256']}, shipped is {sha256}")
-    overall = results["all"]
-    checkpoint["headline"] = {
-        "held-out force MAE / RMSE": f"{overall['force_mae']:.0f} / {overall['force_rmse']:.0f} "
-        f"meV/Å ({results['n_embedded']:,} molecules, against the teacher)",
-        "held-out energy MAE": f"{overall['energy_mae']:.2f} kcal/mol within a molecule",
-    }
+        raise SystemExit(f"measured on {results['model_sha256']}, shipped is {sha256}")
+    if "teacher" not in results:
+        raise SystemExit("no part of `benchmarks/accuracy.py teacher` among these files")
+    ACCURACY.write_text(json.dumps(results, indent=1) + "\n")
+    checkpoint["headline"] = headline(results)
     text = json.dumps(checkpoint, indent=2, ensure_ascii=False)
     tensors.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
-    (ROOT / "docs/model_card.md").write_text(card(results, checkpoint), encoding="utf-8")
+    save(draw_parity(results["teacher"]), "model_card_parity")
+    save(draw_errors(results["teacher"]), "model_card_errors")
+    save(draw_learning(checkpoint), "model_card_learning")
+    CARD.write_text(card(results, checkpoint, network), encoding="utf-8")
 
 
 if __name__ == "__main__":
