@@ -123,7 +123,7 @@ def report(packaged: Path) -> str:
     card = json.loads(packaged.with_suffix(".json").read_text(encoding="utf-8"))
     metrics, legs, molecules = card["metrics"], card["legs"], card["molecules"]
     rows = [("all", metrics["all"]), *metrics["by_kind"].items()]
-    rows += [(f"charge {int(q):+d}", errors) for q, errors in metrics["by_charge"].items()]
+    rows += [(f"charge {q}", errors) for q, errors in metrics["by_charge"].items()]
     lines = [
         f"# Student: {card['name']}",
         "",
