@@ -27,7 +27,7 @@ from torch import Tensor
 from mlff_core.batch import MolBatch
 from mlff_core.potential import Potential
 from mlff_core.relaxation import frozen_atoms
-from mlff_core.slots import Molecule, Rows, State, Stepper, evaluate_rows
+from mlff_core.slots import Compute, Molecule, Rows, State, Stepper, evaluate_rows
 from mlff_core.units import BOLTZMANN_EV_K, TIME_FS
 
 #: Steps that one captured launch holds.
@@ -135,16 +135,21 @@ class Dynamics:
             "temperature": one.clone(),
         }
         captured = potential.backend == "triton"
-        evaluate = _make_evaluate(self._here, potential, batch.n_atoms if captured else None)
-        step = _make_step(
-            evaluate,
-            self._here.free[..., None] / self.masses,
-            timestep_fs / TIME_FS,
-            np.exp(-friction_per_ps * 1e-3 * timestep_fs),
-            self._keys,
-            langevin=friction_per_ps > 0,
-        )
-        self._stepper = Stepper(step, state, graph=captured)
+        evaluate = _make_evaluate(self._here, potential)
+        self._dt, self._langevin = timestep_fs / TIME_FS, friction_per_ps > 0
+        self._keep = np.exp(-friction_per_ps * 1e-3 * timestep_fs)
+        if captured:
+            step = self.kernel_step(potential.engine.step)  # type: ignore[attr-defined]
+        else:
+            step = _make_step(
+                evaluate,
+                self._here.free[..., None] / self.masses,
+                self._dt,
+                self._keep,
+                self._keys,
+                langevin=self._langevin,
+            )
+        self._stepper = Stepper(step, state, graph=captured and potential.device.type == "cuda")
         self.set_temperature(temperature_k)
         if velocities is None:
             self._draw_velocities()
@@ -187,6 +192,39 @@ class Dynamics:
         several = (self._here.sizes > 1)[:, None, None]
         v = v - torch.where(several & ~held, momentum / total, 0.0)
         state["velocities"].copy_(v * self._here.free[..., None])
+
+    def kernel_step(self, compute: Compute) -> Callable[[State], State]:
+        """One step by the kernels of `ops/moves.py`: two launches beside the force call, in place.
+
+        Args:
+            compute: Energies and forces of a flat batch.
+        """
+        # Triton is an extra, which only its backend needs.
+        from mlff_core.ops import moves
+
+        device = self.potential.device
+        batch = self._host.to(device, torch.float32)
+        flat = batch.positions.clone()
+        inverse_mass = (self._here.free / self.masses[..., 0]).contiguous()
+        constants = torch.tensor(
+            [self._dt, self._keep, BOLTZMANN_EV_K], dtype=torch.float64, device=device
+        )
+
+        def step(state: State) -> State:
+            moves.begin_move(
+                state,
+                inverse_mass,
+                self._keys,
+                batch.ptr,
+                constants,
+                flat,
+                langevin=self._langevin,
+            )
+            energy, forces = compute(batch.numbers, flat, batch.mol_idx, batch.ptr, batch.charge)
+            moves.end_move(state, inverse_mass, batch.ptr, constants, energy, forces)
+            return {}
+
+        return step
 
     def set_temperature(
         self, temperature_k: float | Sequence[float] | np.ndarray, *, rescale: bool = False
@@ -260,9 +298,7 @@ class Dynamics:
         )
 
 
-def _make_evaluate(
-    rows: Rows, potential: Potential, capacity: int | None
-) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def _make_evaluate(rows: Rows, potential: Potential) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Energies [n_mols] and forces [n_mols, w, 3] of positions, in eV and Å, float64."""
     atoms = (rows.numbers != 0)[..., None]
     everyone = rows.sizes > 0
@@ -271,7 +307,7 @@ def _make_evaluate(
         # Free molecules drift away; far from the origin float32 would round what the model sees.
         centre = (positions * atoms).sum(1, keepdim=True) / atoms.sum(1, keepdim=True)
         near = torch.where(atoms, positions - centre, 0.0).to(potential.dtype)
-        energy, forces = evaluate_rows(rows, near, everyone, potential, capacity)
+        energy, forces = evaluate_rows(rows, near, everyone, potential)
         return energy, forces.double()
 
     return evaluate

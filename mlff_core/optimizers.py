@@ -8,6 +8,7 @@ function's docstring says so and why.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -33,8 +34,8 @@ CURVATURE = 70.0
 #: but one conformer in eight slides along its soft torsions into another basin.
 SPRING, SPRING_DECAY, SPRING_MAX = 40.0, 4.0, 80.0
 SPRING_SIDEWAYS, SPRING_GROUND = 0.25, 10.0
-#: Molecules whose model is built at once; bounds the memory when many enter together.
-HESSIAN_CHUNK = 64
+#: Elements of the models that are built at once; bounds the memory when many enter together.
+HESSIAN_CHUNK = 5_000_000
 
 #: FIRE, ASE's parameters.
 FIRE_DT, FIRE_DT_MAX, FIRE_N_MIN = 0.1, 1.0, 5
@@ -73,10 +74,12 @@ class Optimizer:
         step: From the state and a force call to: is the trial point accepted, bool [n_slots]; the
             displacement from the point that is now accepted to the next trial point
             [n_slots, w, 3]; and what changed of the state.
+        constants: Under the names that its kernel in `ops/moves.py` has for them.
     """
 
     enter: Callable[[Rows, bool], State]
     step: Callable[[State, Point], tuple[Tensor, Tensor, State]]
+    constants: dict[str, float]
 
 
 # --- L-BFGS --------------------------------------------------------------------------------------
@@ -179,16 +182,21 @@ def inverse_model_hessian(rows: Rows) -> Tensor:
     Returns:
         [n_rows, 3 w, 3 w]; rows of atoms that may not move, and of padding, are the identity's.
     """
-    radius = torch.ones(128)
-    radius[list(COVALENT_RADII)] = torch.tensor(list(COVALENT_RADII.values()))
-    radius = radius.to(rows.positions)
+    radius = _covalent_radius(rows.positions.device, rows.positions.dtype)
+    width = rows.free.shape[1]
+    chunk = max(HESSIAN_CHUNK // (3 * width) ** 2, 1)
     chunks = zip(
-        rows.numbers.split(HESSIAN_CHUNK),
-        rows.positions.split(HESSIAN_CHUNK),
-        rows.free.split(HESSIAN_CHUNK),
-        strict=True,
+        rows.numbers.split(chunk), rows.positions.split(chunk), rows.free.split(chunk), strict=True
     )
     return torch.cat([_inverse_model_hessian(z != 0, radius[z], x, free) for z, x, free in chunks])
+
+
+@cache
+def _covalent_radius(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """By atomic number, Å [128]; 1 Å where none is known."""
+    radius = torch.ones(128, dtype=dtype)
+    radius[list(COVALENT_RADII)] = torch.tensor(list(COVALENT_RADII.values()), dtype=dtype)
+    return radius.to(device)
 
 
 def _inverse_model_hessian(here: Tensor, radius: Tensor, positions: Tensor, free: Tensor) -> Tensor:
@@ -258,6 +266,27 @@ def fire_step(state: State, point: Point) -> tuple[Tensor, Tensor, State]:
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
-    "lbfgs": Optimizer(lbfgs_enter, lbfgs_step),
-    "fire": Optimizer(fire_enter, fire_step),
+    "lbfgs": Optimizer(
+        lbfgs_enter,
+        lbfgs_step,
+        {
+            "HISTORY": HISTORY,
+            "MAX_STEP": MAX_STEP,
+            "MIN_RADIUS": MIN_RADIUS,
+            "CURVATURE": CURVATURE,
+        },
+    ),
+    "fire": Optimizer(
+        fire_enter,
+        fire_step,
+        {
+            "DT_MAX": FIRE_DT_MAX,
+            "N_MIN": FIRE_N_MIN,
+            "INCREASE": FIRE_INCREASE,
+            "DECREASE": FIRE_DECREASE,
+            "MIX": FIRE_MIX,
+            "MIX_DECREASE": FIRE_MIX_DECREASE,
+            "MAX_STEP": MAX_STEP,
+        },
+    ),
 }

@@ -9,6 +9,7 @@ places (in-flight batching).
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +19,17 @@ from mlff_core.batch import MolBatch
 from mlff_core.buckets import TABLE, Batching, batch_sizes, bucket_of
 from mlff_core.optimizers import OPTIMIZERS, Point
 from mlff_core.potential import Potential
-from mlff_core.slots import Molecule, Rows, State, Stepper, evaluate_rows, where_row
+from mlff_core.slots import (
+    Compute,
+    Molecule,
+    Rows,
+    State,
+    Stepper,
+    Transfer,
+    evaluate_rows,
+    to_device,
+    where_row,
+)
 from mlff_core.status import ConformerStatus
 
 #: How a slot is doing. Only running ones are computed.
@@ -46,8 +57,13 @@ MAX_TRAVEL_CUTOFFS = 2.0
 REACH_CUTOFFS = 0.8
 #: A rise of the energy by less than this, in eV an atom, is rounding.
 ENERGY_NOISE = {torch.float32: 2e-6, torch.float64: 1e-10}
-#: Steps between two looks at the statuses. A look costs a transfer on CUDA and nothing on a CPU.
-BURST = {"cuda": 4, "cpu": 1}
+#: A step over so few atoms takes the device less time than the host needs to look after it.
+FEW_ATOMS = 4096
+#: Steps between two looks at the statuses, for many atoms and for few. A look costs a transfer on
+#: CUDA and nothing on a CPU.
+BURST = {"cuda": (2, 4), "cpu": (1, 1)}
+#: Bursts by which the host is behind the device: while it looks at one, the next is under way.
+LAG = {"cuda": 1, "cpu": 0}
 
 
 @dataclass(frozen=True)
@@ -343,35 +359,72 @@ class _Flight:
         mean = sum(molecule.size for molecule in waiting) / len(waiting)
         self.capacity = max(self.width, int(np.ceil(1.05 * mean * n_slots)))
         self.occupant: list[Molecule | None] = [None] * n_slots
+        self.readings: deque[_Reading] = deque()
 
     @property
     def aboard(self) -> list[Molecule]:
-        """The molecules that have a slot and have not been yielded."""
-        return [molecule for molecule in self.occupant if molecule is not None]
+        """The molecules that have boarded and have not been yielded."""
+        read = [molecule for reading in self.readings for molecule in reading.molecules]
+        return read + [molecule for molecule in self.occupant if molecule is not None]
 
     def __iter__(self) -> Iterator[Relaxed]:
-        potential, settings = self.potential, self.settings
-        device, graph = potential.device, potential.backend == "triton"
-        rows = Rows.empty(self.n_slots, self.width, device, potential.dtype)
-        capacity = self.capacity if graph else None
-        stepper = Stepper(
-            lambda state: step(rows, state, potential, settings, capacity),
-            enter(rows, settings),
-            graph=graph,
-        )
-        burst = BURST[device.type]
+        device = self.potential.device
+        rows = Rows.empty(self.n_slots, self.width, device, self.potential.dtype)
+        vacant = enter(Rows.empty(1, self.width, device, self.potential.dtype), self.settings)
+        state = {n: v.expand(self.n_slots, *v.shape[1:]).clone() for n, v in vacant.items()}
+        stepper = self._stepper(rows, state)
+        many, few = BURST[device.type]
+        lag = LAG[device.type]
+        looks: deque[_Look] = deque()
         self._board(rows, stepper.state)
         while self.aboard:
+            burst = many if self.capacity > FEW_ATOMS else few
             stepper.run(burst, per_launch=burst)
-            code = stepper.state["code"].tolist()  # the only place where the host waits
-            ended = [slot for slot, value in enumerate(code) if value > RUNNING]
+            looks.append(_Look(Transfer(stepper.state["code"]), list(self.occupant)))
+            while self.readings:
+                yield from self._read(self.readings[0])
+                self.readings.popleft()
+            if len(looks) <= lag:
+                continue
+            ended = looks.popleft().ended(self.occupant)
             if ended:
-                yield from self._collect(rows, stepper.state, ended)
+                self._collect(rows, stepper.state, ended)
                 self._board(rows, stepper.state)
+            if self._is_too_wide():
+                rows, state = self._close_ranks(rows, stepper.state)
+                stepper = self._stepper(rows, state)
+                looks.clear()
+
+    def _stepper(self, rows: Rows, state: State) -> Stepper:
+        potential, settings = self.potential, self.settings
+        if potential.backend == "triton":
+            # The engine's bare step: a graph of its own inside of ours would help nobody, and what
+            # warms up for a capture has to be exactly what is captured.
+            compute = potential.engine.step  # type: ignore[attr-defined]
+            cutoff = potential.config.cutoff
+            run = kernel_step(rows, settings, cutoff, self.capacity, compute)
+            return Stepper(run, state, graph=potential.device.type == "cuda")
+        return Stepper(partial(step, rows, potential=potential, settings=settings), state)
+
+    def _is_too_wide(self) -> bool:
+        """Whether nobody waits any more and half of the places are empty.
+
+        Those that are left then close ranks, for which a captured step is captured anew.
+        """
+        n_atoms = sum(molecule.size for molecule in self.occupant if molecule is not None)
+        return not self.waiting and 2 * n_atoms <= self.capacity > FEW_ATOMS and n_atoms > 0
+
+    def _close_ranks(self, rows: Rows, state: State) -> tuple[Rows, State]:
+        """Leave out the vacant slots for good."""
+        taken = [slot for slot, molecule in enumerate(self.occupant) if molecule is not None]
+        self.occupant = [self.occupant[slot] for slot in taken]
+        self.capacity = sum(molecule.size for molecule in self.occupant if molecule is not None)
+        index = to_device(np.array(taken), rows.sizes.device)
+        return rows.take(index), {name: value[index] for name, value in state.items()}
 
     def _board(self, rows: Rows, state: State) -> None:
         """Give vacant slots to waiting molecules, in order, as long as their atoms fit."""
-        n_atoms = sum(molecule.size for molecule in self.aboard)
+        n_atoms = sum(molecule.size for molecule in self.occupant if molecule is not None)
         slots, molecules = [], []
         for slot, occupant in enumerate(self.occupant):
             if not self.waiting or n_atoms + self.waiting[0].size > self.capacity:
@@ -383,22 +436,22 @@ class _Flight:
                 molecules.append(molecule)
         if not molecules:
             return
-        index = torch.tensor(slots, device=rows.sizes.device)
+        index = to_device(np.array(slots), rows.sizes.device)
         entering = Rows.pack(molecules, self.width, rows.sizes.device, rows.positions.dtype)
         rows.overwrite(index, entering)
         for name, value in enter(entering, self.settings).items():
             state[name][index] = value
 
-    def _collect(self, rows: Rows, state: State, ended: list[int]) -> Iterator[Relaxed]:
-        """Read out the molecules that ended and free their slots."""
-        index = torch.tensor(ended, device=rows.sizes.device)
+    def _collect(self, rows: Rows, state: State, ended: list[int]) -> None:
+        """Begin to read out the molecules that ended, and free their slots."""
+        index = to_device(np.array(ended), rows.sizes.device)
         positions = state["positions"][index]
         reach = REACH_CUTOFFS * self.potential.config.cutoff
         here = rows.numbers[index] != 0
         apart = connected(rows.positions[index], here, reach) & ~connected(positions, here, reach)
         code = state["code"][index]
         code = torch.where(apart & (code != NON_FINITE), EXPLODED, code)
-        state["code"][index] = VACANT
+        state["code"].index_fill_(0, index, VACANT)
         # Everything in one transfer.
         single = ("energy", "initial_energy", "max_force", "n_steps")
         columns = [code, *(state[name][index] for name in single)]
@@ -406,11 +459,16 @@ class _Flight:
         arrays = torch.cat(
             [positions.flatten(1).double(), state["forces"][index].flatten(1).double(), rest], 1
         )
-        n = 3 * self.width
-        for slot, row in zip(ended, arrays.cpu().numpy(), strict=True):
-            molecule = self.occupant[slot]
-            assert molecule is not None
+        molecules = [molecule for slot in ended if (molecule := self.occupant[slot]) is not None]
+        for slot in ended:
             self.occupant[slot] = None
+        self.readings.append(_Reading(Transfer(arrays), molecules))
+
+    def _read(self, reading: "_Reading") -> Iterator[Relaxed]:
+        """What has been read out."""
+        n = 3 * self.width
+        for row in reading.arrays.wait().numpy():
+            molecule = reading.molecules[0]
             ending, energy, initial_energy, max_force, n_steps = row[2 * n :].tolist()
             yield Relaxed(
                 index=molecule.index,
@@ -424,6 +482,43 @@ class _Flight:
                 bucket=bucket_of(molecule.size),
                 batch_size=self.n_slots,
             )
+            reading.molecules.pop(0)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How the molecules are doing after a burst, on its way to the host.
+
+    Attributes:
+        code: int64 [n_slots].
+        occupant: Who was in each slot.
+    """
+
+    code: Transfer
+    occupant: list[Molecule | None]
+
+    def ended(self, occupant: list[Molecule | None]) -> list[int]:
+        """The slots whose molecules have ended and are still there."""
+        return [
+            slot
+            for slot, code in enumerate(self.code.wait().tolist())
+            if code > RUNNING and occupant[slot] is not None
+            # Whoever boarded since has a code of its own to come.
+            if occupant[slot] is self.occupant[slot]
+        ]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Molecules that have ended, on their way to the host.
+
+    Attributes:
+        arrays: A row each.
+        molecules: Those that have not been yielded.
+    """
+
+    arrays: Transfer
+    molecules: list[Molecule]
 
 
 def _not_relaxed(molecule: Molecule) -> Relaxed:
@@ -480,16 +575,10 @@ def enter(rows: Rows, settings: RelaxSettings) -> State:
     } | OPTIMIZERS[settings.optimizer].enter(rows, settings.model_hessian)
 
 
-def step(
-    rows: Rows,
-    state: State,
-    potential: Potential,
-    settings: RelaxSettings,
-    capacity: int | None,
-) -> State:
+def step(rows: Rows, state: State, potential: Potential, settings: RelaxSettings) -> State:
     """One force call and one move of every running molecule; the others stay as they are."""
     running, first = state["code"] == RUNNING, state["n_steps"] == 0
-    energy, forces = evaluate_rows(rows, state["trial"], running, potential, capacity)
+    energy, forces = evaluate_rows(rows, state["trial"], running, potential)
     free = rows.free[..., None]
     noise = ENERGY_NOISE[forces.dtype] * rows.sizes
     finite = energy.isfinite() & forces.isfinite().all(-1).all(-1)
@@ -522,6 +611,48 @@ def step(
     state["trial"] = where_row(moves, state["positions"] + displacement, state["trial"])
     state["n_steps"] = state["n_steps"] + moves
     return state
+
+
+def kernel_step(
+    rows: Rows, settings: RelaxSettings, cutoff: float, capacity: int, compute: Compute
+) -> Callable[[State], State]:
+    """`step` by the kernels of `ops/moves.py`: two launches beside the force call, in place.
+
+    Args:
+        rows: The molecules.
+        settings: What is asked for.
+        cutoff: Å.
+        capacity: Number of atoms of the flat batch that `compute` is given, the surplus padded.
+        compute: Energies and forces of a flat batch, as in `Potential.evaluate`.
+    """
+    # Triton is an extra, which only its backend needs.
+    from mlff_core.ops import moves
+
+    flat = moves.FlatBatch.empty(len(rows.sizes), capacity, rows.sizes.device)
+    rules = moves.Rules(
+        fmax=settings.fmax,
+        max_steps=settings.max_steps,
+        noise=ENERGY_NOISE[rows.positions.dtype],
+        max_rise=MAX_RISE_PER_ATOM,
+        max_fall=MAX_FALL_PER_ATOM,
+        max_force=MAX_FORCE,
+        max_travel=MAX_TRAVEL_CUTOFFS * cutoff,
+        converged=CONVERGED,
+        out_of_steps=MAX_STEPS,
+        exploded=EXPLODED,
+        non_finite=NON_FINITE,
+    )
+    constants = OPTIMIZERS[settings.optimizer].constants
+
+    def run(state: State) -> State:
+        moves.gather(state["code"], rows.sizes, rows.numbers, state["trial"], flat)
+        energy, forces = compute(flat.numbers, flat.positions, flat.mol_idx, flat.ptr, rows.charge)
+        moves.minimise(
+            rows.sizes, rows.free, rows.positions, state, flat.ptr, energy, forces, rules, constants
+        )
+        return {}
+
+    return run
 
 
 def verdict(rows: Rows, state: State, settings: RelaxSettings, cutoff: float) -> Tensor:

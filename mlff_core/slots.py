@@ -21,6 +21,9 @@ from mlff_core.potential import Potential
 
 #: What changes while molecules move: tensors whose first axis is n_slots.
 State = dict[str, Tensor]
+#: Energies in eV [n_mols] and forces in eV/Å [n_atoms, 3] from numbers, positions, mol_idx, ptr and
+#: charge, as `Potential.evaluate`.
+Compute = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,11 @@ class Rows:
         sizes = np.array([molecule.size for molecule in molecules], np.int64)
         charge = np.array([molecule.charge for molecule in molecules], np.int64)
         return cls(
-            numbers=torch.from_numpy(numbers).to(device),
-            positions=torch.from_numpy(positions).to(dtype).to(device),
-            free=torch.from_numpy(free).to(device),
-            sizes=torch.from_numpy(sizes).to(device),
-            charge=torch.from_numpy(charge).to(device),
+            numbers=to_device(numbers, device),
+            positions=to_device(positions, device, dtype),
+            free=to_device(free, device),
+            sizes=to_device(sizes, device),
+            charge=to_device(charge, device),
         )
 
     @classmethod
@@ -98,10 +101,44 @@ class Rows:
             charge=torch.zeros(n_rows, dtype=torch.int64, device=device),
         )
 
+    def take(self, index: Tensor) -> "Rows":
+        """The rows of `index`, int64 [n]."""
+        return Rows(*(getattr(self, field.name)[index] for field in fields(self)))
+
     def overwrite(self, index: Tensor, rows: "Rows") -> None:
         """Put other molecules into the rows of `index`, int64 [n], in place."""
         for field in fields(self):
             getattr(self, field.name)[index] = getattr(rows, field.name)
+
+
+def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """An array on a device, without waiting for what the device is at."""
+    tensor = torch.from_numpy(array).to(dtype)
+    if device.type != "cuda":
+        return tensor.to(device)
+    # From memory that is not pinned the host would copy, and wait.
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+class Transfer:
+    """A tensor on its way to the host, while the device goes on."""
+
+    def __init__(self, tensor: Tensor):
+        """Send a tensor as it is when the device gets here."""
+        self._arrived = None
+        if tensor.device.type == "cuda":
+            self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._host.copy_(tensor, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+        else:
+            self._host = tensor.clone()
+
+    def wait(self) -> Tensor:
+        """The tensor, once it is here."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._host
 
 
 def where_row(rows: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -110,45 +147,31 @@ def where_row(rows: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def evaluate_rows(
-    rows: Rows, positions: Tensor, active: Tensor, potential: Potential, capacity: int | None
+    rows: Rows, positions: Tensor, active: Tensor, potential: Potential
 ) -> tuple[Tensor, Tensor]:
     """Energies in eV, float64 [n_rows], and forces in eV/Å [n_rows, w, 3].
+
+    The host waits for the device, to learn how many atoms there are.
 
     Args:
         rows: The molecules.
         positions: Where to compute them, Å [n_rows, w, 3].
         active: Which of them to compute, bool [n_rows]; the others get zeros.
         potential: What computes.
-        capacity: Number of atoms of the flat batch that the potential is given, the surplus padded
-            as `Potential.evaluate` allows; None fits the batch to the atoms, for which the host
-            waits for the device.
     """
     n_rows, width = rows.numbers.shape
-    device = positions.device
     sizes = torch.where(active, rows.sizes, 0)
     ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-    column = torch.arange(width, device=device)
-    here = column < sizes[:, None]  # [n_rows, w]
-    if capacity is None:
-        mol_idx, within = here.nonzero(as_tuple=True)
-        numbers, flat = rows.numbers[mol_idx, within], positions[mol_idx, within]
-    else:
-        atom = torch.arange(capacity, device=device)
-        mol_idx = torch.searchsorted(ptr[1:], atom, right=True).clamp(max=n_rows - 1)
-        within = (atom - ptr[mol_idx]).clamp(max=width - 1)
-        real = atom < ptr[-1]
-        numbers = torch.where(real, rows.numbers[mol_idx, within], 0)
-        flat = torch.where(real[:, None], positions[mol_idx, within], 0.0)
-    if len(numbers) == 0:
-        return positions.new_zeros(n_rows, dtype=torch.float64), torch.zeros_like(positions)
-    compute = potential.evaluate
-    if capacity is not None and potential.backend == "triton":
-        # The engine's bare step: a graph of its own inside of ours would help nobody, and what
-        # warms up for a capture has to be exactly what is captured.
-        compute = potential.engine.step  # type: ignore[attr-defined]
-    energy, forces = compute(numbers, flat, mol_idx, ptr, rows.charge)
-    atom_of = (ptr[:-1, None] + column).clamp(max=len(numbers) - 1)  # [n_rows, w]
-    return energy, torch.where(here[..., None], forces[atom_of], 0.0)
+    here = torch.arange(width, device=positions.device) < sizes[:, None]  # [n_rows, w]
+    mol_idx, within = here.nonzero(as_tuple=True)
+    spread = torch.zeros_like(positions)
+    if len(mol_idx) == 0:
+        return positions.new_zeros(n_rows, dtype=torch.float64), spread
+    energy, forces = potential.evaluate(
+        rows.numbers[mol_idx, within], positions[mol_idx, within], mol_idx, ptr, rows.charge
+    )
+    spread[mol_idx, within] = forces
+    return energy, spread
 
 
 class Stepper:
@@ -159,57 +182,58 @@ class Stepper:
             in place between two runs.
     """
 
-    def __init__(self, step: Callable[[State], State], state: State, *, graph: bool):
+    def __init__(self, step: Callable[[State], State], state: State, *, graph: bool = False):
         """Hold a step.
 
         Args:
-            step: From a state to the next; tensor code that does not wait for the device if it is
-                to be captured.
+            step: From a state to what changed of it, and is not changed in place already; it must
+                not wait for the device if it is to be captured.
             state: What to begin with; no two entries may share memory.
             graph: Capture steps and replay them.
         """
         self.step, self.state, self.graph = step, state, graph
+        self._warm = False
         self._captured: dict[int, torch.cuda.CUDAGraph] = {}
 
     def run(self, n_steps: int, *, per_launch: int = 1) -> None:
         """Advance by a number of steps, of which a captured launch holds `per_launch`."""
-        if not self.graph:
-            for _ in range(n_steps):
-                self._advance()
-            return
         for held, n_launches in ((per_launch, n_steps // per_launch), (1, n_steps % per_launch)):
-            if n_launches and held not in self._captured:
-                self._captured[held] = self._capture(held)
             for _ in range(n_launches):
-                self._captured[held].replay()
+                if self.graph and self._warm:
+                    if held not in self._captured:
+                        self._captured[held] = self._capture(held)
+                    self._captured[held].replay()
+                    continue
+                # What compiles kernels and fills caches cannot be captured: the first steps are
+                # taken as they stand.
+                for _ in range(held):
+                    self._advance()
+                self._warm = True
 
     def _advance(self) -> None:
         for name, value in self.step(self.state).items():
             self.state[name].copy_(value)
 
     def _capture(self, n_steps: int) -> torch.cuda.CUDAGraph:
-        # Warming up compiles kernels and fills caches, which a capture must not; it runs on a side
-        # stream, as capturing does, and leaves no trace in the state.
-        saved = {name: value.clone() for name, value in self.state.items()}
-        stream = torch.cuda.Stream()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self._advance()
-        torch.cuda.current_stream().wait_stream(stream)
-        for name, value in saved.items():
-            self.state[name].copy_(value)
-        graph = torch.cuda.CUDAGraph()
         # A graph that the garbage collector finds now would be destroyed now, which ends the
         # capture with an error.
-        gc.collect()
         collects = gc.isenabled()
         gc.disable()
         try:
-            # Other threads of the process may use the device meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                for _ in range(n_steps):
-                    self._advance()
+            with torch.cuda.stream(stream):
+                # Not by the context `torch.cuda.graph`, which collects garbage and gives cached
+                # memory back first: that takes longer than all the rest. Other threads of the
+                # process may use the device meanwhile.
+                graph.capture_begin(capture_error_mode="thread_local")
+                try:
+                    for _ in range(n_steps):
+                        self._advance()
+                finally:
+                    graph.capture_end()
         finally:
             if collects:
                 gc.enable()
+        torch.cuda.current_stream().wait_stream(stream)
         return graph

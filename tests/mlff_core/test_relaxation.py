@@ -4,6 +4,7 @@ import torch
 from ase import Atoms
 from ase.optimize import FIRE, LBFGS
 
+from mlff_core import relaxation
 from mlff_core.batch import MolBatch
 from mlff_core.calculator import PaiNNCalculator
 from mlff_core.potential import Potential
@@ -31,19 +32,6 @@ def batch_of(*chosen, dtype=torch.float64):
 @pytest.fixture(scope="module")
 def potential():
     return small_potential()
-
-
-class Padded(Potential):
-    """Takes the padding that a captured step adds, and answers it with nonsense."""
-
-    def evaluate(self, numbers, positions, mol_idx, ptr, charge):
-        n_atoms = int(ptr[-1])
-        assert (numbers[n_atoms:] == 0).all()
-        energy, forces = super().evaluate(
-            numbers[:n_atoms], positions[:n_atoms], mol_idx[:n_atoms], ptr, charge
-        )
-        surplus = torch.full((len(numbers) - n_atoms, 3), torch.nan, dtype=forces.dtype)
-        return energy, torch.cat([forces, surplus])
 
 
 class Cramped(Potential):
@@ -330,18 +318,40 @@ def test_conformers_come_back_in_order_with_their_bucket_and_batch_size(potentia
         np.testing.assert_allclose(result.positions, alone.batch.positions, atol=1e-7)
 
 
-def test_padding_and_empty_rows_do_not_change_what_is_computed():
-    plain, padded = small_potential(), small_potential(Padded)
+def test_rows_that_are_left_out_are_not_computed(potential):
     chosen = [Molecule(k, *molecule) for k, molecule in enumerate(molecules())]
-    rows = Rows.pack(chosen, 17, plain.device, plain.dtype)
+    rows = Rows.pack(chosen, 17, potential.device, potential.dtype)
     active = torch.tensor([True, False, True, True, False, True])
-    expected = evaluate_rows(rows, rows.positions, active, plain, None)
-    found = evaluate_rows(rows, rows.positions, active, padded, 60)
-    for a, b in zip(expected, found, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
-    out = plain(batch_of(*(molecules()[k] for k in (0, 2, 3, 5))))
-    torch.testing.assert_close(expected[0][active], out.energy, rtol=0, atol=1e-10)
-    assert not expected[0][~active].any()
+    energy, forces = evaluate_rows(rows, rows.positions, active, potential)
+    out = potential(batch_of(*(molecules()[k] for k in (0, 2, 3, 5))))
+    torch.testing.assert_close(energy[active], out.energy, rtol=0, atol=1e-10)
+    here = (rows.numbers != 0) & active[:, None]
+    torch.testing.assert_close(forces[here], out.forces, rtol=0, atol=1e-10)
+    assert not energy[~active].any()
+    assert not forces[~here].any()
+    nobody = evaluate_rows(rows, rows.positions, torch.zeros_like(active), potential)
+    assert not any(values.any() for values in nobody)
+
+
+def test_a_host_that_is_behind_and_ranks_that_close_change_no_path(potential, monkeypatch):
+    chosen = [random_molecule(n, seed=5) for n in (9, 4, 14, 2, 11, 7, 3, 8)]
+    expected = relax(batch_of(*chosen), potential, max_steps=40)
+    closed = []
+    close_ranks = relaxation._Flight._close_ranks
+
+    def watched(flight, rows, state):
+        rows, state = close_ranks(flight, rows, state)
+        closed.append(len(flight.occupant))
+        assert all(len(value) == closed[-1] for value in (rows.sizes, *state.values()))
+        return rows, state
+
+    monkeypatch.setattr(relaxation._Flight, "_close_ranks", watched)
+    monkeypatch.setattr(relaxation, "FEW_ATOMS", 0)
+    monkeypatch.setattr(relaxation, "BURST", {"cpu": (3, 3)})
+    monkeypatch.setattr(relaxation, "LAG", {"cpu": 1})
+    found = relax(batch_of(*chosen), potential, max_steps=40, capacity=6)
+    same_paths(found, expected, list(range(len(chosen))))
+    assert 0 < closed[-1] < 6
 
 
 def test_connected_follows_chains_and_ignores_padding():

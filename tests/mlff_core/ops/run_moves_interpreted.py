@@ -1,0 +1,112 @@
+"""Runs the kernels of ops/moves.py in Triton's interpreter beside what they mean.
+
+For test_moves.py, in a process of its own, because Triton decides when it is imported whether it
+interprets. Every step is taken twice from the same state, so that differences do not add up along a
+path.
+
+    TRITON_INTERPRET=1 python run_moves_interpreted.py OUT.pt
+"""
+
+import sys
+from functools import partial
+
+import numpy as np
+import torch
+
+from mlff_core.batch import MolBatch
+from mlff_core.dynamics import Dynamics
+from mlff_core.potential import Potential
+from mlff_core.relaxation import RelaxSettings, enter, kernel_step, step
+from mlff_core.slots import Molecule, Rows
+from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
+
+N_STEPS = 16
+
+
+def compute(potential, numbers, positions, mol_idx, ptr, charge):
+    """Energies and forces of a padded flat batch; nonsense for the padding."""
+    n_atoms = int(ptr[-1])
+    assert (numbers[n_atoms:] == 0).all()
+    assert (positions[n_atoms:] == 0).all()
+    assert torch.equal(mol_idx[:n_atoms], torch.arange(len(charge)).repeat_interleave(ptr.diff()))
+    energy, forces = potential.evaluate(
+        numbers[:n_atoms], positions[:n_atoms], mol_idx[:n_atoms], ptr, charge
+    )
+    return energy, torch.cat([forces, torch.full((len(numbers) - n_atoms, 3), torch.nan)])
+
+
+def molecules() -> list[Molecule]:
+    """Of several sizes; frozen atoms, overlapping atoms, a NaN, one atom and an empty slot."""
+    chosen = [random_molecule(n, seed=5) for n in (9, 4, 13)]
+    chosen.append(([6, 6, 1], [[0.0, 0, 0], [0, 0, 0.3], [0, 1, 0]], 0))
+    chosen.append(([8, 1], [[0.0, 0, 0], [0, np.nan, 1]], 0))
+    chosen.append(NAMED_MOLECULES["hydride"])
+    frozen = random_molecule(7, seed=6)
+    arrays = [(np.asarray(z), np.asarray(x, float), q) for z, x, q in [*chosen, frozen]]
+    free = [None] * len(chosen) + [np.arange(7) % 3 > 0]
+    return [Molecule(k, *a, f) for k, (a, f) in enumerate(zip(arrays, free, strict=True))]
+
+
+def relaxations(potential: Potential, optimizer: str, model_hessian: bool) -> list:
+    """(state before, plain state after, the kernels' state after) of every step."""
+    device = torch.device("cpu")
+    rows = Rows.pack(molecules(), 15, device, torch.float32)
+    vacant = Rows.empty(1, 15, device, torch.float32)
+    rows = Rows(*(torch.cat([getattr(r, name) for r in (rows, vacant)]) for name in vars(rows)))
+    settings = RelaxSettings(optimizer, 0.3, N_STEPS - 2, model_hessian)
+    state = enter(rows, settings)
+    capacity = int(rows.sizes.sum()) + 37
+    kernels = kernel_step(
+        rows, settings, potential.config.cutoff, capacity, partial(compute, potential)
+    )
+    taken = []
+    for k in range(N_STEPS):
+        before = {name: value.clone() for name, value in state.items()}
+        inplace = {name: value.clone() for name, value in state.items()}
+        state = step(rows, state, potential, settings)
+        assert kernels(inplace) == {}
+        taken.append((before, state, inplace))
+        if k == 3:
+            # Too far down a hill that is not there: the next point is refused.
+            state = {name: value.clone() for name, value in state.items()}
+            state["energy"][0] -= 1.0
+    return taken
+
+
+def dynamics(potential: Potential, friction_per_ps: float) -> list:
+    """(plain state, the kernels' state) after every step, each from the plain state before it."""
+    batch = MolBatch.from_arrays([random_molecule(n, seed=5) for n in (9, 4, 1)])
+    moving = Dynamics(
+        batch,
+        potential,
+        temperature_k=[300.0, 500.0, 0.0],
+        friction_per_ps=friction_per_ps,
+        frozen=[2, 3],
+        seed=-7,
+        streams=[4, 0, 9],
+    )
+    kernels = moving.kernel_step(partial(compute, potential))
+    taken = []
+    for _ in range(5):
+        inplace = {name: value.clone() for name, value in moving._stepper.state.items()}
+        assert kernels(inplace) == {}
+        moving.run(1)
+        taken.append(({n: v.clone() for n, v in moving._stepper.state.items()}, inplace))
+    return taken
+
+
+def main(out: str) -> None:
+    """Take every step."""
+    potential = Potential(random_model(3, n_features=16))
+    results = {
+        "lbfgs": relaxations(potential, "lbfgs", True),
+        "lbfgs, constant": relaxations(potential, "lbfgs", False),
+        "fire": relaxations(potential, "fire", False),
+        "nve": dynamics(potential, 0.0),
+        "langevin": dynamics(potential, 5.0),
+    }
+    torch.save(results, out)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,71 @@
+"""The kernels between two force calls against their plain meaning, in Triton's interpreter."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("run_moves_interpreted.py")
+RUNNING, CONVERGED, MAX_STEPS, EXPLODED, NON_FINITE = range(5)
+
+
+def close(name, found, expected, *, rtol, atol):
+    torch.testing.assert_close(
+        found, expected, rtol=rtol, atol=atol, equal_nan=True, msg=lambda text: f"{name}: {text}"
+    )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    pytest.importorskip("triton")
+    out = tmp_path_factory.mktemp("moves") / "results.pt"
+    environment = os.environ | {
+        "TRITON_INTERPRET": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(SCRIPT.parents[3]),
+    }
+    run = subprocess.run(
+        [sys.executable, str(SCRIPT), str(out)], env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    return torch.load(out)
+
+
+@pytest.mark.parametrize("case", ["lbfgs", "lbfgs, constant", "fire"])
+def test_a_step_of_the_kernels_is_a_step_of_the_plain_operators(results, case):
+    refused, pairs = 0, 0
+    for before, plain, kernels in results[case]:
+        assert torch.equal(kernels["code"], plain["code"])
+        assert torch.equal(kernels["n_steps"], plain["n_steps"])
+        running = before["code"] == RUNNING
+        refused += (running & (plain["positions"] == before["positions"]).all(-1).all(-1)).sum()
+        # What a molecule that has ended leaves behind is read by nobody.
+        on = plain["code"] == RUNNING
+        for name, expected in plain.items():
+            rows = on if name not in ("positions", "forces", "energy", "max_force") else running
+            close(name, kernels[name][rows], expected[rows], rtol=2e-4, atol=2e-5)
+            close(name, kernels[name][~running], before[name][~running], rtol=0, atol=0)
+        if "rho" in plain:
+            pairs = max(pairs, int((plain["rho"] != 0).sum(1).max()))
+    # The cases that the kernels must know did come up.
+    assert refused > 0
+    if "lbfgs" in case:
+        assert pairs == 10
+    codes = set(results[case][-1][1]["code"].tolist())
+    assert {-1, CONVERGED, NON_FINITE} <= codes
+
+
+def test_all_ways_to_end_came_up(results):
+    codes = {int(c) for case in ("lbfgs", "fire") for c in results[case][-1][1]["code"]}
+    assert MAX_STEPS in codes
+
+
+@pytest.mark.parametrize("case", ["nve", "langevin"])
+def test_a_move_of_the_kernels_is_a_move_of_the_plain_operators(results, case):
+    for plain, kernels in results[case]:
+        for name, expected in plain.items():
+            close(name, kernels[name], expected, rtol=1e-6, atol=1e-6)
+        assert torch.equal(kernels["step"], plain["step"])
