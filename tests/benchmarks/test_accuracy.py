@@ -1,0 +1,139 @@
+"""What the benchmark of accuracy works out, and the card that is made of it."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from mlff_core.batch import MolBatch
+
+ROOT = Path(__file__).parents[2]
+
+
+def load(name: str) -> ModuleType:
+    """A script of benchmarks/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def accuracy() -> ModuleType:
+    return load("accuracy")
+
+
+def test_drift_is_the_slope_in_percent_of_the_kinetic_energy(accuracy):
+    rng = np.random.default_rng(0)
+    spacing_ns = 5e-6
+    t = np.arange(4000) * spacing_ns
+    slopes = np.array([0.0, 0.02, -0.01])  # eV/ns
+    total = slopes[:, None] * t + 1e-4 * rng.normal(size=(3, 4000)) - 1000.0
+    kinetic = np.array([1.0, 2.0, 0.5])[:, None] + 0.1 * rng.normal(size=(3, 4000))
+    found = accuracy.drift(total, kinetic, spacing_ns)
+    expected = 100 * slopes / np.array([1.0, 2.0, 0.5])
+    for value, error, wanted in zip(
+        found["drift_of_each"], found["drift_error_of_each"], expected, strict=True
+    ):
+        assert 0 < error < 0.2
+        assert abs(value - wanted) < 4 * error
+    assert found["drift_percent_per_ns"] == pytest.approx(100 * 0.01 / 3.5, abs=0.2)
+
+
+def test_ranking_is_perfect_for_what_is_parallel_and_reversed_for_the_negative(accuracy):
+    teacher = np.array([0.0, 0.1, 0.3, 0.25])
+    same = accuracy.ranking(teacher + 7.0, teacher)
+    assert (same["spearman"], same["kendall"], same["lowest_found"]) == pytest.approx((1, 1, 1))
+    assert (same["pair_mae"], same["mae"]) == pytest.approx((0, 0), abs=1e-9)
+    opposite = accuracy.ranking(-teacher, teacher)
+    assert opposite["spearman"] == pytest.approx(-1)
+    assert opposite["lowest_found"] == 0
+    # One of two conformers off by 1 eV: their difference is off by as much.
+    assert accuracy.ranking(np.array([0.0, 2.0]), np.array([0.0, 1.0]))["pair_mae"] == (
+        pytest.approx(23.0605, abs=1e-3)
+    )
+
+
+def test_a_histogram_counts_everything_once(accuracy):
+    rng = np.random.default_rng(0)
+    teacher = rng.normal(size=5000)
+    found = accuracy.histogram(teacher, teacher + 0.01, bins=20)
+    counts = np.array([row.split() for row in found["rows"]], dtype=int)
+    assert counts.shape == (20, 20)
+    assert counts.sum() == 5000
+    assert np.trace(counts) > 4000
+
+
+def test_a_stretched_bond_is_seen(accuracy):
+    numbers, x = [6, 1, 1], np.array([[0.0, 0, 0], [1.09, 0, 0], [0, 1.8, 0]])
+    batch = MolBatch.from_arrays([(numbers, x, 0), (numbers, x, 0)], dtype=torch.float64)
+    first, second = accuracy.longest_bonds(batch, [[(0, 1)], [(0, 1), (0, 2)]])
+    assert first < 1.1
+    assert second > accuracy.BROKEN
+
+
+def test_the_shipped_conformers_are_ranked_and_the_part_is_written(accuracy, small_model, tmp_path):
+    out = tmp_path / "out.json"
+    few = tmp_path / "few.npz"
+    with np.load(ROOT / "benchmarks/conformers.npz") as stored:
+        about = json.loads(str(stored["about"]))
+        chosen = [0, len(about["smiles"]) - 1]  # a neutral one and a charged one
+        arrays = {
+            f"{k}/{name.split('/')[1]}": stored[name]
+            for k, old in enumerate(chosen)
+            for name in stored.files
+            if name.startswith(f"{old}/")
+        }
+    about["smiles"] = [about["smiles"][k] for k in chosen]
+    np.savez(few, about=np.array(json.dumps(about)), **arrays)
+    arguments = ["accuracy.py", "conformers", "--model", str(small_model), "--device", "cpu",
+                 "--conformers", str(few), "--out", str(out)]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", arguments)
+        assert accuracy.main() == 0
+    part = json.loads(out.read_text())["conformers"]
+    assert part["n_molecules"] == 2
+    assert part["n_charged"] == 1
+    assert set(part["all"]) == {"MMFF94", "MMFF94, at its own minima", "GFN2-xTB", "student"}
+    assert part["teacher_sha256"] == about["teacher_sha256"]
+
+
+def test_parts_about_other_weights_are_not_kept(accuracy, tmp_path):
+    class Student:
+        name, sha256 = "one", "1"
+
+    out = tmp_path / "out.json"
+    accuracy.add_part(out, "a", {"x": 1}, Student)
+    accuracy.add_part(out, "b", {"x": 2}, Student)
+    assert set(json.loads(out.read_text())) == {"model", "model_sha256", "a", "b"}
+    Student.sha256 = "2"
+    accuracy.add_part(out, "b", {"x": 3}, Student)
+    assert set(json.loads(out.read_text())) == {"model", "model_sha256", "b"}
+
+
+def test_the_card_is_what_the_shipped_results_give(tmp_path):
+    """In a copy of the tree, so that nothing here is written."""
+    for folder in ("benchmarks", "docs", "mlff_core"):
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for name in ("model_card.md", "model_card_parity.png"):
+        (tmp_path / "docs" / name).unlink()
+    subprocess.run(
+        [sys.executable, "benchmarks/model_card.py"],
+        cwd=tmp_path, env={"PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)}, check=True,
+    )  # fmt: skip
+    made = (tmp_path / "docs/model_card.md").read_text()
+    assert made == (ROOT / "docs/model_card.md").read_text()
+    weights = "mlff_core/weights/painn-aimnet2.json"
+    assert (tmp_path / weights).read_text() == (ROOT / weights).read_text()
+    for name in ("parity", "errors", "learning"):
+        assert (tmp_path / f"docs/model_card_{name}.png").stat().st_size > 5000
+        assert f"(model_card_{name}.png)" in made
