@@ -73,6 +73,8 @@ def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
     )
     log(f"labelled: {dict(counts)}")
     errors = evaluation.geometry_errors(blocks, evaluation.on_padded(student))
+    finite = evaluation.finite_geometries(errors)
+    errors = evaluation.subset(errors, finite)
     moved = np.isin(errors["kind"], [KINDS.index("hot"), KINDS.index("distorted")])
     charge = errors["charge"]
 
@@ -84,6 +86,7 @@ def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
         "n_embedded": len(molecules),
         "embedding_failed": dict(failed),
         "labels": dict(counts),
+        "n_student_not_finite": int((~finite).sum()),
         "all": evaluation.summarise(errors),
         "distorted": summary(moved),
         "by_kind": evaluation.by_kind(errors),
@@ -149,7 +152,11 @@ def nve(arguments: argparse.Namespace, student: Potential) -> Part:
     total: list[torch.Tensor] = []
     kinetic: list[torch.Tensor] = []
     stretched = np.zeros(len(molecules))
+    until = time.monotonic() + arguments.limit_s
     for _ in range(round(arguments.picoseconds * 1e3 / TIMESTEP_FS) // per_look):
+        if time.monotonic() > until:
+            log("out of time")
+            break
         for _ in range(per_look // every):
             dynamics.run(every)
             kinetic.append(dynamics.kinetic_energy)
@@ -166,7 +173,8 @@ def nve(arguments: argparse.Namespace, student: Potential) -> Part:
         ),
         "temperature_k": float(dynamics.frame().temperature.mean()),
         "n_molecules": len(molecules),
-        "n_broken": int((stretched > BROKEN).sum()),
+        # What is not a number is broken as well.
+        "n_broken": int((~(stretched <= BROKEN)).sum()),
         "longest_bond": float(stretched.max()),
         "smiles": smiles,
     }
@@ -411,6 +419,7 @@ def main() -> int:
         command = commands.add_parser(name)
         command.add_argument("--model", default="default")
         command.add_argument("--device", default="auto")
+        command.add_argument("--backend", default="auto")
         command.add_argument("--out", type=Path, required=True)
         command.add_argument("--seed", type=int, default=7)
         if name in ("teacher", "minima"):
@@ -425,12 +434,13 @@ def main() -> int:
             command.add_argument("--max-steps", type=int, default=300)
         if name == "nve":
             command.add_argument("--picoseconds", type=float, default=100.0)
+            command.add_argument("--limit-s", type=float, default=float("inf"))
         if name == "conformers":
             default = Path(__file__).with_name("conformers.npz")
             command.add_argument("--conformers", type=Path, default=default)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
-    student = load_potential(arguments.model, device=arguments.device)
+    student = load_potential(arguments.model, device=arguments.device, backend=arguments.backend)
     part = COMMANDS[arguments.command](arguments, student)
     add_part(
         arguments.out,

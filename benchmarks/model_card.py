@@ -198,7 +198,8 @@ def against_teacher(part: Results) -> list[str]:
             ],
         ),
         "Left out, because the teacher's members disagree or the geometry is none of a molecule: "
-        f"{left_out}, of {part['labels']['labels']:,} labels.",
+        f"{left_out}, of {part['labels']['labels']:,} labels. The student gave no number for "
+        f"{part['n_student_not_finite']:,} of the others.",
         "",
     ]
 

@@ -184,9 +184,18 @@ def subset(errors: dict[str, np.ndarray], geometries: np.ndarray) -> dict[str, n
     """The errors of some geometries, bool [n_geometries], with their atoms."""
     atoms = geometries[errors["geometry"]]
     a_geometry = ("molecule", "kind", "charge", "n_atoms", "energy", "student_energy")
-    return {
+    part = {
         name: values[geometries if name in a_geometry else atoms] for name, values in errors.items()
     }
+    part["geometry"] = (geometries.cumsum() - 1)[part["geometry"]]
+    return part
+
+
+def finite_geometries(errors: dict[str, np.ndarray]) -> np.ndarray:
+    """For which geometries the student gives numbers, bool [n_geometries]."""
+    finite = np.isfinite(errors["student_energy"])
+    finite[errors["geometry"][~np.isfinite(errors["student_force"]).all(-1)]] = False
+    return finite
 
 
 def by_kind(errors: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:

@@ -64,6 +64,19 @@ def test_a_part_of_the_errors_has_the_atoms_of_its_geometries(blocks):
     part = evaluation.subset(errors, errors["charge"] == -1)
     assert len(part["number"]) == 7 * 2 * len(KINDS)  # acetate has seven atoms
     assert set(part["molecule"]) == {2}
+    hot = evaluation.subset(part, part["kind"] == KINDS.index("hot"))
+    assert len(hot["number"]) == 7 * 2
+    assert set(hot["geometry"]) == {0, 1}
+
+
+def test_geometries_of_which_the_student_says_nothing_are_found(blocks):
+    errors = evaluation.geometry_errors(blocks, springs)
+    assert evaluation.finite_geometries(errors).all()
+    errors["student_force"][0] = np.nan
+    errors["student_energy"][5] = np.inf
+    expected = np.ones(len(errors["molecule"]), dtype=bool)
+    expected[[errors["geometry"][0], 5]] = False
+    assert np.array_equal(evaluation.finite_geometries(errors), expected)
 
 
 def test_labels_of_which_the_teacher_is_unsure_are_left_out_and_counted(molecules):
