@@ -59,6 +59,14 @@ def test_ranking_is_perfect_for_what_is_parallel_and_reversed_for_the_negative(a
     )
 
 
+def test_rank_correlations_are_those_of_scipy(accuracy):
+    stats = pytest.importorskip("scipy.stats")
+    energy, teacher = np.random.default_rng(0).normal(size=(2, 9))
+    found = accuracy.ranking(energy, teacher)
+    assert found["spearman"] == pytest.approx(stats.spearmanr(energy, teacher).statistic)
+    assert found["kendall"] == pytest.approx(stats.kendalltau(energy, teacher).statistic)
+
+
 def test_a_histogram_counts_everything_once(accuracy):
     rng = np.random.default_rng(0)
     teacher = rng.normal(size=5000)
