@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from rdkit.Chem import GetPeriodicTable
 
 from mlff_core.painn import PaiNN
@@ -126,7 +127,7 @@ def training(checkpoint: Results) -> list[str]:
         "## How it was trained",
         "",
         "In legs, each from where the one before ended; molecules are embedded and labelled beside "
-        "the training. Errors are those of the last look at a fixed set of a few hundred held-out "
+        "the training. Errors are those of the last look at a few hundred held-out "
         "molecules, shortly before the leg ended; their geometries are less distorted than those "
         "of the test below.",
         "",
@@ -478,8 +479,9 @@ def draw_learning(checkpoint: Results) -> Figure:
         before += leg["samples"]
     for axes, what in zip(panels, ("force MAE, meV/Å", "energy MAE, kcal/mol"), strict=True):
         axes.set(xlabel="samples, millions (dashed: a new leg)", ylabel=what, yscale="log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
     return figure
 
 
