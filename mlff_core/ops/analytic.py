@@ -25,12 +25,21 @@ class EdgeOps:
     Attributes:
         message_fwd: (phi, mu, edges, filters) -> dq, dmu.
         message_bwd: (g_dq, g_dmu, phi, mu, edges, filters) -> g_phi, g_mu, g_distance, g_unit.
+        scalar_fwd: (phi, edges, filters) -> dq, dmu. What `message_fwd` returns where all vectors
+            are zero, as they are in the first block; phi and filters come without their last
+            third, which nothing then multiplies. None: `message_fwd` is used.
+        scalar_bwd: (g_dq, g_dmu, phi, edges, filters) -> g_distance, g_unit, likewise; nothing asks
+            for gradients beyond the first block.
     """
 
     message_fwd: Callable[[Tensor, Tensor, Edges, Tensor], tuple[Tensor, Tensor]]
     message_bwd: Callable[
         [Tensor, Tensor, Tensor, Tensor, Edges, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]
     ]
+    scalar_fwd: Callable[[Tensor, Edges, Tensor], tuple[Tensor, Tensor]] | None = None
+    scalar_bwd: Callable[[Tensor, Tensor, Tensor, Edges, Tensor], tuple[Tensor, Tensor]] | None = (
+        None
+    )
 
 
 #: Plain PyTorch, on any device, differentiable once more.
@@ -91,10 +100,17 @@ def energy_and_forces(
     q = model.element(species) + model.charge(charge[mol_idx] - config.min_charge)
     mu = q.new_zeros(len(q), 3, config.n_features)
     saved = []
-    for message, update in blocks(model):
+    for k, (message, update) in enumerate(blocks(model)):
         filters = filter_matrix(message)
-        phi, hidden = reference.mlp_fwd(q, *mlp_weights(message.phi))
-        dq, dmu = ops.message_fwd(phi, mu, edges, filters)
+        w1, b1, w2, b2 = mlp_weights(message.phi)
+        if k == 0 and ops.scalar_fwd is not None:
+            said = 2 * config.n_features
+            w2, b2, filters = w2[:said], b2[:said], filters[:said]
+            phi, hidden = reference.mlp_fwd(q, w1, b1, w2, b2)
+            dq, dmu = ops.scalar_fwd(phi, edges, filters)
+        else:
+            phi, hidden = reference.mlp_fwd(q, w1, b1, w2, b2)
+            dq, dmu = ops.message_fwd(phi, mu, edges, filters)
         mu_in = mu
         q, mu, kept = reference.update_fwd(
             q + dq, mu + dmu, update.uv.weight, *mlp_weights(update.a)
@@ -114,14 +130,18 @@ def energy_and_forces(
     g_mu = torch.zeros_like(mu)
     g_distance = 0.5 * pair_slope
     g_unit = torch.zeros_like(edges.unit)
-    for message, update, filters, phi, hidden, mu_in, kept in reversed(saved):
+    for k, (message, update, filters, phi, hidden, mu_in, kept) in reversed(list(enumerate(saved))):
         w1, _, w2, _ = mlp_weights(update.a)
         g_q, g_mu = reference.update_bwd(g_q, g_mu, kept, update.uv.weight, w1, w2)
-        g_phi, g_mu_in, g_d, g_u = ops.message_bwd(g_q, g_mu, phi, mu_in, edges, filters)
-        w1, _, w2, _ = mlp_weights(message.phi)
-        g_q = g_q + reference.mlp_bwd(g_phi, hidden, w1, w2)
-        g_mu = g_mu + g_mu_in
+        if k == 0 and ops.scalar_bwd is not None:
+            g_d, g_u = ops.scalar_bwd(g_q, g_mu, phi, edges, filters)
+        else:
+            g_phi, g_mu_in, g_d, g_u = ops.message_bwd(g_q, g_mu, phi, mu_in, edges, filters)
         g_distance, g_unit = g_distance + g_d, g_unit + g_u
+        if k > 0:
+            w1, _, w2, _ = mlp_weights(message.phi)
+            g_q = g_q + reference.mlp_bwd(g_phi, hidden, w1, w2)
+            g_mu = g_mu + g_mu_in
     gradient = reference.position_gradient(edges, g_distance, g_unit, len(positions))
 
     # An atom at NaN has no neighbours, hence an energy and forces around it: finite, and wrong.

@@ -107,21 +107,22 @@ def _interpolate_slope(
 
 @njit(parallel=True, fastmath=_FASTMATH, cache=True)
 def _message_fwd(
-    phi: np.ndarray,  # [n_atoms, 3 n_features]
-    mu: np.ndarray,  # [n_atoms, 3, n_features]
+    phi: np.ndarray,  # [n_atoms, 3 n_features], or 2 n_features where there are no vectors
+    mu: np.ndarray,  # [n_atoms, 3, n_features], unused where there are none
     row: np.ndarray,  # [n_atoms + 1]
     j: np.ndarray,  # [n_edges]
     unit: np.ndarray,  # [n_edges, 3]
     place: np.ndarray,  # [n_edges], negative below the first knot
     basis: np.ndarray,  # [n_edges, n_rbf + 1]
-    filters: np.ndarray,  # [n_rbf + 1, 3 n_features]
-    table: np.ndarray,  # [n_knots, 2, 3 n_features]
+    filters: np.ndarray,  # [n_rbf + 1, as wide as phi]
+    table: np.ndarray,  # [n_knots, 2, as wide as phi]
     dq: np.ndarray,  # [n_atoms, n_features], out
     dmu: np.ndarray,  # [n_atoms, 3, n_features], out
 ) -> None:
-    n_atoms, _, n = mu.shape
+    n_atoms, _, n = dmu.shape
+    has_mu = phi.shape[1] == 3 * n
     for a in prange(n_atoms):
-        W = np.empty(3 * n, phi.dtype)
+        W = np.empty(phi.shape[1], phi.dtype)
         dq_a, dmu_a = np.zeros(n, phi.dtype), np.zeros((3, n), phi.dtype)
         for e in range(row[a], row[a + 1]):
             b = j[e]
@@ -130,6 +131,14 @@ def _message_fwd(
                 _combine(basis[e], filters, W)
             else:
                 _interpolate(table, place[e], W)
+            if not has_mu:
+                for f in range(n):
+                    dq_a[f] += phi[b, f] * W[f]
+                    x2 = phi[b, n + f] * W[n + f]
+                    dmu_a[0, f] += x2 * ux
+                    dmu_a[1, f] += x2 * uy
+                    dmu_a[2, f] += x2 * uz
+                continue
             for f in range(n):
                 dq_a[f] += phi[b, f] * W[f]
                 x2 = phi[b, n + f] * W[n + f]
@@ -145,26 +154,28 @@ def _message_fwd(
 def _message_bwd(
     g_dq: np.ndarray,  # [n_atoms, n_features]
     g_dmu: np.ndarray,  # [n_atoms, 3, n_features]
-    phi: np.ndarray,  # [n_atoms, 3 n_features]
-    mu: np.ndarray,  # [n_atoms, 3, n_features]
+    phi: np.ndarray,  # [n_atoms, 3 n_features], or 2 n_features where there are no vectors
+    mu: np.ndarray,  # [n_atoms, 3, n_features], unused where there are none
     row: np.ndarray,  # [n_atoms + 1]
     j: np.ndarray,  # [n_edges]
     unit: np.ndarray,  # [n_edges, 3]
     place: np.ndarray,  # [n_edges], negative below the first knot
     basis: np.ndarray,  # [n_edges, n_rbf + 1]
     slope: np.ndarray,  # [n_edges, n_rbf + 1]
-    filters: np.ndarray,  # [n_rbf + 1, 3 n_features]
-    table: np.ndarray,  # [n_knots, 2, 3 n_features]
+    filters: np.ndarray,  # [n_rbf + 1, as wide as phi]
+    table: np.ndarray,  # [n_knots, 2, as wide as phi]
     inverse_knot: float,
-    g_phi: np.ndarray,  # [n_atoms, 3 n_features], out
-    g_mu: np.ndarray,  # [n_atoms, 3, n_features], out
+    g_phi: np.ndarray,  # [n_atoms, 3 n_features], out; not written where there are no vectors
+    g_mu: np.ndarray,  # [n_atoms, 3, n_features], out; not written where there are none
     g_distance: np.ndarray,  # [n_edges], out
     g_unit: np.ndarray,  # [n_edges, 3], out
 ) -> None:
-    n_atoms, _, n = mu.shape
+    n_atoms, _, n = g_dmu.shape
+    wide = phi.shape[1]
+    has_mu = wide == 3 * n
     for a in prange(n_atoms):
-        W, W_slope = np.empty(3 * n, phi.dtype), np.empty(3 * n, phi.dtype)
-        g_phi_a, g_mu_a = np.zeros(3 * n, phi.dtype), np.zeros((3, n), phi.dtype)
+        W, W_slope = np.empty(wide, phi.dtype), np.empty(wide, phi.dtype)
+        g_phi_a, g_mu_a = np.zeros(wide, phi.dtype), np.zeros((3, n), phi.dtype)
         for e in range(row[a], row[a + 1]):
             # Pair e goes from a to b. Worked on here is its reverse, in which a is the sender.
             b = j[e]
@@ -176,7 +187,17 @@ def _message_bwd(
                 _interpolate(table, place[e], W)
                 _interpolate_slope(table, place[e], inverse_knot, W_slope)
             g_d = g_x = g_y = g_z = phi.dtype.type(0)
-            for f in range(n):
+            if not has_mu:
+                for f in range(n):
+                    gx, gy, gz = g_dmu[b, 0, f], g_dmu[b, 1, f], g_dmu[b, 2, f]
+                    g2 = gx * ux + gy * uy + gz * uz
+                    p1, p2 = phi[a, f], phi[a, n + f]
+                    x2 = p2 * W[n + f]
+                    g_d += g_dq[b, f] * p1 * W_slope[f] + g2 * p2 * W_slope[n + f]
+                    g_x += x2 * gx
+                    g_y += x2 * gy
+                    g_z += x2 * gz
+            for f in range(n if has_mu else 0):
                 gx, gy, gz = g_dmu[b, 0, f], g_dmu[b, 1, f], g_dmu[b, 2, f]
                 g1 = g_dq[b, f]
                 g2 = gx * ux + gy * uy + gz * uz
@@ -200,8 +221,9 @@ def _message_bwd(
             g_unit[reverse, 0] = g_x
             g_unit[reverse, 1] = g_y
             g_unit[reverse, 2] = g_z
-        g_phi[a] = g_phi_a
-        g_mu[a] = g_mu_a
+        if has_mu:
+            g_phi[a] = g_phi_a
+            g_mu[a] = g_mu_a
 
 
 def _run(kernel: Callable, *arguments: Any) -> None:
@@ -240,7 +262,7 @@ class MessageOps:
     @property
     def edge_ops(self) -> EdgeOps:
         """For `AnalyticEngine`."""
-        return EdgeOps(self.message_fwd, self.message_bwd)
+        return EdgeOps(self.message_fwd, self.message_bwd, self.scalar_fwd, self.scalar_bwd)
 
     def message_fwd(
         self, phi: Tensor, mu: Tensor, edges: Edges, filters: Tensor
@@ -267,10 +289,33 @@ class MessageOps:
         _run(_message_bwd, *given, filters.T, table, 1.0 / self.knot_distance, *out)
         return out
 
-    def _prepare(self, mu: Tensor, edges: Edges, filters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def scalar_fwd(self, phi: Tensor, edges: Edges, filters: Tensor) -> tuple[Tensor, Tensor]:
+        """`message_fwd` where all vectors are zero; see `EdgeOps`."""
+        n_atoms, n_features = len(phi), phi.shape[1] // 2
+        dq, dmu = phi.new_empty(n_atoms, n_features), phi.new_empty(n_atoms, 3, n_features)
+        row, place, table = self._prepare(phi, edges, filters)
+        given = (phi, dmu, row, edges.j, edges.unit, place, edges.basis, filters.T, table)
+        _run(_message_fwd, *given, dq, dmu)
+        return dq, dmu
+
+    def scalar_bwd(
+        self, g_dq: Tensor, g_dmu: Tensor, phi: Tensor, edges: Edges, filters: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`message_bwd` where all vectors are zero; see `EdgeOps`."""
+        g_distance, g_unit = torch.empty_like(edges.distance), torch.empty_like(edges.unit)
+        row, place, table = self._prepare(phi, edges, filters)
+        given = (g_dq, g_dmu, phi, g_dmu, row, edges.j, edges.unit, place, edges.basis, edges.slope)
+        unwritten = torch.empty_like(phi), torch.empty_like(g_dmu)
+        constants = (filters.T, table, 1.0 / self.knot_distance)
+        _run(_message_bwd, *given, *constants, *unwritten, g_distance, g_unit)
+        return g_distance, g_unit
+
+    def _prepare(
+        self, atoms: Tensor, edges: Edges, filters: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Row starts, each pair's place among the knots, and the table of the filters."""
         place = (edges.distance - self.first_knot) / self.knot_distance
-        return _row_starts(edges.i, len(mu)), place, self._table(filters.detach())
+        return _row_starts(edges.i, len(atoms)), place, self._table(filters.detach())
 
     def _table(self, filters: Tensor) -> Tensor:
         """Values, and slopes times the knots' distance [n_knots, 2, 3 n_features]."""

@@ -49,6 +49,29 @@ def test_both_operators_give_what_the_plain_ones_give(n_features: int, n_rbf: in
         torch.testing.assert_close(found, expected, rtol=0, atol=float(2e-5 * scale))
 
 
+@pytest.mark.parametrize(("n_features", "n_rbf"), [(128, 20), (5, 3)])
+def test_without_vectors_the_rest_is_what_the_plain_operators_give(
+    n_features: int, n_rbf: int
+) -> None:
+    g_dq, g_dmu, phi, mu, edges, filters = random_inputs(n_features, n_rbf)
+    ops, said = cpu.MessageOps(5.0), 2 * n_features
+    _, _, g_distance, g_unit = reference.message_bwd(
+        g_dq, g_dmu, phi, torch.zeros_like(mu), edges, filters
+    )
+    short = phi[:, :said].contiguous(), edges, filters[:said]
+    for found, expected in zip(
+        ops.scalar_fwd(*short) + ops.scalar_bwd(g_dq, g_dmu, *short),
+        (
+            *reference.message_fwd(phi, torch.zeros_like(mu), edges, filters),
+            g_distance,
+            g_unit,
+        ),
+        strict=True,
+    ):
+        scale = expected.abs().max()
+        torch.testing.assert_close(found, expected, rtol=0, atol=float(2e-5 * scale))
+
+
 def test_a_finer_table_is_nearer_by_the_order_of_its_polynomials(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
