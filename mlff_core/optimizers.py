@@ -33,7 +33,7 @@ CURVATURE = 70.0
 #: as many as when ASE's own step is made ten times shorter; with 0.5 another 15 % of the steps go,
 #: but one conformer in eight slides along its soft torsions into another basin.
 SPRING, SPRING_DECAY, SPRING_MAX = 40.0, 4.0, 80.0
-SPRING_SIDEWAYS, SPRING_GROUND = 0.25, 10.0
+SPRING_SIDEWAYS, SPRING_GROUND = 0.25, 20.0
 #: Elements of the models that are built at once; bounds the memory when many enter together.
 HESSIAN_CHUNK = 5_000_000
 
