@@ -30,6 +30,9 @@ class EdgeOps:
             third, which nothing then multiplies. None: `message_fwd` is used.
         scalar_bwd: (g_dq, g_dmu, phi, edges, filters) -> g_distance, g_unit, likewise; nothing asks
             for gradients beyond the first block.
+        find_edges: (positions, mol_idx, ptr, n_rbf) -> the pairs and their geometry, of which the
+            basis need hold only what the other operators read. None: `neighbor_pairs` and
+            `reference.edge_geometry` are used.
     """
 
     message_fwd: Callable[[Tensor, Tensor, Edges, Tensor], tuple[Tensor, Tensor]]
@@ -40,6 +43,7 @@ class EdgeOps:
     scalar_bwd: Callable[[Tensor, Tensor, Tensor, Edges, Tensor], tuple[Tensor, Tensor]] | None = (
         None
     )
+    find_edges: Callable[[Tensor, Tensor, Tensor, int], Edges] | None = None
 
 
 #: Plain PyTorch, on any device, differentiable once more.
@@ -57,11 +61,13 @@ class AnalyticEngine:
         self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3]."""
+        model, ops = self.model, self.ops
         with torch.no_grad():
-            i, j = neighbor_pairs(positions, ptr, self.model.config.cutoff)
-            return energy_and_forces(
-                self.model, numbers, positions, mol_idx, charge, i, j, self.ops
-            )
+            if ops.find_edges is None:
+                i, j = neighbor_pairs(positions, ptr, model.config.cutoff)
+                return energy_and_forces(model, numbers, positions, mol_idx, charge, i, j, ops)
+            edges = ops.find_edges(positions, mol_idx, ptr, model.config.n_rbf)
+            return _energy_and_forces(model, numbers, positions, mol_idx, charge, edges, ops)
 
 
 def energy_and_forces(
@@ -93,8 +99,21 @@ def energy_and_forces(
         Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3].
     """
     config = model.config
-    species = model.atom_index[numbers]
     edges = reference.edge_geometry(positions, i, j, config.n_rbf, config.cutoff)
+    return _energy_and_forces(model, numbers, positions, mol_idx, charge, edges, ops)
+
+
+def _energy_and_forces(
+    model: "PaiNN",
+    numbers: Tensor,
+    positions: Tensor,
+    mol_idx: Tensor,
+    charge: Tensor,
+    edges: Edges,
+    ops: EdgeOps,
+) -> tuple[Tensor, Tensor]:
+    config, i, j = model.config, edges.i, edges.j
+    species = model.atom_index[numbers]
 
     # Forward. What the backward needs of each block is kept.
     q = model.element(species) + model.charge(charge[mol_idx] - config.min_charge)

@@ -226,6 +226,53 @@ def _message_bwd(
             g_mu[a] = g_mu_a
 
 
+@njit(parallel=True, cache=True)
+def _count_pairs(
+    positions: np.ndarray,  # [n_atoms, 3]
+    mol_idx: np.ndarray,  # [n_atoms]
+    ptr: np.ndarray,  # [n_mols + 1]
+    cutoff: float,
+    count: np.ndarray,  # int64 [n_atoms], out
+) -> None:
+    limit = positions.dtype.type(cutoff * cutoff)
+    for a in prange(len(positions)):
+        n = 0
+        for b in range(ptr[mol_idx[a]], ptr[mol_idx[a] + 1]):
+            dx = positions[b, 0] - positions[a, 0]
+            dy = positions[b, 1] - positions[a, 1]
+            dz = positions[b, 2] - positions[a, 2]
+            if dx * dx + dy * dy + dz * dz < limit and b != a:
+                n += 1
+        count[a] = n
+
+
+@njit(parallel=True, error_model="numpy", cache=True)
+def _fill_pairs(
+    positions: np.ndarray,  # [n_atoms, 3]
+    mol_idx: np.ndarray,  # [n_atoms]
+    ptr: np.ndarray,  # [n_mols + 1]
+    cutoff: float,
+    row: np.ndarray,  # int64 [n_atoms + 1]
+    i: np.ndarray,  # int64 [n_edges], out
+    j: np.ndarray,  # int64 [n_edges], out
+    distance: np.ndarray,  # [n_edges], out
+    unit: np.ndarray,  # [n_edges, 3], out
+) -> None:
+    limit = positions.dtype.type(cutoff * cutoff)
+    for a in prange(len(positions)):
+        e = row[a]
+        for b in range(ptr[mol_idx[a]], ptr[mol_idx[a] + 1]):
+            dx = positions[b, 0] - positions[a, 0]
+            dy = positions[b, 1] - positions[a, 1]
+            dz = positions[b, 2] - positions[a, 2]
+            square = dx * dx + dy * dy + dz * dz
+            if square < limit and b != a:
+                d = np.sqrt(square)
+                i[e], j[e], distance[e] = a, b, d
+                unit[e, 0], unit[e, 1], unit[e, 2] = dx / d, dy / d, dz / d
+                e += 1
+
+
 def _run(kernel: Callable, *arguments: Any) -> None:
     """Call a kernel with as many threads as PyTorch would use."""
     with _LOCK:
@@ -258,11 +305,35 @@ class MessageOps:
         self.knot_distance = (cutoff - self.first_knot) / n_intervals
         self.cutoff, self.n_intervals = cutoff, n_intervals
         self._tables: list[tuple[Tensor, Tensor]] = []
+        nothing = torch.empty(0)
+        self._prepared: tuple[Edges | None, Tensor, Tensor] = (None, nothing, nothing)
 
     @property
     def edge_ops(self) -> EdgeOps:
         """For `AnalyticEngine`."""
-        return EdgeOps(self.message_fwd, self.message_bwd, self.scalar_fwd, self.scalar_bwd)
+        return EdgeOps(
+            self.message_fwd, self.message_bwd, self.scalar_fwd, self.scalar_bwd, self.find_edges
+        )
+
+    def find_edges(self, positions: Tensor, mol_idx: Tensor, ptr: Tensor, n_rbf: int) -> Edges:
+        """Pairs within the cutoff and their geometry, as `neighbors.neighbor_pairs` lists them.
+
+        The basis is computed below the first knot only; what else is in it is not read here.
+        """
+        count = torch.empty(len(positions), dtype=torch.int64)
+        _run(_count_pairs, positions, mol_idx, ptr, self.cutoff, count)
+        row = torch.zeros(len(positions) + 1, dtype=torch.int64)
+        torch.cumsum(count, 0, out=row[1:])
+        n_edges = int(row[-1])
+        i, j = (torch.empty(n_edges, dtype=torch.int64) for _ in range(2))
+        distance, unit = positions.new_empty(n_edges), positions.new_empty(n_edges, 3)
+        _run(_fill_pairs, positions, mol_idx, ptr, self.cutoff, row, i, j, distance, unit)
+        basis, slope = (positions.new_empty(n_edges, n_rbf + 1) for _ in range(2))
+        near = (distance < self.first_knot).nonzero()[:, 0]
+        if len(near):
+            close = edge_geometry(positions, i[near], j[near], n_rbf, self.cutoff)
+            basis[near], slope[near] = close.basis, close.slope
+        return Edges(i, j, distance, unit, basis, slope)
 
     def message_fwd(
         self, phi: Tensor, mu: Tensor, edges: Edges, filters: Tensor
@@ -314,8 +385,13 @@ class MessageOps:
         self, atoms: Tensor, edges: Edges, filters: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Row starts, each pair's place among the knots, and the table of the filters."""
-        place = (edges.distance - self.first_knot) / self.knot_distance
-        return _row_starts(edges.i, len(atoms)), place, self._table(filters.detach())
+        # The blocks of a model, forward and backward, ask for one list of pairs in turn.
+        known, row, place = self._prepared
+        if known is not edges:
+            place = (edges.distance - self.first_knot) / self.knot_distance
+            row = _row_starts(edges.i, len(atoms))
+            self._prepared = edges, row, place
+        return row, place, self._table(filters.detach())
 
     def _table(self, filters: Tensor) -> Tensor:
         """Values, and slopes times the knots' distance [n_knots, 2, 3 n_features]."""

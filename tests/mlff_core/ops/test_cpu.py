@@ -95,6 +95,27 @@ def test_a_finer_table_is_nearer_by_the_order_of_its_polynomials(
     assert 20 < slope / finer_slope < 200  # third: 64
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pairs_and_their_geometry_are_the_plain_ones(dtype: torch.dtype) -> None:
+    batch = named_batch(dtype)
+    positions = batch.positions.clone()
+    positions[batch.ptr[1]] = torch.nan
+    positions[batch.ptr[3] + 1] = positions[batch.ptr[3]]  # two atoms in one place
+    positions[batch.ptr[2] + 1] = positions[batch.ptr[2]] + 0.2  # below the first knot
+    ops = cpu.MessageOps(5.0)
+    found = ops.find_edges(positions, batch.mol_idx, batch.ptr, 7)
+    i, j = neighbor_pairs(positions, batch.ptr, 5.0)
+    expected = reference.edge_geometry(positions, i, j, 7, 5.0)
+    assert torch.equal(found.i, i)
+    assert torch.equal(found.j, j)
+    torch.testing.assert_close(found.distance, expected.distance)
+    torch.testing.assert_close(found.unit, expected.unit, equal_nan=True)
+    below = expected.distance < ops.first_knot
+    assert below.any()
+    torch.testing.assert_close(found.basis[below], expected.basis[below], equal_nan=True)
+    torch.testing.assert_close(found.slope[below], expected.slope[below], equal_nan=True)
+
+
 def test_overlapping_atoms_and_pairs_at_the_cutoff_mean_the_same() -> None:
     distances = [0.02, 0.3, 0.499999, 0.5, 0.500001, 3.0, 4.999, 4.9999999]
     x = torch.zeros(2 * len(distances), 3, dtype=torch.float64)
