@@ -141,6 +141,27 @@ def test_a_molecule_takes_the_same_path_alone_and_in_a_batch(potential):
     assert (found - other.frame().batch.positions).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("friction_per_ps", [0.0, 10.0])
+def test_a_molecule_that_is_not_finite_leaves_the_others_alone(potential, friction_per_ps):
+    options = {"temperature_k": 300.0, "friction_per_ps": friction_per_ps, "seed": 4}
+    broken = batch_of(4, 5, 1)
+    positions = broken.positions.clone()
+    positions[6, 1] = torch.nan
+    broken = broken.with_positions(positions)
+    together = Dynamics(broken, potential, **options)
+    alone = Dynamics(broken.select([0, 2]), potential, streams=[0, 2], **options)
+    for dynamics in (together, alone):
+        dynamics.run(10)
+    frame = together.frame()
+    assert frame.potential_energy.isnan().tolist() == [False, True, False]
+    torch.testing.assert_close(
+        frame.batch.select([0, 2]).positions, alone.frame().batch.positions, rtol=0, atol=1e-9
+    )
+    # One atom alone feels nothing, and moves all the same.
+    assert not frame.forces[-1].any()
+    assert (frame.batch.positions[-1] != positions[-1]).any()
+
+
 def test_runs_in_parts_equal_one_run(potential):
     options = {"temperature_k": 300.0, "friction_per_ps": 10.0}
     whole, parts = (Dynamics(batch_of(5), potential, **options) for _ in range(2))

@@ -169,6 +169,17 @@ def test_bad_molecules_end_with_a_status_and_leave_the_others_alone(potential, o
         max_steps=60,
     )
     same_paths(result, relax(batch_of(*good), potential, optimizer=optimizer, max_steps=60), [0, 5])
+    in_flight = relax(
+        batch_of(not_a_number, good[0], overlapping, nearly, ion, good[1]),
+        potential,
+        optimizer=optimizer,
+        max_steps=60,
+        capacity=2,
+    )
+    assert [in_flight.status[k] for k in (1, 2, 4, 3, 0, 5)] == result.status
+    same_paths(
+        in_flight, relax(batch_of(good[0]), potential, optimizer=optimizer, max_steps=60), [1]
+    )
     assert result.status[1] == result.status[4] == ConformerStatus.NON_FINITE
     assert result.n_steps[1] == 0
     assert result.status[2] == CONVERGED
@@ -181,9 +192,13 @@ def test_bad_molecules_end_with_a_status_and_leave_the_others_alone(potential, o
 def test_a_molecule_that_falls_apart_has_exploded_and_not_converged():
     water = NAMED_MOLECULES["water"]
     apart = NAMED_MOLECULES["two fluorides beyond the cutoff"]
-    result = relax(batch_of(water, apart), small_potential(Repulsive), fmax=0.01)
-    assert result.status == [ConformerStatus.EXPLODED, CONVERGED]  # the second began in two parts
+    other = random_molecule(6, seed=5)
+    potential = small_potential(Repulsive)
+    result = relax(batch_of(water, apart, other), potential, fmax=0.01)
+    # The second began in two parts.
+    assert result.status[:2] == [ConformerStatus.EXPLODED, CONVERGED]
     assert result.max_force[0] < 0.01
+    same_paths(result, relax(batch_of(other), potential, fmax=0.01), [2])
 
 
 @pytest.mark.parametrize(
