@@ -28,10 +28,11 @@ CURVATURE = 70.0
 
 #: The model of the Hessian: springs of SPRING · exp(-SPRING_DECAY (d / contact - 1)) eV/Å² between
 #: all atoms, at most SPRING_MAX, of which the share SPRING_SIDEWAYS also resists motion across the
-#: pair (bending), on a ground of SPRING_GROUND. Chosen on MMFF94 minima of 24 drugs, four
-#: conformers each: with a ground of 10 the steps halve and 97 % end in the basin of ASE's LBFGS,
-#: as many as when ASE's own step is made ten times shorter; with 0.5 another 15 % of the steps go,
-#: but one conformer in eight slides along its soft torsions into another basin.
+#: pair (bending), on a ground of SPRING_GROUND. Chosen on MMFF94 minima of 24 drugs, but for the
+#: ground, which decides how far soft torsions are let slide at first: a low one saves steps, a high
+#: one ends in the basin of ASE's LBFGS more often. On 100 drug-like molecules and the shipped
+#: model, grounds of 5, 10, 20 and 40 took 43, 45, 44 and 51 steps on average and ended there in
+#: 86, 88, 90 and 92 %; a constant Hessian took 79 steps and ended there in 93 %.
 SPRING, SPRING_DECAY, SPRING_MAX = 40.0, 4.0, 80.0
 SPRING_SIDEWAYS, SPRING_GROUND = 0.25, 20.0
 #: Elements of the models that are built at once; bounds the memory when many enter together.

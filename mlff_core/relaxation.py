@@ -392,8 +392,9 @@ class _Flight:
                 self._board(rows, stepper.state)
             if self._is_too_wide():
                 rows, state = self._close_ranks(rows, stepper.state)
+                _wait_for(looks)
                 stepper = self._stepper(rows, state)
-                looks.clear()
+        _wait_for(looks)
 
     def _stepper(self, rows: Rows, state: State) -> Stepper:
         potential, settings = self.potential, self.settings
@@ -506,6 +507,12 @@ class _Look:
             # Whoever boarded since has a code of its own to come.
             if occupant[slot] is self.occupant[slot]
         ]
+
+
+def _wait_for(looks: deque[_Look]) -> None:
+    """Wait for bursts that nobody looks at: a graph must not be let go while it runs."""
+    while looks:
+        looks.popleft().code.wait()
 
 
 @dataclass(frozen=True)
