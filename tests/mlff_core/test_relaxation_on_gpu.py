@@ -1,0 +1,83 @@
+"""Captured relaxation and dynamics on a CUDA device. `pytest -m gpu`."""
+
+import numpy as np
+import pytest
+import torch
+
+from mlff_core import relaxation
+from mlff_core.batch import MolBatch
+from mlff_core.dynamics import Dynamics, _make_evaluate, _make_step
+from mlff_core.potential import Potential
+from mlff_core.relaxation import relax
+from mlff_core.slots import Stepper
+from mlff_core.status import ConformerStatus
+from mlff_core.testing import random_model, random_molecule
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.fixture(scope="module")
+def potential():
+    return Potential(random_model(3), device="cuda", backend="triton")
+
+
+def molecules():
+    return [random_molecule(n, seed=5) for n in (9, 4, 30, 2, 17, 40, 25, 1)]
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "fire"])
+def test_captured_steps_are_the_plain_ones(potential, optimizer, monkeypatch):
+    batch = MolBatch.from_arrays(molecules())
+    options = {"optimizer": optimizer, "max_steps": 8, "fmax": 0.02}
+    captured = relax(batch, potential, **options)
+    in_flight = relax(batch, potential, capacity=3, **options)
+    monkeypatch.setattr(
+        relaxation._Flight,
+        "_stepper",
+        lambda flight, rows, state: Stepper(
+            lambda now: relaxation.step(rows, now, flight.potential, flight.settings), state
+        ),
+    )
+    plain = relax(batch, potential, **options)
+    for found in (captured, in_flight):
+        assert found.status == plain.status
+        assert torch.equal(found.n_steps, plain.n_steps)
+        torch.testing.assert_close(found.energy, plain.energy, rtol=0, atol=2e-3)
+
+
+def test_bad_molecules_leave_the_others_alone(potential):
+    good = random_molecule(20, seed=5)
+    overlapping = ([6, 6, 1], np.zeros((3, 3)), 0)
+    not_a_number = ([8, 1], [[0.0, 0, 0], [0, np.nan, 1]], 0)
+    result = relax(MolBatch.from_arrays([overlapping, good, not_a_number]), potential, max_steps=8)
+    alone = relax(MolBatch.from_arrays([good]), potential, max_steps=8)
+    assert result.status[0] == result.status[2] == ConformerStatus.NON_FINITE
+    assert result.status[1] == alone.status[0]
+    torch.testing.assert_close(result.energy[1:2], alone.energy, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("friction_per_ps", [0.0, 5.0])
+def test_captured_moves_are_the_plain_ones(potential, friction_per_ps):
+    batch = MolBatch.from_arrays(molecules())
+    options = {"temperature_k": 300.0, "friction_per_ps": friction_per_ps, "seed": 3}
+    moving = Dynamics(batch, potential, **options)
+    state = {name: value.clone() for name, value in moving._stepper.state.items()}
+    plain = Stepper(
+        _make_step(
+            _make_evaluate(moving._here, potential),
+            moving._here.free[..., None] / moving.masses,
+            moving._dt,
+            moving._keep,
+            moving._keys,
+            langevin=moving._langevin,
+        ),
+        state,
+    )
+    moving.run(20)
+    plain.run(20)
+    torch.testing.assert_close(
+        moving._stepper.state["positions"], plain.state["positions"], rtol=0, atol=1e-3
+    )
