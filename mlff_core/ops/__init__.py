@@ -4,8 +4,9 @@ reference.py   every operator in plain PyTorch, forward and backward (formulas: 
 analytic.py    energy and forces in one pass from those; operators over pairs can be exchanged
 cpu.py         those operators over pairs, compiled for CPUs
 engine.py      the same from Triton kernels, with CUDA graphs:
-    pairs.py     neighbours, their geometry, nuclear repulsion
+    pairs.py     neighbours, their geometry, nuclear repulsion    spline.py    radial filters
     linear.py    products with weights         message.py   gather, filter, reduce
     update.py    mix scalars and vectors       readout.py   energies, sums, forces
-    tiles.py     how large a piece each program takes
+    tiles.py     how large a piece each program takes, measured anew on another card by tune.py
+    capture.py   recording graphs
 """

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mlff_core.ops.tiles import tile_options
 
+_INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
 
 @triton.jit
 def sigmoid(x):
@@ -23,28 +25,51 @@ def sigmoid(x):
 @triton.jit
 def to_tf32(x):
     """x to the nearest number that the matrix units' tf32 can hold; they themselves cut it off."""
+    # On bits, because compilers contract the same in floating point to x itself. The NaN with all
+    # bits set comes out as zero; what is left of x after this is subtracted is NaN still.
     return ((x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def dot(a, b, acc, PRECISION: tl.constexpr):
-    """acc + a · b: "tf32x3" keeps float32's accuracy, "bf16x3" most of it, "tf32" three digits."""
-    if PRECISION == "tf32":
-        return tl.dot(to_tf32(a), to_tf32(b), acc, input_precision="tf32")
-    else:
-        return tl.dot(a, b, acc, input_precision=PRECISION)
+def dot_bf16(a, b, acc):
+    """acc + a · b of bfloat16."""
+    # Triton's interpreter would multiply their bits as whole numbers.
+    if _INTERPRETED:
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
+    return tl.dot(a, b, acc)
 
 
 @triton.jit
-def weight_tile(w_ptr, n, k, n_in: tl.constexpr):
-    """Tile [BLOCK_K, BLOCK_N] of the transpose of weights [n_out, n_in]."""
-    return tl.load(w_ptr + n[None, :] * n_in + k[:, None])
+def add_product(
+    x, w_ptr, n, k, acc, N_IN: tl.constexpr, PIECE: tl.constexpr, PRECISION: tl.constexpr
+):
+    """acc + x · w[n, k]ᵀ, with w split by `split_weights` into pieces of PIECE numbers each.
+
+    "tf32x3" keeps float32's accuracy, "bf16x3" most of it. The matrix units cut off where float32
+    rounds, at each addition: a sum begins anew with every call, its small terms first, so that
+    little is lost that way.
+    """
+    tile = w_ptr + n[None, :] * N_IN + k[:, None]
+    if PRECISION == "bf16x3":
+        high = x.to(tl.bfloat16)
+        low = (x - high.to(tl.float32)).to(tl.bfloat16)
+        w_high = tl.load(tile)
+        part = dot_bf16(low, w_high, tl.zeros(acc.shape, tl.float32))
+        part = dot_bf16(high, tl.load(tile + PIECE), part)
+        return acc + dot_bf16(high, w_high, part)
+    else:
+        high = to_tf32(x)
+        w_high = tl.load(tile)
+        part = tl.dot(x - high, w_high, input_precision="tf32")
+        part = tl.dot(high, tl.load(tile + PIECE), part, input_precision="tf32")
+        return acc + tl.dot(high, w_high, part, input_precision="tf32")
 
 
 @triton.jit(do_not_specialize=["n_rows"])
 def linear_kernel(
     x_ptr,  # [n_rows, x_stride]
-    w_ptr,  # [n_out, N_IN]
+    w_ptr,  # pieces of [n_out, N_IN]
     b_ptr,  # [n_out]
     other_ptr,  # [n_rows, n_out]
     y_ptr,  # [n_rows, y_stride]
@@ -52,6 +77,7 @@ def linear_kernel(
     x_stride,
     y_stride,
     N_IN: tl.constexpr,
+    PIECE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -70,7 +96,7 @@ def linear_kernel(
         x = tl.load(x_ptr + wide * x_stride + k[None, :], mask=real, other=0.0)
         if SILU_IN:
             x = x * sigmoid(x)
-        acc = dot(x, weight_tile(w_ptr, n, k, N_IN), acc, PRECISION)
+        acc = add_product(x, w_ptr, n, k, acc, N_IN, PIECE, PRECISION)
     if HAS_BIAS:
         acc += tl.load(b_ptr + n)[None, :]
     if AFTER == "add":
@@ -96,14 +122,14 @@ def linear(
 
     Args:
         x: [n_rows, at least n_in]; columns beyond n_in are not read.
-        w: Weights [n_out, n_in].
+        w: Weights, split for the precision [2, n_out, n_in].
         b: Bias [n_out].
-        precision: "tf32x3", "bf16x3" or "tf32".
+        precision: "tf32x3" or "bf16x3".
         silu_in: Whether silu is applied to x first.
         add: Added to the result [n_rows, n_out].
         silu_slope_of: Hidden layer whose silu slope multiplies the result [n_rows, n_out].
     """
-    n_out, n_in = w.shape
+    _, n_out, n_in = w.shape
     n_rows = len(x)
     y = x.new_empty(n_rows, n_out)
     other = add if add is not None else silu_slope_of
@@ -119,6 +145,7 @@ def linear(
         x.stride(0),
         n_out,
         N_IN=n_in,
+        PIECE=n_out * n_in,
         PRECISION=precision,
         SILU_IN=silu_in,
         HAS_BIAS=b is not None,
@@ -131,9 +158,24 @@ def linear(
 def mlp_bwd(
     g_y: Tensor, hidden: Tensor, w1_t: Tensor, w2_t: Tensor, add: Tensor, *, precision: str
 ) -> Tensor:
-    """add + reference.mlp_bwd(g_y, hidden, w1, w2), from the transposed weights."""
+    """add + reference.mlp_bwd(g_y, hidden, w1, w2), from the split transposes of the weights."""
     g_hidden = linear(g_y, w2_t, silu_slope_of=hidden, precision=precision)
     return linear(g_hidden, w1_t, add=add, precision=precision)
+
+
+def split_weights(w: Tensor, precision: str) -> Tensor:
+    """Weights [n_out, n_in] as the addends that `add_product` takes [2, n_out, n_in]."""
+    if precision == "bf16x3":
+        high = w.bfloat16()
+        return torch.stack([high, (w - high.float()).bfloat16()])
+    high = nearest_tf32(w)
+    return torch.stack([high, nearest_tf32(w - high)])
+
+
+def nearest_tf32(w: Tensor) -> Tensor:
+    """The meaning of `to_tf32`, up to ties."""
+    wide = w * 8193.0
+    return wide - (wide - w)
 
 
 def contiguous_transpose(w: Tensor) -> Tensor:

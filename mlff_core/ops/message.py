@@ -2,14 +2,14 @@
 # ... because kernels are not Python: their arguments become pointers, their constants numbers.
 """Messages: gather from the neighbours, multiply by the filter, reduce. Forward and backward.
 
-Meaning: reference.message_fwd and reference.message_bwd (with reference.position_gradient).
+Meaning: reference.message_fwd and reference.message_bwd, the filter taken from `ops.spline`.
 
-One program takes an atom and holds the filter's weights in registers: a thread owns a feature or
-two. It walks the atom's row and recomputes the filter of each pair, with θ = π d / d_cut, from
-sin(n θ) = 2 cos θ sin((n-1) θ) - sin((n-2) θ), so nothing of the shape [n_edges, n_features] ever
-exists. The backward program of atom a meets each neighbour b in both roles, as the source of a's
-messages and as their destination, so the gradients with respect to phi_a, mu_a and x_a are
-complete without atomics, and repeatable bit for bit.
+A program takes a few atoms and some of their features, and walks the atoms' rows of pairs; each row
+of its tiles is a pair, of several atoms or of one. Nothing of the shape [n_edges, n_features] ever
+exists. The backward program of atom a meets its neighbours b as the destinations of a's messages:
+what phi_a and mu_a get is then complete, without atomics, and repeatable bit for bit. What a
+message gives to the positions of its two ends is one vector, written to the pair's place in a's
+row; the sum over both ends is left to `readout.molecules`.
 """
 
 import torch
@@ -18,392 +18,323 @@ import triton.language as tl
 from torch import Tensor
 
 from mlff_core.ops.pairs import N_GEOMETRY, PairRows
+from mlff_core.ops.spline import FilterTable, spline_weights
 from mlff_core.ops.tiles import LAUNCHES, row_class
+
+#: Components of what a pair gives to the positions of its ends.
+N_PULL = 3
 
 
 @triton.jit
-def over_groups(x, SPLIT: tl.constexpr, N_FEATURES: tl.constexpr):
-    """Sum over the groups of threads that share a row [N_FEATURES]."""
+def filter_tile(knot, weights, DEGREE: tl.constexpr, ROW: tl.constexpr):
+    """The filter of each pair [n, BLOCK_F]: weights [n] times rows of the table, added up."""
+    W = tl.load(knot) * weights[0][:, None]
+    for m in tl.static_range(1, DEGREE + 1):
+        W += tl.load(knot + m * ROW) * weights[m][:, None]
+    return W
+
+
+@triton.jit
+def filter_and_slope_tile(knot, weights, slopes, DEGREE: tl.constexpr, ROW: tl.constexpr):
+    """The same, and its slope per distance of two knots."""
+    row = tl.load(knot)
+    W = row * weights[0][:, None]
+    slope = row * slopes[0][:, None]
+    for m in tl.static_range(1, DEGREE + 1):
+        row = tl.load(knot + m * ROW)
+        W += row * weights[m][:, None]
+        slope += row * slopes[m][:, None]
+    return W, slope
+
+
+@triton.jit
+def load_pair(j_ptr, geometry_ptr, place, listed, own, N_GEOMETRY: tl.constexpr):
+    """Neighbour, unit vector and distance [n]; the atom itself at 1 Å where no pair is listed."""
+    b = tl.load(j_ptr + place, mask=listed, other=0)
+    b = tl.where(listed, b, own).to(tl.int64)
+    pair = geometry_ptr + place * N_GEOMETRY
+    ux = tl.load(pair, mask=listed, other=0.0)
+    uy = tl.load(pair + 1, mask=listed, other=0.0)
+    uz = tl.load(pair + 2, mask=listed, other=0.0)
+    return b, ux, uy, uz, tl.load(pair + 3, mask=listed, other=1.0)
+
+
+@triton.jit
+def over_pairs(x, ATOMS: tl.constexpr, SPLIT: tl.constexpr, BLOCK_F: tl.constexpr):
+    """Sum over the pairs of an atom that are worked on side by side [ATOMS, BLOCK_F]."""
     if SPLIT == 1:
         return x
     else:
-        return tl.sum(tl.reshape(x, [SPLIT, N_FEATURES]), 0)
+        return tl.sum(tl.reshape(x, [ATOMS, SPLIT, BLOCK_F]), 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_atoms"])
 def message_fwd_kernel(
-    phi_ptr,  # [n_atoms, 3 n_features], or 2 n_features without HAS_MU
+    phi_ptr,  # [n_atoms, 3 n_features]; without HAS_MU [n_kinds, 2 n_features]
     mu_ptr,  # [n_atoms, 3, n_features], unused without HAS_MU
     q_ptr,  # [n_atoms, n_features]
-    filters_ptr,  # [n_rbf + 1, 3 n_features], the bias last
+    table_ptr,  # [n_knots, 3 n_features]
+    kind_ptr,  # int32 [n_atoms]
     count_ptr,  # int32 [n_atoms]
     j_ptr,  # int32 [n_atoms, stride]
     geometry_ptr,  # [n_atoms, stride, N_GEOMETRY]
     q_out_ptr,  # [n_atoms, n_features]
     mu_out_ptr,  # [n_atoms, 3, n_features]
+    n_atoms,
     stride,  # of a row
+    inverse_knot,  # 1 / distance of two knots
+    n_intervals,
     N_FEATURES: tl.constexpr,
-    N_RBF: tl.constexpr,
     N_GEOMETRY: tl.constexpr,
+    DEGREE: tl.constexpr,
     HAS_MU: tl.constexpr,
+    ATOMS: tl.constexpr,
     SPLIT: tl.constexpr,
+    BLOCK_F: tl.constexpr,
 ):
-    f = tl.arange(0, SPLIT * N_FEATURES) % N_FEATURES
-    out = tl.arange(0, N_FEATURES)
-    # With SPLIT groups of threads, each takes every SPLIT-th pair of the row. A lone group must see
-    # a scalar here: what is the same for all of a thread's features is then computed once.
-    group = 0 if SPLIT == 1 else tl.arange(0, SPLIT * N_FEATURES) // N_FEATURES
     # Without vectors there is nothing for the last third of phi to multiply, and it is left out.
     PHI: tl.constexpr = 3 * N_FEATURES if HAS_MU else 2 * N_FEATURES
-    # Tuples of registers; a star would not compile.
-    w1 = ()
-    w2 = ()
-    w3 = ()
-    for n in tl.static_range(N_RBF + 1):
-        w1 = w1 + (tl.load(filters_ptr + n * 3 * N_FEATURES + f),)  # noqa: RUF005
-        w2 = w2 + (tl.load(filters_ptr + n * 3 * N_FEATURES + N_FEATURES + f),)  # noqa: RUF005
+    ROW: tl.constexpr = 3 * N_FEATURES
+    f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)[None, :]
+    lane = tl.arange(0, ATOMS * SPLIT)
+    atom = tl.program_id(0) * ATOMS + lane // SPLIT
+    count = tl.load(count_ptr + atom, mask=atom < n_atoms, other=0) - lane % SPLIT
+    own = tl.minimum(atom, n_atoms - 1)
+    row = own.to(tl.int64) * stride + lane % SPLIT
+    dq = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
+    dx = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
+    dy = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
+    dz = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
+    # The next pair is fetched while this one is worked on.
+    b, ux, uy, uz, d = load_pair(j_ptr, geometry_ptr, row, count > 0, own, N_GEOMETRY)
+    for e in range(0, tl.max(count, 0), SPLIT):
+        next_b, next_ux, next_uy, next_uz, next_d = load_pair(
+            j_ptr, geometry_ptr, row + e + SPLIT, e + SPLIT < count, own, N_GEOMETRY
+        )
+        x = d * inverse_knot
+        interval = tl.minimum(x.to(tl.int32), n_intervals - 1)
+        # Without a pair all weights are 0, and finite numbers times 0 are what is gathered.
+        weights, _ = spline_weights(
+            x - interval.to(tl.float32), tl.where(e < count, 1.0, 0.0), DEGREE
+        )
+        knot = table_ptr + interval[:, None] * ROW + f
+        said = b if HAS_MU else tl.load(kind_ptr + b).to(tl.int64)
+        phi = phi_ptr + said[:, None] * PHI + f
+        W = filter_tile(knot, weights, DEGREE, ROW)
+        dq += tl.load(phi) * W
+        W = filter_tile(knot + N_FEATURES, weights, DEGREE, ROW)
+        x2 = tl.load(phi + N_FEATURES) * W
+        dx += x2 * ux[:, None]
+        dy += x2 * uy[:, None]
+        dz += x2 * uz[:, None]
         if HAS_MU:
-            w3 = w3 + (tl.load(filters_ptr + n * 3 * N_FEATURES + 2 * N_FEATURES + f),)  # noqa: RUF005
-
-    a = tl.program_id(0).to(tl.int64)
-    row = a * stride
-    dq = tl.zeros([SPLIT * N_FEATURES], tl.float32)
-    dx = tl.zeros([SPLIT * N_FEATURES], tl.float32)
-    dy = tl.zeros([SPLIT * N_FEATURES], tl.float32)
-    dz = tl.zeros([SPLIT * N_FEATURES], tl.float32)
-    # The next pair is fetched while this one is worked on; each row ends in a neutral pair.
-    j = tl.load(j_ptr + row + group).to(tl.int64)
-    phi1 = tl.load(phi_ptr + j * PHI + f)
-    phi2 = tl.load(phi_ptr + j * PHI + N_FEATURES + f)
+            mu = mu_ptr + b[:, None] * (3 * N_FEATURES) + f
+            W = filter_tile(knot + 2 * N_FEATURES, weights, DEGREE, ROW)
+            x3 = tl.load(phi + 2 * N_FEATURES) * W
+            dx += x3 * tl.load(mu)
+            dy += x3 * tl.load(mu + N_FEATURES)
+            dz += x3 * tl.load(mu + 2 * N_FEATURES)
+        b, ux, uy, uz, d = next_b, next_ux, next_uy, next_uz, next_d
+    atom = tl.program_id(0) * ATOMS + tl.arange(0, ATOMS)
+    real = atom[:, None] < n_atoms
+    scalar = atom.to(tl.int64)[:, None] * N_FEATURES + f
+    vector = atom.to(tl.int64)[:, None] * (3 * N_FEATURES) + f
+    q = over_pairs(dq, ATOMS, SPLIT, BLOCK_F) + tl.load(q_ptr + scalar, mask=real, other=0.0)
+    x = over_pairs(dx, ATOMS, SPLIT, BLOCK_F)
+    y = over_pairs(dy, ATOMS, SPLIT, BLOCK_F)
+    z = over_pairs(dz, ATOMS, SPLIT, BLOCK_F)
     if HAS_MU:
-        phi3 = tl.load(phi_ptr + j * PHI + 2 * N_FEATURES + f)
-        mx = tl.load(mu_ptr + j * (3 * N_FEATURES) + f)
-        my = tl.load(mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
-        mz = tl.load(mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
-    j = tl.load(j_ptr + row + SPLIT + group).to(tl.int64)
-    pair = geometry_ptr + (row + group) * N_GEOMETRY
-    inverse = tl.load(pair)
-    ux = tl.load(pair + 1)
-    uy = tl.load(pair + 2)
-    uz = tl.load(pair + 3)
-    sine = tl.load(pair + 4)
-    cosine = tl.load(pair + 5)
-    for e in range(0, tl.load(count_ptr + a), SPLIT):
-        pair = geometry_ptr + (row + e + SPLIT + group) * N_GEOMETRY
-        next_inverse = tl.load(pair)
-        next_ux = tl.load(pair + 1)
-        next_uy = tl.load(pair + 2)
-        next_uz = tl.load(pair + 3)
-        next_sine = tl.load(pair + 4)
-        next_cosine = tl.load(pair + 5)
-        next_phi1 = tl.load(phi_ptr + j * PHI + f)
-        next_phi2 = tl.load(phi_ptr + j * PHI + N_FEATURES + f)
-        if HAS_MU:
-            next_phi3 = tl.load(phi_ptr + j * PHI + 2 * N_FEATURES + f)
-            next_mx = tl.load(mu_ptr + j * (3 * N_FEATURES) + f)
-            next_my = tl.load(mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
-            next_mz = tl.load(mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
-        j = tl.load(j_ptr + row + e + 2 * SPLIT + group).to(tl.int64)
-
-        # sin(n θ) / d times the cutoff function; the bias times the cutoff function.
-        envelope = 0.5 * (cosine + 1.0)
-        twice = 2.0 * cosine
-        before = 0.0
-        now = sine * inverse * envelope
-        W1 = w1[N_RBF] * envelope
-        W2 = w2[N_RBF] * envelope
-        if HAS_MU:
-            W3 = w3[N_RBF] * envelope
-        for n in tl.static_range(N_RBF):
-            W1 += w1[n] * now
-            W2 += w2[n] * now
-            if HAS_MU:
-                W3 += w3[n] * now
-            after = twice * now - before
-            before = now
-            now = after
-
-        dq += phi1 * W1
-        x2 = phi2 * W2
-        dx += x2 * ux
-        dy += x2 * uy
-        dz += x2 * uz
-        inverse = next_inverse
-        ux = next_ux
-        uy = next_uy
-        uz = next_uz
-        sine = next_sine
-        cosine = next_cosine
-        phi1 = next_phi1
-        phi2 = next_phi2
-        if HAS_MU:
-            x3 = phi3 * W3
-            dx += x3 * mx
-            dy += x3 * my
-            dz += x3 * mz
-            phi3 = next_phi3
-            mx = next_mx
-            my = next_my
-            mz = next_mz
-    scalar = a * N_FEATURES + out
-    vector = a * (3 * N_FEATURES) + out
-    q = tl.load(q_ptr + scalar) + over_groups(dq, SPLIT, N_FEATURES)
-    x = over_groups(dx, SPLIT, N_FEATURES)
-    y = over_groups(dy, SPLIT, N_FEATURES)
-    z = over_groups(dz, SPLIT, N_FEATURES)
-    if HAS_MU:
-        x += tl.load(mu_ptr + vector)
-        y += tl.load(mu_ptr + vector + N_FEATURES)
-        z += tl.load(mu_ptr + vector + 2 * N_FEATURES)
-    tl.store(q_out_ptr + scalar, q)
-    tl.store(mu_out_ptr + vector, x)
-    tl.store(mu_out_ptr + vector + N_FEATURES, y)
-    tl.store(mu_out_ptr + vector + 2 * N_FEATURES, z)
+        x += tl.load(mu_ptr + vector, mask=real, other=0.0)
+        y += tl.load(mu_ptr + vector + N_FEATURES, mask=real, other=0.0)
+        z += tl.load(mu_ptr + vector + 2 * N_FEATURES, mask=real, other=0.0)
+    tl.store(q_out_ptr + scalar, q, mask=real)
+    tl.store(mu_out_ptr + vector, x, mask=real)
+    tl.store(mu_out_ptr + vector + N_FEATURES, y, mask=real)
+    tl.store(mu_out_ptr + vector + 2 * N_FEATURES, z, mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_atoms"])
 def message_bwd_kernel(
     g_q_ptr,  # [n_atoms, n_features]
     g_mu_ptr,  # [n_atoms, 3, n_features]
-    phi_ptr,  # [n_atoms, 3 n_features], or 2 n_features without HAS_MU
+    phi_ptr,  # [n_atoms, 3 n_features]; without HAS_MU [n_kinds, 2 n_features]
     mu_ptr,  # [n_atoms, 3, n_features], unused without HAS_MU
-    filters_ptr,  # [n_rbf + 1, 3 n_features]
+    table_ptr,  # [n_knots, 3 n_features]
+    kind_ptr,  # int32 [n_atoms]
     count_ptr,  # int32 [n_atoms]
     j_ptr,  # int32 [n_atoms, stride]
     geometry_ptr,  # [n_atoms, stride, N_GEOMETRY]
-    gradient_ptr,  # [n_atoms, 3], added to
-    g_phi_ptr,  # [n_atoms, 3 n_features], or 2 n_features without HAS_MU
+    pull_ptr,  # [n_atoms, stride, n_features / BLOCK_F, N_PULL], added to with ADD
+    g_phi_ptr,  # [n_atoms, 3 n_features], unused without HAS_MU
     g_mu_out_ptr,  # [n_atoms, 3, n_features], unused without HAS_MU
+    n_atoms,
     stride,  # of a row
-    wavenumber,  # π / d_cut
+    inverse_knot,  # 1 / distance of two knots
+    n_intervals,
     N_FEATURES: tl.constexpr,
-    N_RBF: tl.constexpr,
     N_GEOMETRY: tl.constexpr,
+    N_PULL: tl.constexpr,
+    DEGREE: tl.constexpr,
     HAS_MU: tl.constexpr,
+    ADD: tl.constexpr,
+    ATOMS: tl.constexpr,
     SPLIT: tl.constexpr,
+    BLOCK_F: tl.constexpr,
 ):
-    f = tl.arange(0, SPLIT * N_FEATURES) % N_FEATURES
-    out = tl.arange(0, N_FEATURES)
-    # With SPLIT groups of threads, each takes every SPLIT-th pair of the row. A lone group must see
-    # a scalar here: what is the same for all of a thread's features is then computed once.
-    group = 0 if SPLIT == 1 else tl.arange(0, SPLIT * N_FEATURES) // N_FEATURES
-    # Without vectors there is nothing for the last third of phi to multiply, and it is left out.
     PHI: tl.constexpr = 3 * N_FEATURES if HAS_MU else 2 * N_FEATURES
-    # Tuples of registers; a star would not compile.
-    w1 = ()
-    w2 = ()
-    w3 = ()
-    for n in tl.static_range(N_RBF + 1):
-        w1 = w1 + (tl.load(filters_ptr + n * 3 * N_FEATURES + f),)  # noqa: RUF005
-        w2 = w2 + (tl.load(filters_ptr + n * 3 * N_FEATURES + N_FEATURES + f),)  # noqa: RUF005
-        if HAS_MU:
-            w3 = w3 + (tl.load(filters_ptr + n * 3 * N_FEATURES + 2 * N_FEATURES + f),)  # noqa: RUF005
-
-    a = tl.program_id(0).to(tl.int64)
-    row = a * stride
-    scalar = a * N_FEATURES + f
-    vector = a * (3 * N_FEATURES) + f
-    said_a = a * PHI + f
-    phi1_a = tl.load(phi_ptr + said_a)
-    phi2_a = tl.load(phi_ptr + said_a + N_FEATURES)
-    g_q_a = tl.load(g_q_ptr + scalar)
-    g_x_a = tl.load(g_mu_ptr + vector)
-    g_y_a = tl.load(g_mu_ptr + vector + N_FEATURES)
-    g_z_a = tl.load(g_mu_ptr + vector + 2 * N_FEATURES)
+    ROW: tl.constexpr = 3 * N_FEATURES
+    N_SLICES: tl.constexpr = N_FEATURES // BLOCK_F
+    f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)[None, :]
+    lane = tl.arange(0, ATOMS * SPLIT)
+    atom = tl.program_id(0) * ATOMS + lane // SPLIT
+    count = tl.load(count_ptr + atom, mask=atom < n_atoms, other=0) - lane % SPLIT
+    own = tl.minimum(atom, n_atoms - 1)
+    row = own.to(tl.int64) * stride + lane % SPLIT
+    said = own.to(tl.int64) if HAS_MU else tl.load(kind_ptr + own).to(tl.int64)
+    phi = phi_ptr + said[:, None] * PHI + f
+    phi1 = tl.load(phi)
+    phi2 = tl.load(phi + N_FEATURES)
     if HAS_MU:
-        phi3_a = tl.load(phi_ptr + said_a + 2 * N_FEATURES)
-        mx_a = tl.load(mu_ptr + vector)
-        my_a = tl.load(mu_ptr + vector + N_FEATURES)
-        mz_a = tl.load(mu_ptr + vector + 2 * N_FEATURES)
-    zero = tl.zeros([SPLIT * N_FEATURES], tl.float32)
-    g_phi1 = zero
-    g_phi2 = zero
-    g_phi3 = zero
-    # Gradient of mu_a from its neighbours, all of them times phi3_a, which waits to the end.
-    hx = zero
-    hy = zero
-    hz = zero
-    # Gradient of x_a, one share a feature.
-    Gx = zero
-    Gy = zero
-    Gz = zero
-    # The next pair is fetched while this one is worked on; each row ends in a neutral pair.
-    j = tl.load(j_ptr + row + group).to(tl.int64)
-    phi1_b = tl.load(phi_ptr + j * PHI + f)
-    phi2_b = tl.load(phi_ptr + j * PHI + N_FEATURES + f)
-    g_q_b = tl.load(g_q_ptr + j * N_FEATURES + f)
-    g_x_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + f)
-    g_y_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
-    g_z_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
+        phi3 = tl.load(phi + 2 * N_FEATURES)
+        mu = mu_ptr + own.to(tl.int64)[:, None] * (3 * N_FEATURES) + f
+        mx = tl.load(mu)
+        my = tl.load(mu + N_FEATURES)
+        mz = tl.load(mu + 2 * N_FEATURES)
+        g_phi1 = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
+        g_phi2 = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
+        g_phi3 = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
+        # Gradient of mu, all of it times phi3, which waits to the end.
+        hx = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
+        hy = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
+        hz = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
+    b, ux, uy, uz, d = load_pair(j_ptr, geometry_ptr, row, count > 0, own, N_GEOMETRY)
+    for e in range(0, tl.max(count, 0), SPLIT):
+        next_b, next_ux, next_uy, next_uz, next_d = load_pair(
+            j_ptr, geometry_ptr, row + e + SPLIT, e + SPLIT < count, own, N_GEOMETRY
+        )
+        listed = e < count
+        x = d * inverse_knot
+        interval = tl.minimum(x.to(tl.int32), n_intervals - 1)
+        weights, slopes = spline_weights(
+            x - interval.to(tl.float32), tl.where(listed, 1.0, 0.0), DEGREE
+        )
+        knot = table_ptr + interval[:, None] * ROW + f
+        g_q = tl.load(g_q_ptr + b[:, None] * N_FEATURES + f)
+        g_mu = g_mu_ptr + b[:, None] * (3 * N_FEATURES) + f
+        gx = tl.load(g_mu)
+        gy = tl.load(g_mu + N_FEATURES)
+        gz = tl.load(g_mu + 2 * N_FEATURES)
+        # The unit vector of the message, from its destination b to its source, is -u.
+        W, slope = filter_and_slope_tile(knot, weights, slopes, DEGREE, ROW)
+        radial = phi1 * g_q * slope
+        if HAS_MU:
+            g_phi1 += g_q * W
+        along = gx * ux[:, None] + gy * uy[:, None] + gz * uz[:, None]
+        W, slope = filter_and_slope_tile(knot + N_FEATURES, weights, slopes, DEGREE, ROW)
+        radial -= phi2 * along * slope
+        x2 = phi2 * W
+        if HAS_MU:
+            g_phi2 -= along * W
+            inner = gx * mx + gy * my + gz * mz
+            W, slope = filter_and_slope_tile(knot + 2 * N_FEATURES, weights, slopes, DEGREE, ROW)
+            radial += phi3 * inner * slope
+            g_phi3 += inner * W
+            hx += W * gx
+            hy += W * gy
+            hz += W * gz
+        # dE/d(x_a - x_b) from dE/dd and dE/d(-u); see docs/theory.md.
+        inverse = 1.0 / d
+        px = tl.sum(x2 * gx, 1) * inverse
+        py = tl.sum(x2 * gy, 1) * inverse
+        pz = tl.sum(x2 * gz, 1) * inverse
+        outward = tl.sum(radial, 1) * inverse_knot + px * ux + py * uy + pz * uz
+        px -= outward * ux
+        py -= outward * uy
+        pz -= outward * uz
+        pull = pull_ptr + ((row + e) * N_SLICES + tl.program_id(1)) * N_PULL
+        if ADD:
+            px += tl.load(pull, mask=listed, other=0.0)
+            py += tl.load(pull + 1, mask=listed, other=0.0)
+            pz += tl.load(pull + 2, mask=listed, other=0.0)
+        tl.store(pull, px, mask=listed)
+        tl.store(pull + 1, py, mask=listed)
+        tl.store(pull + 2, pz, mask=listed)
+        b, ux, uy, uz, d = next_b, next_ux, next_uy, next_uz, next_d
     if HAS_MU:
-        phi3_b = tl.load(phi_ptr + j * PHI + 2 * N_FEATURES + f)
-        mx_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + f)
-        my_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
-        mz_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
-    j = tl.load(j_ptr + row + SPLIT + group).to(tl.int64)
-    pair = geometry_ptr + (row + group) * N_GEOMETRY
-    inverse = tl.load(pair)
-    ux = tl.load(pair + 1)
-    uy = tl.load(pair + 2)
-    uz = tl.load(pair + 3)
-    sine = tl.load(pair + 4)
-    cosine = tl.load(pair + 5)
-    for e in range(0, tl.load(count_ptr + a), SPLIT):
-        pair = geometry_ptr + (row + e + SPLIT + group) * N_GEOMETRY
-        next_inverse = tl.load(pair)
-        next_ux = tl.load(pair + 1)
-        next_uy = tl.load(pair + 2)
-        next_uz = tl.load(pair + 3)
-        next_sine = tl.load(pair + 4)
-        next_cosine = tl.load(pair + 5)
-        next_phi1_b = tl.load(phi_ptr + j * PHI + f)
-        next_phi2_b = tl.load(phi_ptr + j * PHI + N_FEATURES + f)
-        next_g_q_b = tl.load(g_q_ptr + j * N_FEATURES + f)
-        next_g_x_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + f)
-        next_g_y_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
-        next_g_z_b = tl.load(g_mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
-        if HAS_MU:
-            next_phi3_b = tl.load(phi_ptr + j * PHI + 2 * N_FEATURES + f)
-            next_mx_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + f)
-            next_my_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + N_FEATURES + f)
-            next_mz_b = tl.load(mu_ptr + j * (3 * N_FEATURES) + 2 * N_FEATURES + f)
-        j = tl.load(j_ptr + row + e + 2 * SPLIT + group).to(tl.int64)
-
-        # The filter over its cutoff function, R, and the slope of R's sine terms, S.
-        envelope = 0.5 * (cosine + 1.0)
-        twice = 2.0 * cosine
-        s_before = 0.0
-        s = sine * inverse
-        c_before = inverse * wavenumber
-        c = cosine * c_before
-        R1 = tl.zeros([SPLIT * N_FEATURES], tl.float32)
-        R2 = R1
-        R3 = R1
-        S1 = R1
-        S2 = R1
-        S3 = R1
-        for n in tl.static_range(N_RBF):
-            nc = (n + 1.0) * c
-            R1 += w1[n] * s
-            S1 += w1[n] * nc
-            R2 += w2[n] * s
-            S2 += w2[n] * nc
-            if HAS_MU:
-                R3 += w3[n] * s
-                S3 += w3[n] * nc
-            s_after = twice * s - s_before
-            s_before = s
-            s = s_after
-            c_after = twice * c - c_before
-            c_before = c
-            c = c_after
-        # d(R envelope)/dd with dR/dd = S - R/d, where R is still without the bias.
-        envelope_slope = (-0.5) * wavenumber * sine
-        full1 = R1 + w1[N_RBF]
-        full2 = R2 + w2[N_RBF]
-        W1 = full1 * envelope
-        W2 = full2 * envelope
-        slope1 = (S1 - R1 * inverse) * envelope + full1 * envelope_slope
-        slope2 = (S2 - R2 * inverse) * envelope + full2 * envelope_slope
-
-        # Seen from b's messages (a is the source) the unit vector points the other way.
-        along_b = g_x_b * ux + g_y_b * uy + g_z_b * uz
-        along_a = g_x_a * ux + g_y_a * uy + g_z_a * uz
-        g_phi1 += W1 * g_q_b
-        g_phi2 -= W2 * along_b
-        turn = phi2_a * along_b - phi2_b * along_a
-        radial = slope1 * (phi1_a * g_q_b + phi1_b * g_q_a) - slope2 * turn
-        if HAS_MU:
-            full3 = R3 + w3[N_RBF]
-            W3 = full3 * envelope
-            slope3 = (S3 - R3 * inverse) * envelope + full3 * envelope_slope
-            dot_a = g_x_b * mx_a + g_y_b * my_a + g_z_b * mz_a
-            dot_b = g_x_a * mx_b + g_y_a * my_b + g_z_a * mz_b
-            g_phi3 += W3 * dot_a
-            hx += W3 * g_x_b
-            hy += W3 * g_y_b
-            hz += W3 * g_z_b
-            radial += slope3 * (phi3_a * dot_a + phi3_b * dot_b)
-        across = W2 * inverse
-        radial += across * turn
-        from_b = across * phi2_a
-        from_a = across * phi2_b
-        Gx += from_b * g_x_b - from_a * g_x_a - radial * ux
-        Gy += from_b * g_y_b - from_a * g_y_a - radial * uy
-        Gz += from_b * g_z_b - from_a * g_z_a - radial * uz
-        inverse = next_inverse
-        ux = next_ux
-        uy = next_uy
-        uz = next_uz
-        sine = next_sine
-        cosine = next_cosine
-        phi1_b = next_phi1_b
-        phi2_b = next_phi2_b
-        g_q_b = next_g_q_b
-        g_x_b = next_g_x_b
-        g_y_b = next_g_y_b
-        g_z_b = next_g_z_b
-        if HAS_MU:
-            phi3_b = next_phi3_b
-            mx_b = next_mx_b
-            my_b = next_my_b
-            mz_b = next_mz_b
-    told = g_phi_ptr + a * PHI + out
-    tl.store(told, over_groups(g_phi1, SPLIT, N_FEATURES))
-    tl.store(told + N_FEATURES, over_groups(g_phi2, SPLIT, N_FEATURES))
-    if HAS_MU:
-        tl.store(told + 2 * N_FEATURES, over_groups(g_phi3, SPLIT, N_FEATURES))
-        vector = a * (3 * N_FEATURES) + out
-        phi3 = tl.load(phi_ptr + a * PHI + 2 * N_FEATURES + out)
-        x = tl.load(g_mu_ptr + vector) + phi3 * over_groups(hx, SPLIT, N_FEATURES)
-        y = tl.load(g_mu_ptr + vector + N_FEATURES) + phi3 * over_groups(hy, SPLIT, N_FEATURES)
-        z = tl.load(g_mu_ptr + vector + 2 * N_FEATURES) + phi3 * over_groups(hz, SPLIT, N_FEATURES)
-        tl.store(g_mu_out_ptr + vector, x)
-        tl.store(g_mu_out_ptr + vector + N_FEATURES, y)
-        tl.store(g_mu_out_ptr + vector + 2 * N_FEATURES, z)
-    gradient = gradient_ptr + a * 3
-    tl.store(gradient, tl.load(gradient) + tl.sum(Gx, 0))
-    tl.store(gradient + 1, tl.load(gradient + 1) + tl.sum(Gy, 0))
-    tl.store(gradient + 2, tl.load(gradient + 2) + tl.sum(Gz, 0))
+        atom = tl.program_id(0) * ATOMS + tl.arange(0, ATOMS)
+        real = atom[:, None] < n_atoms
+        told = atom.to(tl.int64)[:, None] * PHI + f
+        tl.store(g_phi_ptr + told, over_pairs(g_phi1, ATOMS, SPLIT, BLOCK_F), mask=real)
+        told += N_FEATURES
+        tl.store(g_phi_ptr + told, over_pairs(g_phi2, ATOMS, SPLIT, BLOCK_F), mask=real)
+        told += N_FEATURES
+        tl.store(g_phi_ptr + told, over_pairs(g_phi3, ATOMS, SPLIT, BLOCK_F), mask=real)
+        phi3 = tl.load(phi_ptr + told, mask=real, other=0.0)
+        vector = atom.to(tl.int64)[:, None] * (3 * N_FEATURES) + f
+        x = tl.load(g_mu_ptr + vector, mask=real, other=0.0)
+        x += phi3 * over_pairs(hx, ATOMS, SPLIT, BLOCK_F)
+        tl.store(g_mu_out_ptr + vector, x, mask=real)
+        vector += N_FEATURES
+        y = tl.load(g_mu_ptr + vector, mask=real, other=0.0)
+        y += phi3 * over_pairs(hy, ATOMS, SPLIT, BLOCK_F)
+        tl.store(g_mu_out_ptr + vector, y, mask=real)
+        vector += N_FEATURES
+        z = tl.load(g_mu_ptr + vector, mask=real, other=0.0)
+        z += phi3 * over_pairs(hz, ATOMS, SPLIT, BLOCK_F)
+        tl.store(g_mu_out_ptr + vector, z, mask=real)
 
 
 def message_fwd(
-    phi: Tensor, mu: Tensor | None, q: Tensor, rows: PairRows, filters: Tensor
+    phi: Tensor, mu: Tensor | None, q: Tensor, rows: PairRows, table: FilterTable
 ) -> tuple[Tensor, Tensor]:
     """q + dq [n_atoms, n_features] and mu + dmu [n_atoms, 3, n_features].
 
     Args:
-        phi: What each atom says [n_atoms, 3 n_features], or only the first two thirds of it where
-            there is no mu.
+        phi: What each atom says [n_atoms, 3 n_features]; where there is no mu, what each kind of
+            atom says, only the first two thirds of it [n_kinds, 2 n_features].
         mu: Vector features [n_atoms, 3, n_features]; None for the first block, where they are 0.
         q: Scalar features [n_atoms, n_features].
         rows: The pairs.
-        filters: Filter weights, transposed, the bias last [n_rbf + 1, 3 n_features].
+        table: Of the block's filters.
     """
     n_atoms, n_features = q.shape
     q_out = torch.empty_like(q)
     mu_out = q.new_empty(n_atoms, 3, n_features)
     launch = LAUNCHES["message_fwd"][row_class(n_atoms)]
-    message_fwd_kernel[(n_atoms,)](
+    block_f = min(launch.features, n_features)
+    message_fwd_kernel[(triton.cdiv(n_atoms, launch.atoms), n_features // block_f)](
         phi,
         phi if mu is None else mu,
         q,
-        filters,
+        table.rows,
+        rows.kind,
         rows.n_pairs,
         rows.j,
         rows.geometry,
         q_out,
         mu_out,
+        n_atoms,
         rows.j.shape[1],
+        table.inverse_knot,
+        table.n_intervals,
         N_FEATURES=n_features,
-        N_RBF=len(filters) - 1,
         N_GEOMETRY=N_GEOMETRY,
+        DEGREE=table.degree,
         HAS_MU=mu is not None,
+        ATOMS=launch.atoms,
         SPLIT=launch.split,
-        num_warps=max(1, launch.warps * n_features // 128),
-        maxnreg=launch.registers,
+        BLOCK_F=block_f,
+        num_warps=launch.warps,
     )
     return q_out, mu_out
+
+
+def new_pull(rows: PairRows, n_features: int) -> Tensor:
+    """Memory for what `message_bwd` writes [n_atoms, stride, n_slices, N_PULL]."""
+    n_atoms, stride = rows.j.shape
+    launch = LAUNCHES["message_bwd"][row_class(n_atoms)]
+    n_slices = n_features // min(launch.features, n_features)
+    return rows.geometry.new_empty(n_atoms, stride, n_slices, N_PULL)
 
 
 def message_bwd(
@@ -412,11 +343,12 @@ def message_bwd(
     phi: Tensor,
     mu: Tensor | None,
     rows: PairRows,
-    filters: Tensor,
-    gradient: Tensor,
-    wavenumber: float,
-) -> tuple[Tensor, Tensor | None]:
-    """Gradients with respect to phi and mu; adds to the gradient with respect to the positions.
+    table: FilterTable,
+    pull: Tensor,
+    *,
+    add: bool,
+) -> tuple[Tensor, Tensor] | None:
+    """Gradients with respect to phi and mu, None where there is no mu, and with respect to pairs.
 
     Args:
         g_q: dE/d(q + dq) [n_atoms, n_features].
@@ -424,37 +356,44 @@ def message_bwd(
         phi: As in `message_fwd`.
         mu: As in `message_fwd`.
         rows: As in `message_fwd`.
-        filters: As in `message_fwd`.
-        gradient: dE/dx of each atom in eV/Å [n_atoms, 3], added to in place.
-        wavenumber: π / cutoff in 1/Å.
+        table: As in `message_fwd`.
+        pull: From `new_pull`; written: what the message from atom a to its neighbour b gives to
+            dE/d(x_a - x_b), eV/Å, in the pair's place of a's row, a slice of the features each.
+        add: Add to pull rather than overwrite it.
 
     Returns:
-        dE/dphi, of the shape of phi, and dE/dmu [n_atoms, 3, n_features], None where mu is.
+        dE/dphi [n_atoms, 3 n_features] and dE/dmu [n_atoms, 3, n_features].
     """
     n_atoms, n_features = g_q.shape
-    g_phi = torch.empty_like(phi)
-    g_mu_out = None if mu is None else torch.empty_like(mu)
+    gradients = None if mu is None else (torch.empty_like(phi), torch.empty_like(mu))
     launch = LAUNCHES["message_bwd"][row_class(n_atoms)]
-    message_bwd_kernel[(n_atoms,)](
+    n_slices = pull.shape[2]
+    message_bwd_kernel[(triton.cdiv(n_atoms, launch.atoms), n_slices)](
         g_q,
         g_mu,
         phi,
         phi if mu is None else mu,
-        filters,
+        table.rows,
+        rows.kind,
         rows.n_pairs,
         rows.j,
         rows.geometry,
-        gradient,
-        g_phi,
-        phi if g_mu_out is None else g_mu_out,
+        pull,
+        phi if gradients is None else gradients[0],
+        phi if gradients is None else gradients[1],
+        n_atoms,
         rows.j.shape[1],
-        wavenumber,
+        table.inverse_knot,
+        table.n_intervals,
         N_FEATURES=n_features,
-        N_RBF=len(filters) - 1,
         N_GEOMETRY=N_GEOMETRY,
+        N_PULL=N_PULL,
+        DEGREE=table.degree,
         HAS_MU=mu is not None,
+        ADD=add,
+        ATOMS=launch.atoms,
         SPLIT=launch.split,
-        num_warps=max(1, launch.warps * n_features // 128),
-        maxnreg=launch.registers,
+        BLOCK_F=n_features // n_slices,
+        num_warps=launch.warps,
     )
-    return g_phi, g_mu_out
+    return gradients

@@ -10,7 +10,6 @@ come in both directions, so the row of an atom lists its sources and its destina
 backward pass gathers over the same row, and the list is its own transpose.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -21,31 +20,30 @@ from torch import Tensor
 from mlff_core.ops.reference import ZBL_LENGTH, ZBL_TERMS
 from mlff_core.units import COULOMB_EV_ANGSTROM
 
-#: Each row ends in so many neutral pairs, so that loops over it can fetch ahead: twice the
-#: largest tiles.Launch.split.
-N_NEUTRAL = 8
 #: An atom with more neighbours than this turns its molecule into NaN. Diamond has 92 within 5 Å.
 MAX_NEIGHBORS = 192
-#: Columns of the geometry of a pair: 1/d, unit vector, sin and cos of π d / d_cut, two unused.
-N_GEOMETRY = 8
+#: Columns of the geometry of a pair: unit vector and distance.
+N_GEOMETRY = 4
 
 _COULOMB = tl.constexpr(COULOMB_EV_ANGSTROM)
 _INVERSE_LENGTH = tl.constexpr(1.0 / ZBL_LENGTH)
 _A0, _A1, _A2, _A3 = (tl.constexpr(a) for a, _ in ZBL_TERMS)
 _B0, _B1, _B2, _B3 = (tl.constexpr(b) for _, b in ZBL_TERMS)
-_HALF_PI = tl.constexpr(1.5707963267948966)
 
 
 class PairRows(NamedTuple):
     """Neighbours of every atom, a row each.
 
     Attributes:
-        n_pairs: Number of neighbours, without the neutral ones, int32 [n_atoms].
-        j: The neighbour in each place of a row, int32 [n_atoms, stride].
-        geometry: 1/d, unit vector from the atom to the neighbour, sin and cos of π d / d_cut
+        kind: Row of each atom in the table of kinds, which element and charge decide,
+            element * n_charges + charge - min_charge, int32 [n_atoms].
+        n_pairs: Number of neighbours, int32 [n_atoms].
+        j: The neighbour in each place of a row, ascending, int32 [n_atoms, stride].
+        geometry: Unit vector from the atom to the neighbour and distance in Å
             [n_atoms, stride, N_GEOMETRY].
     """
 
+    kind: Tensor
     n_pairs: Tensor
     j: Tensor
     geometry: Tensor
@@ -73,39 +71,6 @@ class AtomTables(NamedTuple):
     min_charge: int
 
 
-@triton.jit
-def _sin_cos(theta):
-    """Sine and cosine of 0 ≤ theta ≤ π by Taylor series about π/2, good to a unit of float32."""
-    x = theta - _HALF_PI
-    y = x * x
-    cosine = 1.0 + y * (
-        -0.5
-        + y
-        * (
-            4.1666666666666664e-2
-            + y
-            * (
-                -1.388888888888889e-3
-                + y * (2.48015873015873e-5 + y * (-2.755731922398589e-7 + y * 2.08767569878681e-9))
-            )
-        )
-    )
-    sine = x * (
-        1.0
-        + y
-        * (
-            -1.6666666666666666e-1
-            + y
-            * (
-                8.333333333333333e-3
-                + y
-                * (-1.984126984126984e-4 + y * (2.7557319223985893e-6 - y * 2.505210838544172e-8))
-            )
-        )
-    )
-    return cosine, -sine
-
-
 @triton.jit(do_not_specialize=["n_mols", "capacity"])
 def pairs_kernel(
     numbers_ptr,  # int64 [n_atoms]
@@ -119,22 +84,21 @@ def pairs_kernel(
     radius_ptr,  # [n_elements]
     element_ptr,  # [n_elements, n_features]
     charge_embedding_ptr,  # [n_charges, n_features]
+    kind_ptr,  # int32 [n_atoms]
     count_ptr,  # int32 [n_atoms]
     j_ptr,  # int32 [n_atoms, stride]
     geometry_ptr,  # [n_atoms, stride, N_GEOMETRY]
     q_ptr,  # [n_atoms, n_features]
     repulsion_ptr,  # [n_atoms]
     gradient_ptr,  # [n_atoms, 3]
-    forces_ptr,  # [n_atoms, 3]
     n_mols,
     min_charge,
+    n_charges,
     stride,  # of a row
     capacity,
     cutoff,
-    wavenumber,  # π / cutoff
     N_FEATURES: tl.constexpr,
     N_GEOMETRY: tl.constexpr,
-    N_NEUTRAL: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     a = tl.program_id(0)
@@ -147,12 +111,14 @@ def pairs_kernel(
     gy = 0.0
     gz = 0.0
     count = 0
+    kind = 0
     if a < tl.load(ptr_ptr + n_mols):
         mol = tl.load(mol_idx_ptr + a)
         first = tl.load(ptr_ptr + mol).to(tl.int32)
         end = tl.load(ptr_ptr + mol + 1).to(tl.int32)
         species = tl.load(atom_index_ptr + tl.load(numbers_ptr + a))
         charge = tl.load(charge_ptr + mol) - min_charge
+        kind = (species * n_charges + charge).to(tl.int32)
         q = tl.load(element_ptr + species * N_FEATURES + f) + tl.load(
             charge_embedding_ptr + charge * N_FEATURES + f
         )
@@ -174,18 +140,15 @@ def pairs_kernel(
             d = tl.sqrt_rn(tl.where(inside, square, 1.0))
             inverse = 1.0 / d
             ux, uy, uz = dx * inverse, dy * inverse, dz * inverse
-            sine, cosine = _sin_cos(d * wavenumber)
 
             place = count + tl.cumsum(inside.to(tl.int32), 0) - 1
             keep = inside & (place < capacity)
             tl.store(j_ptr + row + place, b, mask=keep)
             out = geometry_ptr + (row + place) * N_GEOMETRY
-            tl.store(out, inverse, mask=keep)
-            tl.store(out + 1, ux, mask=keep)
-            tl.store(out + 2, uy, mask=keep)
-            tl.store(out + 3, uz, mask=keep)
-            tl.store(out + 4, sine, mask=keep)
-            tl.store(out + 5, cosine, mask=keep)
+            tl.store(out, ux, mask=keep)
+            tl.store(out + 1, uy, mask=keep)
+            tl.store(out + 2, uz, mask=keep)
+            tl.store(out + 3, d, mask=keep)
             count += tl.sum(inside.to(tl.int32), 0)
 
             # Screened nuclear repulsion and its slope: reference.repulsion_fwd_bwd.
@@ -217,19 +180,7 @@ def pairs_kernel(
         if count > capacity:
             energy = float("nan")
             count = capacity
-    else:
-        # Padding: nobody else writes its forces.
-        tl.store(forces_ptr + a * 3 + axis, tl.zeros([4], tl.float32), mask=axis < 3)
-
-    # Neutral pairs with itself after the last: filter zero, unit vector zero.
-    place = count + tl.arange(0, N_NEUTRAL)
-    column = tl.arange(0, N_GEOMETRY)
-    neutral = tl.where(column == 5, -1.0, 0.0)[None, :] + tl.zeros([N_NEUTRAL, 1], tl.float32)
-    tl.store(j_ptr + row + place, tl.zeros([N_NEUTRAL], tl.int32) + a)
-    tl.store(
-        geometry_ptr + (row + place)[:, None] * N_GEOMETRY + column[None, :],
-        neutral,
-    )
+    tl.store(kind_ptr + a, kind)
     tl.store(count_ptr + a, count)
     tl.store(q_ptr + a.to(tl.int64) * N_FEATURES + f, q)
     tl.store(repulsion_ptr + a, energy)
@@ -245,7 +196,6 @@ def pairs(
     charge: Tensor,
     tables: AtomTables,
     cutoff: float,
-    forces: Tensor,
 ) -> tuple[PairRows, Tensor, Tensor, Tensor]:
     """Neighbours of every atom, its first scalar features, and the repulsion it feels.
 
@@ -259,7 +209,6 @@ def pairs(
         charge: int64 [n_mols].
         tables: What the element and the charge decide.
         cutoff: Å.
-        forces: Written for padding atoms alone: zero [n_atoms, 3].
 
     Returns:
         The rows; q [n_atoms, n_features]; half of the pairs' repulsion in eV [n_atoms], NaN where
@@ -267,11 +216,12 @@ def pairs(
     """
     n_atoms = len(numbers)
     n_features = tables.element.shape[1]
-    # A multiple of 16, N_NEUTRAL included: kernels are compiled anew for odd strides.
-    stride = triton.cdiv(min(n_atoms - 1, MAX_NEIGHBORS) + N_NEUTRAL, 16) * 16
-    capacity = min(stride - N_NEUTRAL, MAX_NEIGHBORS)
+    # A multiple of 16: kernels are compiled anew for odd strides.
+    stride = triton.cdiv(max(min(n_atoms - 1, MAX_NEIGHBORS), 1), 16) * 16
+    capacity = min(stride, MAX_NEIGHBORS)
     new = positions.new_empty
     rows = PairRows(
+        kind=new(n_atoms, dtype=torch.int32),
         n_pairs=new(n_atoms, dtype=torch.int32),
         j=new(n_atoms, stride, dtype=torch.int32),
         geometry=new(n_atoms, stride, N_GEOMETRY),
@@ -289,22 +239,21 @@ def pairs(
         tables.radius,
         tables.element,
         tables.charge,
+        rows.kind,
         rows.n_pairs,
         rows.j,
         rows.geometry,
         q,
         repulsion,
         gradient,
-        forces,
         len(charge),
         tables.min_charge,
+        len(tables.charge),
         stride,
         capacity,
         cutoff,
-        math.pi / cutoff,
         N_FEATURES=n_features,
         N_GEOMETRY=N_GEOMETRY,
-        N_NEUTRAL=N_NEUTRAL,
         BLOCK=32,
         num_warps=1,
     )

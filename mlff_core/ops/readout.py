@@ -1,9 +1,9 @@
 # mypy: disable-error-code="arg-type, assignment, call-arg, no-untyped-def, var-annotated"
 # ... because kernels are not Python: their arguments become pointers, their constants numbers.
-"""Readout: energy of each atom and its gradient, and the sum over each molecule.
+"""Readout: energy of each atom and its gradient, the sum over each molecule, and forces.
 
 Meaning: reference.readout_fwd and reference.readout_bwd; the float64 sum and the NaN rule of
-analytic.energy_and_forces.
+analytic.energy_and_forces; the sum over both ends of each pair of reference.position_gradient.
 """
 
 import torch
@@ -11,7 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mlff_core.ops.linear import dot, sigmoid, weight_tile
+from mlff_core.ops.linear import add_product, sigmoid
+from mlff_core.ops.pairs import PairRows
 from mlff_core.ops.tiles import tile_options
 
 
@@ -19,10 +20,10 @@ from mlff_core.ops.tiles import tile_options
 def readout_kernel(
     q_ptr,  # [n_atoms, n_features]
     repulsion_ptr,  # [n_atoms]
-    w1_ptr,  # [N_HIDDEN, n_features]
+    w1_ptr,  # pieces of [N_HIDDEN, n_features]
     b1_ptr,  # [N_HIDDEN]
     w2_ptr,  # [N_HIDDEN], scaled
-    w1_t_ptr,  # [n_features, N_HIDDEN]
+    w1_t_ptr,  # pieces of [n_features, N_HIDDEN]
     b2_ptr,  # [1], scaled
     atomic_ptr,  # [n_atoms]
     g_q_ptr,  # [n_atoms, n_features]
@@ -41,7 +42,7 @@ def readout_kernel(
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         q = tl.load(q_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
-        h = dot(q, weight_tile(w1_ptr, n, k, N_FEATURES), h, PRECISION)
+        h = add_product(q, w1_ptr, n, k, h, N_FEATURES, N_HIDDEN * N_FEATURES, PRECISION)
     h += tl.load(b1_ptr + n)[None, :]
     gate = sigmoid(h)
     w2 = tl.load(w2_ptr + n)[None, :]
@@ -52,26 +53,22 @@ def readout_kernel(
     for start in range(0, N_FEATURES, BLOCK_K):
         f = start + tl.arange(0, BLOCK_K)
         g_q = tl.zeros([BLOCK_M, BLOCK_K], tl.float32)
-        g_q = dot(g_h, weight_tile(w1_t_ptr, f, n, N_HIDDEN), g_q, PRECISION)
+        g_q = add_product(g_h, w1_t_ptr, f, n, g_q, N_HIDDEN, N_HIDDEN * N_FEATURES, PRECISION)
         tl.store(g_q_ptr + wide * N_FEATURES + f[None, :], g_q, mask=real)
 
 
 @triton.jit
-def molecule_kernel(
-    atomic_ptr,  # [n_atoms]
-    numbers_ptr,  # int64 [n_atoms]
-    positions_ptr,  # [n_atoms, 3]
-    gradient_ptr,  # [n_atoms, 3]
-    ptr_ptr,  # int64 [n_mols + 1]
-    atom_index_ptr,  # int64 [128]
-    reference_ptr,  # float64 [n_elements]
-    energy_ptr,  # float64 [n_mols]
-    forces_ptr,  # [n_atoms, 3]
+def molecule_energy(
+    atomic_ptr,
+    numbers_ptr,
+    positions_ptr,
+    atom_index_ptr,
+    reference_ptr,
+    first,
+    end,
     BLOCK: tl.constexpr,
 ):
-    mol = tl.program_id(0)
-    first = tl.load(ptr_ptr + mol)
-    end = tl.load(ptr_ptr + mol + 1)
+    """Energy of the molecule that has the atoms from first to end, float64."""
     total = tl.zeros([BLOCK], tl.float64)
     for start in range(first, end, BLOCK):
         a = start + tl.arange(0, BLOCK)
@@ -87,13 +84,92 @@ def molecule_kernel(
         )
         reference = tl.load(reference_ptr + species, mask=real, other=0.0)
         total += atomic.to(tl.float64) + reference
-    energy = tl.sum(total, 0)
-    tl.store(energy_ptr + mol, energy)
-    for start in range(first * 3, end * 3, BLOCK):
-        c = start + tl.arange(0, BLOCK)
-        real = c < end * 3
-        g = tl.load(gradient_ptr + c, mask=real, other=0.0)
-        tl.store(forces_ptr + c, tl.where(energy == energy, -g, float("nan")), mask=real)
+    return tl.sum(total, 0)
+
+
+@triton.jit(do_not_specialize=["n_mols"])
+def molecule_kernel(
+    atomic_ptr,  # [n_atoms]
+    numbers_ptr,  # int64 [n_atoms]
+    positions_ptr,  # [n_atoms, 3]
+    mol_idx_ptr,  # int64 [n_atoms]
+    ptr_ptr,  # int64 [n_mols + 1]
+    atom_index_ptr,  # int64 [128]
+    reference_ptr,  # float64 [n_elements]
+    gradient_ptr,  # [n_atoms, 3]
+    count_ptr,  # int32 [n_atoms]
+    j_ptr,  # int32 [n_atoms, stride]
+    pull_ptr,  # [n_atoms, stride, N_SLICES, 3]
+    energy_ptr,  # float64 [n_mols]
+    forces_ptr,  # [n_atoms, 3]
+    n_mols,
+    stride,  # of a row
+    N_SLICES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    axis = tl.arange(0, 4)
+    # The first programs write energies, the others take an atom each.
+    a = tl.program_id(0) - n_mols
+    mol = tl.program_id(0).to(tl.int64)
+    real_atom = (a >= 0) & (a < tl.load(ptr_ptr + n_mols))
+    if real_atom:
+        mol = tl.load(mol_idx_ptr + a)
+    if real_atom | (a < 0):
+        energy = molecule_energy(
+            atomic_ptr,
+            numbers_ptr,
+            positions_ptr,
+            atom_index_ptr,
+            reference_ptr,
+            tl.load(ptr_ptr + mol),
+            tl.load(ptr_ptr + mol + 1),
+            BLOCK,
+        )
+        if a < 0:
+            tl.store(energy_ptr + mol, energy)
+        else:
+            gx = 0.0
+            gy = 0.0
+            gz = 0.0
+            row = a.to(tl.int64) * stride
+            count = tl.load(count_ptr + a)
+            for start in range(0, count, BLOCK):
+                e = start + tl.arange(0, BLOCK)
+                listed = e < count
+                b = tl.load(j_ptr + row + e, mask=listed, other=0).to(tl.int64)
+                # Where in its neighbour's row the atom is.
+                other_count = tl.load(count_ptr + b, mask=listed, other=0)
+                place = tl.zeros([BLOCK], tl.int64)
+                for begin in range(0, tl.max(other_count, 0), BLOCK):
+                    k = begin + tl.arange(0, BLOCK)[None, :]
+                    back = tl.load(
+                        j_ptr + b[:, None] * stride + k, mask=k < other_count[:, None], other=-1
+                    )
+                    place += tl.sum(tl.where(back == a, k, 0), 1)
+                there = pull_ptr + (row + e) * (3 * N_SLICES)
+                back = pull_ptr + (b * stride + place) * (3 * N_SLICES)
+                for s in tl.static_range(N_SLICES):
+                    gx += tl.sum(
+                        tl.load(there + 3 * s, mask=listed, other=0.0)
+                        - tl.load(back + 3 * s, mask=listed, other=0.0),
+                        0,
+                    )
+                    gy += tl.sum(
+                        tl.load(there + 3 * s + 1, mask=listed, other=0.0)
+                        - tl.load(back + 3 * s + 1, mask=listed, other=0.0),
+                        0,
+                    )
+                    gz += tl.sum(
+                        tl.load(there + 3 * s + 2, mask=listed, other=0.0)
+                        - tl.load(back + 3 * s + 2, mask=listed, other=0.0),
+                        0,
+                    )
+            gradient = tl.load(gradient_ptr + a * 3 + axis, mask=axis < 3, other=0.0)
+            gradient += tl.where(axis == 0, gx, tl.where(axis == 1, gy, gz))
+            forces = tl.where(energy == energy, -gradient, float("nan"))
+            tl.store(forces_ptr + a * 3 + axis, forces, mask=axis < 3)
+    else:
+        tl.store(forces_ptr + a * 3 + axis, tl.zeros([4], tl.float32), mask=axis < 3)
 
 
 def readout(
@@ -112,11 +188,11 @@ def readout(
     Args:
         q: [n_atoms, n_features].
         repulsion: Added to the energy [n_atoms].
-        w1: First layer [n_hidden, n_features].
+        w1: First layer, split for the precision [2, n_hidden, n_features].
         b1: Its bias [n_hidden].
         w2: Second layer times the energy scale [n_hidden].
         b2: Its bias times the energy scale [1].
-        w1_t: Transpose of w1.
+        w1_t: Of the transpose of w1.
         precision: As in `linear.linear`.
     """
     n_atoms, n_features = q.shape
@@ -146,40 +222,53 @@ def molecules(
     atomic: Tensor,
     numbers: Tensor,
     positions: Tensor,
-    gradient: Tensor,
+    mol_idx: Tensor,
     ptr: Tensor,
     atom_index: Tensor,
     reference_energy: Tensor,
-    forces: Tensor,
-) -> Tensor:
-    """Energy of each molecule in eV, summed in float64 [n_mols]; writes the forces.
+    gradient: Tensor,
+    rows: PairRows,
+    pull: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Energy of each molecule in eV, summed in float64 [n_mols], and forces in eV/Å [n_atoms, 3].
 
     A molecule with a coordinate that is not finite, or whose energy is no number for any other
-    reason, gets NaN, forces included. Forces of atoms from ptr[-1] on are not written.
+    reason, gets NaN, forces included. Forces of atoms from ptr[-1] on are zero.
 
     Args:
         atomic: Energy of each atom beyond its element's reference in eV [n_atoms].
         numbers: int64 [n_atoms].
         positions: Å [n_atoms, 3].
-        gradient: dE/dx in eV/Å [n_atoms, 3].
+        mol_idx: int64 [n_atoms].
         ptr: int64 [n_mols + 1].
         atom_index: Atomic number -> row of reference_energy, int64 [128].
         reference_energy: eV, float64 [n_elements].
-        forces: Written, eV/Å [n_atoms, 3].
+        gradient: Of the repulsion, in eV/Å [n_atoms, 3].
+        rows: The pairs.
+        pull: Gradient with respect to x_a - x_b of each pair, in slices to be added up
+            [n_atoms, stride, n_slices, 3].
     """
-    n_mols = len(ptr) - 1
+    n_mols, n_atoms = len(ptr) - 1, len(numbers)
     energy = torch.empty(n_mols, dtype=torch.float64, device=atomic.device)
-    molecule_kernel[(n_mols,)](
+    forces = torch.empty_like(positions)
+    molecule_kernel[(n_mols + n_atoms,)](
         atomic,
         numbers,
         positions,
-        gradient,
+        mol_idx,
         ptr,
         atom_index,
         reference_energy,
+        gradient,
+        rows.n_pairs,
+        rows.j,
+        pull,
         energy,
         forces,
-        BLOCK=64,
+        n_mols,
+        rows.j.shape[1],
+        N_SLICES=pull.shape[2],
+        BLOCK=32,
         num_warps=1,
     )
-    return energy
+    return energy, forces

@@ -37,66 +37,112 @@ class Launch(NamedTuple):
     """Piece of a walk over the atoms' neighbours.
 
     Attributes:
-        warps: Warps a program at 128 features: with 4 for each of `split` a thread has one
-            feature; with 2, and no split, it has two, which share the sines of a pair.
-        split: How many pairs of a row are worked on side by side: sooner done while atoms are few.
-        registers: Most registers a thread, so that more programs run side by side.
+        atoms: Atoms a program.
+        split: Pairs of an atom that are worked on side by side: sooner done while atoms are few.
+        features: Features a program.
+        warps: Warps a program. A thread has four features of one pair where
+            atoms · split · features = 128 · warps.
     """
 
+    atoms: int
+    split: int
+    features: int
     warps: int
-    split: int = 1
-    registers: int | None = None
 
 
 #: Fewest rows of each class.
 CLASSES = {"large": 4097, "medium": 513, "small": 0}
-_MEDIUM, _SMALL = Tile(16, 64, 32, 4, 3), Tile(16, 32, 64, 4, 2)
 
 #: Precision of the products -> kernel -> class -> piece.
 TILES: dict[str, dict[str, dict[str, Tile]]] = {
-    precision: {
-        kernel: {"large": large, "medium": _MEDIUM, "small": _SMALL}
-        for kernel, large in kernels.items()
-    }
-    for precision, kernels in {
-        "tf32x3": {
-            "linear": Tile(64, 64, 32, 4, 3),
-            "update_hidden": Tile(64, 128, 32, 4, 3),
-            "update_out": Tile(32, 32, 32, 2, 3),
-            "update_bwd_hidden": Tile(32, 128, 32, 4, 2),
-            "update_bwd_in": Tile(32, 64, 32, 2, 3),
-            "update_bwd_mu": Tile(64, 64, 32, 4, 2),
-            "readout": Tile(64, 64, 32, 4, 3),
+    "tf32x3": {
+        "linear": {
+            "large": Tile(64, 64, 32, 4, 3),
+            "medium": Tile(32, 64, 32, 4, 3),
+            "small": Tile(16, 32, 128, 4, 1),
         },
-        "bf16x3": {
-            "linear": Tile(64, 64, 32, 4, 3),
-            "update_hidden": Tile(64, 64, 32, 4, 3),
-            "update_out": Tile(64, 64, 32, 4, 2),
-            "update_bwd_hidden": Tile(32, 128, 32, 4, 2),
-            "update_bwd_in": Tile(32, 64, 32, 4, 2),
-            "update_bwd_mu": Tile(64, 128, 32, 4, 2),
-            "readout": Tile(64, 64, 32, 4, 3),
+        "update_hidden": {
+            "large": Tile(64, 64, 32, 4, 3),
+            "medium": Tile(16, 32, 32, 4, 3),
+            "small": Tile(16, 32, 128, 4, 1),
         },
-        "tf32": {
-            "linear": Tile(64, 128, 32, 4, 3),
-            "update_hidden": Tile(64, 128, 32, 4, 3),
-            "update_out": Tile(32, 64, 32, 4, 3),
-            "update_bwd_hidden": Tile(64, 128, 32, 4, 2),
-            "update_bwd_in": Tile(32, 64, 32, 4, 3),
-            "update_bwd_mu": Tile(64, 128, 32, 4, 2),
-            "readout": Tile(64, 64, 32, 4, 3),
+        "update_out": {
+            "large": Tile(32, 32, 32, 2, 3),
+            "medium": Tile(16, 32, 32, 4, 3),
+            "small": Tile(16, 32, 128, 4, 1),
         },
-    }.items()
+        "update_bwd_hidden": {
+            "large": Tile(32, 128, 32, 4, 2),
+            "medium": Tile(16, 64, 32, 4, 3),
+            "small": Tile(16, 32, 64, 4, 2),
+        },
+        "update_bwd_in": {
+            "large": Tile(64, 64, 32, 4, 3),
+            "medium": Tile(16, 32, 32, 4, 3),
+            "small": Tile(16, 32, 128, 4, 1),
+        },
+        "update_bwd_mu": {
+            "large": Tile(32, 128, 32, 4, 2),
+            "medium": Tile(16, 64, 32, 4, 3),
+            "small": Tile(16, 32, 64, 4, 2),
+        },
+        "readout": {
+            "large": Tile(64, 128, 32, 4, 3),
+            "medium": Tile(16, 64, 32, 4, 3),
+            "small": Tile(16, 32, 128, 4, 1),
+        },
+    },
+    "bf16x3": {
+        "linear": {
+            "large": Tile(64, 64, 32, 4, 3),
+            "medium": Tile(16, 64, 32, 4, 3),
+            "small": Tile(16, 32, 128, 4, 1),
+        },
+        "update_hidden": {
+            "large": Tile(64, 128, 32, 4, 3),
+            "medium": Tile(16, 64, 32, 4, 3),
+            "small": Tile(16, 32, 128, 4, 1),
+        },
+        "update_out": {
+            "large": Tile(32, 32, 32, 2, 3),
+            "medium": Tile(16, 64, 32, 4, 3),
+            "small": Tile(16, 32, 128, 4, 1),
+        },
+        "update_bwd_hidden": {
+            "large": Tile(32, 128, 32, 4, 2),
+            "medium": Tile(16, 64, 32, 4, 3),
+            "small": Tile(16, 32, 64, 4, 2),
+        },
+        "update_bwd_in": {
+            "large": Tile(32, 64, 32, 2, 3),
+            "medium": Tile(16, 32, 32, 4, 3),
+            "small": Tile(16, 32, 128, 4, 1),
+        },
+        "update_bwd_mu": {
+            "large": Tile(64, 128, 32, 4, 3),
+            "medium": Tile(32, 64, 32, 4, 3),
+            "small": Tile(16, 32, 64, 4, 2),
+        },
+        "readout": {
+            "large": Tile(64, 128, 32, 4, 3),
+            "medium": Tile(16, 64, 32, 4, 3),
+            "small": Tile(16, 32, 128, 4, 1),
+        },
+    },
 }
-
-for _kernels in TILES.values():
-    for _kernel in ("update_out", "update_bwd_in"):
-        _kernels[_kernel]["medium"] = Tile(16, 32, 32, 4, 3)
 
 #: Kernel -> class -> piece.
 LAUNCHES: dict[str, dict[str, Launch]] = {
-    "message_fwd": {"large": Launch(2, 1, 168), "medium": Launch(2), "small": Launch(8, 2)},
-    "message_bwd": {"large": Launch(2), "medium": Launch(2), "small": Launch(8, 2)},
+    "message_fwd": {
+        "large": Launch(1, 1, 128, 1),
+        "medium": Launch(1, 4, 32, 1),
+        "small": Launch(1, 32, 16, 4),
+    },
+    "message_bwd": {
+        "large": Launch(1, 1, 128, 1),
+        "medium": Launch(1, 4, 32, 1),
+        "small": Launch(1, 16, 32, 4),
+    },
 }
 
 

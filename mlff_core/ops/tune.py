@@ -1,12 +1,20 @@
 """Measure which tiles are fastest on this card, and keep them for every later process.
 
     python -m mlff_core.ops.tune
+    python -m mlff_core.ops.tune --sizes large --precisions bf16x3
 
-Takes a few minutes, nearly all of them compilation. Without it the tiles of `tiles.py` are used.
+Takes a minute or two, most of it compilation, which several processes share.
+Without it the tiles of `tiles.py` are used.
 """
 
+import argparse
+import math
+import multiprocessing
+import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeVar
 
 import torch
 import triton
@@ -18,29 +26,64 @@ from mlff_core.ops.engine import TritonEngine
 from mlff_core.ops.tiles import Launch, Tile
 from mlff_core.testing import random_model, random_molecule
 
+Result = TypeVar("Result")
+
 TILE_CANDIDATES = {
     "large": [
         Tile(64, 64, 32, 4, 3),
-        Tile(64, 128, 32, 4, 2),
         Tile(64, 128, 32, 4, 3),
+        Tile(128, 64, 32, 4, 3),
         Tile(32, 64, 32, 4, 3),
         Tile(32, 64, 32, 2, 3),
         Tile(32, 128, 32, 4, 2),
         Tile(32, 32, 32, 2, 3),
     ],
-    "medium": [Tile(16, 64, 32, 4, 3), Tile(32, 64, 32, 4, 3), Tile(16, 32, 32, 4, 3)],
-    "small": [Tile(16, 32, 64, 4, 2), Tile(16, 32, 32, 4, 3), Tile(16, 16, 64, 4, 2)],
+    "medium": [
+        Tile(16, 64, 32, 4, 3),
+        Tile(16, 32, 32, 4, 3),
+        Tile(32, 64, 32, 4, 3),
+    ],
+    "small": [
+        Tile(16, 32, 64, 4, 2),
+        Tile(16, 32, 128, 4, 1),
+        Tile(16, 16, 64, 4, 2),
+    ],
 }
 LAUNCH_CANDIDATES = {
-    "large": [Launch(2), Launch(2, 1, 168), Launch(4)],
-    "medium": [Launch(2), Launch(4), Launch(8, 2), Launch(16, 4)],
-    "small": [Launch(4), Launch(8, 2), Launch(16, 4)],
+    "large": [
+        Launch(4, 1, 32, 1),
+        Launch(8, 1, 32, 2),
+        Launch(16, 1, 32, 4),
+        Launch(8, 1, 16, 1),
+        Launch(2, 1, 64, 1),
+        Launch(1, 4, 32, 1),
+        Launch(1, 1, 128, 1),
+        Launch(4, 1, 128, 4),
+    ],
+    "medium": [
+        Launch(4, 1, 32, 1),
+        Launch(1, 4, 32, 1),
+        Launch(1, 8, 32, 2),
+        Launch(1, 16, 32, 4),
+        Launch(1, 4, 128, 4),
+    ],
+    "small": [
+        Launch(1, 4, 32, 1),
+        Launch(1, 8, 32, 2),
+        Launch(1, 16, 32, 4),
+        Launch(1, 32, 32, 8),
+        Launch(1, 32, 16, 4),
+    ],
 }
 #: Molecules of 40 atoms that stand for each class.
 N_MOLS = {"large": 512, "medium": 16, "small": 1}
+#: Processes that compile: each holds a context on the card and compiles what the others do not.
+MAX_PROCESSES = 12
+#: Whose walks over pairs are measured; the others read the same tables.
+WALKS_PRECISION = "tf32x3"
 
 
-def kernel_times(engine: TritonEngine, batch: MolBatch, repeats: int = 5) -> dict[str, float]:
+def kernel_times(engine: TritonEngine, batch: MolBatch, repeats: int = 8) -> dict[str, float]:
     """Time of each kernel in one step, in µs."""
     step = (batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge)
     engine.step(*step)
@@ -51,52 +94,115 @@ def kernel_times(engine: TritonEngine, batch: MolBatch, repeats: int = 5) -> dic
         torch.cuda.synchronize()
     times: dict[str, float] = defaultdict(float)
     for event in measured.events():
-        times[event.name.split("<")[0].removesuffix("_kernel")] += event.device_time / repeats
+        times[event.name.removesuffix("_kernel")] += event.device_time / repeats
     return times
 
 
-def candidates(size: str, precision: str) -> Iterator[tuple[dict, dict]]:
-    """Set every kernel's piece to each candidate in turn; yields the tables just set."""
+#: Kernel -> class -> piece.
+Table = dict[str, dict[str, Tile]] | dict[str, dict[str, Launch]]
+
+
+def candidates(size: str, precision: str) -> Iterator[tuple[Table, Tile | Launch]]:
+    """Every choice, and the table of the kernels that it is for."""
     for tile in TILE_CANDIDATES[size]:
-        for products in tiles.TILES[precision].values():
-            products[size] = tile
-        yield tiles.TILES[precision], {}
-    if precision == "tf32x3":
+        yield tiles.TILES[precision], tile
+    if precision == WALKS_PRECISION:
         for launch in LAUNCH_CANDIDATES[size]:
-            for walks in tiles.LAUNCHES.values():
-                walks[size] = launch
-            yield {}, tiles.LAUNCHES
+            yield tiles.LAUNCHES, launch
+
+
+def with_choice(
+    run: Callable[[], Result], table: Table, size: str, choice: Tile | Launch
+) -> Iterator[tuple[list[str], Result]]:
+    """What a step returns with a choice for all kernels of a table, and which kernels those were.
+
+    Where the card has too few registers or too little shared memory for one of them, each has its
+    turn alone.
+    """
+    before = {kernel: sizes[size] for kernel, sizes in table.items()}
+    together = list(table)
+    for kernels in (together, *([kernel] for kernel in together)):
+        for kernel in kernels:
+            table[kernel][size] = choice  # type: ignore[assignment]
+        try:
+            result = run()
+        except (RuntimeError, triton.TritonError):
+            result = None
+        for kernel in kernels:
+            table[kernel][size] = before[kernel]  # type: ignore[assignment]
+        if result is not None:
+            yield kernels, result
+            if kernels == together:
+                return
+
+
+def make_engine(precision: str) -> TritonEngine:
+    """With one precision of products throughout; not checked, which would compile more."""
+    model = random_model().cuda().requires_grad_(False)
+    return TritonEngine(model, products=(precision, precision), check=False)
+
+
+def make_batch(n_mols: int) -> MolBatch:
+    """Molecules of 40 atoms."""
+    return MolBatch.from_arrays([random_molecule(40)] * n_mols, device="cuda")
 
 
 def tune(size: str, precision: str) -> None:
-    """Find the fastest pieces of one class and one precision, and set them."""
-    engine = TritonEngine(random_model().cuda().requires_grad_(False))
-    engine.forward_precision = engine.backward_precision = precision
-    molecule = random_molecule(40)
-    batch = MolBatch.from_arrays([molecule] * N_MOLS[size], device="cuda")
+    """Find the fastest pieces of one class and one precision, set and keep them."""
+    engine, batch = make_engine(precision), make_batch(N_MOLS[size])
     best: dict[str, tuple[float, Tile | Launch]] = {}
-    for table, launches in candidates(size, precision):
-        try:
-            times = kernel_times(engine, batch)
-        except (RuntimeError, triton.TritonError):
-            continue  # More shared memory or registers than the card has.
-        for kernel, sizes in (table | launches).items():
-            if kernel not in best or times[kernel] < best[kernel][0]:
-                best[kernel] = (times[kernel], sizes[size])
-    for kernel, (_, choice) in best.items():
-        if isinstance(choice, Tile):
-            tiles.TILES[precision][kernel][size] = choice
-        else:
-            tiles.LAUNCHES[kernel][size] = choice
+    for table, choice in candidates(size, precision):
+        for kernels, times in with_choice(lambda: kernel_times(engine, batch), table, size, choice):
+            for kernel in kernels:
+                # What the profiler has not seen took no time at all, and is no measurement.
+                if 0 < times[kernel] < best.get(kernel, (math.inf, choice))[0]:
+                    best[kernel] = (times[kernel], choice)
+    for kernel, (time, choice) in best.items():
+        table = tiles.LAUNCHES if isinstance(choice, Launch) else tiles.TILES[precision]
+        table[kernel][size] = choice  # type: ignore[assignment]
+        print(f"{precision} {size} {kernel}: {choice}, {time:.1f} µs", flush=True)
+    tiles.save(torch.cuda.get_device_name())
+
+
+def compile_share(share: int, n_shares: int, sizes: list[str], precisions: list[str]) -> None:
+    """Compile every n_shares-th candidate, for Triton's cache on disk."""
+    torch.set_num_threads(1)
+    place = 0
+    for size in sizes:
+        # As few atoms as the class admits.
+        batch = make_batch(tiles.CLASSES[size] // 40 + 1)
+        step = (batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge)
+        for precision in precisions:
+            engine = make_engine(precision)
+            for table, choice in candidates(size, precision):
+                place += 1
+                if place % n_shares == share:
+                    run = partial(engine.step, *step)
+                    for _ in with_choice(run, table, size, choice):
+                        pass
 
 
 def main() -> None:
     """Tune every class and keep the result."""
-    for precision in tiles.TILES:
-        for size in tiles.CLASSES:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", default=",".join(tiles.CLASSES))
+    parser.add_argument("--precisions", default=",".join(tiles.TILES))
+    arguments = parser.parse_args()
+    sizes, precisions = arguments.sizes.split(","), arguments.precisions.split(",")
+    n_shares = max(1, min(MAX_PROCESSES, (os.cpu_count() or 1) - 1))
+    spawn = multiprocessing.get_context("spawn")
+    shares = [
+        spawn.Process(target=compile_share, args=(k, n_shares, sizes, precisions))
+        for k in range(n_shares)
+    ]
+    for process in shares:
+        process.start()
+    for process in shares:
+        process.join()
+    for size in sizes:
+        for precision in precisions:
             tune(size, precision)
-            print(f"{precision} {size}: done", flush=True)
-    print(f"written to {tiles.save(torch.cuda.get_device_name())}")
+    print(f"written to {tiles.cache_file(torch.cuda.get_device_name())}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mlff_core.ops.linear import contiguous_transpose, dot, linear, sigmoid, weight_tile
+from mlff_core.ops.linear import (
+    add_product,
+    contiguous_transpose,
+    linear,
+    sigmoid,
+    split_weights,
+)
 from mlff_core.ops.reference import NORM_FLOOR
 from mlff_core.ops.tiles import tile_options
 
@@ -22,15 +28,17 @@ _NORM_FLOOR = tl.constexpr(NORM_FLOOR)
 class UpdateWeights(NamedTuple):
     """Weights of one update block, and the transposes that its backward reads.
 
+    Weights are split in two for the precision of their pass.
+
     Attributes:
-        uv: U above V [2 n_features, n_features].
-        w1: First layer [n_features, 2 n_features].
+        uv: U above V [2, 2 n_features, n_features].
+        w1: First layer [2, n_features, 2 n_features].
         b1: Its bias.
-        w2: Second layer [3 n_features, n_features].
+        w2: Second layer [2, 3 n_features, n_features].
         b2: Its bias.
-        uv_t: Transpose of uv.
-        w1_t: Transpose of w1.
-        w2_t: Transpose of w2.
+        uv_t: Of the transpose of uv.
+        w1_t: Of the transpose of w1.
+        w2_t: Of the transpose of w2.
     """
 
     uv: Tensor
@@ -43,9 +51,19 @@ class UpdateWeights(NamedTuple):
     w2_t: Tensor
 
     @classmethod
-    def make(cls, uv: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> "UpdateWeights":
-        """With the transposes."""
-        return cls(uv, w1, b1, w2, b2, *(contiguous_transpose(w) for w in (uv, w1, w2)))
+    def make(
+        cls,
+        layers: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+        forward_precision: str,
+        backward_precision: str,
+    ) -> "UpdateWeights":
+        """Split, with the transposes; layers are uv, w1, b1, w2, b2 as in reference.update_fwd."""
+        uv, w1, b1, w2, b2 = layers
+        transposed = (
+            split_weights(contiguous_transpose(w), backward_precision) for w in (uv, w1, w2)
+        )
+        uv, w1, w2 = (split_weights(w, forward_precision) for w in (uv, w1, w2))
+        return cls(uv, w1, b1, w2, b2, *transposed)
 
 
 class UpdateSaved(NamedTuple):
@@ -66,7 +84,7 @@ class UpdateSaved(NamedTuple):
 def update_hidden_kernel(
     q_ptr,  # [n_atoms, n_features]
     uv_ptr,  # [n_atoms, 3, 2 n_features]
-    w_ptr,  # [n_features, 2 n_features]
+    w_ptr,  # pieces of [n_features, 2 n_features]
     b_ptr,  # [n_features]
     hidden_ptr,  # [n_atoms, n_features]
     n_atoms,
@@ -84,7 +102,9 @@ def update_hidden_kernel(
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         q = tl.load(q_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
-        acc = dot(q, weight_tile(w_ptr, n, k, 2 * N_FEATURES), acc, PRECISION)
+        acc = add_product(
+            q, w_ptr, n, k, acc, 2 * N_FEATURES, 2 * N_FEATURES * N_FEATURES, PRECISION
+        )
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         v = uv_ptr + wide * (6 * N_FEATURES) + N_FEATURES + k[None, :]
@@ -92,7 +112,16 @@ def update_hidden_kernel(
         vy = tl.load(v + 2 * N_FEATURES, mask=real, other=0.0)
         vz = tl.load(v + 4 * N_FEATURES, mask=real, other=0.0)
         norm = tl.sqrt(vx * vx + vy * vy + vz * vz + _NORM_FLOOR)
-        acc = dot(norm, weight_tile(w_ptr + N_FEATURES, n, k, 2 * N_FEATURES), acc, PRECISION)
+        acc = add_product(
+            norm,
+            w_ptr,
+            n,
+            N_FEATURES + k,
+            acc,
+            2 * N_FEATURES,
+            2 * N_FEATURES * N_FEATURES,
+            PRECISION,
+        )
     acc += tl.load(b_ptr + n)[None, :]
     tl.store(hidden_ptr + wide * N_FEATURES + n[None, :], acc, mask=real)
 
@@ -103,7 +132,7 @@ def update_out_kernel(
     mu_ptr,  # [n_atoms, 3, n_features]
     uv_ptr,  # [n_atoms, 3, 2 n_features]
     hidden_ptr,  # [n_atoms, n_features]
-    w_ptr,  # [3 n_features, n_features]
+    w_ptr,  # pieces of [3 n_features, n_features]
     b_ptr,  # [3 n_features]
     a_ptr,  # [n_atoms, 2 n_features]
     q_out_ptr,  # [n_atoms, n_features]
@@ -128,9 +157,15 @@ def update_out_kernel(
         h = tl.load(hidden_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
         h = h * sigmoid(h)
         if WITH_MU:
-            a_mu = dot(h, weight_tile(w_ptr, n, k, N_FEATURES), a_mu, PRECISION)
-        a_q_mu = dot(h, weight_tile(w_ptr, n + N_FEATURES, k, N_FEATURES), a_q_mu, PRECISION)
-        a_q = dot(h, weight_tile(w_ptr, n + 2 * N_FEATURES, k, N_FEATURES), a_q, PRECISION)
+            a_mu = add_product(
+                h, w_ptr, n, k, a_mu, N_FEATURES, 3 * N_FEATURES * N_FEATURES, PRECISION
+            )
+        a_q_mu = add_product(
+            h, w_ptr, N_FEATURES + n, k, a_q_mu, N_FEATURES, 3 * N_FEATURES * N_FEATURES, PRECISION
+        )
+        a_q = add_product(
+            h, w_ptr, 2 * N_FEATURES + n, k, a_q, N_FEATURES, 3 * N_FEATURES * N_FEATURES, PRECISION
+        )
     a_q_mu += tl.load(b_ptr + N_FEATURES + n)[None, :]
     a_q += tl.load(b_ptr + 2 * N_FEATURES + n)[None, :]
     u = uv_ptr + wide * (6 * N_FEATURES) + n[None, :]
@@ -163,7 +198,7 @@ def update_bwd_hidden_kernel(
     g_mu_ptr,  # [n_atoms, 3, n_features], unused without WITH_MU
     uv_ptr,  # [n_atoms, 3, 2 n_features]
     hidden_ptr,  # [n_atoms, n_features]
-    w_ptr,  # transposed second layer [n_features, 3 n_features]
+    w_ptr,  # pieces of the transposed second layer [n_features, 3 n_features]
     g_hidden_ptr,  # [n_atoms, n_features]
     n_atoms,
     N_FEATURES: tl.constexpr,
@@ -193,11 +228,17 @@ def update_bwd_hidden_kernel(
             g_a_mu = ux * tl.load(g, mask=real, other=0.0)
             g_a_mu += uy * tl.load(g + N_FEATURES, mask=real, other=0.0)
             g_a_mu += uz * tl.load(g + 2 * N_FEATURES, mask=real, other=0.0)
-            acc = dot(g_a_mu, weight_tile(w_ptr, n, k, 3 * N_FEATURES), acc, PRECISION)
-        w = weight_tile(w_ptr + N_FEATURES, n, k, 3 * N_FEATURES)
-        acc = dot(g_q * product, w, acc, PRECISION)
-        w = weight_tile(w_ptr + 2 * N_FEATURES, n, k, 3 * N_FEATURES)
-        acc = dot(g_q, w, acc, PRECISION)
+            acc = add_product(
+                g_a_mu, w_ptr, n, k, acc, 3 * N_FEATURES, 3 * N_FEATURES * N_FEATURES, PRECISION
+            )
+        k += N_FEATURES
+        acc = add_product(
+            g_q * product, w_ptr, n, k, acc, 3 * N_FEATURES, 3 * N_FEATURES * N_FEATURES, PRECISION
+        )
+        k += N_FEATURES
+        acc = add_product(
+            g_q, w_ptr, n, k, acc, 3 * N_FEATURES, 3 * N_FEATURES * N_FEATURES, PRECISION
+        )
     h = tl.load(hidden_ptr + wide * N_FEATURES + n[None, :], mask=real, other=0.0)
     gate = sigmoid(h)
     acc *= gate * (1.0 + h * (1.0 - gate))
@@ -209,7 +250,7 @@ def update_bwd_in_kernel(
     g_hidden_ptr,  # [n_atoms, n_features]
     g_q_ptr,  # [n_atoms, n_features]
     uv_ptr,  # [n_atoms, 3, 2 n_features]
-    w_ptr,  # transposed first layer [2 n_features, n_features]
+    w_ptr,  # pieces of the transposed first layer [2 n_features, n_features]
     g_q_out_ptr,  # [n_atoms, n_features]
     ratio_ptr,  # g_norm / norm [n_atoms, n_features]
     n_atoms,
@@ -228,8 +269,19 @@ def update_bwd_in_kernel(
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         g = tl.load(g_hidden_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
-        acc_q = dot(g, weight_tile(w_ptr, n, k, N_FEATURES), acc_q, PRECISION)
-        acc_norm = dot(g, weight_tile(w_ptr, n + N_FEATURES, k, N_FEATURES), acc_norm, PRECISION)
+        acc_q = add_product(
+            g, w_ptr, n, k, acc_q, N_FEATURES, 2 * N_FEATURES * N_FEATURES, PRECISION
+        )
+        acc_norm = add_product(
+            g,
+            w_ptr,
+            N_FEATURES + n,
+            k,
+            acc_norm,
+            N_FEATURES,
+            2 * N_FEATURES * N_FEATURES,
+            PRECISION,
+        )
     scalar = wide * N_FEATURES + n[None, :]
     acc_q += tl.load(g_q_ptr + scalar, mask=real, other=0.0)
     tl.store(g_q_out_ptr + scalar, acc_q, mask=real)
@@ -248,7 +300,7 @@ def update_bwd_mu_kernel(
     uv_ptr,  # [n_atoms, 3, 2 n_features]
     a_ptr,  # [n_atoms, 2 n_features]
     ratio_ptr,  # [n_atoms, n_features]
-    w_ptr,  # transposed U above V [n_features, 2 n_features]
+    w_ptr,  # pieces of the transposed U above V [n_features, 2 n_features]
     g_mu_out_ptr,  # [n_atoms, 3, n_features]
     n_rows,  # 3 n_atoms
     N_FEATURES: tl.constexpr,
@@ -279,8 +331,13 @@ def update_bwd_mu_kernel(
             g_mu = tl.load(g_mu_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
             g_u += tl.load(a, mask=real, other=0.0) * g_mu
         g_v = g_product * u + ratio * v
-        acc = dot(g_u, weight_tile(w_ptr, n, k, 2 * N_FEATURES), acc, PRECISION)
-        acc = dot(g_v, weight_tile(w_ptr + N_FEATURES, n, k, 2 * N_FEATURES), acc, PRECISION)
+        acc = add_product(
+            g_u, w_ptr, n, k, acc, 2 * N_FEATURES, 2 * N_FEATURES * N_FEATURES, PRECISION
+        )
+        k += N_FEATURES
+        acc = add_product(
+            g_v, w_ptr, n, k, acc, 2 * N_FEATURES, 2 * N_FEATURES * N_FEATURES, PRECISION
+        )
     if WITH_MU:
         acc += tl.load(g_mu_ptr + wide * N_FEATURES + n[None, :], mask=real, other=0.0)
     tl.store(g_mu_out_ptr + wide * N_FEATURES + n[None, :], acc, mask=real)

@@ -10,6 +10,7 @@ import sys
 import torch
 
 from mlff_core.batch import MolBatch
+from mlff_core.ops import engine as engines
 from mlff_core.ops import pairs
 from mlff_core.ops.engine import TritonEngine
 from mlff_core.painn import PaiNNConfig
@@ -65,6 +66,10 @@ def main(out: str) -> None:
     }
     tracked = few.with_positions(few.positions.clone().requires_grad_(True))
     results["history"] = [x.requires_grad for x in engine.evaluate(*arguments(tracked))]
+    results["fast"] = TritonEngine(random_model(1, CONFIG), "fast").evaluate(*arguments(batch))
+    # Pieces of one molecule or several, and one molecule larger than a piece.
+    engines.PIECE_MAX_ATOMS = 9
+    results["pieces"] = engine._in_pieces(*padded(batch, 3, 2))
     # Rows too short for the largest molecule.
     pairs.MAX_NEIGHBORS = 8
     results["overflow"] = engine.evaluate(*arguments(batch.select([3, 8])))

@@ -88,6 +88,20 @@ def test_a_molecule_does_not_feel_its_neighbours_in_the_batch(results, batch):
     torch.testing.assert_close(forces, expected, rtol=0, atol=1e-5)
 
 
+def test_pieces_of_a_batch_give_what_the_whole_gives(results, batch):
+    energy, forces = results["pieces"]
+    torch.testing.assert_close(energy[:-2], results["mixed"][0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(forces[: batch.n_atoms], results["mixed"][1], rtol=0, atol=1e-5)
+    assert (energy[-2:] == 0).all()
+    assert (forces[batch.n_atoms :] == 0).all()
+
+
+def test_fast_stays_near_float64(results, truth):
+    energy, forces = results["fast"]
+    assert (energy - truth[0]).abs().max() < 1e-3
+    assert (forces - truth[1]).abs().max() < 5e-4 * truth[1].abs().max() + 1e-3
+
+
 def test_bad_molecules_get_nan_and_leave_the_others_alone(results):
     energy, forces = results["poisoned"]
     assert energy[1:].isnan().all()

@@ -1,22 +1,28 @@
 """The compiled kernels on a CUDA device. `pytest -m gpu`."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from mlff_core.batch import MolBatch
 from mlff_core.errors import ModelFileError
 from mlff_core.neighbors import neighbor_pairs
+from mlff_core.ops import engine as engines
 from mlff_core.ops import pairs
 from mlff_core.ops.analytic import AnalyticEngine
 from mlff_core.painn import PaiNN
 from mlff_core.potential import find_model, read_checkpoint
 from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
+from mlff_core.units import EV_KCAL_MOL
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
+MOLECULES = Path(__file__).parents[3] / "benchmarks" / "molecules.npz"
 SIZES = (1, 2, 3, 7, 16, 31, 33, 64, 90, 130, 250)
 
 
@@ -93,6 +99,52 @@ def test_fast_stays_near_float64_relative_to_the_forces(network, batch):
     _, forces = engine_of(network, "fast").step(*arguments(batch))
     _, true_forces = in_float64(network, batch)
     assert (forces - true_forces).abs().max() <= 5e-4 * true_forces.abs().max() + 1e-3
+
+
+def test_energies_of_dense_clouds_are_as_near_to_float64_as_plain_pytorch(network):
+    # Matrix units cut off where float32 rounds; added up carelessly that shows here first.
+    clouds = [random_molecule(n, seed) for n in (130, 190, 250) for seed in range(4)]
+    dense = MolBatch.from_arrays(clouds, device="cuda")
+    energy, _ = engine_of(network).step(*arguments(dense))
+    plain, _ = AnalyticEngine(on_gpu(network)).evaluate(*arguments(dense))
+    true_energy, _ = in_float64(network, dense)
+    # Untrained models and unlikely atoms: energies reach thousands of eV, and errors go with them.
+    scale = atomic_scale(network, dense)
+    error, plain_error = ((e - true_energy).abs() / scale for e in (energy, plain))
+    assert error.mean() <= 2 * plain_error.mean() + 1e-8
+    assert error.max() <= 2 * plain_error.max() + 1e-8
+
+
+@pytest.mark.skipif(not shipped(), reason="needs the shipped model")
+def test_fast_keeps_forces_and_relative_energies_of_conformers():
+    network = read_checkpoint(find_model("default"))[0]
+    data = np.load(MOLECULES)
+    spans = zip(data["ptr"][:-1], data["ptr"][1:], data["charge"], strict=True)
+    few = [(data["numbers"][a:b], data["positions"][a:b], int(q)) for a, b, q in spans][::8]
+    generator = torch.Generator("cuda").manual_seed(0)
+    energies = []
+    for _ in range(4):
+        batch = MolBatch.from_arrays(few, device="cuda")
+        noise = torch.randn(batch.positions.shape, device="cuda", generator=generator)
+        batch = batch.with_positions(batch.positions + 0.05 * noise)
+        energy, forces = engine_of(network, "fast").step(*arguments(batch))
+        true_energy, true_forces = in_float64(network, batch)
+        assert (forces - true_forces).abs().max() <= 2e-3
+        energies.append(energy - true_energy)
+    relative = torch.stack(energies)
+    relative -= relative[0].clone()
+    assert relative.abs().max() <= 0.02 / EV_KCAL_MOL
+
+
+def test_a_batch_in_pieces_gives_what_the_whole_gives(network, batch, monkeypatch):
+    engine = engine_of(network)
+    energy, forces = engine.step(*arguments(batch))
+    monkeypatch.setattr(engines, "PIECE_MAX_ATOMS", 200)
+    in_pieces = engine.evaluate(*arguments(batch))
+    # Fewer rows take other tiles, and sum in another order.
+    torch.testing.assert_close(in_pieces[0], energy, rtol=1e-6, atol=1e-4)
+    strongest = forces.abs().max().item()
+    torch.testing.assert_close(in_pieces[1], forces, rtol=0, atol=1e-5 * strongest)
 
 
 def test_results_repeat_bit_for_bit(network, batch):

@@ -32,14 +32,14 @@ def test_choices_kept_for_a_card_are_found_again():
     assert not tiles.load("A Card")
     chosen = tiles.Tile(16, 16, 16, 1, 1)
     tiles.TILES["tf32x3"]["linear"]["small"] = chosen
-    tiles.LAUNCHES["message_bwd"]["large"] = tiles.Launch(1, 2, 64)
+    tiles.LAUNCHES["message_bwd"]["large"] = tiles.Launch(1, 2, 64, 8)
     tiles.save("A Card")
     tiles.TILES["tf32x3"]["linear"]["small"] = tiles.Tile(32, 32, 32, 4, 4)
-    tiles.LAUNCHES["message_bwd"]["large"] = tiles.Launch(4)
+    tiles.LAUNCHES["message_bwd"]["large"] = tiles.Launch(4, 1, 32, 1)
     assert not tiles.load("Another Card")
     assert tiles.load("A Card")
     assert tiles.TILES["tf32x3"]["linear"]["small"] == chosen
-    assert tiles.LAUNCHES["message_bwd"]["large"] == tiles.Launch(1, 2, 64)
+    assert tiles.LAUNCHES["message_bwd"]["large"] == tiles.Launch(1, 2, 64, 8)
 
 
 @pytest.mark.usefixtures("own_tables")
