@@ -1,7 +1,7 @@
 """Energies and forces of 40-atom drug-like molecules: every way to compute them, side by side.
 
     python benchmarks/engine.py --out engine.json            the whole table, on a CUDA device
-    python benchmarks/engine.py --out engine.json --only triton,kernels
+    python benchmarks/engine.py --out engine.json --only triton,kernels --rounds 10
     python benchmarks/engine.py --plot engine.json engine.png
 
 Every timed call includes the neighbour search and gets coordinates that it has not seen. Each row
@@ -11,12 +11,15 @@ the first to the third quartile.
 """
 
 import argparse
+import functools
+import importlib
 import importlib.util
 import json
 import platform
 import statistics
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,7 +33,7 @@ from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops import reference
 from mlff_core.ops.analytic import AnalyticEngine, filter_matrix, mlp_weights
 from mlff_core.painn import PaiNN
-from mlff_core.potential import TorchEngine, load_potential
+from mlff_core.potential import TorchEngine, find_model, read_checkpoint
 from mlff_core.testing import random_model
 
 #: Batch sizes of the scaling rows and of those rows that only show a way.
@@ -38,6 +41,8 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 256, 1024, 4096)
 FEW_SIZES = (1, 16, 1024)
 #: Size for rows that show one operator.
 KERNEL_SIZE = 1024
+#: Most times that a step is measured.
+ROUNDS = 50
 #: Largest errors in forces, eV/Å, at which a row still counts as right.
 TOLERANCE = {"float32": 1e-3, "reduced": 0.2}
 
@@ -57,6 +62,7 @@ class Molecules:
         # One molecule alone must be as large as the average one.
         self.typical = next(m for m in self.all if len(m[0]) == 40)
 
+    @functools.cache  # noqa: B019 (there is one, for as long as the process lives)
     def batch(self, n_mols: int) -> MolBatch:
         """n_mols molecules on the GPU."""
         many = [self.all[k % len(self.all)] for k in range(n_mols)]
@@ -69,6 +75,12 @@ def fresh(batch: MolBatch, repeats: int) -> Iterator[torch.Tensor]:
         yield batch.positions + 0.03 * torch.randn_like(batch.positions)
 
 
+def reason(error: Exception) -> str:
+    """Why a row failed: the last line of the message, where TorchScript names the cause."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[-1][:160]}"
+
+
 def time_step(step: Step, batch: MolBatch, repeats: int | None = None) -> tuple[float, float]:
     """Median and spread of one step in µs."""
     for positions in fresh(batch, 3):
@@ -79,7 +91,7 @@ def time_step(step: Step, batch: MolBatch, repeats: int | None = None) -> tuple[
         step(batch.positions)
         end.record()
         torch.cuda.synchronize()
-        repeats = int(min(50, max(7, 400 / max(begin.elapsed_time(end), 1e-3))))
+        repeats = int(min(ROUNDS, max(7, 400 / max(begin.elapsed_time(end), 1e-3))))
     times = []
     for positions in fresh(batch, repeats):
         torch.cuda.synchronize()
@@ -99,6 +111,7 @@ def bind(engine: object, batch: MolBatch) -> Step:
     return lambda positions: engine.evaluate(batch.numbers, positions, *rest)
 
 
+@functools.cache
 def reference_result(model: PaiNN, batch: MolBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """Energy and forces in float64."""
     engine = AnalyticEngine(clone(model).double())
@@ -128,15 +141,27 @@ def scripted(model: PaiNN, batch: MolBatch) -> Step:
     def step(positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x = positions.detach().requires_grad_(True)
         i, j = neighbor_pairs(x.detach(), batch.ptr, cutoff)
-        energy = traced(batch.numbers, x, batch.mol_idx, batch.charge, i, j)
-        return energy.detach(), -torch.autograd.grad(energy.sum(), x)[0]
+        # The profiling executor loses the device of a gradient that is not needed, and fails with
+        # "tensor does not have a device"; the executor before it works, and is what is timed.
+        profiling = torch._C._jit_set_profiling_mode(False)
+        try:
+            energy = traced(batch.numbers, x, batch.mol_idx, batch.charge, i, j)
+            return energy.detach(), -torch.autograd.grad(energy.sum(), x)[0]
+        finally:
+            torch._C._jit_set_profiling_mode(profiling)
 
     return step
 
 
+@functools.cache
+def compile_once(model: PaiNN) -> Callable:
+    """One compiled model for all batch sizes."""
+    return torch.compile(model, dynamic=True)
+
+
 def compiled(model: PaiNN, batch: MolBatch) -> Step:
     """The energy through torch.compile, forces by automatic differentiation."""
-    fast_model = torch.compile(model, dynamic=True)
+    fast_model = compile_once(model)
     cutoff = model.config.cutoff
 
     def step(positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -172,6 +197,7 @@ def triton_kernels(precision: str, *, graphs: bool) -> Callable[[PaiNN, MolBatch
     """Our kernels, launched one by one or recorded as a CUDA graph of the whole step."""
 
     def make(model: PaiNN, batch: MolBatch) -> Step:
+        from mlff_core.ops.capture import recording
         from mlff_core.ops.engine import TritonEngine
 
         engine = TritonEngine(model, precision)
@@ -185,7 +211,7 @@ def triton_kernels(precision: str, *, graphs: bool) -> Callable[[PaiNN, MolBatch
             engine.step(batch.numbers, static, *rest)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with recording(graph):
             out = engine.step(batch.numbers, static, *rest)
 
         def step(positions: torch.Tensor) -> object:
@@ -198,24 +224,38 @@ def triton_kernels(precision: str, *, graphs: bool) -> Callable[[PaiNN, MolBatch
     return make
 
 
+def triton_engine(precision: str) -> Callable[[PaiNN, MolBatch], Step]:
+    """What `load_potential` gives: graphs for small batches, pieces for very large ones."""
+
+    def make(model: PaiNN, batch: MolBatch) -> Step:
+        from mlff_core.ops.engine import TritonEngine
+
+        return bind(TritonEngine(model, precision), batch)
+
+    return make
+
+
 #: Row -> (how, whether its numbers are those of float32, batch sizes).
 ROWS: dict[str, tuple[Callable[[PaiNN, MolBatch], Step], str, tuple[int, ...]]] = {
+    "torch.compile": (compiled, "float32", FEW_SIZES),
     "eager PyTorch": (eager, "float32", SIZES),
     "TorchScript": (scripted, "float32", FEW_SIZES),
-    "torch.compile": (compiled, "float32", FEW_SIZES),
     "autocast fp16": (autocast(torch.float16), "reduced", FEW_SIZES),
     "autocast bf16": (autocast(torch.bfloat16), "reduced", FEW_SIZES),
     "analytic forces, no kernels": (analytic, "float32", FEW_SIZES),
-    "triton, no graphs": (triton_kernels("float32", graphs=False), "float32", SIZES),
+    "triton, no graphs": (triton_kernels("float32", graphs=False), "float32", FEW_SIZES),
     "triton, CUDA graph": (triton_kernels("float32", graphs=True), "float32", SIZES),
     "triton fast, CUDA graph": (triton_kernels("fast", graphs=True), "reduced", SIZES),
+    "triton, as called": (triton_engine("float32"), "float32", SIZES),
+    "triton fast, as called": (triton_engine("fast"), "reduced", SIZES),
 }
 
 
-def engine_rows(model: PaiNN, molecules: Molecules, wanted: Callable[[str], bool]) -> list[dict]:
-    """Every way at its batch sizes."""
-    records = []
-    for name, (make, accuracy, sizes) in ROWS.items():
+def engine_rows(
+    model: PaiNN, molecules: Molecules, wanted: Callable[[str], bool]
+) -> Iterator[dict]:
+    """Every way at its batch sizes, the quickest to measure first."""
+    for name, (make, accuracy, sizes) in reversed(ROWS.items()):
         if not wanted(name):
             continue
         for n_mols in sizes:
@@ -237,11 +277,9 @@ def engine_rows(model: PaiNN, molecules: Molecules, wanted: Callable[[str], bool
                 record["us_per_molecule"] = record["us"] / n_mols
                 record["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
             except Exception as error:  # a row that cannot run is a result too
-                record["failed"] = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
-            records.append(record)
-            print(json.dumps(record), flush=True)
+                record["failed"] = reason(error)
             step = energy = forces = None
-    return records
+            yield record
 
 
 def stream_row(molecules: Molecules) -> dict:
@@ -275,7 +313,6 @@ def stream_row(molecules: Molecules) -> dict:
             torch.cuda.synchronize()
             times.append(begin.elapsed_time(end) * 1e3 / (len(hosts) * 1024))
         record[f"{name}_us_per_molecule"] = statistics.median(times)
-    print(json.dumps(record), flush=True)
     return record
 
 
@@ -313,16 +350,80 @@ def teacher_row(molecules: Molecules, teacher: Path | None) -> dict:
             us, _ = time_step(padded_teacher(model, batch), batch)
             record[f"us_per_molecule_at_{n_mols}"] = us / n_mols
         except Exception as error:
-            record["failed"] = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
-    print(json.dumps(record), flush=True)
+            record["failed"] = reason(error)
     return record
 
 
-def neighbour_rows(molecules: Molecules) -> list[dict]:
+def schnetpack_painn() -> torch.nn.Module:
+    """schnetpack's PaiNN of the student's size, with a readout of two layers.
+
+    Its package imports whatever training needs; where that is missing, the modules that PaiNN is
+    made of are imported by themselves.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    try:
+        nn = importlib.import_module("schnetpack.nn")
+    except ImportError:
+        found = importlib.util.find_spec("schnetpack")
+        if found is None or not found.submodule_search_locations:
+            raise
+        root = Path(found.submodule_search_locations[0])
+        for name in ("schnetpack", "schnetpack.representation", "schnetpack.nn"):
+            package = types.ModuleType(name)
+            package.__path__ = [str(root.joinpath(*name.split(".")[1:]))]
+            sys.modules[name] = package
+        nn = sys.modules["schnetpack.nn"]
+        sys.modules["schnetpack"].nn = nn
+        for part in ("activations", "base", "blocks", "cutoff", "scatter", "radial", "utils"):
+            module = importlib.import_module(f"schnetpack.nn.{part}")
+            vars(nn).update({k: v for k, v in vars(module).items() if not k.startswith("_")})
+    painn = importlib.import_module("schnetpack.representation.painn")
+
+    class Energy(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = painn.PaiNN(128, 3, nn.BesselRBF(20, 5.0), nn.CosineCutoff(5.0))
+            self.readout = nn.build_mlp(128, 1, n_hidden=64)
+
+        def forward(self, inputs: dict) -> torch.Tensor:
+            return self.readout(self.features(inputs)["scalar_representation"]).sum()
+
+    return Energy()
+
+
+def schnetpack_row(molecules: Molecules) -> dict:
+    """schnetpack's PaiNN with random weights and our neighbour search; one sum of all energies."""
+    record: dict = {"row": "schnetpack PaiNN", "n_mols": 1024}
+    try:
+        network = schnetpack_painn().cuda().requires_grad_(False)
+    except ImportError:
+        return record | {"failed": "not installed"}
+    except Exception as error:
+        return record | {"failed": reason(error)}
+    for n_mols in FEW_SIZES:
+        batch = molecules.batch(n_mols)
+
+        def step(positions: torch.Tensor, batch: MolBatch = batch) -> torch.Tensor:
+            x = positions.detach().requires_grad_(True)
+            i, j = neighbor_pairs(x.detach(), batch.ptr, 5.0)
+            inputs = {"_atomic_numbers": batch.numbers, "_Rij": x[j] - x[i]}
+            energy = network(inputs | {"_idx_i": i, "_idx_j": j})
+            return torch.autograd.grad(energy, x)[0]
+
+        try:
+            us, _ = time_step(step, batch)
+            record[f"us_per_molecule_at_{n_mols}"] = us / n_mols
+        except Exception as error:
+            record["failed"] = reason(error)
+    return record
+
+
+def neighbour_rows(molecules: Molecules) -> Iterator[dict]:
     """Neighbour search alone, at KERNEL_SIZE molecules."""
     batch = molecules.batch(KERNEL_SIZE)
     cutoff = 5.0
-    records = []
 
     def ours_plain() -> Step:
         return lambda x: neighbor_pairs(x, batch.ptr, cutoff)
@@ -332,8 +433,7 @@ def neighbour_rows(molecules: Molecules) -> list[dict]:
         from mlff_core.ops.pairs import pairs
 
         engine = TritonEngine(random_model(1).cuda())
-        forces = torch.empty_like(batch.positions)
-        rest = (batch.mol_idx, batch.ptr, batch.charge, engine.tables, cutoff, forces)
+        rest = (batch.mol_idx, batch.ptr, batch.charge, engine.tables, cutoff)
         return lambda x: pairs(batch.numbers, x, *rest)
 
     def cluster() -> Step:
@@ -374,10 +474,8 @@ def neighbour_rows(molecules: Molecules) -> list[dict]:
         except ImportError:
             record["failed"] = "not installed"
         except Exception as error:
-            record["failed"] = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
-        records.append(record)
-        print(json.dumps(record), flush=True)
-    return records
+            record["failed"] = reason(error)
+        yield record
 
 
 def ceilings() -> dict:
@@ -397,7 +495,7 @@ def ceilings() -> dict:
     return found
 
 
-def kernel_rows(model: PaiNN, molecules: Molecules) -> list[dict]:
+def kernel_rows(model: PaiNN, molecules: Molecules) -> Iterator[dict]:
     """Each operator against its plain meaning: time, and bytes and operations that it must do."""
     from mlff_core.ops import linear, message, readout, update
     from mlff_core.ops.engine import TritonEngine
@@ -409,8 +507,7 @@ def kernel_rows(model: PaiNN, molecules: Molecules) -> list[dict]:
     i, j = neighbor_pairs(batch.positions, batch.ptr, engine.cutoff)
     n_edges = len(i)
     edges = reference.edge_geometry(batch.positions, i, j, model.config.n_rbf, engine.cutoff)
-    forces = torch.empty_like(batch.positions)
-    rows, q, repulsion, gradient = pairs(
+    rows, q, repulsion, _ = pairs(
         batch.numbers,
         batch.positions,
         batch.mol_idx,
@@ -418,11 +515,12 @@ def kernel_rows(model: PaiNN, molecules: Molecules) -> list[dict]:
         batch.charge,
         engine.tables,
         engine.cutoff,
-        forces,
     )
     block = engine.blocks[1]
     plain, mixing = model.message[1], model.update[1]
     filters = filter_matrix(plain)
+    assert block.phi is not None, "only the first block has a table in its place"
+    layers = block.phi
     mu = torch.randn(n_atoms, 3, n, device="cuda")
     phi = torch.randn(n_atoms, 3 * n, device="cuda")
     g_q, g_mu = torch.randn_like(q), torch.randn_like(mu)
@@ -430,8 +528,9 @@ def kernel_rows(model: PaiNN, molecules: Molecules) -> list[dict]:
     *_, plain_saved = reference.update_fwd(q, mu, mixing.uv.weight, *mlp_weights(mixing.a))
     w1, _, w2, _ = mlp_weights(mixing.a)
     three = "tf32x3"
-    wave = torch.pi / engine.cutoff
-    n_filter = 3 * (model.config.n_rbf + 1)
+    pull = message.new_pull(rows, n)
+    # Operations on a pair and feature: a spline is the sum of so many terms, for each channel.
+    n_filter = 3 * (block.filters.degree + 1)
 
     def readout_plain() -> None:
         _, h = reference.readout_fwd(q, *mlp_weights(model.readout), model.energy_scale)
@@ -442,9 +541,9 @@ def kernel_rows(model: PaiNN, molecules: Molecules) -> list[dict]:
     table: dict[str, tuple[Callable, Callable, float, float]] = {
         "phi (two layers)": (
             lambda: linear.linear(
-                linear.linear(q, block.w1, block.b1, precision=three),
-                block.w2,
-                block.b2,
+                linear.linear(q, layers.w1, layers.b1, precision=three),
+                layers.w2,
+                layers.b2,
                 silu_in=True,
                 precision=three,
             ),
@@ -455,17 +554,13 @@ def kernel_rows(model: PaiNN, molecules: Molecules) -> list[dict]:
         "message forward": (
             lambda: message.message_fwd(phi, mu, q, rows, block.filters),
             lambda: reference.message_fwd(phi, mu, edges, filters),
-            2 * n_edges * n * (n_filter + 10),
+            2 * n_edges * n * (n_filter + 9),
             4 * n_atoms * 11 * n,
         ),
         "message backward": (
-            lambda: message.message_bwd(g_q, g_mu, phi, mu, rows, block.filters, gradient, wave),
-            lambda: reference.position_gradient(
-                edges,
-                *reference.message_bwd(g_q, g_mu, phi, mu, edges, filters)[2:],
-                n_atoms,
-            ),
-            2 * n_edges * n * (2 * n_filter + 30),
+            lambda: message.message_bwd(g_q, g_mu, phi, mu, rows, block.filters, pull, add=False),
+            lambda: reference.message_bwd(g_q, g_mu, phi, mu, edges, filters),
+            2 * n_edges * n * (2 * n_filter + 25),
             4 * n_atoms * 16 * n,
         ),
         "update forward": (
@@ -487,24 +582,19 @@ def kernel_rows(model: PaiNN, molecules: Molecules) -> list[dict]:
             4 * n_atoms * 2 * n,
         ),
     }
-    records = []
     with torch.no_grad():
         for name, (ours, meaning, flop, moved) in table.items():
             us, spread = time_step(lambda _, f=ours: f(), batch, 20)
             plain_us, _ = time_step(lambda _, f=meaning: f(), batch, 10)
-            records.append(
-                {
-                    "row": f"kernel: {name}",
-                    "n_mols": KERNEL_SIZE,
-                    "us": us,
-                    "spread_us": spread,
-                    "plain_us": plain_us,
-                    "flop_per_s": flop / (us * 1e-6),
-                    "bytes_per_s": moved / (us * 1e-6),
-                }
-            )
-            print(json.dumps(records[-1]), flush=True)
-    return records
+            yield {
+                "row": f"kernel: {name}",
+                "n_mols": KERNEL_SIZE,
+                "us": us,
+                "spread_us": spread,
+                "plain_us": plain_us,
+                "flop_per_s": flop / (us * 1e-6),
+                "bytes_per_s": moved / (us * 1e-6),
+            }
 
 
 def environment() -> dict:
@@ -528,9 +618,9 @@ def markdown(result: dict) -> str:
     """The tables, for the README."""
     records = result["rows"]
     by_row: dict[str, dict[int, dict]] = {}
-    for r in records:
-        if r["row"] in ROWS:
-            by_row.setdefault(r["row"], {})[r["n_mols"]] = r
+    for name in ROWS:
+        sizes = {r["n_mols"]: r for r in records if r["row"] == name}
+        by_row |= {name: sizes} if sizes else {}
     lines = [
         "| µs a molecule, by molecules a batch | " + " | ".join(map(str, SIZES)) + " |",
         "|---|" + "---|" * len(SIZES),
@@ -589,8 +679,18 @@ def plot(result: dict, file: Path) -> None:
             for r in result["rows"]
             if r["row"] == name and "us" in r
         ]
+        called = name.endswith("as called")
         if points:
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+            # As its recorded twin, but dashed.
+            colour = f"C{list(ROWS).index(name) - 2 * called}"
+            axes.plot(
+                *zip(*points, strict=True),
+                "--" if called else "-",
+                color=colour,
+                marker="o",
+                markersize=3,
+                label=name,
+            )
     axes.set(xscale="log", yscale="log", xlabel="molecules a batch (40 atoms each)")
     axes.set_ylabel("energy + forces, µs a molecule")
     axes.set_title(f"PaiNN, 128 features, 3 blocks, one {result['environment']['gpu']}")
@@ -601,9 +701,11 @@ def plot(result: dict, file: Path) -> None:
 
 def main() -> None:
     """Measure, print, write."""
+    global ROUNDS
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="JSON to write")
     parser.add_argument("--only", default="", help="rows whose name holds one of these words")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="most times a row is measured")
     parser.add_argument("--model", default="", help="checkpoint; random weights without one")
     parser.add_argument("--teacher", type=Path, help="the teacher's .jpt file")
     parser.add_argument("--plot", nargs=2, type=Path, metavar=("JSON", "PNG"))
@@ -613,6 +715,7 @@ def main() -> None:
         plot(result, arguments.plot[1])
         print(markdown(result))
         return
+    ROUNDS = arguments.rounds
     words = [w for w in arguments.only.split(",") if w]
 
     def wanted(name: str) -> bool:
@@ -622,28 +725,38 @@ def main() -> None:
     molecules = Molecules()
     model = random_model(1)
     if arguments.model:
-        model = load_potential(arguments.model, device="cpu").model
+        model, _, _ = read_checkpoint(find_model(arguments.model))
     model = model.cuda().requires_grad_(False)
+
+    def ours(name: str) -> bool:
+        return wanted(name) and name.startswith("triton")
+
+    def theirs(name: str) -> bool:
+        return wanted(name) and not name.startswith("triton")
+
     result: dict = {
         "environment": environment(),
         "model": arguments.model or "random weights",
         "ceilings": ceilings(),
-        "rows": engine_rows(model, molecules, wanted),
+        "rows": [],
     }
-    if wanted("two streams"):
-        result["rows"].append(stream_row(molecules))
-    if wanted("neighbours"):
-        result["rows"] += neighbour_rows(molecules)
-    if wanted("kernels"):
-        result["rows"] += kernel_rows(model, molecules)
-    if wanted("schnetpack"):
-        present = importlib.util.find_spec("schnetpack") is not None
-        state = "installed, but its row needs its own environment" if present else "not installed"
-        result["rows"].append({"row": "schnetpack PaiNN", "failed": state})
-    if wanted("teacher"):
-        result["rows"].append(teacher_row(molecules, arguments.teacher))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    # Ours first, and written down as it comes: a run that is cut off has measured something.
+    for name, rows in {
+        "": lambda: engine_rows(model, molecules, ours),
+        "kernels": lambda: kernel_rows(model, molecules),
+        "two streams": lambda: [stream_row(molecules)],
+        "neighbours": lambda: neighbour_rows(molecules),
+        "schnetpack": lambda: [schnetpack_row(molecules)],
+        "others": lambda: engine_rows(model, molecules, theirs),
+        "teacher": lambda: [teacher_row(molecules, arguments.teacher)],
+    }.items():
+        if name not in ("", "others") and not wanted(name):
+            continue
+        for record in rows():
+            result["rows"].append(record)
+            print(json.dumps(record), flush=True)
+            if arguments.out:
+                arguments.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
     print(markdown(result))
 
 
