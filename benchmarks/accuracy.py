@@ -45,6 +45,7 @@ from mlff_core.dynamics import Dynamics
 from mlff_core.painn import COVALENT_RADII
 from mlff_core.potential import Potential, load_potential
 from mlff_core.relaxation import relax
+from mlff_core.status import ConformerStatus
 from mlff_core.units import EV_KCAL_MOL
 
 #: The test's own geometries: hotter and wider than a screen meets, rms force about 1.8 eV/Å.
@@ -105,14 +106,30 @@ def minima(arguments: argparse.Namespace, student: Potential) -> Part:
     smiles = held_out(arguments, student)[: arguments.molecules]
     molecules, failed = embed_all(smiles, arguments.conformers, arguments.seed)
     log(f"embedded {len(molecules)} molecules")
-    result = evaluation.compare_minima(
-        teacher, student, molecules, fmax=arguments.fmax, max_steps=arguments.max_steps
-    )
+    parts: list[evaluation.RelaxedConformers] = []
+    # A few at a time, so that what is done is kept if this is cut off.
+    for k in range(0, len(molecules), arguments.at_once):
+        some = molecules[k : k + arguments.at_once]
+        parts.append(
+            evaluation.compare_minima(
+                teacher, student, some, fmax=arguments.fmax, max_steps=arguments.max_steps
+            )
+        )
+        part = summary_of_minima(evaluation.join(parts)) | {
+            **setting(student),
+            "teacher_sha256": teacher.sha256,
+            "n_embedded": k + len(some),
+            "embedding_failed": dict(failed),
+            "fmax": arguments.fmax,
+        }
+        add_part(arguments.out, "minima", part, student)
+        log(f"{k + len(some)} molecules: {part['all']}")
+    return part
+
+
+def summary_of_minima(result: evaluation.RelaxedConformers) -> Part:
+    """Headline numbers of all, of neutral and of charged molecules."""
     return {
-        "teacher_sha256": teacher.sha256,
-        "n_embedded": len(molecules),
-        "embedding_failed": dict(failed),
-        "fmax": arguments.fmax,
         "n_started": result.n_started,
         "n_teacher_converged": result.n_teacher_converged,
         "n_student_converged": result.n_student_converged,
@@ -182,9 +199,11 @@ def nve(arguments: argparse.Namespace, student: Potential) -> Part:
 def conformers(arguments: argparse.Namespace, student: Potential) -> Part:
     """How each method ranks the conformers of conformers.npz, beside the teacher."""
     methods: dict[str, dict[str, list[float]]] = {}
+    starts: list[tuple[np.ndarray, np.ndarray, int]] = []
+    ends: list[tuple[np.ndarray, np.ndarray, int]] = []
     with np.load(arguments.conformers, allow_pickle=False) as stored:
         about = json.loads(str(stored["about"]))
-        charged, n_conformers = [], 0
+        charged = []
         for k in range(len(about["smiles"])):
             numbers, x, charge, teacher, gfn2, mmff94, relaxed = (
                 stored[f"{k}/{name}"]
@@ -201,7 +220,8 @@ def conformers(arguments: argparse.Namespace, student: Potential) -> Part:
                 "student": student(batch).energy.cpu().numpy(),
             }
             charged.append(int(charge) != 0)
-            n_conformers += len(x)
+            starts += [(numbers, y, int(charge)) for y in stored[f"{k}/start"]]
+            ends += [(numbers, y, int(charge)) for y in x]
             for name, energy in energies.items():
                 for key, value in ranking(energy, teacher).items():
                     methods.setdefault(name, {}).setdefault(key, []).append(value)
@@ -214,7 +234,8 @@ def conformers(arguments: argparse.Namespace, student: Potential) -> Part:
         "teacher_sha256": about["teacher_sha256"],
         "n_molecules": len(charged),
         "n_charged": int(sum(charged)),
-        "n_conformers": n_conformers,
+        "n_conformers": len(ends),
+        "minima": nearby_minima(starts, ends, student),
         **{
             group: {
                 name: {
@@ -225,6 +246,26 @@ def conformers(arguments: argparse.Namespace, student: Potential) -> Part:
             for group, chosen in groups.items()
         },
     }
+
+
+def nearby_minima(
+    starts: list[tuple[np.ndarray, np.ndarray, int]],
+    ends: list[tuple[np.ndarray, np.ndarray, int]],
+    student: Potential,
+) -> dict[str, float]:
+    """How far the student ends, in Å, from where the teacher ended from the same starts."""
+    relaxed = relax(MolBatch.from_arrays(starts), student, fmax=0.02, max_steps=500)
+    done = [k for k, s in enumerate(relaxed.status) if s == ConformerStatus.CONVERGED]
+    ours = relaxed.batch.select(done)
+    theirs = MolBatch.from_arrays([ends[k] for k in done], device=student.device)
+    real = evaluation.padded(ours, ours.numbers)
+    a, b = evaluation.padded(ours, ours.positions), evaluation.padded(theirs, theirs.positions)
+    found: dict[str, float] = {"n_converged": len(done)}
+    for name, counted in (("rmsd", real > 0), ("heavy_rmsd", real > 1)):
+        rmsd = evaluation.superposed_rmsd(a, b, counted).cpu().numpy()
+        found[f"{name}_median"] = float(np.median(rmsd))
+        found[f"{name}_90_percent"] = float(np.quantile(rmsd, 0.9))
+    return found
 
 
 # --- Parts of these -------------------------------------------------------------------------------
@@ -355,19 +396,16 @@ def ranking(energy: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
     i, j = np.triu_indices(len(teacher), 1)
     differences, true = energy[i] - energy[j], teacher[i] - teacher[j]
     error = differences - true
+    within = evaluation.within_molecule(np.zeros(len(teacher), int), energy - teacher)
     # No two energies are equal, so there are no ties to correct for.
     ranks = [values.argsort().argsort() for values in (energy, teacher)]
     return {
         "spearman": float(np.corrcoef(*ranks)[0, 1]),
         "kendall": float(np.mean(np.sign(differences) * np.sign(true))),
         "pair_mae": float(EV_KCAL_MOL * np.abs(error).mean()),
-        "mae": float(EV_KCAL_MOL * np.abs(_centred(energy) - _centred(teacher)).mean()),
+        "mae": float(EV_KCAL_MOL * np.abs(within).mean()),
         "lowest_found": float(energy.argmin() == teacher.argmin()),
     }
-
-
-def _centred(energy: np.ndarray) -> np.ndarray:
-    return energy - energy.mean()
 
 
 # --- The command line -----------------------------------------------------------------------------
@@ -383,7 +421,7 @@ def add_part(file: Path, name: str, part: Part, student: Potential) -> None:
     file.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def setting(student: Potential, seconds: float) -> Part:
+def setting(student: Potential) -> Part:
     """On what a part was measured, and how long it took."""
     cuda = student.device.type == "cuda"
     return {
@@ -391,7 +429,7 @@ def setting(student: Potential, seconds: float) -> Part:
         "backend": student.backend,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "seconds": round(seconds, 1),
+        "seconds": round(time.monotonic() - _BEGAN, 1),
     }
 
 
@@ -432,6 +470,7 @@ def main() -> int:
             command.add_argument("--molecules", type=int, default=n_molecules)
         if name == "minima":
             command.add_argument("--conformers", type=int, default=4)
+            command.add_argument("--at-once", type=int, default=100)
             command.add_argument("--fmax", type=float, default=0.02)
             command.add_argument("--max-steps", type=int, default=300)
         if name == "nve":
@@ -447,7 +486,7 @@ def main() -> int:
     add_part(
         arguments.out,
         arguments.command,
-        {**setting(student, time.monotonic() - _BEGAN), **part},
+        {**part, **setting(student)},
         student,
     )
     log(f"{arguments.command} done")

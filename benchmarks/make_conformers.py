@@ -5,9 +5,9 @@
 
 The first molecules of the table that MMFF94 has parameters for, of 20 to 60 atoms and with at least
 three rotatable bonds, a quarter of them charged. Of each, up to eight conformers that differ by
-0.5 Å over the heavy atoms: ETKDGv3, relaxed by MMFF94, then by one member of the teacher, so that
-they stand at minima of a surface of DFT quality. Energies there, in eV: the teacher's mean of four,
-GFN2-xTB by tblite, MMFF94; and MMFF94's at its own minimum next to each.
+0.5 Å over the heavy atoms: ETKDGv3, relaxed by MMFF94 (`start`), then by one member of the teacher
+(`positions`), so that they stand at minima of a surface of DFT quality. Energies there, in eV: the
+teacher's mean of four, GFN2-xTB by tblite, MMFF94; and MMFF94's at its own minimum next to each.
 """
 
 import argparse
@@ -111,8 +111,8 @@ def measure(smiles: str, teacher_file: Path) -> dict[str, np.ndarray]:
     mol = distinct_conformers(smiles)
     numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
     charge = Chem.GetFormalCharge(mol)
-    x = np.array([conformer.GetPositions() for conformer in mol.GetConformers()])
-    x = relaxed_by_teacher(teacher, numbers, x, charge)
+    start = np.array([conformer.GetPositions() for conformer in mol.GetConformers()], np.float32)
+    x = relaxed_by_teacher(teacher, numbers, start, charge)
     for conformer, y in zip(mol.GetConformers(), x, strict=True):
         conformer.SetPositions(y.astype(np.float64))
     label = teacher(
@@ -123,6 +123,7 @@ def measure(smiles: str, teacher_file: Path) -> dict[str, np.ndarray]:
     mmff94, mmff94_relaxed = mmff_energies(mol)
     return {
         "numbers": numbers.astype(np.uint8),
+        "start": start,
         "positions": x.astype(np.float32),
         "charge": np.array(charge),
         "teacher": label.energy.numpy(),

@@ -7,6 +7,7 @@ and its mean labels them, so that every student meets the same test.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -252,6 +253,10 @@ class TeacherPotential(Potential):
                 yield from half.split(max(1, atoms_a_call // int(sizes[half].max())))
 
 
+#: Fields of `RelaxedConformers` that are of all conformers and not one a conformer.
+COUNTS = ("n_started", "n_teacher_converged", "n_student_converged")
+
+
 @dataclass(frozen=True)
 class RelaxedConformers:
     """Conformers relaxed by the teacher and by a student from the same start.
@@ -285,9 +290,7 @@ class RelaxedConformers:
     def select(self, conformers: np.ndarray) -> "RelaxedConformers":
         """Some of the conformers, bool [n]; the counts are those of all."""
         columns = {
-            f.name: getattr(self, f.name)[conformers]
-            for f in fields(self)
-            if not f.name.startswith("n_")
+            f.name: getattr(self, f.name)[conformers] for f in fields(self) if f.name not in COUNTS
         }
         return replace(self, **columns)
 
@@ -327,8 +330,8 @@ def compare_minima(
     ]
     at_theirs, at_ours = theirs.batch.select(both), ours.batch.select(both)
     there = student(at_theirs).energy if both else start.positions.new_zeros(0)
-    real = _padded(at_theirs, at_theirs.numbers)
-    a, b = _padded(at_theirs, at_theirs.positions), _padded(at_ours, at_ours.positions)
+    real = padded(at_theirs, at_theirs.numbers)
+    a, b = padded(at_theirs, at_theirs.positions), padded(at_ours, at_ours.positions)
     return RelaxedConformers(
         molecule=np.array(index)[both],
         charge=at_theirs.charge.cpu().numpy(),
@@ -343,7 +346,7 @@ def compare_minima(
     )
 
 
-def _padded(batch: MolBatch, values: Tensor) -> Tensor:
+def padded(batch: MolBatch, values: Tensor) -> Tensor:
     """Values of a flat batch [n_atoms, ...] with one row a molecule, 0 beyond its atoms."""
     return torch.nn.utils.rnn.pad_sequence(batch.split(values), batch_first=True)
 
@@ -366,6 +369,15 @@ def superposed_rmsd(a: Tensor, b: Tensor, counts: Tensor) -> Tensor:
     flip[:, 2] = torch.linalg.det(u @ v).sign()
     rotation = (u * flip[:, None, :]) @ v
     return ((a @ rotation - b).square().sum((1, 2)) / size[:, 0, 0]).sqrt()
+
+
+def join(parts: list[RelaxedConformers]) -> RelaxedConformers:
+    """Several comparisons as one."""
+    columns: dict[str, Any] = {}
+    for field in fields(RelaxedConformers):
+        values = [getattr(part, field.name) for part in parts]
+        columns[field.name] = sum(values) if field.name in COUNTS else np.concatenate(values)
+    return RelaxedConformers(**columns)
 
 
 def summarise_minima(result: RelaxedConformers) -> dict[str, float]:
