@@ -11,7 +11,7 @@ import torch
 
 from mlff_core.batch import MolBatch
 from mlff_core.ops import engine as engines
-from mlff_core.ops import pairs
+from mlff_core.ops import pairs, tiles
 from mlff_core.ops.engine import TritonEngine
 from mlff_core.painn import PaiNNConfig
 from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
@@ -67,6 +67,11 @@ def main(out: str) -> None:
     tracked = few.with_positions(few.positions.clone().requires_grad_(True))
     results["history"] = [x.requires_grad for x in engine.evaluate(*arguments(tracked))]
     results["fast"] = TritonEngine(random_model(1, CONFIG), "fast").evaluate(*arguments(batch))
+    # On the tiles of batches that would take the interpreter too long.
+    classes = tiles.CLASSES
+    tiles.CLASSES = {"large": 0}
+    results["large"] = TritonEngine(random_model(1, CONFIG), "fast").evaluate(*arguments(batch))
+    tiles.CLASSES = classes
     # Pieces of one molecule or several, and one molecule larger than a piece.
     engines.PIECE_MAX_ATOMS = 9
     results["pieces"] = engine._in_pieces(*padded(batch, 3, 2))
