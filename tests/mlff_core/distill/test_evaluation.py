@@ -151,6 +151,9 @@ def test_minima_of_equal_surfaces_are_equal_and_their_counts_add_up(molecules):
     assert result.n_started == 6
     assert result.n_student_converged == result.n_teacher_converged == len(result.rmsd) > 0
     assert result.rmsd.max() < 1e-4
+    twice = evaluation.join([result, result])
+    assert twice.n_started == 12
+    assert len(twice.rmsd) == 2 * len(result.rmsd)
     found = evaluation.summarise_minima(result)
     assert found["n_conformers"] == len(result.rmsd)
     assert found["rmsd_median"] < 1e-4
