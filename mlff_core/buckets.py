@@ -2,7 +2,7 @@
 
 Memory and time follow the number of pairs within the cutoff, so molecules are bucketed by their
 number of atoms, hydrogens counted, and larger ones get smaller batches. The table was measured on
-a card of 12 GB; a larger card, or a CPU, earns a factor on all of it.
+a card of 12 GB; a larger card earns a factor on all of it.
 """
 
 from dataclasses import dataclass
@@ -35,10 +35,6 @@ TABLE: tuple[Bucket, ...] = (
     Bucket("very large", None, 4),
 )
 
-#: What a CPU earns: its memory is not short, and the more molecules share a call, the less of it is
-#: overhead. From 8 to 32 molecules of 40 atoms a step takes an eighth less time a molecule; beyond,
-#: nothing is gained.
-CPU_FACTOR = 4
 #: Cards up to this total memory use the table as it stands.
 TABLE_MEMORY_BYTES = 13 * 2**30
 #: Most edges that the table ever asks for: 4 molecules of 250 atoms with 40 neighbours each.
@@ -77,8 +73,6 @@ def batch_sizes(
     if batching not in ("auto", "table"):
         raise ValueError(f"batching: expected auto or table, found {batching!r}")
     factor, device = 1, torch.device(device)
-    if batching == "auto" and device.type == "cpu":
-        factor = CPU_FACTOR
     if batching == "auto" and device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         n_multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count

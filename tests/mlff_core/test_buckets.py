@@ -25,10 +25,9 @@ def test_the_bounds_of_the_buckets_belong_to_the_smaller_one(n_atoms, name):
     assert bucket_of(n_atoms) == name
 
 
-def test_a_cpu_earns_a_factor_of_its_own():
-    assert batch_sizes("table", "cpu") == TABLE
-    expected = {name: buckets.CPU_FACTOR * size for name, size in TABLE.items()}
-    assert batch_sizes("auto", "cpu") == expected
+@pytest.mark.parametrize("batching", ["auto", "table"])
+def test_a_cpu_uses_the_table_as_it_stands(batching):
+    assert batch_sizes(batching, "cpu") == TABLE
 
 
 def card(monkeypatch, free_gib, total_gib, n_multiprocessors):
