@@ -9,7 +9,6 @@ What changes from step to step is a `State`, a dict of tensors whose first axis 
 a step is a function from state to state and a CUDA graph can hold it (`Stepper`).
 """
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlff_core.ops.capture import no_collection
 from mlff_core.potential import Potential
 
 #: What changes while molecules move: tensors whose first axis is n_slots.
@@ -217,23 +217,15 @@ class Stepper:
     def _capture(self, n_steps: int) -> torch.cuda.CUDAGraph:
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        # A graph that the garbage collector finds now would be destroyed now, which ends the
-        # capture with an error.
-        collects = gc.isenabled()
-        gc.disable()
-        try:
-            with torch.cuda.stream(stream):
-                # Not by the context `torch.cuda.graph`, which collects garbage and gives cached
-                # memory back first: that takes longer than all the rest. Other threads of the
-                # process may use the device meanwhile.
-                graph.capture_begin(capture_error_mode="thread_local")
-                try:
-                    for _ in range(n_steps):
-                        self._advance()
-                finally:
-                    graph.capture_end()
-        finally:
-            if collects:
-                gc.enable()
+        with no_collection(), torch.cuda.stream(stream):
+            # Not by `recording`, whose `torch.cuda.graph` collects garbage and gives cached memory
+            # back first: that takes longer than all the rest. Other threads of the process may use
+            # the device meanwhile.
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                for _ in range(n_steps):
+                    self._advance()
+            finally:
+                graph.capture_end()
         torch.cuda.current_stream().wait_stream(stream)
         return graph

@@ -11,6 +11,7 @@ from mlff_core.distill.optimizer import Optimizer
 from mlff_core.distill.pool import FixedBatch, LabelPool, padded_pairs
 from mlff_core.distill.ranks import Ranks
 from mlff_core.ops.analytic import PLAIN_OPS, EdgeOps, energy_and_forces
+from mlff_core.ops.capture import recording
 from mlff_core.painn import PaiNN
 
 
@@ -291,7 +292,7 @@ class Trainer:
         parts = self._find_gradient, self._update
         for graph, part in zip(graphs, parts, strict=True):
             # NCCL's watchdog asks for events from a thread of its own meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with recording(graph):
                 part()
         self._graphs = graphs
         torch.set_float32_matmul_precision("highest")

@@ -8,19 +8,27 @@ import torch
 
 
 @contextmanager
-def recording(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
-    """Record what the block launches into a graph.
+def no_collection() -> Iterator[None]:
+    """Keep the garbage collector out.
 
-    A graph or a tensor of a graph's memory that the garbage collector found meanwhile would be
-    freed at once, which ends the recording with an error; so it collects before, and not during.
-    Other threads of the process may use the device meanwhile.
+    A graph, or a tensor of a graph's memory, that it found during a recording would be freed at
+    once, which ends the recording with an error.
     """
-    gc.collect()
     collects = gc.isenabled()
     gc.disable()
     try:
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            yield
+        yield
     finally:
         if collects:
             gc.enable()
+
+
+@contextmanager
+def recording(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
+    """Record what the block launches into a graph; garbage is collected before, and not during.
+
+    Other threads of the process may use the device meanwhile.
+    """
+    gc.collect()
+    with no_collection(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        yield
