@@ -260,10 +260,11 @@ def dynamics(part: Results) -> list[str]:
         "through the total energy, in % of the kinetic energy per nanosecond; ± is the standard "
         "error of the fit:",
         "",
-        f"- all molecules together: {part['drift_percent_per_ns']:+.3f} ± "
-        f"{part['drift_error']:.3f} % per ns",
-        f"- the one that drifts most: {part['drift_of_each'][worst]:+.3f} ± "
-        f"{part['drift_error_of_each'][worst]:.3f} % per ns",
+        f"- mean size: {size_of_drift(part):.3g} % per ns",
+        f"- all molecules together: {part['drift_percent_per_ns']:+.3g} ± "
+        f"{part['drift_error']:.2g} % per ns",
+        f"- the one that drifts most: {part['drift_of_each'][worst]:+.3g} ± "
+        f"{part['drift_error_of_each'][worst]:.2g} % per ns",
         f"- bonds broken: {part['n_broken']}; the longest any bond became is "
         f"{part['longest_bond']:.2f} of the sum of its covalent radii",
         f"- the total energy fluctuates by {part['energy_fluctuation_mev']:.1f} meV; "
@@ -300,13 +301,18 @@ def conformers(part: Results) -> list[str]:
             "lrrrrr",
             rows,
         ),
-        "From the same starts, MMFF94's minima, the student ends "
-        f"{found['rmsd_median']:.3f} Å from where the member of the teacher ends (median RMSD over "
-        f"all atoms of {found['n_converged']} conformers; 90 % are within "
-        f"{found['rmsd_90_percent']:.2f} Å; over the heavy atoms {found['heavy_rmsd_median']:.3f} "
-        f"and {found['heavy_rmsd_90_percent']:.2f} Å).",
+        "From the same starts, MMFF94's minima, the student (to 0.02 eV/Å) ends "
+        f"{found['rmsd_median']:.3f} Å from where the member of the teacher ends (to 0.05 eV/Å, at "
+        f"most 100 steps): median RMSD over all atoms of {found['n_converged']} conformers; 90 % "
+        f"are within {found['rmsd_90_percent']:.2f} Å. Over the heavy atoms it is "
+        f"{found['heavy_rmsd_median']:.3f} Å, and {found['heavy_rmsd_90_percent']:.2f} Å.",
         "",
     ]
+
+
+def size_of_drift(part: Results) -> float:
+    """Mean over the molecules, so that rises and falls do not make up for each other."""
+    return float(np.abs(part["drift_of_each"]).mean())
 
 
 def relaxed(results: Results) -> dict[str, float]:
@@ -348,8 +354,9 @@ def targets(results: Results) -> list[str]:
         found = results["nve"]
         rows += [
             (
-                "NVE at 300 K, 0.5 fs: drift of the total energy", "% of kinetic energy per ns",
-                0.1, 0.01, abs(found["drift_percent_per_ns"]),
+                "NVE at 300 K, 0.5 fs: size of the drift of the total energy, mean over molecules",
+                "% of kinetic energy per ns",
+                0.1, 0.01, size_of_drift(found),
             ),
             (
                 f"NVE: molecules that break in {found['picoseconds']:.0f} ps",
@@ -533,8 +540,7 @@ def headline(results: Results) -> dict[str, str]:
     )
     if "nve" in results:
         lines["energy drift"] = (
-            f"{results['nve']['drift_percent_per_ns']:+.3f} % of kinetic energy per ns "
-            "(NVE, 300 K, 0.5 fs)"
+            f"{size_of_drift(results['nve']):.3g} % of kinetic energy per ns (NVE, 300 K, 0.5 fs)"
         )
     found = results["conformers"]["all"]
     lines["conformer ranking"] = "Spearman " + ", ".join(
@@ -567,6 +573,7 @@ def main() -> None:
             raise SystemExit(f"no part of `benchmarks/accuracy.py {name}` among these files")
     ACCURACY.write_text(json.dumps(results, indent=1) + "\n")
     checkpoint["headline"] = headline(results)
+    checkpoint["metrics"] = {name: results["teacher"][name] for name in ("all", "distorted")}
     text = json.dumps(checkpoint, indent=2, ensure_ascii=False)
     tensors.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
     save(draw_parity(results["teacher"]), "model_card_parity")

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -109,6 +111,7 @@ def test_the_shipped_conformers_are_ranked_and_the_part_is_written(accuracy, sma
     assert part["n_charged"] == 1
     assert set(part["all"]) == {"MMFF94", "MMFF94, at its own minima", "GFN2-xTB", "student"}
     assert part["teacher_sha256"] == about["teacher_sha256"]
+    assert part["minima"]["n_converged"] <= part["n_conformers"]
 
 
 def test_parts_about_other_weights_are_not_kept(accuracy, tmp_path):
@@ -122,3 +125,24 @@ def test_parts_about_other_weights_are_not_kept(accuracy, tmp_path):
     Student.sha256 = "2"
     accuracy.add_part(out, "b", {"x": 3}, Student)
     assert set(json.loads(out.read_text())) == {"model", "model_sha256", "b"}
+
+
+def test_the_card_is_what_the_shipped_results_give(tmp_path):
+    """In a copy of the tree, so that nothing here is written."""
+    for folder in ("benchmarks", "docs", "mlff_core"):
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for name in ("model_card.md", "model_card_parity.png"):
+        (tmp_path / "docs" / name).unlink()
+    subprocess.run(
+        [sys.executable, "benchmarks/model_card.py"],
+        cwd=tmp_path, env={"PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)}, check=True,
+    )  # fmt: skip
+    made = (tmp_path / "docs/model_card.md").read_text()
+    assert made == (ROOT / "docs/model_card.md").read_text()
+    weights = "mlff_core/weights/painn-aimnet2.json"
+    assert (tmp_path / weights).read_text() == (ROOT / weights).read_text()
+    for name in ("parity", "errors", "learning"):
+        assert (tmp_path / f"docs/model_card_{name}.png").stat().st_size > 5000
+        assert f"(model_card_{name}.png)" in made
