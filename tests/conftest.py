@@ -1,7 +1,9 @@
 """Fixtures that several packages' tests share."""
 
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before Prefect is imported: its settings are read once.
@@ -21,6 +23,29 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "random.safetensors"
     save_checkpoint(random_model(n_features=16), path, {})
     return path
+
+
+@pytest.fixture(scope="session")
+def interpret() -> Callable[[Path, Path], None]:
+    """Run a script, told where its results go, with Triton's kernels interpreted on the CPU.
+
+    Triton reads the variable when it is imported, hence the process of its own.
+    """
+    pytest.importorskip("triton")
+
+    def run(script: Path, out: Path) -> None:
+        environment = os.environ | {
+            "TRITON_INTERPRET": "1",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        }
+        ended = subprocess.run(
+            [sys.executable, str(script), str(out)],
+            env=environment, capture_output=True, text=True, timeout=280,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+
+    return run
 
 
 @pytest.fixture(scope="session")

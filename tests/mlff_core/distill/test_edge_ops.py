@@ -1,9 +1,6 @@
 """The kernels that training runs over pairs, against plain PyTorch and double backward."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,14 +9,10 @@ import torch
 from mlff_core.distill.edge_ops import reverse_rows
 from mlff_core.neighbors import neighbor_pairs
 
-ROOT = Path(__file__).parents[3]
 
-
-def test_weight_gradients_through_the_kernels_are_those_of_plain_pytorch(tmp_path):
+def test_weight_gradients_through_the_kernels_are_those_of_plain_pytorch(tmp_path, interpret):
     out = tmp_path / "errors.json"
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
-    script = Path(__file__).with_name("run_interpreted.py")
-    subprocess.run([sys.executable, script, out], env=environment, check=True, timeout=240)
+    interpret(Path(__file__).with_name("run_interpreted.py"), out)
     errors = json.loads(out.read_text())
     assert len(errors) > 25
     for name, error in errors.items():

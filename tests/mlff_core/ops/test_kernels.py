@@ -1,9 +1,6 @@
 """The Triton kernels against their plain meaning, in Triton's interpreter on the CPU."""
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -27,17 +24,9 @@ CASES = load_script()
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(tmp_path_factory, interpret):
     out = tmp_path_factory.mktemp("kernels") / "results.pt"
-    environment = os.environ | {
-        "TRITON_INTERPRET": "1",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(SCRIPT.parents[3]),
-    }
-    run = subprocess.run(
-        [sys.executable, str(SCRIPT), str(out)], env=environment, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
+    interpret(SCRIPT, out)
     return torch.load(out)
 
 

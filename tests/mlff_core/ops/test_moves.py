@@ -1,8 +1,5 @@
 """The kernels between two force calls against their plain meaning, in Triton's interpreter."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,18 +16,9 @@ def close(name, found, expected, *, rtol, atol):
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    pytest.importorskip("triton")
+def results(tmp_path_factory, interpret):
     out = tmp_path_factory.mktemp("moves") / "results.pt"
-    environment = os.environ | {
-        "TRITON_INTERPRET": "1",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(SCRIPT.parents[3]),
-    }
-    run = subprocess.run(
-        [sys.executable, str(SCRIPT), str(out)], env=environment, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
+    interpret(SCRIPT, out)
     return torch.load(out)
 
 
