@@ -20,7 +20,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
-from relaxation import load_conformers, setting, synchronize
+from relaxation import load_conformers, setting, synchronize, write
 
 from mlff_core.batch import MolBatch
 from mlff_core.calculator import PaiNNCalculator
@@ -129,7 +129,7 @@ def main() -> None:
     cuda = potential.device.type == "cuda"
     report: dict[str, Any] = {"setting": setting(potential) | {"timestep_fs": TIMESTEP_FS}}
     print(json.dumps(report["setting"]))
-    rows = []
+    rows = report["rows"] = []
     print("| | molecules | steps/s | µs/atom/step | ns/day, all | K | drift, meV/atom/ps |")
     print("|---|---|---|---|---|---|---|")
     for n in options.molecules or ((1, 16, 256, 4096) if cuda else (1, 16)):
@@ -145,9 +145,7 @@ def main() -> None:
         if n == 1:
             rows.append(measure_ase(potential, batch, options.seconds))
             show(rows[-1])
-    report["rows"] = rows
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write(report, options.json)
 
 
 if __name__ == "__main__":

@@ -112,9 +112,9 @@ def in_flight(potential: Potential, n_slots: int | None, **settings: Any) -> Cal
     return run
 
 
-def batch_by_batch(potential: Potential, n_slots: int) -> Callable:
+def batch_by_batch(potential: Potential, n_slots: int, **settings: Any) -> Callable:
     """No in-flight batching: each batch waits for its slowest molecule."""
-    one = in_flight(potential, n_slots)
+    one = in_flight(potential, n_slots, **settings)
 
     def run(conformers: list[Conformer]) -> list[Relaxed]:
         ended = []
@@ -475,7 +475,7 @@ def measure_rows(
     """The table, printed row by row, and how many times as fast as ASE "L-BFGS, auto" is."""
     cuda = potential.device.type == "cuda"
     large = batch_sizes("auto", potential.device, potential.backend)["large"]
-    table = batch_sizes("table")["large"]
+    table, n_fire = batch_sizes("table")["large"], n if cuda else max(n // 4, 8)
     plan: list[tuple[str, Callable, int, int]] = [
         ("L-BFGS, auto", in_flight(potential, None), n, large),
         ("L-BFGS, not in flight", batch_by_batch(potential, min(large, n)), n, large),
@@ -485,10 +485,18 @@ def measure_rows(
             n,
             large,
         ),
-        ("FIRE", in_flight(potential, large, optimizer="fire"), max(n // 4, 8), large),
+        ("FIRE", in_flight(potential, large, optimizer="fire"), n_fire, large),
+        (
+            "FIRE, not in flight",
+            batch_by_batch(potential, min(large, n), optimizer="fire"),
+            n_fire,
+            large,
+        ),
     ]
     if cuda:
-        plan.insert(1, ("L-BFGS, table", in_flight(potential, table), max(n // 16, table), table))
+        few = max(n // 16, table)
+        plan.insert(1, ("L-BFGS, table", in_flight(potential, table), few, table))
+        plan.append(("FIRE, table", in_flight(potential, table, optimizer="fire"), few, table))
     if slots:
         plan.insert(1, (f"L-BFGS, {slots}", in_flight(potential, slots), n, slots))
     rows = []
