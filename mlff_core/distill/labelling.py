@@ -197,7 +197,10 @@ def fill(
         repeat(molecules.side),
         sampling,
     )
+    # TF32: what the pool is for forgives it; a test's labels are made in full.
+    torch.set_float32_matmul_precision("high")
     label = label_geometries(teacher, numbers, geometries, charge)
+    torch.set_float32_matmul_precision("highest")
     valid = valid_labels(numbers, geometries, label, config, counts).view(n, -1)
     energy = label.energy.view(n, -1)
     kept = pool.add(

@@ -232,12 +232,14 @@ class _Leg:
         training_began = saved = logged = elapsed
         while elapsed < leg.seconds or not trainer.step_count:
             progress = (elapsed - training_began) / max(1e-9, leg.seconds - training_began)
-            # One clock decides for all: who trains alone waits for the others' gradients for ever.
-            elapsed, progress = self.ranks.agree(time.monotonic() - self.began, progress)
-            self.buckets.add(self.embedder.take())
             behind = spent["labels"] < leg.label_share * (spent["labels"] + spent["training"])
-            # All label at the same time, since who does not would wait.
-            if self.ranks.all(behind and self.buckets.full):
+            # One clock decides for all: who trains alone waits for the others' gradients for ever,
+            # and who labels alone lets the others wait.
+            elapsed, progress, due = self.ranks.agree(
+                time.monotonic() - self.began, progress, float(behind)
+            )
+            self.buckets.add(self.embedder.take())
+            if due and self.ranks.all(self.buckets.full):
                 self.make_labels()
             since = time.monotonic()
             for _ in range(50 if self.device.type == "cuda" else 1):
