@@ -6,10 +6,12 @@ molecules are doing, in one transfer; those that have ended leave, and waiting o
 places (in-flight batching).
 """
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from queue import Queue
 
 import numpy as np
 import torch
@@ -64,6 +66,8 @@ FEW_ATOMS = 4096
 BURST = {"cuda": (2, 4), "cpu": (1, 1)}
 #: Bursts by which the host is behind the device: while it looks at one, the next is under way.
 LAG = {"cuda": 1, "cpu": 0}
+#: Most flights side by side on a CPU: the interpreter, which they share, has no time for more.
+MAX_FLIGHTS = 16
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,7 @@ def relax(
     frozen: Tensor | np.ndarray | Sequence[int] | None = None,
     hydrogens_only: bool = False,
     model_hessian: bool = True,
+    n_flights: int | None = None,
 ) -> RelaxResult:
     """Relax every molecule to its nearest minimum.
 
@@ -166,11 +171,12 @@ def relax(
         optimizer: "lbfgs" or "fire".
         fmax: A molecule has converged when no atom that may move feels more, eV/Å.
         max_steps: Moves a molecule may make.
-        capacity: Molecules that are computed at once, the others wait for a place; None for all.
+        capacity: Molecules in a force call, the others wait for a place; None for all.
         frozen: Atoms that stay where they are: bool [n_atoms], or their indices in the batch.
         hydrogens_only: Only hydrogens move.
         model_hessian: L-BFGS begins with a model of each molecule's Hessian, which about halves
             the steps; without, with ASE's constant.
+        n_flights: Batches side by side, see `relax_molecules`.
 
     Returns:
         One entry a molecule, on the potential's device. What goes wrong with a molecule is its
@@ -200,7 +206,9 @@ def relax(
         )
     ]
     ended = sorted(
-        relax_molecules(molecules, potential, settings, capacity or len(molecules)),
+        relax_molecules(
+            molecules, potential, settings, capacity or len(molecules), n_flights=n_flights
+        ),
         key=lambda relaxed: relaxed.index,
     )
     status = []
@@ -259,6 +267,7 @@ def relax_conformers(
     fmax: float = 0.05,
     max_steps: int = 300,
     batching: Batching = "auto",
+    n_flights: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Relaxed]:
     """Relax many conformers of mixed sizes, bucket by bucket.
@@ -269,7 +278,8 @@ def relax_conformers(
         optimizer: "lbfgs" or "fire".
         fmax: A conformer has converged when no atom feels more, eV/Å.
         max_steps: Moves a conformer may make.
-        batching: How many are computed at once, see `buckets.batch_sizes`.
+        batching: How many are in a force call, see `buckets.batch_sizes`.
+        n_flights: Batches side by side, see `relax_molecules`.
         progress: Called with the number of conformers that have ended, after each.
 
     Returns:
@@ -291,7 +301,8 @@ def relax_conformers(
     results: list[Relaxed | None] = [None] * len(conformers)
     n_done = 0
     for name, molecules in by_bucket.items():
-        for relaxed in relax_molecules(molecules, potential, settings, sizes[name]):
+        ended = relax_molecules(molecules, potential, settings, sizes[name], n_flights=n_flights)
+        for relaxed in ended:
             results[relaxed.index] = relaxed
             n_done += 1
             if progress is not None:
@@ -304,15 +315,47 @@ def relax_conformers(
 
 
 def relax_molecules(
-    molecules: Sequence[Molecule], potential: Potential, settings: RelaxSettings, n_slots: int
+    molecules: Sequence[Molecule],
+    potential: Potential,
+    settings: RelaxSettings,
+    n_slots: int,
+    *,
+    n_flights: int | None = None,
 ) -> Iterator[Relaxed]:
     """Relax molecules, `n_slots` at a time; each is yielded as it ends, in no particular order.
+
+    On a CPU several flights go side by side, each with a thread, `n_slots` and a core of its own,
+    and take from the same molecules: one flight is a chain of operations too small to share out
+    among cores.
 
     Out of memory halves the number of slots: the molecules that were under way begin again, and
     because a molecule's path does not depend on who is beside it, only time is lost. A molecule
     that does not fit alone is yielded without a status.
+
+    Args:
+        molecules: What to relax.
+        potential: What computes energies and forces.
+        settings: What is asked for.
+        n_slots: Most molecules in a force call.
+        n_flights: None for as many as PyTorch would use threads here, at most MAX_FLIGHTS; 1 on
+            CUDA.
+
+    Raises:
+        ValueError: `n_flights` is less than 1, or more than 1 on CUDA.
     """
-    waiting = deque(molecules)
+    on_cpu = potential.device.type == "cpu"
+    if n_flights is None:
+        n_flights = min(torch.get_num_threads(), MAX_FLIGHTS) if on_cpu else 1
+    if n_flights < 1 or (n_flights > 1 and not on_cpu):
+        most = "at least 1" if on_cpu else f"1 on {potential.device.type}"
+        raise ValueError(f"n_flights: expected {most}, found {n_flights!r}")
+    waiting = _Waiting(molecules)
+    n_flights = min(n_flights, len(waiting))
+    if n_flights > 1:
+        shared = min(n_slots, -(-len(waiting) // n_flights))
+        flights = [_Flight(waiting, potential, settings, shared) for _ in range(n_flights)]
+        yield from _side_by_side(flights, waiting)
+    # Nobody, or those for whom there was no memory beside others.
     n_slots = min(n_slots, len(waiting))
     while waiting:
         flight = _Flight(waiting, potential, settings, n_slots)
@@ -330,8 +373,60 @@ def relax_molecules(
             torch.cuda.empty_cache()
         if n_slots == 1:
             yield _not_relaxed(interrupted.pop())
-        waiting.extendleft(reversed(interrupted))
+        waiting.put_back(interrupted)
         n_slots = max(n_slots // 2, 1)
+
+
+def _side_by_side(flights: Sequence["_Flight"], waiting: "_Waiting") -> Iterator[Relaxed]:
+    """What ends in any of several flights, each in a thread of its own with one core.
+
+    A flight that runs out of memory puts its molecules back and leaves the others alone; all else
+    that goes wrong in one is raised here. However this ends, all threads have ended when it has.
+    """
+    # Bounded, so that flights wait for a slow consumer.
+    ended: Queue[Relaxed | BaseException | None] = Queue(sum(flight.n_slots for flight in flights))
+    prepared = threading.Semaphore(0)
+
+    def fly(flight: _Flight) -> None:
+        try:
+            # Of this thread, and of all that begin before the caller sets it right again. To be
+            # asked for its number settles a thread's; one that is first set is lost at the first
+            # operation.
+            torch.get_num_threads()
+            torch.set_num_threads(1)
+            prepared.release()
+            for relaxed in flight:
+                ended.put(relaxed)
+        except BaseException as error:
+            if is_out_of_memory(error):
+                waiting.put_back(flight.aboard)
+            else:
+                ended.put(error)
+        finally:
+            ended.put(None)
+
+    n_threads = torch.get_num_threads()
+    threads = [threading.Thread(target=fly, args=(flight,), daemon=True) for flight in flights]
+    n_aloft = 0
+    try:
+        for thread in threads:
+            thread.start()
+            n_aloft += 1
+            prepared.acquire()
+        torch.set_num_threads(n_threads)
+        while n_aloft:
+            relaxed = ended.get()
+            if relaxed is None:
+                n_aloft -= 1
+            elif isinstance(relaxed, BaseException):
+                raise relaxed
+            else:
+                yield relaxed
+    finally:
+        waiting.closed = n_aloft > 0
+        while n_aloft:
+            n_aloft -= ended.get() is None
+        torch.set_num_threads(n_threads)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -342,22 +437,60 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+class _Waiting:
+    """Molecules that wait for a slot, in order. Flights in several threads may share them.
+
+    Attributes:
+        closed: Flights are to end as they are.
+    """
+
+    def __init__(self, molecules: Sequence[Molecule]):
+        self._molecules = deque(molecules)
+        self._lock = threading.Lock()
+        self.closed = False
+
+    def __len__(self) -> int:
+        return len(self._molecules)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Atoms of each."""
+        with self._lock:
+            return [molecule.size for molecule in self._molecules]
+
+    def take(self, n_molecules: int, n_atoms: int) -> list[Molecule]:
+        """Those whose turn it is, as many as fit into places and atoms; they wait no more."""
+        taken: list[Molecule] = []
+        with self._lock:
+            while self._molecules and len(taken) < n_molecules:
+                n_atoms -= self._molecules[0].size
+                if n_atoms < 0:
+                    break
+                taken.append(self._molecules.popleft())
+        return taken
+
+    def put_back(self, molecules: Sequence[Molecule]) -> None:
+        """Let molecules wait again, before all others."""
+        with self._lock:
+            self._molecules.extendleft(reversed(molecules))
+
+
 class _Flight:
     """Molecules under way in a fixed number of slots, and those that wait for one."""
 
     def __init__(
         self,
-        waiting: deque[Molecule],
+        waiting: _Waiting,
         potential: Potential,
         settings: RelaxSettings,
         n_slots: int,
     ):
         self.waiting, self.potential, self.settings = waiting, potential, settings
         self.n_slots = n_slots
-        self.width = max(molecule.size for molecule in waiting)
+        sizes = waiting.sizes
+        self.width = max(sizes)
         # A captured step has a fixed number of atoms: what the slots hold on average, and a bit.
-        mean = sum(molecule.size for molecule in waiting) / len(waiting)
-        self.capacity = max(self.width, int(np.ceil(1.05 * mean * n_slots)))
+        self.capacity = max(self.width, int(np.ceil(1.05 * np.mean(sizes) * n_slots)))
         self.occupant: list[Molecule | None] = [None] * n_slots
         self.readings: deque[_Reading] = deque()
 
@@ -377,7 +510,7 @@ class _Flight:
         lag = LAG[device.type]
         looks: deque[_Look] = deque()
         self._board(rows, stepper.state)
-        while self.aboard:
+        while self.aboard and not self.waiting.closed:
             burst = many if self.capacity > FEW_ATOMS else few
             stepper.run(burst, per_launch=burst)
             looks.append(_Look(Transfer(stepper.state["code"]), list(self.occupant)))
@@ -426,17 +559,13 @@ class _Flight:
     def _board(self, rows: Rows, state: State) -> None:
         """Give vacant slots to waiting molecules, in order, as long as their atoms fit."""
         n_atoms = sum(molecule.size for molecule in self.occupant if molecule is not None)
-        slots, molecules = [], []
-        for slot, occupant in enumerate(self.occupant):
-            if not self.waiting or n_atoms + self.waiting[0].size > self.capacity:
-                break
-            if occupant is None:
-                self.occupant[slot] = molecule = self.waiting.popleft()
-                n_atoms += molecule.size
-                slots.append(slot)
-                molecules.append(molecule)
+        vacant = [slot for slot, molecule in enumerate(self.occupant) if molecule is None]
+        molecules = self.waiting.take(len(vacant), self.capacity - n_atoms)
         if not molecules:
             return
+        slots = vacant[: len(molecules)]
+        for slot, molecule in zip(slots, molecules, strict=True):
+            self.occupant[slot] = molecule
         index = to_device(np.array(slots), rows.sizes.device)
         entering = Rows.pack(molecules, self.width, rows.sizes.device, rows.positions.dtype)
         rows.overwrite(index, entering)

@@ -17,6 +17,8 @@ Both operators mean what `reference.message_fwd` and `reference.message_bwd` mea
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -37,11 +39,41 @@ FIRST_KNOT, KNOT_DISTANCE = 0.5, 0.005
 MAX_TABLES = 8
 
 #: Numba's fallback threading layer must not be entered by two threads at once.
-_LOCK = threading.Lock()
+_PARALLEL = threading.Lock()
 
 # Reassociation lets the sums over features use vector registers; NaN and infinity keep their
 # meaning, because a molecule that has them must show them.
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A loop over atoms, compiled twice from one source; neither holds the interpreter's lock.
+
+    Attributes:
+        parallel: With threads of its own, for one caller at a time.
+        serial: In the caller's thread, beside other callers.
+    """
+
+    parallel: Callable[..., None]
+    serial: Callable[..., None]
+
+
+def _kernel(**options: Any) -> Callable[[Callable[..., None]], Kernel]:
+    """Compile a function whose outermost loop is a `prange`."""
+
+    def compiled(function: Callable[..., None]) -> Kernel:
+        assert isinstance(function, FunctionType)
+        # Numba's cache on disk tells functions apart by their names, not by these options.
+        serial = FunctionType(function.__code__, function.__globals__, function.__name__)
+        serial.__qualname__ = f"{function.__qualname__}_serial"
+        serial.__module__ = function.__module__
+        return Kernel(
+            parallel=njit(parallel=True, nogil=True, cache=True, **options)(function),
+            serial=njit(nogil=True, cache=True, **options)(serial),
+        )
+
+    return compiled
 
 
 @njit(inline="always")
@@ -105,7 +137,7 @@ def _interpolate_slope(
         W_slope[f] = a * (p0[f] - p1[f]) + (b * m0[f] + d * m1[f])
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@_kernel(fastmath=_FASTMATH)
 def _message_fwd(
     phi: np.ndarray,  # [n_atoms, 3 n_features], or 2 n_features where there are no vectors
     mu: np.ndarray,  # [n_atoms, 3, n_features], unused where there are none
@@ -150,7 +182,7 @@ def _message_fwd(
         dmu[a] = dmu_a
 
 
-@njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@_kernel(fastmath=_FASTMATH)
 def _message_bwd(
     g_dq: np.ndarray,  # [n_atoms, n_features]
     g_dmu: np.ndarray,  # [n_atoms, 3, n_features]
@@ -226,7 +258,7 @@ def _message_bwd(
             g_mu[a] = g_mu_a
 
 
-@njit(parallel=True, cache=True)
+@_kernel()
 def _count_pairs(
     positions: np.ndarray,  # [n_atoms, 3]
     mol_idx: np.ndarray,  # [n_atoms]
@@ -246,7 +278,7 @@ def _count_pairs(
         count[a] = n
 
 
-@njit(parallel=True, error_model="numpy", cache=True)
+@_kernel(error_model="numpy")
 def _fill_pairs(
     positions: np.ndarray,  # [n_atoms, 3]
     mol_idx: np.ndarray,  # [n_atoms]
@@ -273,17 +305,18 @@ def _fill_pairs(
                 e += 1
 
 
-def _run(kernel: Callable, *arguments: Any) -> None:
-    """Call a kernel with as many threads as PyTorch would use."""
-    with _LOCK:
-        most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-        numba.set_num_threads(min(torch.get_num_threads(), most))
-        kernel(
-            *(
-                a.detach().contiguous().numpy() if isinstance(a, Tensor) else float(a)
-                for a in arguments
-            )
-        )
+def _run(kernel: Kernel, *arguments: Any) -> None:
+    """Call a kernel with as many threads as PyTorch would use in the calling one."""
+    given = [
+        a.detach().contiguous().numpy() if isinstance(a, Tensor) else float(a) for a in arguments
+    ]
+    n_threads = min(torch.get_num_threads(), _MOST_THREADS)
+    if n_threads == 1:
+        kernel.serial(*given)
+        return
+    with _PARALLEL:
+        numba.set_num_threads(n_threads)
+        kernel.parallel(*given)
 
 
 def _row_starts(i: Tensor, n_atoms: int) -> Tensor:
@@ -305,8 +338,7 @@ class MessageOps:
         self.knot_distance = (cutoff - self.first_knot) / n_intervals
         self.cutoff, self.n_intervals = cutoff, n_intervals
         self._tables: list[tuple[Tensor, Tensor]] = []
-        nothing = torch.empty(0)
-        self._prepared: tuple[Edges | None, Tensor, Tensor] = (None, nothing, nothing)
+        self._prepared = threading.local()
 
     @property
     def edge_ops(self) -> EdgeOps:
@@ -386,11 +418,12 @@ class MessageOps:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Row starts, each pair's place among the knots, and the table of the filters."""
         # The blocks of a model, forward and backward, ask for one list of pairs in turn.
-        known, row, place = self._prepared
-        if known is not edges:
-            place = (edges.distance - self.first_knot) / self.knot_distance
-            row = _row_starts(edges.i, len(atoms))
-            self._prepared = edges, row, place
+        # Each thread has pairs of its own.
+        if getattr(self._prepared, "edges", None) is not edges:
+            self._prepared.place = (edges.distance - self.first_knot) / self.knot_distance
+            self._prepared.row = _row_starts(edges.i, len(atoms))
+            self._prepared.edges = edges
+        row, place = self._prepared.row, self._prepared.place
         return row, place, self._table(filters.detach())
 
     def _table(self, filters: Tensor) -> Tensor:

@@ -1,3 +1,7 @@
+import _thread
+import threading
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +12,13 @@ from mlff_core import relaxation
 from mlff_core.batch import MolBatch
 from mlff_core.calculator import PaiNNCalculator
 from mlff_core.potential import Potential
-from mlff_core.relaxation import connected, relax, relax_conformers
+from mlff_core.relaxation import (
+    RelaxSettings,
+    connected,
+    relax,
+    relax_conformers,
+    relax_molecules,
+)
 from mlff_core.slots import Molecule, Rows, evaluate_rows
 from mlff_core.status import ConformerStatus
 from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
@@ -222,7 +232,7 @@ def test_a_molecule_that_goes_wrong_under_way_is_caught(
     expected = relax(batch_of(good), potential, optimizer=optimizer, max_steps=30)
     potential.calls, potential.energy_shift = 0, energy_shift
     potential.force_factor = force_factor
-    result = relax(batch_of(bad, good), potential, optimizer=optimizer, max_steps=30)
+    result = relax(batch_of(bad, good), potential, optimizer=optimizer, max_steps=30, n_flights=1)
     same_paths(result, expected, [1])
     assert result.status[0] == status
     if status == ConformerStatus.NON_FINITE:  # reported where everything still was a number
@@ -276,6 +286,7 @@ def test_an_empty_batch_gives_an_empty_result(potential):
         ({"fmax": 0.0}, r"fmax: expected more than 0 eV/Å, found 0.0"),
         ({"fmax": float("nan")}, r"fmax: expected more than 0"),
         ({"max_steps": -1}, r"max_steps: expected 0 or more, found -1"),
+        ({"n_flights": 0}, "n_flights: expected at least 1, found 0"),
         ({"capacity": 0}, r"capacity: expected at least 1 molecule, found 0"),
         ({"frozen": [2, 5]}, r"frozen: expected indices from 0 to 4, found 5"),
         ({"frozen": [-1]}, r"frozen: expected indices from 0 to 4, found -1"),
@@ -287,27 +298,131 @@ def test_wrong_arguments_are_refused(potential, options, message):
         relax(batch_of(*molecules((5,))), potential, **options)
 
 
-def test_running_out_of_memory_changes_the_batch_and_not_the_result():
+@pytest.mark.parametrize("n_flights", [1, 2])
+def test_running_out_of_memory_changes_the_batch_and_not_the_result(n_flights):
     chosen = [random_molecule(n, seed=5) for n in (9, 7, 10, 8, 6, 9)]
-    roomy = relax_conformers(chosen, small_potential(), max_steps=40)
-    cramped = relax_conformers(chosen, small_potential(Cramped), max_steps=40)
-    assert {r.batch_size for r in roomy} == {6}
-    assert {r.batch_size for r in cramped} < {1, 3}
+    options = {"max_steps": 40, "n_flights": n_flights}
+    roomy = relax_conformers(chosen, small_potential(), **options)
+    cramped = relax_conformers(chosen, small_potential(Cramped), **options)
+    assert {r.batch_size for r in roomy} == {6 // n_flights}
+    assert {r.batch_size for r in cramped} <= {1, 3}
     for a, b in zip(roomy, cramped, strict=True):
         assert (a.index, a.status, a.n_steps) == (b.index, b.status, b.n_steps)
         np.testing.assert_allclose(a.positions, b.positions, atol=1e-6)
 
 
-def test_a_molecule_that_does_not_fit_alone_is_marked_and_the_rest_is_relaxed():
+@pytest.mark.parametrize("n_flights", [1, 3])
+def test_a_molecule_that_does_not_fit_alone_is_marked_and_the_rest_is_relaxed(
+    n_flights, monkeypatch
+):
+    monkeypatch.setattr(Cramped, "limit", 24)
     chosen = [random_molecule(n, seed=5) for n in (9, 25, 7, 28, 24)]
-    Cramped.limit = 24
-    results = relax_conformers(chosen, small_potential(Cramped), max_steps=20)
-    Cramped.limit = 20
+    potential = small_potential(Cramped)
+    results = relax_conformers(chosen, potential, max_steps=20, n_flights=n_flights)
     assert [r.status is None for r in results] == [False, True, False, True, False]
     assert [r.index for r in results] == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(results[1].positions, chosen[1][1])
     with pytest.raises(torch.OutOfMemoryError, match="molecule 0 of 25 atoms does not fit"):
-        relax(batch_of(chosen[1]), small_potential(Cramped))
+        relax(batch_of(chosen[1]), potential)
+
+
+class Watched(Potential):
+    """Computes each molecule by itself, and lets the test look in at every force call."""
+
+    def look(self, charge):
+        """Called with the charges of the molecules that are asked for."""
+
+    def evaluate(self, numbers, positions, mol_idx, ptr, charge):
+        aboard = [(k, a, b) for k, (a, b) in enumerate(pairwise(ptr.tolist())) if b > a]
+        self.look({int(charge[k]) for k, _, _ in aboard})
+        energy, forces = torch.zeros(len(charge), dtype=torch.float64), torch.zeros_like(positions)
+        for k, a, b in aboard:
+            energy[k : k + 1], forces[a:b] = super().evaluate(
+                numbers[a:b],
+                positions[a:b],
+                mol_idx[a:b] - k,
+                torch.tensor([0, b - a]),
+                charge[k : k + 1],
+            )
+        return energy, forces
+
+
+@pytest.fixture
+def two_threads():
+    """As many for PyTorch; afterwards none of the flights' threads may be left."""
+    before, alive = torch.get_num_threads(), set(threading.enumerate())
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2
+    assert set(threading.enumerate()) == alive
+    # What a thread finds that begins after the flights.
+    found = []
+    later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert found == [2]
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "fire"])
+def test_flights_side_by_side_change_no_bit_of_a_path(optimizer, two_threads):
+    chosen = molecules((9, 4, 14, 2, 11, 7, 3, 12, 5, 8))
+    seen = set()
+    both = threading.Barrier(2)
+
+    def look(charge):
+        if threading.get_ident() not in (known for known, _ in seen):
+            seen.add((threading.get_ident(), torch.get_num_threads()))
+            both.wait(30)
+
+    potential = small_potential(Watched)
+    options = {"optimizer": optimizer, "max_steps": 40, "capacity": 3}
+    expected = relax(batch_of(*chosen), potential, n_flights=1, **options)
+    potential.look = look
+    found = relax(batch_of(*chosen), potential, **options)
+    assert len(set(found.n_steps.tolist())) > 3  # they really end at different times
+    assert [n_threads for _, n_threads in seen] == [1, 1]
+    assert found.status == expected.status
+    for name in ("energy", "initial_energy", "forces", "max_force", "n_steps"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    assert torch.equal(found.batch.positions, expected.batch.positions)
+
+
+def test_an_error_in_one_flight_reaches_the_caller_and_ends_the_others(two_threads):
+    calls = []
+
+    def look(charge):
+        calls.append(charge)
+        if 1 in charge and len(calls) > 6:
+            raise RuntimeError("something else")
+
+    potential = small_potential(Watched)
+    potential.look = look
+    chosen = [(*random_molecule(9, seed=5)[:2], int(k == 0)) for k in range(40)]
+    with pytest.raises(RuntimeError, match="something else"):
+        relax(batch_of(*chosen), potential, fmax=1e-9, max_steps=1000, capacity=2)
+    assert len(calls) < 100  # the others did not go on
+
+
+def test_flights_end_when_the_caller_does_not_want_more(two_threads):
+    chosen = [Molecule(k, *random_molecule(5, seed=5)) for k in range(200)]
+    relaxed = relax_molecules(chosen, small_potential(), RelaxSettings(max_steps=2), 2)
+    assert next(relaxed).n_steps <= 2
+    relaxed.close()
+
+
+def test_an_interrupt_ends_the_flights(two_threads):
+    interrupted = []
+
+    def look(charge):
+        if not interrupted:
+            interrupted.append(True)
+            _thread.interrupt_main()
+
+    potential = small_potential(Watched)
+    potential.look = look
+    with pytest.raises(KeyboardInterrupt):
+        relax(batch_of(*molecules()), potential, fmax=1e-9, max_steps=100_000)
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory():
@@ -322,7 +437,7 @@ def test_another_error_is_not_taken_for_a_lack_of_memory():
 def test_conformers_come_back_in_order_with_their_bucket_and_batch_size(potential):
     chosen = molecules((12, 3, 33, 12, 10, 31, 4))
     seen = []
-    results = relax_conformers(chosen, potential, max_steps=3, progress=seen.append)
+    results = relax_conformers(chosen, potential, max_steps=3, n_flights=1, progress=seen.append)
     assert seen == [1, 2, 3, 4, 5, 6, 7]
     assert [len(r.positions) for r in results] == [12, 3, 33, 12, 10, 31, 4]
     names = ["medium", "small", "large", "medium", "small", "large", "small"]
@@ -364,7 +479,7 @@ def test_a_host_that_is_behind_and_ranks_that_close_change_no_path(potential, mo
     monkeypatch.setattr(relaxation, "FEW_ATOMS", 0)
     monkeypatch.setattr(relaxation, "BURST", {"cpu": (3, 3)})
     monkeypatch.setattr(relaxation, "LAG", {"cpu": 1})
-    found = relax(batch_of(*chosen), potential, max_steps=40, capacity=6)
+    found = relax(batch_of(*chosen), potential, max_steps=40, capacity=6, n_flights=1)
     same_paths(found, expected, list(range(len(chosen))))
     assert 0 < closed[-1] < 6
 

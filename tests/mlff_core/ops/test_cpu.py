@@ -1,5 +1,7 @@
 """The compiled operators mean what the plain ones mean."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -167,14 +169,44 @@ def test_energies_and_forces_are_no_farther_from_float64_than_plain_float32() ->
         assert compiled <= 2 * plain + 1e-5
 
 
-def test_results_repeat_bit_by_bit() -> None:
+def test_results_repeat_bit_by_bit_also_in_threads_at_once() -> None:
     model = random_model().requires_grad_(False)
-    batch = MolBatch.from_arrays([random_molecule(n, n) for n in (30, 8)])
+    batches = [MolBatch.from_arrays([random_molecule(n, n)] * 2) for n in (30, 8)]
+    engine = AnalyticEngine(model, cpu.MessageOps(5.0).edge_ops)
+
+    def evaluate(k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.set_num_threads(1)
+        batch = batches[k % 2]
+        return engine.evaluate(
+            batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge
+        )
+
+    n_threads = torch.get_num_threads()
+    try:
+        expected = evaluate(0), evaluate(1)
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(evaluate, range(12)))
+    finally:
+        torch.set_num_threads(n_threads)
+    for k, (energy, forces) in enumerate(found):
+        assert torch.equal(energy, expected[k % 2][0])
+        assert torch.equal(forces, expected[k % 2][1])
+
+
+def test_a_kernel_with_threads_of_its_own_means_what_the_serial_one_means() -> None:
+    model = random_model().requires_grad_(False)
+    batch = MolBatch.from_arrays([random_molecule(n, n) for n in (30, 8, 17)])
     arguments = (batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge)
     engine = AnalyticEngine(model, cpu.MessageOps(5.0).edge_ops)
-    first, second = engine.evaluate(*arguments), engine.evaluate(*arguments)
-    assert torch.equal(first[0], second[0])
-    assert torch.equal(first[1], second[1])
+    n_threads, found = torch.get_num_threads(), []
+    try:
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            found.append(engine.evaluate(*arguments))
+    finally:
+        torch.set_num_threads(n_threads)
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=0, atol=1e-5)
 
 
 def test_a_molecule_that_is_not_finite_spares_the_others() -> None:
