@@ -7,12 +7,15 @@ tensorial properties and molecular spectra", ICML 2021 (arXiv:2102.03150). Names
     phi, W_ij   what the sender says; the filter, a function of the distance alone
     U, V        the two mixings of the vector features in the update block
 
-Three things differ from the paper, each for a reason:
+Four things differ from the paper, each for a reason:
 - the cutoff multiplies what the filter network returns, bias included: were it to multiply the
   radial basis instead, the bias would survive at the cutoff and the energy would jump there;
 - the total charge of the molecule enters through an embedding that is added to each atom's;
 - a screened nuclear repulsion (ZBL) acts below the sum of two covalent radii, where no training
-  data is, so that atoms cannot fall into each other.
+  data is, so that atoms cannot fall into each other;
+- the norm of a vector feature has a wide floor, and the repulsion fades out over some hundredths of
+  a bond's length: a surface with features narrower than a step of dynamics does not keep the total
+  energy, however exact its forces.
 """
 
 import math
@@ -40,6 +43,14 @@ COVALENT_RADII: dict[int, float] = {
     35: 1.20,
     53: 1.39,
 }
+
+
+#: Added to the square of a vector feature's norm before the root is taken. Some features always
+#: pass near zero, and a smaller number makes a kink there.
+NORM_FLOOR = 0.05
+
+#: Width of the repulsion's end, relative to the sum of two covalent radii; bonds vibrate there.
+REPULSION_WIDTH = 0.04
 
 
 @dataclass(frozen=True)
@@ -148,8 +159,7 @@ class Update(nn.Module):
     def forward(self, q: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
         """Scalars [n_atoms, n_features] and vectors [n_atoms, 3, n_features], updated."""
         U_mu, V_mu = self.uv(mu).chunk(2, dim=-1)  # each [n_atoms, 3, n_features]
-        # The small term keeps the norm's slope finite where the vectors are zero.
-        V_norm = (V_mu.square().sum(1) + 1e-8).sqrt()
+        V_norm = (V_mu.square().sum(1) + NORM_FLOOR).sqrt()
         a_mu, a_q_mu, a_q = self.a(torch.cat([q, V_norm], dim=-1)).chunk(3, dim=-1)
         return q + a_q + a_q_mu * (U_mu * V_mu).sum(1), mu + a_mu[:, None, :] * U_mu
 
@@ -257,11 +267,12 @@ class PaiNN(nn.Module):
 
 
 def zbl_repulsion(distance: Tensor, Z_i: Tensor, Z_j: Tensor, contact: Tensor) -> Tensor:
-    """Screened nuclear repulsion of each pair in eV [n_edges], zero beyond `contact`.
+    """Screened nuclear repulsion of each pair in eV [n_edges]; falls to nothing beyond `contact`.
 
     J. F. Ziegler, J. P. Biersack, U. Littmark, "The Stopping and Range of Ions in Matter", 1985,
-    times the polynomial 1 - 28 x⁶ + 48 x⁷ - 21 x⁸ of x = distance / contact, whose first and
-    second derivatives vanish at x = 1.
+    times an envelope of x = distance / contact: 1 - 28 y⁶ + 48 y⁷ - 21 y⁸, which ends with two
+    derivatives at y = 1, of y = 1 - w softplus((1 - x) / w), which is x well below contact, and
+    reaches 1 nowhere. Its tail is below 1e-15 from x = 1.5 on.
 
     Args:
         distance: Å [n_edges].
@@ -277,6 +288,7 @@ def zbl_repulsion(distance: Tensor, Z_i: Tensor, Z_j: Tensor, contact: Tensor) -
         + 0.28022 * torch.exp(-0.40290 * s)
         + 0.02817 * torch.exp(-0.20162 * s)
     )
-    x = (distance / contact).clamp(max=1.0)
-    envelope = 1.0 + x**6 * (-28.0 + x * (48.0 - 21.0 * x))
+    # 1 - y: the polynomial in y itself would lose what is left of it near contact.
+    t = -REPULSION_WIDTH * nn.functional.logsigmoid((distance / contact - 1.0) / REPULSION_WIDTH)
+    envelope = t**3 * (56.0 + t * (-210.0 + t * (336.0 + t * (-280.0 + t * (120.0 - 21.0 * t)))))
     return COULOMB_EV_ANGSTROM * Z_i * Z_j / distance * phi * envelope

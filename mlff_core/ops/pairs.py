@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mlff_core.ops.reference import ZBL_LENGTH, ZBL_TERMS
+from mlff_core.painn import REPULSION_WIDTH
 from mlff_core.units import COULOMB_EV_ANGSTROM
 
 #: An atom with more neighbours than this turns its molecule into NaN. Diamond has 92 within 5 Å.
@@ -26,6 +27,7 @@ MAX_NEIGHBORS = 192
 N_GEOMETRY = 4
 
 _COULOMB = tl.constexpr(COULOMB_EV_ANGSTROM)
+_REPULSION_WIDTH = tl.constexpr(REPULSION_WIDTH)
 _INVERSE_LENGTH = tl.constexpr(1.0 / ZBL_LENGTH)
 _A0, _A1, _A2, _A3 = (tl.constexpr(a) for a, _ in ZBL_TERMS)
 _B0, _B1, _B2, _B3 = (tl.constexpr(b) for _, b in ZBL_TERMS)
@@ -155,7 +157,8 @@ def pairs_kernel(
             other = tl.load(atom_index_ptr + tl.load(numbers_ptr + b, mask=inside, other=1))
             other = tl.where(inside, other, 0)
             contact = radius + tl.load(radius_ptr + other)
-            close = inside & (d < contact)
+            # Twice as far the repulsion is less than what a float64 energy can show.
+            close = inside & (d < 2.0 * contact)
             length = (nuclear_power + tl.load(nuclear_power_ptr + other)) * _INVERSE_LENGTH
             s = length * d
             t0 = tl.exp(s * -_B0) * _A0
@@ -164,11 +167,15 @@ def pairs_kernel(
             t3 = tl.exp(s * -_B3) * _A3
             screening = t0 + t1 + t2 + t3
             screening_slope = -length * (t0 * _B0 + t1 * _B1 + t2 * _B2 + t3 * _B3)
-            r = d / contact
-            r2 = r * r
-            r5 = r2 * r2 * r
-            envelope = 1.0 + r5 * r * (-28.0 + r * (48.0 - 21.0 * r))
-            envelope_slope = -168.0 * r5 * (1.0 - r) * (1.0 - r) / contact
+            beyond = (d / contact - 1.0) / _REPULSION_WIDTH
+            fading = tl.exp(-tl.abs(beyond))
+            t = _REPULSION_WIDTH * (tl.log(1.0 + fading) + tl.maximum(-beyond, 0.0))
+            inner = tl.where(beyond > 0.0, fading, 1.0) / (1.0 + fading)
+            y = 1.0 - t
+            y2 = y * y
+            envelope = 336.0 + t * (-280.0 + t * (120.0 - 21.0 * t))
+            envelope = t * t * t * (56.0 + t * (-210.0 + t * envelope))
+            envelope_slope = -168.0 * y2 * y2 * y * t * t * inner / contact
             coulomb = nuclear * _COULOMB * tl.load(nuclear_ptr + other) * inverse
             pair = coulomb * screening * envelope
             slope = coulomb * (screening_slope * envelope + screening * envelope_slope)

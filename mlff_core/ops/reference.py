@@ -18,12 +18,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, silu
+from torch.nn.functional import linear, logsigmoid, silu
 
+from mlff_core.painn import NORM_FLOOR, REPULSION_WIDTH
 from mlff_core.units import BOHR_ANGSTROM, COULOMB_EV_ANGSTROM
 
-#: Added to the squared norm of the vector features, as in painn.Update.
-NORM_FLOOR = 1e-8
 #: The four terms of the ZBL screening function: amplitudes and exponents.
 ZBL_TERMS = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))
 #: The ZBL screening length in Å of two nuclei, times (Z_i^0.23 + Z_j^0.23).
@@ -232,10 +231,11 @@ def repulsion_fwd_bwd(
         term = amplitude * torch.exp(-exponent * inverse_length * distance)
         screening = screening + term
         screening_slope = screening_slope - exponent * inverse_length * term
-    x = (distance / contact).clamp(max=1.0)
-    envelope = 1.0 + x**6 * (-28.0 + x * (48.0 - 21.0 * x))
-    # -168 x⁵ + 336 x⁶ - 168 x⁷, collapsed; zero beyond contact, as x is clamped.
-    envelope_slope = -168.0 * x**5 * (1.0 - x).square() / contact
+    beyond = (distance / contact - 1.0) / REPULSION_WIDTH
+    t = -REPULSION_WIDTH * logsigmoid(beyond)
+    envelope = t**3 * (56.0 + t * (-210.0 + t * (336.0 + t * (-280.0 + t * (120.0 - 21.0 * t)))))
+    # The polynomial's slope, -168 y⁵ (1 - y)² of y = 1 - t, times that of y.
+    envelope_slope = -168.0 * (1.0 - t) ** 5 * t.square() * torch.sigmoid(-beyond) / contact
     coulomb = COULOMB_EV_ANGSTROM * Z_i * Z_j / distance
     energy = coulomb * screening * envelope
     slope = coulomb * (

@@ -19,8 +19,8 @@ from mlff_core.ops.linear import (
     sigmoid,
     split_weights,
 )
-from mlff_core.ops.reference import NORM_FLOOR
 from mlff_core.ops.tiles import tile_options
+from mlff_core.painn import NORM_FLOOR
 
 _NORM_FLOOR = tl.constexpr(NORM_FLOOR)
 

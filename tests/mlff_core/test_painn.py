@@ -230,12 +230,27 @@ def test_the_cutoff_function_ends_at_zero_with_zero_slope():
 
 
 def test_the_repulsion_is_coulombic_at_contact_and_nothing_beyond_the_covalent_radii():
-    d = torch.tensor([1e-4, 1.5, 1.6], dtype=torch.float64)
+    d = torch.tensor([1e-4, 1.5, 1.8, 2.25], dtype=torch.float64)
     six, contact = torch.full_like(d, 6.0), torch.full_like(d, 1.5)
     energy = zbl_repulsion(d, six, six, contact)
     assert abs(energy[0] * d[0] / (14.3996 * 36) - 1) < 2e-3
-    assert energy[1] == 0.0
-    assert energy[2] == 0.0
+    assert 0.0 < energy[1] < 0.03
+    assert 0.0 < energy[2] < 1e-6
+    assert 0.0 < energy[3] < 1e-14
+
+
+def test_the_repulsion_ends_without_an_edge():
+    # An edge would be a jump of the third derivative at the sum of the radii.
+    contact, step = torch.tensor(1.5, dtype=torch.float64), 0.01
+    d = (contact + step * torch.arange(-12, 13)).requires_grad_(True)
+    six = torch.full_like(d, 6.0)
+    (derivative,) = torch.autograd.grad(
+        zbl_repulsion(d, six, six, contact).sum(), d, create_graph=True
+    )
+    for _ in range(2):
+        (derivative,) = torch.autograd.grad(derivative.sum(), d, create_graph=True)
+    jumps = derivative.diff().abs()
+    assert jumps.max() < 0.2 * derivative.abs().max()
 
 
 @pytest.mark.parametrize(
