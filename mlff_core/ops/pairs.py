@@ -171,11 +171,11 @@ def pairs_kernel(
             fading = tl.exp(-tl.abs(beyond))
             t = _REPULSION_WIDTH * (tl.log(1.0 + fading) + tl.maximum(-beyond, 0.0))
             inner = tl.where(beyond > 0.0, fading, 1.0) / (1.0 + fading)
-            y = 1.0 - t
-            y2 = y * y
+            rest = 1.0 - t
+            rest2 = rest * rest
             envelope = 336.0 + t * (-280.0 + t * (120.0 - 21.0 * t))
             envelope = t * t * t * (56.0 + t * (-210.0 + t * envelope))
-            envelope_slope = -168.0 * y2 * y2 * y * t * t * inner / contact
+            envelope_slope = -168.0 * rest2 * rest2 * rest * t * t * inner / contact
             coulomb = nuclear * _COULOMB * tl.load(nuclear_ptr + other) * inverse
             pair = coulomb * screening * envelope
             slope = coulomb * (screening_slope * envelope + screening * envelope_slope)
