@@ -300,17 +300,8 @@ class Dynamics:
 
 def _make_evaluate(rows: Rows, potential: Potential) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Energies [n_mols] and forces [n_mols, w, 3] of positions, in eV and Å, float64."""
-    atoms = (rows.numbers != 0)[..., None]
     everyone = rows.sizes > 0
-
-    def evaluate(positions: Tensor) -> tuple[Tensor, Tensor]:
-        # Free molecules drift away; far from the origin float32 would round what the model sees.
-        centre = (positions * atoms).sum(1, keepdim=True) / atoms.sum(1, keepdim=True)
-        near = torch.where(atoms, positions - centre, 0.0).to(potential.dtype)
-        energy, forces = evaluate_rows(rows, near, everyone, potential)
-        return energy, forces.double()
-
-    return evaluate
+    return lambda positions: evaluate_rows(rows, positions, everyone, potential)
 
 
 def _make_step(

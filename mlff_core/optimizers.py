@@ -1,7 +1,7 @@
 """Batched minimisers: one function a step, every molecule on its own path.
 
 An optimiser is a pair in `OPTIMIZERS`: what it keeps of each molecule when it enters, and its step.
-Tensors are rows of `slots.Rows`: n_slots molecules, padded to w atoms. Both are ASE's (A. H. Larsen
+Tensors are rows of `slots.Rows`: n_slots molecules, padded to w atoms. All are ASE's (A. H. Larsen
 et al., J. Phys.: Condens. Matter 29, 273002, 2017) made per-molecule; where they differ, the
 function's docstring says so and why.
 """
@@ -37,6 +37,9 @@ SPRING, SPRING_DECAY, SPRING_MAX = 40.0, 4.0, 80.0
 SPRING_SIDEWAYS, SPRING_GROUND = 0.25, 20.0
 #: Elements of the models that are built at once; bounds the memory when many enter together.
 HESSIAN_CHUNK = 5_000_000
+
+#: Pairs that ASE's LBFGS keeps.
+ASE_HISTORY = 100
 
 #: FIRE, ASE's parameters.
 FIRE_DT, FIRE_DT_MAX, FIRE_N_MIN = 0.1, 1.0, 5
@@ -75,12 +78,15 @@ class Optimizer:
         step: From the state and a force call to: is the trial point accepted, bool [n_slots]; the
             displacement from the point that is now accepted to the next trial point
             [n_slots, w, 3]; and what changed of the state.
-        constants: Under the names that its kernel in `ops/moves.py` has for them.
+        constants: Under the names that its kernel in `ops/moves.py` has for them; None for a
+            minimiser that has no kernel and makes its plain steps on CUDA too.
+        double: Positions are kept in float64, whatever the model computes in, as ASE keeps them.
     """
 
     enter: Callable[[Rows, bool], State]
     step: Callable[[State, Point], tuple[Tensor, Tensor, State]]
-    constants: dict[str, float]
+    constants: dict[str, float] | None
+    double: bool = False
 
 
 # --- L-BFGS --------------------------------------------------------------------------------------
@@ -227,6 +233,55 @@ def _inverse_model_hessian(here: Tensor, radius: Tensor, positions: Tensor, free
     return half.mT @ half
 
 
+# --- ASE's L-BFGS ---------------------------------------------------------------------------------
+
+
+def ase_lbfgs_enter(rows: Rows, model_hessian: bool) -> State:
+    """No history. The initial Hessian is ASE's constant, and there is no other."""
+    n_slots, width = rows.numbers.shape
+    zeros = rows.positions.new_zeros
+    return {
+        "s": zeros(n_slots, ASE_HISTORY, 3 * width),  # steps in Å, the newest first
+        "y": zeros(n_slots, ASE_HISTORY, 3 * width),  # changes of the gradient over them, eV/Å
+        "rho": zeros(n_slots, ASE_HISTORY, dtype=torch.float64),  # 1 / s·y, 0 where there is none
+    }
+
+
+def ase_lbfgs_step(state: State, point: Point) -> tuple[Tensor, Tensor, State]:
+    """ASE's LBFGS with its defaults, step for step: for energies that are to be ASE's own.
+
+    Every trial point is accepted, every pair is kept, the initial Hessian stays what it is.
+    """
+    n_slots, width = point.free.shape
+    forces = point.forces.reshape(n_slots, -1)
+    s, y = point.step.reshape(n_slots, -1), point.accepted_forces.reshape(n_slots, -1) - forces
+    sy = _dot(s, y)
+    newest = {"s": s, "y": y, "rho": torch.where(sy == 0, 0.0, 1.0 / sy)}
+    changed = {}
+    for name, value in newest.items():
+        history = state[name]
+        pushed = torch.cat([value[:, None], history[:, :-1]], 1)
+        changed[name] = where_row(~point.first, pushed, history)
+
+    S, Y, rho = (changed[name] for name in ("s", "y", "rho"))
+    # The host waits here, as it does for the plain force call.
+    n_pairs = int((rho != 0).any(0).sum())
+    direction, alphas = forces, []
+    for k in range(n_pairs):
+        alpha = rho[:, k] * _dot(S[:, k], direction)
+        direction = direction - alpha.to(s.dtype)[:, None] * Y[:, k]
+        alphas.append(alpha)
+    direction = direction / CURVATURE
+    for k in reversed(range(n_pairs)):
+        beta = rho[:, k] * _dot(Y[:, k], direction)
+        direction = direction + (alphas[k] - beta).to(s.dtype)[:, None] * S[:, k]
+
+    displacement = direction.view(n_slots, width, 3)
+    longest = displacement.square().sum(-1).amax(-1).sqrt()
+    shorter = (MAX_STEP / longest.clamp(min=1e-12)).clamp(max=1.0)
+    return torch.ones_like(point.first), displacement * shorter[:, None, None], changed
+
+
 # --- FIRE ----------------------------------------------------------------------------------------
 
 
@@ -277,6 +332,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
             "CURVATURE": CURVATURE,
         },
     ),
+    "ase-lbfgs": Optimizer(ase_lbfgs_enter, ase_lbfgs_step, None, double=True),
     "fire": Optimizer(
         fire_enter,
         fire_step,

@@ -75,10 +75,10 @@ class RelaxSettings:
     """What a relaxation is asked to do.
 
     Attributes:
-        optimizer: "lbfgs" or "fire".
+        optimizer: "lbfgs", "fire" or "ase-lbfgs".
         fmax: A molecule has converged when no atom that may move feels more, eV/Å.
         max_steps: Moves a molecule may make.
-        model_hessian: L-BFGS begins with a model of each molecule's Hessian; without, with ASE's
+        model_hessian: "lbfgs" begins with a model of each molecule's Hessian; without, with ASE's
             constant.
     """
 
@@ -89,7 +89,7 @@ class RelaxSettings:
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
-            known = " or ".join(OPTIMIZERS)
+            known = ", ".join(OPTIMIZERS)
             raise ValueError(f"optimizer: expected {known}, found {self.optimizer!r}")
         if not self.fmax > 0:
             raise ValueError(f"fmax: expected more than 0 eV/Å, found {self.fmax!r}")
@@ -168,13 +168,14 @@ def relax(
     Args:
         batch: Molecules, on any device; an empty batch gives an empty result.
         potential: What computes energies and forces.
-        optimizer: "lbfgs" or "fire".
+        optimizer: "lbfgs", "fire", or "ase-lbfgs", which takes the steps of ASE's LBFGS: slower,
+            for energies that are to be ASE's own also where neither is at the bottom.
         fmax: A molecule has converged when no atom that may move feels more, eV/Å.
         max_steps: Moves a molecule may make.
         capacity: Molecules in a force call, the others wait for a place; None for all.
         frozen: Atoms that stay where they are: bool [n_atoms], or their indices in the batch.
         hydrogens_only: Only hydrogens move.
-        model_hessian: L-BFGS begins with a model of each molecule's Hessian, which about halves
+        model_hessian: "lbfgs" begins with a model of each molecule's Hessian, which about halves
             the steps; without, with ASE's constant.
         n_flights: Batches side by side, see `relax_molecules`.
 
@@ -194,11 +195,11 @@ def relax(
     numbers = batch.numbers.cpu().numpy()
     if hydrogens_only:
         free &= numbers == 1
+    positions, ptr = batch.positions.cpu().numpy(), batch.ptr.tolist()
     batch = batch.to(potential.device, potential.dtype)
     if batch.n_mols:
         potential.check(batch)
 
-    positions, ptr = batch.positions.cpu().numpy(), batch.ptr.tolist()
     molecules = [
         Molecule(k, numbers[a:b], positions[a:b], charge, free[a:b])
         for k, (a, b, charge) in enumerate(
@@ -275,7 +276,7 @@ def relax_conformers(
     Args:
         conformers: Atomic numbers [n_atoms], positions in Å [n_atoms, 3] and charge of each.
         potential: What computes energies and forces.
-        optimizer: "lbfgs" or "fire".
+        optimizer: "lbfgs", "fire" or "ase-lbfgs", see `relax`.
         fmax: A conformer has converged when no atom feels more, eV/Å.
         max_steps: Moves a conformer may make.
         batching: How many are in a force call, see `buckets.batch_sizes`.
@@ -502,8 +503,10 @@ class _Flight:
 
     def __iter__(self) -> Iterator[Relaxed]:
         device = self.potential.device
-        rows = Rows.empty(self.n_slots, self.width, device, self.potential.dtype)
-        vacant = enter(Rows.empty(1, self.width, device, self.potential.dtype), self.settings)
+        double = OPTIMIZERS[self.settings.optimizer].double
+        dtype = torch.float64 if double else self.potential.dtype
+        rows = Rows.empty(self.n_slots, self.width, device, dtype)
+        vacant = enter(Rows.empty(1, self.width, device, dtype), self.settings)
         state = {n: v.expand(self.n_slots, *v.shape[1:]).clone() for n, v in vacant.items()}
         stepper = self._stepper(rows, state)
         many, few = BURST[device.type]
@@ -531,7 +534,7 @@ class _Flight:
 
     def _stepper(self, rows: Rows, state: State) -> Stepper:
         potential, settings = self.potential, self.settings
-        if potential.backend == "triton":
+        if potential.backend == "triton" and OPTIMIZERS[settings.optimizer].constants is not None:
             # The engine's bare step: a graph of its own inside of ours would help nobody, and what
             # warms up for a capture has to be exactly what is captured.
             compute = potential.engine.step  # type: ignore[attr-defined]
@@ -716,7 +719,7 @@ def step(rows: Rows, state: State, potential: Potential, settings: RelaxSettings
     running, first = state["code"] == RUNNING, state["n_steps"] == 0
     energy, forces = evaluate_rows(rows, state["trial"], running, potential)
     free = rows.free[..., None]
-    noise = ENERGY_NOISE[forces.dtype] * rows.sizes
+    noise = ENERGY_NOISE[potential.dtype] * rows.sizes
     finite = energy.isfinite() & forces.isfinite().all(-1).all(-1)
     point = Point(
         free=rows.free,
@@ -779,6 +782,7 @@ def kernel_step(
         non_finite=NON_FINITE,
     )
     constants = OPTIMIZERS[settings.optimizer].constants
+    assert constants is not None, settings.optimizer
 
     def run(state: State) -> State:
         moves.gather(state["code"], rows.sizes, rows.numbers, state["trial"], flat)

@@ -149,13 +149,15 @@ def where_row(rows: Tensor, a: Tensor, b: Tensor) -> Tensor:
 def evaluate_rows(
     rows: Rows, positions: Tensor, active: Tensor, potential: Potential
 ) -> tuple[Tensor, Tensor]:
-    """Energies in eV, float64 [n_rows], and forces in eV/Å [n_rows, w, 3].
+    """Energies in eV, float64 [n_rows], and forces in eV/Å, type of the positions [n_rows, w, 3].
 
     The host waits for the device, to learn how many atoms there are.
 
     Args:
         rows: The molecules.
-        positions: Where to compute them, Å [n_rows, w, 3].
+        positions: Where to compute them, Å [n_rows, w, 3]. If they are more precise than the
+            potential, it sees coordinates about each molecule's centre, so that none is lost to
+            where the molecule is.
         active: Which of them to compute, bool [n_rows]; the others get zeros.
         potential: What computes.
     """
@@ -167,10 +169,15 @@ def evaluate_rows(
     spread = torch.zeros_like(positions)
     if len(mol_idx) == 0:
         return positions.new_zeros(n_rows, dtype=torch.float64), spread
+    if positions.dtype != potential.dtype:
+        within_molecule = here[..., None]
+        centre = torch.where(within_molecule, positions, 0.0).sum(1) / sizes.clamp(min=1)[:, None]
+        positions = positions - centre[:, None]
+    seen = positions[mol_idx, within].to(potential.dtype)
     energy, forces = potential.evaluate(
-        rows.numbers[mol_idx, within], positions[mol_idx, within], mol_idx, ptr, rows.charge
+        rows.numbers[mol_idx, within], seen, mol_idx, ptr, rows.charge
     )
-    spread[mol_idx, within] = forces
+    spread[mol_idx, within] = forces.to(spread.dtype)
     return energy, spread
 
 

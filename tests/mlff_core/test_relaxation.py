@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.constraints import FixAtoms
 from ase.optimize import FIRE, LBFGS
 
-from mlff_core import relaxation
+from mlff_core import optimizers, relaxation
 from mlff_core.batch import MolBatch
 from mlff_core.calculator import PaiNNCalculator
 from mlff_core.potential import Potential
@@ -122,6 +123,33 @@ def test_fire_takes_the_same_steps_as_that_of_ase(potential):
         np.testing.assert_allclose(found, atoms.positions, atol=1e-6)
 
 
+@pytest.mark.parametrize("history", [100, 6])
+def test_ase_lbfgs_takes_the_same_steps_as_that_of_ase(potential, history, monkeypatch):
+    monkeypatch.setattr(optimizers, "ASE_HISTORY", history)
+    chosen = molecules()[:4]
+    ours = relax(
+        batch_of(*chosen), potential, optimizer="ase-lbfgs", max_steps=400, capacity=3, frozen=[0]
+    )
+    for k, (numbers, positions, _) in enumerate(chosen):
+        atoms = Atoms(numbers, positions, calculator=PaiNNCalculator(potential))
+        atoms.set_constraint(FixAtoms([0] if k == 0 else []))
+        optimizer = LBFGS(atoms, logfile=None, memory=history)
+        assert optimizer.run(fmax=0.05, steps=400)
+        assert optimizer.nsteps == ours.n_steps[k]
+        found = ours.batch.select([k]).positions.numpy()
+        np.testing.assert_allclose(found, atoms.positions, atol=1e-6)
+
+
+def test_ase_lbfgs_keeps_positions_as_precisely_as_ase_whatever_the_model_computes_in():
+    potential, (numbers, near, charge) = small_potential(precision="float32"), molecules()[0]
+    far = near + 1e5  # where float32 knows hundredths of an ångström
+    atoms = Atoms(numbers, far, calculator=PaiNNCalculator(potential))
+    LBFGS(atoms, logfile=None).run(fmax=0.05, steps=12)
+    ours = relax(batch_of((numbers, far, charge)), potential, optimizer="ase-lbfgs", max_steps=12)
+    assert ours.n_steps.tolist() == [12]
+    assert ours.energy.item() == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
+
+
 @pytest.mark.parametrize("model_hessian", [True, False])
 def test_lbfgs_needs_no_more_steps_than_that_of_ase(potential, model_hessian):
     chosen = molecules((5, 8, 10, 12, 15))
@@ -165,7 +193,7 @@ def test_nothing_that_converged_is_above_its_start(optimizer):
         assert (result.energy <= result.initial_energy)[done].all()
 
 
-@pytest.mark.parametrize("optimizer", ["lbfgs", "fire"])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "fire", "ase-lbfgs"])
 def test_bad_molecules_end_with_a_status_and_leave_the_others_alone(potential, optimizer):
     good = molecules((9, 4))
     overlapping = ([6, 6, 1], [[0.0, 0, 0], [0, 0, 0], [0, 0, 1.1]], 0)
@@ -282,7 +310,7 @@ def test_an_empty_batch_gives_an_empty_result(potential):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"optimizer": "newton"}, r"optimizer: expected lbfgs or fire, found 'newton'"),
+        ({"optimizer": "newton"}, r"optimizer: expected lbfgs, ase-lbfgs, fire, found 'newton'"),
         ({"fmax": 0.0}, r"fmax: expected more than 0 eV/Å, found 0.0"),
         ({"fmax": float("nan")}, r"fmax: expected more than 0"),
         ({"max_steps": -1}, r"max_steps: expected 0 or more, found -1"),
