@@ -20,7 +20,7 @@ from mlff_core.relaxation import RelaxSettings, enter, kernel_step, step
 from mlff_core.slots import Molecule, Rows
 from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
 
-N_STEPS = 16
+N_STEPS = 20
 
 
 def compute(potential, numbers, positions, mol_idx, ptr, charge):
