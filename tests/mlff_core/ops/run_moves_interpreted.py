@@ -53,7 +53,7 @@ def relaxations(potential: Potential, optimizer: str, model_hessian: bool) -> li
     rows = Rows.pack(molecules(), 15, device, torch.float32)
     vacant = Rows.empty(1, 15, device, torch.float32)
     rows = Rows(*(torch.cat([getattr(r, name) for r in (rows, vacant)]) for name in vars(rows)))
-    settings = RelaxSettings(optimizer, 0.3, N_STEPS - 2, model_hessian)
+    settings = RelaxSettings(optimizer, 0.1, N_STEPS - 2, model_hessian)
     state = enter(rows, settings)
     capacity = int(rows.sizes.sum()) + 37
     kernels = kernel_step(
