@@ -9,9 +9,10 @@ places (in-flight batching).
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from queue import Queue
+from queue import Empty, Queue
 
 import numpy as np
 import torch
@@ -301,13 +302,12 @@ def relax_conformers(
         by_bucket[bucket_of(molecule.size)].append(molecule)
     results: list[Relaxed | None] = [None] * len(conformers)
     n_done = 0
-    for name, molecules in by_bucket.items():
-        ended = relax_molecules(molecules, potential, settings, sizes[name], n_flights=n_flights)
-        for relaxed in ended:
-            results[relaxed.index] = relaxed
-            n_done += 1
-            if progress is not None:
-                progress(n_done)
+    groups = [(molecules, sizes[name]) for name, molecules in by_bucket.items()]
+    for relaxed in _relax_groups(groups, potential, settings, n_flights):
+        results[relaxed.index] = relaxed
+        n_done += 1
+        if progress is not None:
+            progress(n_done)
     assert n_done == len(conformers)
     return [relaxed for relaxed in results if relaxed is not None]
 
@@ -344,20 +344,45 @@ def relax_molecules(
     Raises:
         ValueError: `n_flights` is less than 1, or more than 1 on CUDA.
     """
+    return _relax_groups([(molecules, n_slots)], potential, settings, n_flights)
+
+
+def _relax_groups(
+    groups: Sequence[tuple[Sequence[Molecule], int]],
+    potential: Potential,
+    settings: RelaxSettings,
+    n_flights: int | None,
+) -> Iterator[Relaxed]:
+    """As `relax_molecules`, one group of molecules after the other, each with its `n_slots`."""
     on_cpu = potential.device.type == "cpu"
     if n_flights is None:
         n_flights = min(torch.get_num_threads(), MAX_FLIGHTS) if on_cpu else 1
     if n_flights < 1 or (n_flights > 1 and not on_cpu):
         most = "at least 1" if on_cpu else f"1 on {potential.device.type}"
         raise ValueError(f"n_flights: expected {most}, found {n_flights!r}")
-    waiting = _Waiting(molecules)
-    n_flights = min(n_flights, len(waiting))
+    queues = [(_Waiting(molecules), n_slots) for molecules, n_slots in groups if molecules]
+    n_flights = min(n_flights, sum(len(waiting) for waiting, _ in queues))
     if n_flights > 1:
-        shared = min(n_slots, -(-len(waiting) // n_flights))
-        flights = [_Flight(waiting, potential, settings, shared) for _ in range(n_flights)]
-        yield from _side_by_side(flights, waiting)
+        yield from _side_by_side(
+            [
+                [
+                    _Flight(
+                        waiting, potential, settings, min(n_slots, -(-len(waiting) // n_flights))
+                    )
+                    for waiting, n_slots in queues
+                ]
+                for _ in range(n_flights)
+            ]
+        )
     # Nobody, or those for whom there was no memory beside others.
-    n_slots = min(n_slots, len(waiting))
+    for waiting, n_slots in queues:
+        yield from _relax_alone(waiting, potential, settings, min(n_slots, len(waiting)))
+
+
+def _relax_alone(
+    waiting: "_Waiting", potential: Potential, settings: RelaxSettings, n_slots: int
+) -> Iterator[Relaxed]:
+    """What ends in one flight, and in others with fewer slots after it if memory runs out."""
     while waiting:
         flight = _Flight(waiting, potential, settings, n_slots)
         try:
@@ -378,17 +403,20 @@ def relax_molecules(
         n_slots = max(n_slots // 2, 1)
 
 
-def _side_by_side(flights: Sequence["_Flight"], waiting: "_Waiting") -> Iterator[Relaxed]:
-    """What ends in any of several flights, each in a thread of its own with one core.
+def _side_by_side(rounds: Sequence[Sequence["_Flight"]]) -> Iterator[Relaxed]:
+    """What ends in rounds of flights, each round in a thread of its own with one core.
 
-    A flight that runs out of memory puts its molecules back and leaves the others alone; all else
-    that goes wrong in one is raised here. However this ends, all threads have ended when it has.
+    A flight that runs out of memory puts its molecules back and ends its round, and leaves the
+    others alone; all else that goes wrong in one is raised here. However this ends, all threads
+    have ended when it has.
     """
     # Bounded, so that flights wait for a slow consumer.
-    ended: Queue[Relaxed | BaseException | None] = Queue(sum(flight.n_slots for flight in flights))
+    ended: Queue[Relaxed | BaseException | None] = Queue(
+        sum(max(flight.n_slots for flight in flights) for flights in rounds)
+    )
     prepared = threading.Semaphore(0)
 
-    def fly(flight: _Flight) -> None:
+    def fly(flights: Sequence[_Flight]) -> None:
         try:
             # Of this thread, and of all that begin before the caller sets it right again. To be
             # asked for its number settles a thread's; one that is first set is lost at the first
@@ -396,23 +424,28 @@ def _side_by_side(flights: Sequence["_Flight"], waiting: "_Waiting") -> Iterator
             torch.get_num_threads()
             torch.set_num_threads(1)
             prepared.release()
-            for relaxed in flight:
-                ended.put(relaxed)
+            for flight in flights:
+                if not flight.waiting:
+                    continue
+                try:
+                    for relaxed in flight:
+                        ended.put(relaxed)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    flight.waiting.put_back(flight.aboard)
+                    return
         except BaseException as error:
-            if is_out_of_memory(error):
-                waiting.put_back(flight.aboard)
-            else:
-                ended.put(error)
+            ended.put(error)
         finally:
             ended.put(None)
 
     n_threads = torch.get_num_threads()
-    threads = [threading.Thread(target=fly, args=(flight,), daemon=True) for flight in flights]
-    n_aloft = 0
+    threads = [threading.Thread(target=fly, args=(flights,), daemon=True) for flights in rounds]
+    n_aloft = len(threads)
     try:
         for thread in threads:
             thread.start()
-            n_aloft += 1
             prepared.acquire()
         torch.set_num_threads(n_threads)
         while n_aloft:
@@ -423,10 +456,15 @@ def _side_by_side(flights: Sequence["_Flight"], waiting: "_Waiting") -> Iterator
                 raise relaxed
             else:
                 yield relaxed
+        for thread in threads:
+            thread.join()
     finally:
-        waiting.closed = n_aloft > 0
-        while n_aloft:
-            n_aloft -= ended.get() is None
+        for flight in rounds[0]:
+            flight.waiting.closed = n_aloft > 0
+        while n_aloft and any(thread.is_alive() for thread in threads):
+            # Some may wait to hand over what nobody wants any more.
+            with suppress(Empty):
+                ended.get(timeout=0.01)
         torch.set_num_threads(n_threads)
 
 

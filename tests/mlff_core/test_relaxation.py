@@ -462,7 +462,12 @@ def test_another_error_is_not_taken_for_a_lack_of_memory():
         relax(batch_of(*molecules()), small_potential(Broken))
 
 
-def test_conformers_come_back_in_order_with_their_bucket_and_batch_size(potential):
+@pytest.mark.parametrize(
+    ("n_flights", "batch_sizes"), [(1, [2, 3, 2, 2, 3, 2, 3]), (2, [1, 2, 1, 1, 2, 1, 2])]
+)
+def test_conformers_come_back_in_order_with_their_bucket_and_batch_size(
+    potential, n_flights, batch_sizes
+):
     chosen = molecules((12, 3, 33, 12, 10, 31, 4))
     seen = []
     results = relax_conformers(chosen, potential, max_steps=3, n_flights=1, progress=seen.append)
@@ -470,7 +475,7 @@ def test_conformers_come_back_in_order_with_their_bucket_and_batch_size(potentia
     assert [len(r.positions) for r in results] == [12, 3, 33, 12, 10, 31, 4]
     names = ["medium", "small", "large", "medium", "small", "large", "small"]
     assert [r.bucket for r in results] == names
-    assert [r.batch_size for r in results] == [2, 3, 2, 2, 3, 2, 3]
+    assert [r.batch_size for r in results] == batch_sizes
     for result, (numbers, positions, charge) in zip(results, chosen, strict=True):
         alone = relax(batch_of((numbers, positions, charge)), potential, max_steps=3)
         np.testing.assert_allclose(result.positions, alone.batch.positions, atol=1e-7)
