@@ -470,7 +470,9 @@ def test_conformers_come_back_in_order_with_their_bucket_and_batch_size(
 ):
     chosen = molecules((12, 3, 33, 12, 10, 31, 4))
     seen = []
-    results = relax_conformers(chosen, potential, max_steps=3, n_flights=1, progress=seen.append)
+    results = relax_conformers(
+        chosen, potential, max_steps=3, n_flights=n_flights, progress=seen.append
+    )
     assert seen == [1, 2, 3, 4, 5, 6, 7]
     assert [len(r.positions) for r in results] == [12, 3, 33, 12, 10, 31, 4]
     names = ["medium", "small", "large", "medium", "small", "large", "small"]
