@@ -203,7 +203,7 @@ class Dynamics:
         from mlff_core.ops import moves
 
         device = self.potential.device
-        batch = self._host.to(device, torch.float32)
+        batch = self._host.to(device, torch.float64)
         flat = batch.positions.clone()
         inverse_mass = (self._here.free / self.masses[..., 0]).contiguous()
         constants = torch.tensor(

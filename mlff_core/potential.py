@@ -138,6 +138,14 @@ class Potential:
                     f"{config.min_charge:+d} to {config.max_charge:+d}"
                 )
 
+    def rounded(self, positions: Tensor) -> Tensor:
+        """Positions as precise as `evaluate` can take them.
+
+        The triton backend takes float64 as well: it rounds differences, not coordinates, and the
+        energy of dynamics wanders less.
+        """
+        return positions if self.backend == "triton" else positions.to(self.dtype)
+
     def evaluate(
         self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -156,7 +156,7 @@ def evaluate_rows(
     Args:
         rows: The molecules.
         positions: Where to compute them, Å [n_rows, w, 3]. If they are more precise than the
-            potential, it sees coordinates about each molecule's centre, so that none is lost to
+            potential, it sees coordinates about each molecule's centre, so that little is lost to
             where the molecule is.
         active: Which of them to compute, bool [n_rows]; the others get zeros.
         potential: What computes.
@@ -173,7 +173,7 @@ def evaluate_rows(
         within_molecule = here[..., None]
         centre = torch.where(within_molecule, positions, 0.0).sum(1) / sizes.clamp(min=1)[:, None]
         positions = positions - centre[:, None]
-    seen = positions[mol_idx, within].to(potential.dtype)
+    seen = potential.rounded(positions[mol_idx, within])
     energy, forces = potential.evaluate(
         rows.numbers[mol_idx, within], seen, mol_idx, ptr, rows.charge
     )

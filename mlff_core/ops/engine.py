@@ -45,6 +45,9 @@ GRAPH_MAX_ATOMS = 32768
 PIECE_MAX_ATOMS = 65536
 #: Graphs that are kept; the one not used for longest makes room.
 MAX_GRAPHS = 32
+
+#: Atoms and molecules that a graph has room for, and the type of its positions.
+GraphKey = tuple[int, int, torch.dtype]
 #: A graph's first replay may differ from its eager step by so much, eV and eV/Å: the tiles of the
 #: matrix products may differ with the capacity.
 REPLAY_TOLERANCE = 2e-3
@@ -193,7 +196,7 @@ class TritonEngine:
             )
             self.reference_energy = model.reference_energy
         self.compiled: set[tuple[str, str]] = set()
-        self.graphs: OrderedDict[tuple[int, int], CapturedStep | None] = OrderedDict()
+        self.graphs: OrderedDict[GraphKey, CapturedStep | None] = OrderedDict()
         device = self.reference_energy.device
         if device.type == "cuda":
             load_tiles(torch.cuda.get_device_name(device))
@@ -247,7 +250,7 @@ class TritonEngine:
         if classes not in self.compiled:
             self.compiled.add(classes)
             return self.step(numbers, positions, mol_idx, ptr, charge)
-        key = (rung(n_atoms), rung(n_mols))
+        key = (rung(n_atoms), rung(n_mols), positions.dtype)
         if key not in self.graphs:
             if len(self.graphs) == MAX_GRAPHS:
                 self.graphs.popitem(last=False)
@@ -284,11 +287,11 @@ class TritonEngine:
             first = end
         return energy, forces
 
-    def _capture(self, key: tuple[int, int], *inputs: Tensor) -> CapturedStep | None:
+    def _capture(self, key: GraphKey, *inputs: Tensor) -> CapturedStep | None:
         """Record a step at a capacity; None if its first replay is not what eager gives."""
         numbers, positions, mol_idx, ptr, charge = inputs
         n_atoms, n_mols = len(numbers), len(charge)
-        atoms, mols = key
+        atoms, mols, _ = key
         buffers = (
             numbers.new_zeros(atoms),
             positions.new_zeros(atoms, 3),

@@ -531,7 +531,7 @@ def begin_move_kernel(
     keys_ptr,  # int64 [n_mols]
     ptr_ptr,  # int64 [n_mols + 1]
     constants_ptr,  # float64 [3]: time step, share of the velocity that friction leaves, k_B
-    flat_ptr,  # float32 [n_atoms, 3], out: about each molecule's centre
+    flat_ptr,  # [n_atoms, 3], out: about each molecule's centre
     width,
     LANGEVIN: tl.constexpr,
     W: tl.constexpr,
@@ -576,7 +576,7 @@ def end_move_kernel(
     ptr_ptr,  # int64 [n_mols + 1]
     constants_ptr,  # float64 [3]: time step first
     flat_energy_ptr,  # float64 [n_mols]
-    flat_forces_ptr,  # float32 [n_atoms, 3]
+    flat_forces_ptr,  # [n_atoms, 3]
     width,
     W: tl.constexpr,
 ):
@@ -788,7 +788,7 @@ def begin_move(
         ptr: First atom of each molecule in the flat batch, int64 [n_mols + 1].
         constants: Time step in sqrt(amu Å²/eV), share of its velocity that friction leaves an atom
             in one step, Boltzmann's constant in eV/K, float64 [3].
-        flat: Written: positions about each molecule's centre, Å, float32 [n_atoms, 3].
+        flat: Written: positions about each molecule's centre, Å [n_atoms, 3].
         langevin: Whether there is a bath.
     """
     n_mols, width = inverse_mass.shape
@@ -827,7 +827,7 @@ def end_move(
         ptr: As in `begin_move`.
         constants: As in `begin_move`.
         energy: eV, float64 [n_mols].
-        forces: eV/Å, float32, of the flat batch [n_atoms, 3].
+        forces: eV/Å, of the flat batch [n_atoms, 3].
     """
     n_mols, width = inverse_mass.shape
     W = _tile_width(width)

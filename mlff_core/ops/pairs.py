@@ -133,9 +133,10 @@ def pairs_kernel(
         for start in range(first, end, BLOCK):
             b = start + tl.arange(0, BLOCK)
             real = (b < end) & (b != a)
-            dx = tl.load(positions_ptr + b * 3, mask=real, other=0.0) - x
-            dy = tl.load(positions_ptr + b * 3 + 1, mask=real, other=0.0) - y
-            dz = tl.load(positions_ptr + b * 3 + 2, mask=real, other=0.0) - z
+            # Differences of float64 coordinates lose nothing to where the molecule is.
+            dx = (tl.load(positions_ptr + b * 3, mask=real, other=0.0) - x).to(tl.float32)
+            dy = (tl.load(positions_ptr + b * 3 + 1, mask=real, other=0.0) - y).to(tl.float32)
+            dz = (tl.load(positions_ptr + b * 3 + 2, mask=real, other=0.0) - z).to(tl.float32)
             square = dx * dx + dy * dy + dz * dz
             # Not a number compares as false, so such a pair is not listed.
             inside = real & (square < cutoff * cutoff)
@@ -210,7 +211,7 @@ def pairs(
 
     Args:
         numbers: int64 [n_atoms].
-        positions: Å, float32 [n_atoms, 3].
+        positions: Å, float32 or float64 [n_atoms, 3]; their differences are float32.
         mol_idx: int64 [n_atoms].
         ptr: int64 [n_mols + 1].
         charge: int64 [n_mols].

@@ -30,7 +30,7 @@ def compute(potential, numbers, positions, mol_idx, ptr, charge):
     assert (positions[n_atoms:] == 0).all()
     assert torch.equal(mol_idx[:n_atoms], torch.arange(len(charge)).repeat_interleave(ptr.diff()))
     energy, forces = potential.evaluate(
-        numbers[:n_atoms], positions[:n_atoms], mol_idx[:n_atoms], ptr, charge
+        numbers[:n_atoms], potential.rounded(positions[:n_atoms]), mol_idx[:n_atoms], ptr, charge
     )
     return energy, torch.cat([forces, torch.full((len(numbers) - n_atoms, 3), torch.nan)])
 

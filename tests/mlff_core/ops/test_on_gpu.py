@@ -228,6 +228,20 @@ def test_bad_molecules_get_nan_and_leave_the_others_alone(network, batch, fault,
     assert torch.equal(bad_forces[~hit], forces[~hit])
 
 
+def test_where_a_molecule_is_costs_nothing_if_its_positions_are_float64(network):
+    batch = MolBatch.from_arrays([NAMED_MOLECULES["water"], NAMED_MOLECULES["ammonium"]])
+    engine = engine_of(network)
+    x = batch.positions.double()
+    results = []
+    for shift in (0.0, 1e4):
+        for _ in range(3):  # Launched at first, then from a graph.
+            moved = batch.with_positions(x + shift).to("cuda")
+            results.append(engine.evaluate(*arguments(moved)))
+    for energy, forces in results[1:]:
+        torch.testing.assert_close(energy, results[0][0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(forces, results[0][1], rtol=0, atol=1e-5)
+
+
 def test_constant_energy_dynamics_drift_no_more_than_with_the_reference(network):
     # Water and ammonium, velocity Verlet, 0.25 fs in Å sqrt(amu/eV), from rest.
     batch = MolBatch.from_arrays(
