@@ -18,6 +18,7 @@ it is about other weights; give commands that run at once files of their own.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -55,6 +56,9 @@ SAMPLING = SamplingConfig(
 )  # fmt: skip
 LABELS = LabelConfig(max_force=25.0)
 
+#: Bounds in eV/Å between geometries on which the teacher's members agree more and less.
+SPREADS = (0.0, 0.05, 0.1, 0.2, 0.5, LABELS.max_force_spread)
+
 #: Dynamics: steps in fs, friction of the bath that brings molecules to 300 K in 1/ps.
 TIMESTEP_FS, TEMPERATURE_K, FRICTION_PER_PS, WARM_UP_PS = 0.5, 300.0, 5.0, 2.0
 
@@ -89,10 +93,16 @@ def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
         "n_student_not_finite": int((~finite).sum()),
         "all": evaluation.summarise(errors),
         "distorted": summary(moved),
+        "distorted_neutral": summary(moved & (charge == 0)),
+        "distorted_charged": summary(moved & (charge != 0)),
         "by_kind": evaluation.by_kind(errors),
         "neutral": summary(charge == 0),
         "charged": summary(charge != 0),
         "by_charge": {int(q): summary(charge == q) for q in np.unique(charge)},
+        "by_spread": {
+            f"{low:g} to {high:g}": summary((errors["spread"] >= low) & (errors["spread"] < high))
+            for low, high in itertools.pairwise(SPREADS)
+        },
         "by_element": by_element(errors),
         "worst": worst(errors, smiles),
         "energy_histogram": energy_histogram(errors),

@@ -56,6 +56,8 @@ class TestBlock:
         positions: Å [n, n_geometries, width, 3].
         energy: eV, float64 [n, n_geometries].
         forces: eV/Å [n, n_geometries, width, 3].
+        spread: How far the teacher's members are apart (`Label.force_spread`), eV/Å
+            [n, n_geometries].
         valid: Which labels count, bool [n, n_geometries].
     """
 
@@ -67,6 +69,7 @@ class TestBlock:
     positions: Tensor
     energy: Tensor
     forces: Tensor
+    spread: Tensor
     valid: Tensor
 
 
@@ -115,6 +118,7 @@ def make_test_blocks(
                 geometries.view(n, -1, width, 3),
                 label.energy.view(n, -1),
                 label.forces.view(n, -1, width, 3),
+                label.force_spread.view(n, -1),
                 valid.view(n, -1),
             )
         )
@@ -125,8 +129,9 @@ def geometry_errors(blocks: list[TestBlock], evaluate: Evaluate) -> dict[str, np
     """What student and teacher say of every test geometry, flat.
 
     Returns:
-        For each geometry: molecule, kind, charge, n_atoms, energy, student_energy (eV); and for
-        each atom: geometry, number, force, student_force (eV/Å, [n, 3]).
+        For each geometry: molecule, kind, charge, n_atoms, spread (of the teacher's members,
+        eV/Å), energy, student_energy (eV); and for each atom: geometry, number, force,
+        student_force (eV/Å, [n, 3]).
     """
     columns: dict[str, list[np.ndarray]] = {}
 
@@ -144,6 +149,7 @@ def geometry_errors(blocks: list[TestBlock], evaluate: Evaluate) -> dict[str, np
             put("kind", torch.full((n,), kind % len(KINDS)))
             put("charge", block.charge[valid])
             put("n_atoms", (block.numbers > 0).sum(1)[valid])
+            put("spread", block.spread[valid, kind])
             put("energy", block.energy[valid, kind])
             put("student_energy", energy[valid])
             place = n_geometries + valid.cumsum(0) - 1
@@ -184,7 +190,7 @@ def within_molecule(molecule: np.ndarray, error: np.ndarray) -> np.ndarray:
 def subset(errors: dict[str, np.ndarray], geometries: np.ndarray) -> dict[str, np.ndarray]:
     """The errors of some geometries, bool [n_geometries], with their atoms."""
     atoms = geometries[errors["geometry"]]
-    a_geometry = ("molecule", "kind", "charge", "n_atoms", "energy", "student_energy")
+    a_geometry = ("molecule", "kind", "charge", "n_atoms", "spread", "energy", "student_energy")
     part = {
         name: values[geometries if name in a_geometry else atoms] for name, values in errors.items()
     }

@@ -48,6 +48,16 @@ def test_the_teacher_makes_no_errors_against_itself(blocks):
     assert errors["geometry"].max() == found["n_geometries"] - 1
 
 
+def test_how_far_the_members_are_apart_goes_with_each_geometry(molecules):
+    made = evaluation.make_test_blocks(
+        SpringTeacher(spread=0.3), molecules, SamplingConfig(relax_steps=3, hot_steps=2),
+        LabelConfig(), Counter(), seed=1,
+    )  # fmt: skip
+    errors = evaluation.geometry_errors(made, springs)
+    np.testing.assert_allclose(errors["spread"], np.full(len(errors["energy"]), 0.3), rtol=1e-6)
+    assert len(evaluation.subset(errors, errors["charge"] == 0)["spread"]) == 2 * len(KINDS)
+
+
 def test_errors_are_in_mev_and_kcal_and_a_constant_energy_is_none(blocks):
     def off(numbers, x, charge):
         energy, forces = springs(numbers, x, charge)
