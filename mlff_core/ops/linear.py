@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mlff_core.ops.overlap import overlap, wait_for_inputs
 from mlff_core.ops.tiles import tile_options
 
 _INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
@@ -41,29 +42,42 @@ def dot_bf16(a, b, acc):
 
 
 @triton.jit
-def add_product(
-    x, w_ptr, n, k, acc, N_IN: tl.constexpr, PIECE: tl.constexpr, PRECISION: tl.constexpr
-):
-    """acc + x · w[n, k]ᵀ, with w split by `split_weights` into pieces of PIECE numbers each.
+def load_weights(w_ptr, n, k, N_IN: tl.constexpr, PIECE: tl.constexpr):
+    """w[n, k]ᵀ, split by `split_weights` into pieces of PIECE numbers each: high, low."""
+    tile = w_ptr + n[None, :] * N_IN + k[:, None]
+    return tl.load(tile), tl.load(tile + PIECE)
+
+
+@triton.jit
+def product(x, w, acc, PRECISION: tl.constexpr):
+    """acc + x · w, with w from `load_weights`.
 
     "tf32x3" keeps float32's accuracy, "bf16x3" most of it. The matrix units cut off where float32
     rounds, at each addition: a sum begins anew with every call, its small terms first, so that
-    little is lost that way.
+    little is lost that way. Where rows are few, the three sums run side by side.
     """
-    tile = w_ptr + n[None, :] * N_IN + k[:, None]
+    w_high, w_low = w
+    zero = tl.zeros(acc.shape, tl.float32)
+    SIDE_BY_SIDE: tl.constexpr = x.shape[0] <= 16
     if PRECISION == "bf16x3":
         high = x.to(tl.bfloat16)
         low = (x - high.to(tl.float32)).to(tl.bfloat16)
-        w_high = tl.load(tile)
-        part = dot_bf16(low, w_high, tl.zeros(acc.shape, tl.float32))
-        part = dot_bf16(high, tl.load(tile + PIECE), part)
-        return acc + dot_bf16(high, w_high, part)
+        part = dot_bf16(low, w_high, zero)
+        if SIDE_BY_SIDE:
+            part += dot_bf16(high, w_low, zero)
+            return acc + (part + dot_bf16(high, w_high, zero))
+        else:
+            part = dot_bf16(high, w_low, part)
+            return acc + dot_bf16(high, w_high, part)
     else:
         high = to_tf32(x)
-        w_high = tl.load(tile)
-        part = tl.dot(x - high, w_high, input_precision="tf32")
-        part = tl.dot(high, tl.load(tile + PIECE), part, input_precision="tf32")
-        return acc + tl.dot(high, w_high, part, input_precision="tf32")
+        part = tl.dot(x - high, w_high, zero, input_precision="tf32")
+        if SIDE_BY_SIDE:
+            part += tl.dot(high, w_low, zero, input_precision="tf32")
+            return acc + (part + tl.dot(high, w_high, zero, input_precision="tf32"))
+        else:
+            part = tl.dot(high, w_low, part, input_precision="tf32")
+            return acc + tl.dot(high, w_high, part, input_precision="tf32")
 
 
 @triton.jit(do_not_specialize=["n_rows"])
@@ -85,24 +99,42 @@ def linear_kernel(
     SILU_IN: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     AFTER: tl.constexpr,  # "", "add" other, or "silu_slope" of other
+    OVERLAP: tl.constexpr,
 ):
+    # In one piece all that there is to load is loaded at once, the weights before the inputs are
+    # written; in several that would take too many registers.
+    ONE_PIECE: tl.constexpr = BLOCK_K == N_IN
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_rows
     wide = rows.to(tl.int64)[:, None]
+    other = other_ptr + wide * y_stride + n[None, :]
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    if ONE_PIECE:
+        w = load_weights(w_ptr, n, tl.arange(0, BLOCK_K), N_IN, PIECE)
+        if HAS_BIAS:
+            bias = tl.load(b_ptr + n)
+    wait_for_inputs(OVERLAP)
+    if ONE_PIECE and AFTER != "":
+        h = tl.load(other, mask=real, other=0.0)
     for start in range(0, N_IN, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         x = tl.load(x_ptr + wide * x_stride + k[None, :], mask=real, other=0.0)
+        if not ONE_PIECE:
+            w = load_weights(w_ptr, n, k, N_IN, PIECE)
         if SILU_IN:
             x = x * sigmoid(x)
-        acc = add_product(x, w_ptr, n, k, acc, N_IN, PIECE, PRECISION)
+        acc = product(x, w, acc, PRECISION)
+    if not ONE_PIECE:
+        if HAS_BIAS:
+            bias = tl.load(b_ptr + n)
+        if AFTER != "":
+            h = tl.load(other, mask=real, other=0.0)
     if HAS_BIAS:
-        acc += tl.load(b_ptr + n)[None, :]
+        acc += bias[None, :]
     if AFTER == "add":
-        acc += tl.load(other_ptr + wide * y_stride + n[None, :], mask=real, other=0.0)
+        acc += h
     elif AFTER == "silu_slope":
-        h = tl.load(other_ptr + wide * y_stride + n[None, :], mask=real, other=0.0)
         gate = sigmoid(h)
         acc *= gate * (1.0 + h * (1.0 - gate))
     tl.store(y_ptr + wide * y_stride + n[None, :], acc, mask=real)
@@ -151,6 +183,7 @@ def linear(
         HAS_BIAS=b is not None,
         AFTER="add" if add is not None else "silu_slope" if silu_slope_of is not None else "",
         **sizes,
+        **overlap(n_rows),
     )
     return y
 

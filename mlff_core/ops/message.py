@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mlff_core.ops.overlap import overlap, wait_for_inputs
 from mlff_core.ops.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.spline import FilterTable, spline_weights
 from mlff_core.ops.tiles import LAUNCHES, row_class
@@ -60,6 +61,15 @@ def load_pair(j_ptr, geometry_ptr, place, listed, own, N_GEOMETRY: tl.constexpr)
 
 
 @triton.jit
+def gather(x, listed, ALL_LISTED: tl.constexpr):
+    """What a neighbour says; 0 where no pair is listed, so that the rest may take any value."""
+    if ALL_LISTED:
+        return tl.load(x)
+    else:
+        return tl.load(x, mask=listed, other=0.0)
+
+
+@triton.jit
 def over_pairs(x, ATOMS: tl.constexpr, SPLIT: tl.constexpr, BLOCK_F: tl.constexpr):
     """Sum over the pairs of an atom that are worked on side by side [ATOMS, BLOCK_F]."""
     if SPLIT == 1:
@@ -91,10 +101,13 @@ def message_fwd_kernel(
     ATOMS: tl.constexpr,
     SPLIT: tl.constexpr,
     BLOCK_F: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
+    wait_for_inputs(OVERLAP)
     # Without vectors there is nothing for the last third of phi to multiply, and it is left out.
     PHI: tl.constexpr = 3 * N_FEATURES if HAS_MU else 2 * N_FEATURES
     ROW: tl.constexpr = 3 * N_FEATURES
+    ALL_LISTED: tl.constexpr = ATOMS * SPLIT == 1
     f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)[None, :]
     lane = tl.arange(0, ATOMS * SPLIT)
     atom = tl.program_id(0) * ATOMS + lane // SPLIT
@@ -113,24 +126,22 @@ def message_fwd_kernel(
         )
         x = d * inverse_knot
         interval = tl.minimum(x.to(tl.int32), n_intervals - 1)
-        # Without a pair all weights are 0, and finite numbers times 0 are what is gathered.
-        weights, _ = spline_weights(
-            x - interval.to(tl.float32), tl.where(e < count, 1.0, 0.0), DEGREE
-        )
+        weights, _ = spline_weights(x - interval.to(tl.float32), DEGREE)
+        listed = (e < count)[:, None]
         knot = table_ptr + interval[:, None] * ROW + f
         said = b if HAS_MU else tl.load(kind_ptr + b).to(tl.int64)
         phi = phi_ptr + said[:, None] * PHI + f
         W = filter_tile(knot, weights, DEGREE, ROW)
-        dq += tl.load(phi) * W
+        dq += gather(phi, listed, ALL_LISTED) * W
         W = filter_tile(knot + N_FEATURES, weights, DEGREE, ROW)
-        x2 = tl.load(phi + N_FEATURES) * W
+        x2 = gather(phi + N_FEATURES, listed, ALL_LISTED) * W
         dx += x2 * ux[:, None]
         dy += x2 * uy[:, None]
         dz += x2 * uz[:, None]
         if HAS_MU:
             mu = mu_ptr + b[:, None] * (3 * N_FEATURES) + f
             W = filter_tile(knot + 2 * N_FEATURES, weights, DEGREE, ROW)
-            x3 = tl.load(phi + 2 * N_FEATURES) * W
+            x3 = gather(phi + 2 * N_FEATURES, listed, ALL_LISTED) * W
             dx += x3 * tl.load(mu)
             dy += x3 * tl.load(mu + N_FEATURES)
             dz += x3 * tl.load(mu + 2 * N_FEATURES)
@@ -180,10 +191,13 @@ def message_bwd_kernel(
     ATOMS: tl.constexpr,
     SPLIT: tl.constexpr,
     BLOCK_F: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
+    wait_for_inputs(OVERLAP)
     PHI: tl.constexpr = 3 * N_FEATURES if HAS_MU else 2 * N_FEATURES
     ROW: tl.constexpr = 3 * N_FEATURES
     N_SLICES: tl.constexpr = N_FEATURES // BLOCK_F
+    ALL_LISTED: tl.constexpr = ATOMS * SPLIT == 1
     f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)[None, :]
     lane = tl.arange(0, ATOMS * SPLIT)
     atom = tl.program_id(0) * ATOMS + lane // SPLIT
@@ -215,15 +229,13 @@ def message_bwd_kernel(
         listed = e < count
         x = d * inverse_knot
         interval = tl.minimum(x.to(tl.int32), n_intervals - 1)
-        weights, slopes = spline_weights(
-            x - interval.to(tl.float32), tl.where(listed, 1.0, 0.0), DEGREE
-        )
+        weights, slopes = spline_weights(x - interval.to(tl.float32), DEGREE)
         knot = table_ptr + interval[:, None] * ROW + f
-        g_q = tl.load(g_q_ptr + b[:, None] * N_FEATURES + f)
+        g_q = gather(g_q_ptr + b[:, None] * N_FEATURES + f, listed[:, None], ALL_LISTED)
         g_mu = g_mu_ptr + b[:, None] * (3 * N_FEATURES) + f
-        gx = tl.load(g_mu)
-        gy = tl.load(g_mu + N_FEATURES)
-        gz = tl.load(g_mu + 2 * N_FEATURES)
+        gx = gather(g_mu, listed[:, None], ALL_LISTED)
+        gy = gather(g_mu + N_FEATURES, listed[:, None], ALL_LISTED)
+        gz = gather(g_mu + 2 * N_FEATURES, listed[:, None], ALL_LISTED)
         # The unit vector of the message, from its destination b to its source, is -u.
         W, slope = filter_and_slope_tile(knot, weights, slopes, DEGREE, ROW)
         radial = phi1 * g_q * slope
@@ -321,10 +333,9 @@ def message_fwd(
         N_GEOMETRY=N_GEOMETRY,
         DEGREE=table.degree,
         HAS_MU=mu is not None,
-        ATOMS=launch.atoms,
-        SPLIT=launch.split,
         BLOCK_F=block_f,
-        num_warps=launch.warps,
+        **launch.options,
+        **overlap(n_atoms),
     )
     return q_out, mu_out
 
@@ -391,9 +402,8 @@ def message_bwd(
         DEGREE=table.degree,
         HAS_MU=mu is not None,
         ADD=add,
-        ATOMS=launch.atoms,
-        SPLIT=launch.split,
         BLOCK_F=n_features // n_slices,
-        num_warps=launch.warps,
+        **launch.options,
+        **overlap(n_atoms),
     )
     return gradients

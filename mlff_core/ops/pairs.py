@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mlff_core.ops.overlap import overlap, wait_for_inputs
 from mlff_core.ops.reference import ZBL_LENGTH, ZBL_TERMS
 from mlff_core.painn import REPULSION_WIDTH
 from mlff_core.units import COULOMB_EV_ANGSTROM
@@ -102,7 +103,9 @@ def pairs_kernel(
     N_FEATURES: tl.constexpr,
     N_GEOMETRY: tl.constexpr,
     BLOCK: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
+    wait_for_inputs(OVERLAP)
     a = tl.program_id(0)
     f = tl.arange(0, N_FEATURES)
     axis = tl.arange(0, 4)
@@ -264,5 +267,6 @@ def pairs(
         N_GEOMETRY=N_GEOMETRY,
         BLOCK=32,
         num_warps=1,
+        **overlap(n_atoms),
     )
     return rows, q, repulsion, gradient

@@ -11,7 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mlff_core.ops.linear import add_product, sigmoid
+from mlff_core.ops.linear import load_weights, product, sigmoid
+from mlff_core.ops.overlap import overlap, wait_for_inputs
 from mlff_core.ops.pairs import PairRows
 from mlff_core.ops.tiles import tile_options
 
@@ -33,19 +34,28 @@ def readout_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
+    ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
+    PIECE: tl.constexpr = N_HIDDEN * N_FEATURES
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.arange(0, N_HIDDEN)
     real = rows[:, None] < n_atoms
     wide = rows.to(tl.int64)[:, None]
+    if ONE_PIECE:
+        w = load_weights(w1_ptr, n, tl.arange(0, BLOCK_K), N_FEATURES, PIECE)
+    b1 = tl.load(b1_ptr + n)[None, :]
+    w2 = tl.load(w2_ptr + n)[None, :]
+    wait_for_inputs(OVERLAP)
     h = tl.zeros([BLOCK_M, N_HIDDEN], tl.float32)
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         q = tl.load(q_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
-        h = add_product(q, w1_ptr, n, k, h, N_FEATURES, N_HIDDEN * N_FEATURES, PRECISION)
-    h += tl.load(b1_ptr + n)[None, :]
+        if not ONE_PIECE:
+            w = load_weights(w1_ptr, n, k, N_FEATURES, PIECE)
+        h = product(q, w, h, PRECISION)
+    h += b1
     gate = sigmoid(h)
-    w2 = tl.load(w2_ptr + n)[None, :]
     atomic = tl.sum(h * gate * w2, 1) + tl.load(b2_ptr)
     atomic += tl.load(repulsion_ptr + rows, mask=rows < n_atoms, other=0.0)
     tl.store(atomic_ptr + rows, atomic, mask=rows < n_atoms)
@@ -53,7 +63,7 @@ def readout_kernel(
     for start in range(0, N_FEATURES, BLOCK_K):
         f = start + tl.arange(0, BLOCK_K)
         g_q = tl.zeros([BLOCK_M, BLOCK_K], tl.float32)
-        g_q = add_product(g_h, w1_t_ptr, f, n, g_q, N_HIDDEN, N_HIDDEN * N_FEATURES, PRECISION)
+        g_q = product(g_h, load_weights(w1_t_ptr, f, n, N_HIDDEN, PIECE), g_q, PRECISION)
         tl.store(g_q_ptr + wide * N_FEATURES + f[None, :], g_q, mask=real)
 
 
@@ -106,7 +116,9 @@ def molecule_kernel(
     stride,  # of a row
     N_SLICES: tl.constexpr,
     BLOCK: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
+    wait_for_inputs(OVERLAP)
     axis = tl.arange(0, 4)
     # The first programs write energies, the others take an atom each.
     a = tl.program_id(0) - n_mols
@@ -214,6 +226,7 @@ def readout(
         N_HIDDEN=len(w2),
         PRECISION=precision,
         **sizes,
+        **overlap(n_atoms),
     )
     return atomic, g_q
 
@@ -270,5 +283,6 @@ def molecules(
         N_SLICES=pull.shape[2],
         BLOCK=32,
         num_warps=1,
+        **overlap(n_atoms),
     )
     return energy, forces

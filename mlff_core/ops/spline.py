@@ -34,25 +34,57 @@ class FilterTable(NamedTuple):
     inverse_knot: float
 
 
+#: Degrees for which `spline_weights` has its formulas.
+CLOSED_DEGREES = (3, 5)
+
+
 @triton.jit
-def spline_weights(u, total, DEGREE: tl.constexpr):
+def spline_weights(u, DEGREE: tl.constexpr):
     """Weights of the DEGREE + 1 B-splines that are not 0 at 0 ≤ u < 1, and their derivatives.
 
-    The recursion of de Boor and Cox on equal knots, degree by degree. The weights add up to total.
+    Meaning: `spline_weights_plain`. The first spline and the last are mirror images about
+    u = 1/2, and so on inwards: an even and an odd polynomial of s = u - 1/2 make two of them.
+    DEGREE is one of CLOSED_DEGREES.
     """
-    lower = (total,)
-    slopes = (0.0 * total,)
-    for p in tl.static_range(1, DEGREE + 1):
-        weights = ((1.0 - u) * (1.0 / p) * lower[0],)
-        slopes = (-lower[0],)
-        for m in tl.static_range(1, p):
-            rising = (u + (p - m)) * (1.0 / p)
-            weights = weights + (rising * lower[m - 1] + (m + 1.0 - u) * (1.0 / p) * lower[m],)  # noqa: RUF005
-            slopes = slopes + (lower[m - 1] - lower[m],)  # noqa: RUF005
-        weights = weights + (u * (1.0 / p) * lower[p - 1],)  # noqa: RUF005
-        slopes = slopes + (lower[p - 1],)  # noqa: RUF005
-        lower = weights
-    return lower, slopes
+    s = u - 0.5
+    t = s * s
+    if DEGREE == 3:
+        even0, odd0 = 1 / 48 + t * (1 / 4), s * (1 / 8 + t * (1 / 6))
+        even1, odd1 = 23 / 48 - t * (1 / 4), s * (5 / 8 - t * (1 / 2))
+        weights = (even0 - odd0, even1 - odd1, even1 + odd1, even0 + odd0)
+        even0, odd0 = s * (1 / 2), 1 / 8 + t * (1 / 2)
+        even1, odd1 = s * (-1 / 2), 5 / 8 - t * (3 / 2)
+        slopes = (even0 - odd0, even1 - odd1, even1 + odd1, even0 + odd0)
+    else:
+        even0 = 1 / 3840 + t * (1 / 96 + t * (1 / 48))
+        even1 = 79 / 1280 + t * (7 / 32 - t * (1 / 16))
+        even2 = 841 / 1920 - t * (11 / 48 - t * (1 / 24))
+        odd0 = s * (1 / 384 + t * (1 / 48 + t * (1 / 120)))
+        odd1 = s * (25 / 128 + t * (1 / 16 - t * (1 / 24)))
+        odd2 = s * (77 / 192 - t * (7 / 24 - t * (1 / 12)))
+        weights = (
+            even0 - odd0,
+            even1 - odd1,
+            even2 - odd2,
+            even2 + odd2,
+            even1 + odd1,
+            even0 + odd0,
+        )
+        even0 = s * (1 / 48 + t * (1 / 12))
+        even1 = s * (7 / 16 - t * (1 / 4))
+        even2 = s * (t * (1 / 6) - 11 / 24)
+        odd0 = 1 / 384 + t * (1 / 16 + t * (1 / 24))
+        odd1 = 25 / 128 + t * (3 / 16 - t * (5 / 24))
+        odd2 = 77 / 192 - t * (7 / 8 - t * (5 / 12))
+        slopes = (
+            even0 - odd0,
+            even1 - odd1,
+            even2 - odd2,
+            even2 + odd2,
+            even1 + odd1,
+            even0 + odd0,
+        )
+    return weights, slopes
 
 
 def basis_splines(n_rbf: int, cutoff: float, degree: int, n_intervals: int) -> Tensor:
@@ -85,7 +117,10 @@ def basis_splines(n_rbf: int, cutoff: float, degree: int, n_intervals: int) -> T
 
 
 def spline_weights_plain(u: Tensor, degree: int) -> tuple[Tensor, Tensor]:
-    """The meaning of `spline_weights`: weights and derivatives [n, degree + 1] at u [n]."""
+    """The meaning of `spline_weights`: weights and derivatives [n, degree + 1] at u [n].
+
+    The recursion of de Boor and Cox on equal knots, degree by degree.
+    """
     weights = [torch.ones_like(u)]
     slopes = [torch.zeros_like(u)]
     zero = torch.zeros_like(u)

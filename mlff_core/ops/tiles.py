@@ -42,12 +42,26 @@ class Launch(NamedTuple):
         features: Features a program.
         warps: Warps a program. A thread has four features of one pair where
             atoms · split · features = 128 · warps.
+        registers: Most registers a thread, so that more programs find room side by side; 0 leaves
+            it to the compiler.
     """
 
     atoms: int
     split: int
     features: int
     warps: int
+    registers: int = 0
+
+    @property
+    def options(self) -> dict[str, int]:
+        """Keyword arguments of the kernel's launch."""
+        limit = {"maxnreg": self.registers} if self.registers else {}
+        return {
+            "ATOMS": self.atoms,
+            "SPLIT": self.split,
+            "num_warps": self.warps,
+            **limit,
+        }
 
 
 #: Fewest rows of each class.

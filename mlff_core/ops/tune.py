@@ -3,7 +3,7 @@
     python -m mlff_core.ops.tune
     python -m mlff_core.ops.tune --sizes large --precisions bf16x3
 
-Takes a minute or two, most of it compilation, which several processes share.
+Takes some minutes, most of it compilation, which several processes share.
 Without it the tiles of `tiles.py` are used.
 """
 
@@ -23,6 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from mlff_core.batch import MolBatch
 from mlff_core.ops import tiles
 from mlff_core.ops.engine import TritonEngine
+from mlff_core.ops.overlap import kernels_apart
 from mlff_core.ops.tiles import Launch, Tile
 from mlff_core.testing import random_model, random_molecule
 
@@ -37,16 +38,31 @@ TILE_CANDIDATES = {
         Tile(32, 64, 32, 2, 3),
         Tile(32, 128, 32, 4, 2),
         Tile(32, 32, 32, 2, 3),
+        Tile(32, 64, 64, 4, 2),
+        Tile(64, 64, 64, 4, 2),
+        Tile(64, 128, 32, 8, 3),
+        Tile(128, 64, 32, 8, 3),
+        Tile(128, 128, 32, 8, 3),
     ],
     "medium": [
         Tile(16, 64, 32, 4, 3),
         Tile(16, 32, 32, 4, 3),
         Tile(32, 64, 32, 4, 3),
+        Tile(16, 32, 64, 4, 2),
+        Tile(16, 32, 64, 2, 2),
+        Tile(16, 64, 64, 4, 2),
+        Tile(16, 32, 128, 4, 1),
+        Tile(32, 32, 32, 2, 3),
+        Tile(32, 32, 64, 4, 2),
     ],
     "small": [
         Tile(16, 32, 64, 4, 2),
+        Tile(16, 32, 64, 2, 2),
         Tile(16, 32, 128, 4, 1),
+        Tile(16, 32, 128, 2, 1),
         Tile(16, 16, 64, 4, 2),
+        Tile(16, 16, 128, 2, 1),
+        Tile(16, 16, 128, 4, 1),
     ],
 }
 LAUNCH_CANDIDATES = {
@@ -57,13 +73,29 @@ LAUNCH_CANDIDATES = {
         Launch(8, 1, 16, 1),
         Launch(2, 1, 64, 1),
         Launch(1, 4, 32, 1),
+        Launch(1, 2, 64, 1),
+        Launch(1, 2, 128, 1),
+        Launch(1, 2, 128, 2),
         Launch(1, 1, 128, 1),
+        Launch(1, 1, 128, 1, 112),
+        Launch(1, 1, 128, 1, 128),
+        Launch(2, 1, 128, 2),
         Launch(4, 1, 128, 4),
+        Launch(8, 1, 128, 8),
     ],
     "medium": [
         Launch(4, 1, 32, 1),
+        Launch(1, 2, 64, 1),
         Launch(1, 4, 32, 1),
+        Launch(1, 4, 32, 1, 80),
+        Launch(1, 4, 32, 1, 96),
+        Launch(1, 4, 64, 2),
+        Launch(1, 4, 64, 2, 96),
+        Launch(1, 8, 16, 1),
+        Launch(1, 8, 16, 1, 96),
         Launch(1, 8, 32, 2),
+        Launch(1, 8, 32, 2, 96),
+        Launch(1, 16, 16, 2),
         Launch(1, 16, 32, 4),
         Launch(1, 4, 128, 4),
     ],
@@ -71,18 +103,21 @@ LAUNCH_CANDIDATES = {
         Launch(1, 4, 32, 1),
         Launch(1, 8, 32, 2),
         Launch(1, 16, 32, 4),
+        Launch(1, 16, 16, 2),
         Launch(1, 32, 32, 8),
         Launch(1, 32, 16, 4),
+        Launch(1, 32, 8, 2),
     ],
 }
 #: Molecules of 40 atoms that stand for each class.
 N_MOLS = {"large": 512, "medium": 16, "small": 1}
 #: Processes that compile: each holds a context on the card and compiles what the others do not.
-MAX_PROCESSES = 12
+MAX_PROCESSES = 16
 #: Whose walks over pairs are measured; the others read the same tables.
 WALKS_PRECISION = "tf32x3"
 
 
+@kernels_apart()
 def kernel_times(engine: TritonEngine, batch: MolBatch, repeats: int = 8) -> dict[str, float]:
     """Time of each kernel in one step, in µs."""
     step = (batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge)
@@ -164,6 +199,7 @@ def tune(size: str, precision: str) -> None:
     tiles.save(torch.cuda.get_device_name())
 
 
+@kernels_apart()
 def compile_share(share: int, n_shares: int, sizes: list[str], precisions: list[str]) -> None:
     """Compile every n_shares-th candidate, for Triton's cache on disk."""
     torch.set_num_threads(1)

@@ -13,12 +13,14 @@ import triton.language as tl
 from torch import Tensor
 
 from mlff_core.ops.linear import (
-    add_product,
     contiguous_transpose,
     linear,
+    load_weights,
+    product,
     sigmoid,
     split_weights,
 )
+from mlff_core.ops.overlap import overlap, wait_for_inputs
 from mlff_core.ops.tiles import tile_options
 from mlff_core.painn import NORM_FLOOR
 
@@ -93,18 +95,28 @@ def update_hidden_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
+    ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
+    N_IN: tl.constexpr = 2 * N_FEATURES
+    PIECE: tl.constexpr = N_FEATURES * N_IN
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_atoms
     wide = rows.to(tl.int64)[:, None]
+    if ONE_PIECE:
+        k = tl.arange(0, BLOCK_K)
+        w = load_weights(w_ptr, n, k, N_IN, PIECE)
+        w_norm = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
+    bias = tl.load(b_ptr + n)
+    wait_for_inputs(OVERLAP)
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         q = tl.load(q_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
-        acc = add_product(
-            q, w_ptr, n, k, acc, 2 * N_FEATURES, 2 * N_FEATURES * N_FEATURES, PRECISION
-        )
+        if not ONE_PIECE:
+            w = load_weights(w_ptr, n, k, N_IN, PIECE)
+        acc = product(q, w, acc, PRECISION)
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         v = uv_ptr + wide * (6 * N_FEATURES) + N_FEATURES + k[None, :]
@@ -112,17 +124,10 @@ def update_hidden_kernel(
         vy = tl.load(v + 2 * N_FEATURES, mask=real, other=0.0)
         vz = tl.load(v + 4 * N_FEATURES, mask=real, other=0.0)
         norm = tl.sqrt(vx * vx + vy * vy + vz * vz + _NORM_FLOOR)
-        acc = add_product(
-            norm,
-            w_ptr,
-            n,
-            N_FEATURES + k,
-            acc,
-            2 * N_FEATURES,
-            2 * N_FEATURES * N_FEATURES,
-            PRECISION,
-        )
-    acc += tl.load(b_ptr + n)[None, :]
+        if not ONE_PIECE:
+            w_norm = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
+        acc = product(norm, w_norm, acc, PRECISION)
+    acc += bias[None, :]
     tl.store(hidden_ptr + wide * N_FEATURES + n[None, :], acc, mask=real)
 
 
@@ -144,40 +149,49 @@ def update_out_kernel(
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
     WITH_MU: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
+    ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
+    PIECE: tl.constexpr = 3 * N_FEATURES * N_FEATURES
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_atoms
     wide = rows.to(tl.int64)[:, None]
+    if ONE_PIECE:
+        k = tl.arange(0, BLOCK_K)
+        if WITH_MU:
+            w_mu = load_weights(w_ptr, n, k, N_FEATURES, PIECE)
+        w_q_mu = load_weights(w_ptr, N_FEATURES + n, k, N_FEATURES, PIECE)
+        w_q = load_weights(w_ptr, 2 * N_FEATURES + n, k, N_FEATURES, PIECE)
+    wait_for_inputs(OVERLAP)
     a_mu = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     a_q_mu = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     a_q = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         h = tl.load(hidden_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
+        if not ONE_PIECE:
+            if WITH_MU:
+                w_mu = load_weights(w_ptr, n, k, N_FEATURES, PIECE)
+            w_q_mu = load_weights(w_ptr, N_FEATURES + n, k, N_FEATURES, PIECE)
+            w_q = load_weights(w_ptr, 2 * N_FEATURES + n, k, N_FEATURES, PIECE)
         h = h * sigmoid(h)
         if WITH_MU:
-            a_mu = add_product(
-                h, w_ptr, n, k, a_mu, N_FEATURES, 3 * N_FEATURES * N_FEATURES, PRECISION
-            )
-        a_q_mu = add_product(
-            h, w_ptr, N_FEATURES + n, k, a_q_mu, N_FEATURES, 3 * N_FEATURES * N_FEATURES, PRECISION
-        )
-        a_q = add_product(
-            h, w_ptr, 2 * N_FEATURES + n, k, a_q, N_FEATURES, 3 * N_FEATURES * N_FEATURES, PRECISION
-        )
+            a_mu = product(h, w_mu, a_mu, PRECISION)
+        a_q_mu = product(h, w_q_mu, a_q_mu, PRECISION)
+        a_q = product(h, w_q, a_q, PRECISION)
     a_q_mu += tl.load(b_ptr + N_FEATURES + n)[None, :]
     a_q += tl.load(b_ptr + 2 * N_FEATURES + n)[None, :]
     u = uv_ptr + wide * (6 * N_FEATURES) + n[None, :]
     ux = tl.load(u, mask=real, other=0.0)
     uy = tl.load(u + 2 * N_FEATURES, mask=real, other=0.0)
     uz = tl.load(u + 4 * N_FEATURES, mask=real, other=0.0)
-    product = ux * tl.load(u + N_FEATURES, mask=real, other=0.0)
-    product += uy * tl.load(u + 3 * N_FEATURES, mask=real, other=0.0)
-    product += uz * tl.load(u + 5 * N_FEATURES, mask=real, other=0.0)
+    inner = ux * tl.load(u + N_FEATURES, mask=real, other=0.0)
+    inner += uy * tl.load(u + 3 * N_FEATURES, mask=real, other=0.0)
+    inner += uz * tl.load(u + 5 * N_FEATURES, mask=real, other=0.0)
     scalar = wide * N_FEATURES + n[None, :]
     q = tl.load(q_ptr + scalar, mask=real, other=0.0)
-    tl.store(q_out_ptr + scalar, q + a_q + a_q_mu * product, mask=real)
+    tl.store(q_out_ptr + scalar, q + a_q + a_q_mu * inner, mask=real)
     a = a_ptr + wide * (2 * N_FEATURES) + n[None, :]
     tl.store(a + N_FEATURES, a_q_mu, mask=real)
     if WITH_MU:
@@ -207,11 +221,22 @@ def update_bwd_hidden_kernel(
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
     WITH_MU: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
+    ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
+    N_IN: tl.constexpr = 3 * N_FEATURES
+    PIECE: tl.constexpr = N_FEATURES * N_IN
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_atoms
     wide = rows.to(tl.int64)[:, None]
+    if ONE_PIECE:
+        k = tl.arange(0, BLOCK_K)
+        if WITH_MU:
+            w_mu = load_weights(w_ptr, n, k, N_IN, PIECE)
+        w_q_mu = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
+        w_q = load_weights(w_ptr, n, 2 * N_FEATURES + k, N_IN, PIECE)
+    wait_for_inputs(OVERLAP)
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
@@ -219,26 +244,23 @@ def update_bwd_hidden_kernel(
         ux = tl.load(u, mask=real, other=0.0)
         uy = tl.load(u + 2 * N_FEATURES, mask=real, other=0.0)
         uz = tl.load(u + 4 * N_FEATURES, mask=real, other=0.0)
-        product = ux * tl.load(u + N_FEATURES, mask=real, other=0.0)
-        product += uy * tl.load(u + 3 * N_FEATURES, mask=real, other=0.0)
-        product += uz * tl.load(u + 5 * N_FEATURES, mask=real, other=0.0)
+        inner = ux * tl.load(u + N_FEATURES, mask=real, other=0.0)
+        inner += uy * tl.load(u + 3 * N_FEATURES, mask=real, other=0.0)
+        inner += uz * tl.load(u + 5 * N_FEATURES, mask=real, other=0.0)
         g_q = tl.load(g_q_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
         if WITH_MU:
             g = g_mu_ptr + wide * (3 * N_FEATURES) + k[None, :]
             g_a_mu = ux * tl.load(g, mask=real, other=0.0)
             g_a_mu += uy * tl.load(g + N_FEATURES, mask=real, other=0.0)
             g_a_mu += uz * tl.load(g + 2 * N_FEATURES, mask=real, other=0.0)
-            acc = add_product(
-                g_a_mu, w_ptr, n, k, acc, 3 * N_FEATURES, 3 * N_FEATURES * N_FEATURES, PRECISION
-            )
-        k += N_FEATURES
-        acc = add_product(
-            g_q * product, w_ptr, n, k, acc, 3 * N_FEATURES, 3 * N_FEATURES * N_FEATURES, PRECISION
-        )
-        k += N_FEATURES
-        acc = add_product(
-            g_q, w_ptr, n, k, acc, 3 * N_FEATURES, 3 * N_FEATURES * N_FEATURES, PRECISION
-        )
+            if not ONE_PIECE:
+                w_mu = load_weights(w_ptr, n, k, N_IN, PIECE)
+            acc = product(g_a_mu, w_mu, acc, PRECISION)
+        if not ONE_PIECE:
+            w_q_mu = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
+            w_q = load_weights(w_ptr, n, 2 * N_FEATURES + k, N_IN, PIECE)
+        acc = product(g_q * inner, w_q_mu, acc, PRECISION)
+        acc = product(g_q, w_q, acc, PRECISION)
     h = tl.load(hidden_ptr + wide * N_FEATURES + n[None, :], mask=real, other=0.0)
     gate = sigmoid(h)
     acc *= gate * (1.0 + h * (1.0 - gate))
@@ -259,29 +281,29 @@ def update_bwd_in_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
+    ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
+    PIECE: tl.constexpr = 2 * N_FEATURES * N_FEATURES
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_atoms
     wide = rows.to(tl.int64)[:, None]
+    if ONE_PIECE:
+        k = tl.arange(0, BLOCK_K)
+        w_q = load_weights(w_ptr, n, k, N_FEATURES, PIECE)
+        w_norm = load_weights(w_ptr, N_FEATURES + n, k, N_FEATURES, PIECE)
+    wait_for_inputs(OVERLAP)
     acc_q = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     acc_norm = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         g = tl.load(g_hidden_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
-        acc_q = add_product(
-            g, w_ptr, n, k, acc_q, N_FEATURES, 2 * N_FEATURES * N_FEATURES, PRECISION
-        )
-        acc_norm = add_product(
-            g,
-            w_ptr,
-            N_FEATURES + n,
-            k,
-            acc_norm,
-            N_FEATURES,
-            2 * N_FEATURES * N_FEATURES,
-            PRECISION,
-        )
+        if not ONE_PIECE:
+            w_q = load_weights(w_ptr, n, k, N_FEATURES, PIECE)
+            w_norm = load_weights(w_ptr, N_FEATURES + n, k, N_FEATURES, PIECE)
+        acc_q = product(g, w_q, acc_q, PRECISION)
+        acc_norm = product(g, w_norm, acc_norm, PRECISION)
     scalar = wide * N_FEATURES + n[None, :]
     acc_q += tl.load(g_q_ptr + scalar, mask=real, other=0.0)
     tl.store(g_q_out_ptr + scalar, acc_q, mask=real)
@@ -309,12 +331,21 @@ def update_bwd_mu_kernel(
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
     WITH_MU: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
+    ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
+    N_IN: tl.constexpr = 2 * N_FEATURES
+    PIECE: tl.constexpr = N_FEATURES * N_IN
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_rows
     wide = rows.to(tl.int64)[:, None]
     atom = wide // 3
+    if ONE_PIECE:
+        k = tl.arange(0, BLOCK_K)
+        w_u = load_weights(w_ptr, n, k, N_IN, PIECE)
+        w_v = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
+    wait_for_inputs(OVERLAP)
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
@@ -331,13 +362,11 @@ def update_bwd_mu_kernel(
             g_mu = tl.load(g_mu_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
             g_u += tl.load(a, mask=real, other=0.0) * g_mu
         g_v = g_product * u + ratio * v
-        acc = add_product(
-            g_u, w_ptr, n, k, acc, 2 * N_FEATURES, 2 * N_FEATURES * N_FEATURES, PRECISION
-        )
-        k += N_FEATURES
-        acc = add_product(
-            g_v, w_ptr, n, k, acc, 2 * N_FEATURES, 2 * N_FEATURES * N_FEATURES, PRECISION
-        )
+        if not ONE_PIECE:
+            w_u = load_weights(w_ptr, n, k, N_IN, PIECE)
+            w_v = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
+        acc = product(g_u, w_u, acc, PRECISION)
+        acc = product(g_v, w_v, acc, PRECISION)
     if WITH_MU:
         acc += tl.load(g_mu_ptr + wide * N_FEATURES + n[None, :], mask=real, other=0.0)
     tl.store(g_mu_out_ptr + wide * N_FEATURES + n[None, :], acc, mask=real)
@@ -370,6 +399,7 @@ def update_fwd(
         N_FEATURES=n_features,
         PRECISION=precision,
         **sizes,
+        **overlap(n_atoms),
     )
     a = q.new_empty(n_atoms, 2 * n_features)
     mu_out = mu.new_empty(mu.shape) if with_mu else None
@@ -390,6 +420,7 @@ def update_fwd(
         PRECISION=precision,
         WITH_MU=with_mu,
         **sizes,
+        **overlap(n_atoms),
     )
     return q_out, mu_out, UpdateSaved(uv, a, hidden)
 
@@ -424,6 +455,7 @@ def update_bwd(
         PRECISION=precision,
         WITH_MU=with_mu,
         **sizes,
+        **overlap(n_atoms),
     )
     g_q_out, ratio = g_q.new_empty(n_atoms, n_features), g_q.new_empty(n_atoms, n_features)
     sizes = tile_options("update_bwd_in", precision, n_atoms, n_features, n_features)
@@ -439,6 +471,7 @@ def update_bwd(
         N_FEATURES=n_features,
         PRECISION=precision,
         **sizes,
+        **overlap(n_atoms),
     )
     g_mu_out = g_q.new_empty(n_atoms, 3, n_features)
     sizes = tile_options("update_bwd_mu", precision, 3 * n_atoms, n_features, n_features)
@@ -456,5 +489,6 @@ def update_bwd(
         PRECISION=precision,
         WITH_MU=with_mu,
         **sizes,
+        **overlap(3 * n_atoms),
     )
     return g_q_out, g_mu_out

@@ -6,7 +6,13 @@ import torch
 from mlff_core.ops.analytic import filter_matrix
 from mlff_core.ops.engine import FILTER_SPLINES
 from mlff_core.ops.reference import edge_geometry
-from mlff_core.ops.spline import filter_plain, spline_weights_plain, tabulate
+from mlff_core.ops.spline import (
+    CLOSED_DEGREES,
+    filter_plain,
+    spline_weights,
+    spline_weights_plain,
+    tabulate,
+)
 from mlff_core.potential import find_model, read_checkpoint
 from mlff_core.testing import random_model
 
@@ -45,6 +51,19 @@ def test_weights_add_up_to_one_and_their_slopes_are_those_of_autograd(degree):
     for m in range(degree + 1):
         (expected,) = torch.autograd.grad(weights[:, m].sum(), u, retain_graph=True)
         torch.testing.assert_close(slopes[:, m], expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("degree", CLOSED_DEGREES)
+def test_the_kernels_closed_formulas_are_the_recursion(degree):
+    u = torch.linspace(0, 1, 101, dtype=torch.float64)
+    # Nothing but arithmetic, so that tensors will do where a kernel has tiles.
+    closed = spline_weights.fn(u, degree)
+    for found, expected in zip(closed, spline_weights_plain(u, degree), strict=True):
+        torch.testing.assert_close(torch.stack(found, -1), expected, rtol=0, atol=1e-15)
+
+
+def test_the_degrees_in_use_have_closed_formulas():
+    assert {degree for degree, _ in FILTER_SPLINES.values()} <= set(CLOSED_DEGREES)
 
 
 def test_splines_for_float32_are_as_near_to_float64_as_the_basis_in_float32(filters, distance):
