@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.optimize import LBFGS
 
 from mlff_core import relaxation
 from mlff_core.batch import MolBatch
+from mlff_core.calculator import PaiNNCalculator
 from mlff_core.dynamics import Dynamics, _make_evaluate, _make_step
 from mlff_core.potential import Potential
 from mlff_core.relaxation import relax
@@ -46,6 +49,21 @@ def test_captured_steps_are_the_plain_ones(potential, optimizer, monkeypatch):
         assert found.status == plain.status
         assert torch.equal(found.n_steps, plain.n_steps)
         torch.testing.assert_close(found.energy, plain.energy, rtol=0, atol=2e-3)
+
+
+def test_the_steps_of_ase_are_taken_here_too(potential):
+    molecule = random_molecule(9, seed=5)
+    atoms = Atoms(molecule[0], molecule[1], calculator=PaiNNCalculator(potential))
+    LBFGS(atoms, logfile=None).run(fmax=0.02, steps=8)
+    batch = MolBatch.from_arrays([random_molecule(30, seed=5), molecule], dtype=torch.float64)
+    ours = relax(batch, potential, optimizer="ase-lbfgs", fmax=0.02, max_steps=8)
+    assert ours.energy[1].item() == pytest.approx(atoms.get_potential_energy(), abs=2e-3)
+
+
+def test_one_card_has_one_flight(potential):
+    batch = MolBatch.from_arrays(molecules())
+    with pytest.raises(ValueError, match="n_flights: expected 1 on cuda, found 2"):
+        relax(batch, potential, n_flights=2)
 
 
 def test_bad_molecules_leave_the_others_alone(potential):
