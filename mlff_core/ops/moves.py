@@ -20,6 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mlff_core.ops.overlap import overlap, wait_for_inputs
+
 _TWO_PI = tl.constexpr(6.283185307179586)
 
 
@@ -50,7 +52,9 @@ def gather_kernel(
     capacity,
     W: tl.constexpr,
     BLOCK: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
+    wait_for_inputs(OVERLAP)
     slot = tl.program_id(0).to(tl.int64)
     # Where this molecule's atoms begin: each program adds up the sizes before its own.
     before = tl.zeros([BLOCK], tl.int64)
@@ -208,7 +212,9 @@ def lbfgs_kernel(
     HAS_MODEL: tl.constexpr,
     W: tl.constexpr,
     ROWS: tl.constexpr,  # of the inverse Hessian that are read at once
+    OVERLAP: tl.constexpr,
 ):
+    wait_for_inputs(OVERLAP)
     slot = tl.program_id(0).to(tl.int64)
     if tl.load(code_ptr + slot) != 0:
         return
@@ -411,7 +417,9 @@ def fire_kernel(
     MIX_DECREASE: tl.constexpr,
     MAX_STEP: tl.constexpr,
     W: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
+    wait_for_inputs(OVERLAP)
     slot = tl.program_id(0).to(tl.int64)
     if tl.load(code_ptr + slot) != 0:
         return
@@ -535,7 +543,9 @@ def begin_move_kernel(
     width,
     LANGEVIN: tl.constexpr,
     W: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
+    wait_for_inputs(OVERLAP)
     mol = tl.program_id(0).to(tl.int64)
     first = tl.load(ptr_ptr + mol)
     size = tl.load(ptr_ptr + mol + 1) - first
@@ -579,7 +589,9 @@ def end_move_kernel(
     flat_forces_ptr,  # [n_atoms, 3]
     width,
     W: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
+    wait_for_inputs(OVERLAP)
     mol = tl.program_id(0).to(tl.int64)
     first = tl.load(ptr_ptr + mol)
     size = tl.load(ptr_ptr + mol + 1) - first
@@ -652,6 +664,7 @@ def gather(code: Tensor, sizes: Tensor, numbers: Tensor, trial: Tensor, flat: Fl
         W=W,
         BLOCK=min(triton.next_power_of_2(n_slots), 1024),
         num_warps=_warps(W),
+        **overlap(capacity),
     )
 
 
@@ -766,6 +779,7 @@ def minimise(
         **{f"{name}_ptr": tensor for name, tensor in tensors.items()},
         **constants,
         **options,
+        **overlap(len(forces)),
     )
 
 
@@ -808,6 +822,7 @@ def begin_move(
         LANGEVIN=langevin,
         W=W,
         num_warps=_warps(W),
+        **overlap(len(flat)),
     )
 
 
@@ -844,6 +859,7 @@ def end_move(
         width,
         W=W,
         num_warps=_warps(W),
+        **overlap(len(forces)),
     )
 
 
