@@ -230,7 +230,7 @@ def pairs(
     # A multiple of 16: kernels are compiled anew for odd strides.
     stride = triton.cdiv(max(min(n_atoms - 1, MAX_NEIGHBORS), 1), 16) * 16
     capacity = min(stride, MAX_NEIGHBORS)
-    new = positions.new_empty
+    new = tables.element.new_empty
     rows = PairRows(
         kind=new(n_atoms, dtype=torch.int32),
         n_pairs=new(n_atoms, dtype=torch.int32),

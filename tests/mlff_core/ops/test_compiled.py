@@ -1,0 +1,46 @@
+"""The kernels through Triton's compiler, which refuses what its interpreter lets pass."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("run_compiled.py")
+KERNELS = {
+    "linear_kernel",
+    "message_bwd_kernel",
+    "message_fwd_kernel",
+    "molecule_kernel",
+    "pairs_kernel",
+    "readout_kernel",
+    "update_bwd_hidden_kernel",
+    "update_bwd_in_kernel",
+    "update_bwd_mu_kernel",
+    "update_hidden_kernel",
+    "update_out_kernel",
+}
+
+
+@pytest.mark.parametrize(("capability", "overlap"), [(80, False), (90, True)])
+def test_kernels_compile_for_cards_that_overlap_them_and_for_cards_that_cannot(
+    capability, overlap, tmp_path
+):
+    pytest.importorskip("triton")
+    out = tmp_path / "assembly.json"
+    environment = os.environ | {
+        "TRITON_CACHE_DIR": str(tmp_path / "cache"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[3]),
+    }
+    environment.pop("TRITON_INTERPRET", None)
+    ended = subprocess.run(
+        [sys.executable, str(SCRIPT), str(capability), str(out)],
+        env=environment, capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assembly = json.loads(out.read_text(encoding="utf-8"))
+    assert {name.split()[0] for name in assembly} == KERNELS
+    assert all(("griddepcontrol.wait" in text) is overlap for text in assembly.values())
