@@ -49,15 +49,18 @@ def filter_and_slope_tile(knot, weights, slopes, DEGREE: tl.constexpr, ROW: tl.c
 
 
 @triton.jit
-def load_pair(j_ptr, geometry_ptr, place, listed, own, N_GEOMETRY: tl.constexpr):
-    """Neighbour, unit vector and distance [n]; the atom itself at 1 Å where no pair is listed."""
-    b = tl.load(j_ptr + place, mask=listed, other=0)
+def load_pair(j_ptr, geometry_ptr, place, there, listed, own, N_GEOMETRY: tl.constexpr):
+    """Neighbour, unit vector and distance [n]; the atom itself at 1 Å where no pair is listed.
+
+    Read is where the row has a place, so that reading need not wait for the number of pairs.
+    """
+    b = tl.load(j_ptr + place, mask=there, other=0)
     b = tl.where(listed, b, own).to(tl.int64)
     pair = geometry_ptr + place * N_GEOMETRY
-    ux = tl.load(pair, mask=listed, other=0.0)
-    uy = tl.load(pair + 1, mask=listed, other=0.0)
-    uz = tl.load(pair + 2, mask=listed, other=0.0)
-    return b, ux, uy, uz, tl.load(pair + 3, mask=listed, other=1.0)
+    ux = tl.where(listed, tl.load(pair, mask=there, other=0.0), 0.0)
+    uy = tl.where(listed, tl.load(pair + 1, mask=there, other=0.0), 0.0)
+    uz = tl.where(listed, tl.load(pair + 2, mask=there, other=0.0), 0.0)
+    return b, ux, uy, uz, tl.where(listed, tl.load(pair + 3, mask=there, other=1.0), 1.0)
 
 
 @triton.jit
@@ -119,10 +122,13 @@ def message_fwd_kernel(
     dy = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
     dz = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
     # The next pair is fetched while this one is worked on.
-    b, ux, uy, uz, d = load_pair(j_ptr, geometry_ptr, row, count > 0, own, N_GEOMETRY)
+    b, ux, uy, uz, d = load_pair(
+        j_ptr, geometry_ptr, row, lane % SPLIT < stride, count > 0, own, N_GEOMETRY
+    )
     for e in range(0, tl.max(count, 0), SPLIT):
+        next_listed = e + SPLIT < count
         next_b, next_ux, next_uy, next_uz, next_d = load_pair(
-            j_ptr, geometry_ptr, row + e + SPLIT, e + SPLIT < count, own, N_GEOMETRY
+            j_ptr, geometry_ptr, row + e + SPLIT, next_listed, next_listed, own, N_GEOMETRY
         )
         x = d * inverse_knot
         interval = tl.minimum(x.to(tl.int32), n_intervals - 1)
@@ -221,10 +227,13 @@ def message_bwd_kernel(
         hx = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
         hy = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
         hz = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
-    b, ux, uy, uz, d = load_pair(j_ptr, geometry_ptr, row, count > 0, own, N_GEOMETRY)
+    b, ux, uy, uz, d = load_pair(
+        j_ptr, geometry_ptr, row, lane % SPLIT < stride, count > 0, own, N_GEOMETRY
+    )
     for e in range(0, tl.max(count, 0), SPLIT):
+        next_listed = e + SPLIT < count
         next_b, next_ux, next_uy, next_uz, next_d = load_pair(
-            j_ptr, geometry_ptr, row + e + SPLIT, e + SPLIT < count, own, N_GEOMETRY
+            j_ptr, geometry_ptr, row + e + SPLIT, next_listed, next_listed, own, N_GEOMETRY
         )
         listed = e < count
         x = d * inverse_knot
