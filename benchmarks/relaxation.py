@@ -55,7 +55,7 @@ from mlff_core.units import EV_KCAL_MOL
 
 FMAX, MAX_STEPS = 0.05, 300
 #: On a CPU: how often ours and ASE take turns, and on how many conformers.
-N_PAIRS, N_PAIRED = 5, 32
+N_PAIRS, N_PAIRED = 3, 64
 #: Where final energies are compared, eV/Å.
 TIGHT = 0.01
 SAME_KCAL_MOL = 0.01
