@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from relaxation import load_conformers, setting, synchronize, write
 
@@ -79,7 +78,8 @@ def measure_ase(potential: Potential, batch: MolBatch, seconds: float) -> dict[s
     atoms = Atoms(batch.numbers.cpu().numpy(), batch.positions.cpu().double().numpy())
     atoms.info["charge"] = int(batch.charge[0])
     atoms.calc = PaiNNCalculator(potential)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    thermal = np.sqrt(atoms.get_masses() * units.kB * 300.0)[:, None]
+    atoms.set_momenta(np.random.default_rng(0).normal(size=(len(atoms), 3)) * thermal)
     verlet = VelocityVerlet(atoms, timestep=TIMESTEP_FS * units.fs, logfile=None)
     verlet.run(5)
     begin, n_steps = time.perf_counter(), 0
