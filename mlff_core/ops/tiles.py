@@ -6,11 +6,14 @@ one H200; `mlff_core.ops.tune` measures it anew on another card and keeps the re
 `load` finds it.
 """
 
+import functools
 import json
 import logging
 import os
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +27,8 @@ class Tile(NamedTuple):
         k: Length of the pieces in which the inner dimension is read.
         warps: Warps a program.
         stages: Depth of the software pipeline.
+        resident: Programs a multiprocessor that keep their weights while rows pass by, in `linear`
+            where the inner dimension is at most RESIDENT_MAX; 0: a program has one piece.
     """
 
     m: int
@@ -31,6 +36,7 @@ class Tile(NamedTuple):
     k: int
     warps: int
     stages: int
+    resident: int = 0
 
 
 class Launch(NamedTuple):
@@ -64,6 +70,8 @@ class Launch(NamedTuple):
         }
 
 
+#: Longest inner dimension of weights that stay.
+RESIDENT_MAX = 128
 #: Fewest rows of each class.
 CLASSES = {"large": 4097, "medium": 513, "small": 0}
 
@@ -163,6 +171,22 @@ LAUNCHES: dict[str, dict[str, Launch]] = {
 def row_class(n_rows: int) -> str:
     """The class of a number of rows."""
     return next(name for name, least in CLASSES.items() if n_rows >= least)
+
+
+def resident_programs(precision: str, n_rows: int, n_in: int, device: torch.device) -> int:
+    """How many programs of `linear` share the rows, each for its columns; 0 where weights pass."""
+    tile = TILES.get(precision, TILES["tf32x3"])["linear"][row_class(n_rows)]
+    if n_in > RESIDENT_MAX:
+        return 0
+    return tile.resident * multiprocessors(device)
+
+
+@functools.cache
+def multiprocessors(device: torch.device) -> int:
+    """Multiprocessors of a card; 1 where there is none and kernels are interpreted."""
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def tile_options(kernel: str, precision: str, n_rows: int, n_out: int, n_in: int) -> dict[str, int]:

@@ -38,11 +38,15 @@ TILE_CANDIDATES = {
         Tile(32, 64, 32, 2, 3),
         Tile(32, 128, 32, 4, 2),
         Tile(32, 32, 32, 2, 3),
-        Tile(32, 64, 64, 4, 2),
-        Tile(64, 64, 64, 4, 2),
-        Tile(64, 128, 32, 8, 3),
+        Tile(64, 64, 32, 8, 2),
+        Tile(64, 64, 32, 8, 3),
+        Tile(64, 128, 32, 8, 2),
+        Tile(128, 64, 32, 8, 2),
         Tile(128, 64, 32, 8, 3),
-        Tile(128, 128, 32, 8, 3),
+        Tile(128, 128, 32, 8, 2),
+        Tile(64, 64, 64, 4, 2, 2),
+        Tile(128, 64, 64, 8, 2, 1),
+        Tile(64, 128, 64, 8, 2, 1),
     ],
     "medium": [
         Tile(16, 64, 32, 4, 3),
@@ -111,8 +115,8 @@ LAUNCH_CANDIDATES = {
 }
 #: Molecules of 40 atoms that stand for each class.
 N_MOLS = {"large": 512, "medium": 16, "small": 1}
-#: Processes that compile: each holds a context on the card and compiles what the others do not.
-MAX_PROCESSES = 16
+#: Processes that compile what the others do not; each holds a context, of less than 1 GiB.
+MAX_PROCESSES = 24
 #: Whose walks over pairs are measured; the others read the same tables.
 WALKS_PRECISION = "tf32x3"
 
@@ -225,7 +229,8 @@ def main() -> None:
     parser.add_argument("--precisions", default=",".join(tiles.TILES))
     arguments = parser.parse_args()
     sizes, precisions = arguments.sizes.split(","), arguments.precisions.split(",")
-    n_shares = max(1, min(MAX_PROCESSES, (os.cpu_count() or 1) - 1))
+    free_gib = torch.cuda.mem_get_info()[0] // 2**30
+    n_shares = max(1, min(MAX_PROCESSES, (os.cpu_count() or 1) - 1, free_gib - 1))
     spawn = multiprocessing.get_context("spawn")
     shares = [
         spawn.Process(target=compile_share, args=(k, n_shares, sizes, precisions))

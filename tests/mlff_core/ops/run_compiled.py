@@ -16,8 +16,9 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from mlff_core.batch import MolBatch
-from mlff_core.ops import overlap
+from mlff_core.ops import overlap, tiles
 from mlff_core.ops.engine import TritonEngine
+from mlff_core.ops.linear import linear, split_weights
 from mlff_core.painn import PaiNNConfig
 from mlff_core.testing import NAMED_MOLECULES, random_model
 
@@ -62,6 +63,10 @@ def main(capability: int, out: str) -> None:
         TritonEngine(random_model(1, CONFIG), precision).step(*step)
     step = (step[0], step[1].double(), *step[2:])
     TritonEngine(random_model(1, CONFIG)).step(*step)
+    for precision, kernels in tiles.TILES.items():
+        kernels["linear"]["small"] = tiles.Tile(16, 32, 16, 4, 2, resident=1)
+        weights = split_weights(torch.zeros(32, 32), precision)
+        linear(torch.zeros(4, 32), weights, precision=precision)
     Path(out).write_text(json.dumps(assembly), encoding="utf-8")
 
 
