@@ -131,10 +131,10 @@ def message_fwd_kernel(
             j_ptr, geometry_ptr, row + e + SPLIT, next_listed, next_listed, own, N_GEOMETRY
         )
         x = d * inverse_knot
-        interval = tl.minimum(x.to(tl.int32), n_intervals - 1)
-        weights, _ = spline_weights(x - interval.to(tl.float32), DEGREE)
+        interval = tl.minimum(tl.floor(x), n_intervals - 1.0)
+        weights, _ = spline_weights(x - interval, DEGREE)
         listed = (e < count)[:, None]
-        knot = table_ptr + interval[:, None] * ROW + f
+        knot = table_ptr + interval.to(tl.int32)[:, None] * ROW + f
         said = b if HAS_MU else tl.load(kind_ptr + b).to(tl.int64)
         phi = phi_ptr + said[:, None] * PHI + f
         W = filter_tile(knot, weights, DEGREE, ROW)
@@ -237,9 +237,9 @@ def message_bwd_kernel(
         )
         listed = e < count
         x = d * inverse_knot
-        interval = tl.minimum(x.to(tl.int32), n_intervals - 1)
-        weights, slopes = spline_weights(x - interval.to(tl.float32), DEGREE)
-        knot = table_ptr + interval[:, None] * ROW + f
+        interval = tl.minimum(tl.floor(x), n_intervals - 1.0)
+        weights, slopes = spline_weights(x - interval, DEGREE)
+        knot = table_ptr + interval.to(tl.int32)[:, None] * ROW + f
         g_q = gather(g_q_ptr + b[:, None] * N_FEATURES + f, listed[:, None], ALL_LISTED)
         g_mu = g_mu_ptr + b[:, None] * (3 * N_FEATURES) + f
         gx = gather(g_mu, listed[:, None], ALL_LISTED)

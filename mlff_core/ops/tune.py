@@ -12,17 +12,18 @@ import math
 import multiprocessing
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
 import torch
 import triton
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from mlff_core.batch import MolBatch
 from mlff_core.ops import tiles
-from mlff_core.ops.engine import TritonEngine
+from mlff_core.ops.engine import FILTER_SPLINES, TritonEngine
 from mlff_core.ops.overlap import kernels_apart
 from mlff_core.ops.tiles import Launch, Tile
 from mlff_core.testing import random_model, random_molecule
@@ -117,19 +118,24 @@ LAUNCH_CANDIDATES = {
 N_MOLS = {"large": 512, "medium": 16, "small": 1}
 #: Processes that compile what the others do not; each holds a context, of less than 1 GiB.
 MAX_PROCESSES = 24
-#: Whose walks over pairs are measured; the others read the same tables.
+#: With whose products walks over pairs are measured, which have none; on the splines of both
+#: `float32` and `fast`, because they share the choice.
 WALKS_PRECISION = "tf32x3"
 
 
 @kernels_apart()
-def kernel_times(engine: TritonEngine, batch: MolBatch, repeats: int = 8) -> dict[str, float]:
-    """Time of each kernel in one step, in µs."""
+def kernel_times(
+    engines: Sequence[TritonEngine], batch: MolBatch, repeats: int = 8
+) -> dict[str, float]:
+    """Time of each kernel in one step of every engine, in µs."""
     step = (batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge)
-    engine.step(*step)
+    for engine in engines:
+        engine.step(*step)
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as measured:
         for _ in range(repeats):
-            engine.step(*step)
+            for engine in engines:
+                engine.step(*step)
         torch.cuda.synchronize()
     times: dict[str, float] = defaultdict(float)
     for event in measured.events():
@@ -175,10 +181,18 @@ def with_choice(
                 return
 
 
-def make_engine(precision: str) -> TritonEngine:
-    """With one precision of products throughout; not checked, which would compile more."""
+def make_engines(products: str) -> list[TritonEngine]:
+    """One on the splines of each precision; not checked, which would compile more."""
     model = random_model().cuda().requires_grad_(False)
-    return TritonEngine(model, products=(precision, precision), check=False)
+    return [
+        TritonEngine(model, precision, products=(products, products), check=False)
+        for precision in FILTER_SPLINES
+    ]
+
+
+def concerned(table: Table, engines: list[TritonEngine]) -> list[TritonEngine]:
+    """The engines in which a choice from a table makes a difference, each of them one."""
+    return engines if table is tiles.LAUNCHES else engines[:1]
 
 
 def make_batch(n_mols: int) -> MolBatch:
@@ -188,10 +202,11 @@ def make_batch(n_mols: int) -> MolBatch:
 
 def tune(size: str, precision: str) -> None:
     """Find the fastest pieces of one class and one precision, set and keep them."""
-    engine, batch = make_engine(precision), make_batch(N_MOLS[size])
+    engines, batch = make_engines(precision), make_batch(N_MOLS[size])
     best: dict[str, tuple[float, Tile | Launch]] = {}
     for table, choice in candidates(size, precision):
-        for kernels, times in with_choice(lambda: kernel_times(engine, batch), table, size, choice):
+        run = partial(kernel_times, concerned(table, engines), batch)
+        for kernels, times in with_choice(run, table, size, choice):
             for kernel in kernels:
                 # What the profiler has not seen took no time at all, and is no measurement.
                 if 0 < times[kernel] < best.get(kernel, (math.inf, choice))[0]:
@@ -201,6 +216,13 @@ def tune(size: str, precision: str) -> None:
         table[kernel][size] = choice  # type: ignore[assignment]
         print(f"{precision} {size} {kernel}: {choice}, {time:.1f} µs", flush=True)
     tiles.save(torch.cuda.get_device_name())
+
+
+def one_step(engines: Sequence[TritonEngine], step: tuple[Tensor, ...]) -> bool:
+    """Launch a step of every engine, which compiles it."""
+    for engine in engines:
+        engine.step(*step)
+    return True
 
 
 @kernels_apart()
@@ -213,11 +235,11 @@ def compile_share(share: int, n_shares: int, sizes: list[str], precisions: list[
         batch = make_batch(tiles.CLASSES[size] // 40 + 1)
         step = (batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge)
         for precision in precisions:
-            engine = make_engine(precision)
+            engines = make_engines(precision)
             for table, choice in candidates(size, precision):
                 place += 1
                 if place % n_shares == share:
-                    run = partial(engine.step, *step)
+                    run = partial(one_step, concerned(table, engines), step)
                     for _ in with_choice(run, table, size, choice):
                         pass
 
