@@ -57,7 +57,7 @@ SAMPLING = SamplingConfig(
 LABELS = LabelConfig(max_force=25.0)
 
 #: Bounds in eV/Å between geometries on which the teacher's members agree more and less.
-SPREADS = (0.0, 0.05, 0.1, 0.2, 0.5, LABELS.max_force_spread)
+SPREADS = (0.0, 0.1, 0.2, 0.5, LABELS.max_force_spread)
 
 #: Dynamics: steps in fs, friction of the bath that brings molecules to 300 K in 1/ps.
 TIMESTEP_FS, TEMPERATURE_K, FRICTION_PER_PS, WARM_UP_PS = 0.5, 300.0, 5.0, 2.0
