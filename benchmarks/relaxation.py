@@ -530,6 +530,8 @@ def measure_rows(
         few = max(n // 16, table)
         plan.insert(1, ("L-BFGS, table", in_flight(potential, table), few, table))
         plan.append(("FIRE, table", in_flight(potential, table, optimizer="fire"), few, table))
+        as_ase = in_flight(potential, large, optimizer="ase-lbfgs")
+        plan.append(("ASE's L-BFGS, in batches", as_ase, few, min(few, large)))
     if slots:
         plan.insert(1, (f"L-BFGS, {slots}", in_flight(potential, slots), n, slots))
     rows = []
