@@ -107,8 +107,10 @@ class Potential:
         if precision not in ("float32", "fast", "float64"):
             raise ValueError(f"precision: expected float32, fast or float64, found {precision!r}")
         self.dtype = torch.float64 if precision == "float64" else torch.float32
+        # Never through float32, which would round the energy of a heavy atom by some meV.
+        reference_energy = model.reference_energy.double()
         self.model = model.to(self.device, self.dtype).requires_grad_(False).eval()
-        self.model.reference_energy = self.model.reference_energy.double()
+        self.model.reference_energy = reference_energy.to(self.device)
         self.name, self.card, self.sha256 = name, card or {}, sha256
         self.precision = precision
         self.backend, self.engine = _make_engine(self.model, backend, precision, self.device)

@@ -1,5 +1,6 @@
 """Checkpoints in and out, and what a potential refuses or survives."""
 
+import copy
 import json
 from importlib import resources
 from pathlib import Path
@@ -186,6 +187,15 @@ def test_energy_is_a_sum_in_double_precision():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_reference_energies_never_pass_through_single_precision():
+    network = random_model(n_features=16)
+    network.reference_energy += -8111.123456789
+    expected = network.reference_energy.clone()
+    for precision in ("float32", "float64"):
+        found = Potential(copy.deepcopy(network), precision=precision).model.reference_energy
+        assert torch.equal(found, expected), precision
+
+
 def test_cuda_where_there_is_none_is_refused():
     with pytest.raises(DeviceError, match="no CUDA device"):
         choose_device("cuda")
