@@ -6,6 +6,7 @@ draws batches by itself; all take every step together. A leg may be cut off at a
 averaged weights are written every so often, and the next leg starts from whatever is there.
 """
 
+import copy
 import logging
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mlff_core.distill.embedding import Embedder
+from mlff_core.distill.evaluation import on_padded
 from mlff_core.distill.labelling import Buckets, LabelConfig, fill, pad
 from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.ranks import Ranks, launch
@@ -27,10 +29,9 @@ from mlff_core.distill.training import (
     Trainer,
     TrainingConfig,
     fit_reference_energy,
-    padded_energy_and_forces,
 )
 from mlff_core.painn import PaiNN, PaiNNConfig
-from mlff_core.potential import read_checkpoint, save_checkpoint
+from mlff_core.potential import Potential, read_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -306,7 +307,7 @@ class _Leg:
         since = time.monotonic()
         width, molecules = taken
         ready = not self.is_new or self.trainer.step_count >= self.leg.student_drives_after
-        driver: Driver = self.student_drives if ready else self.teacher_drives
+        driver = self.student_drives() if ready else self.teacher_drives
         padded = pad(molecules, width, self.device)
         energy = fill(
             self.pool, self.teacher, driver, padded, self.sampling, self.labels, self.counts
@@ -320,13 +321,17 @@ class _Leg:
         """Forces of one member of the teacher."""
         return self.teacher.member(0, numbers, x, charge).forces
 
-    def student_drives(self, numbers: Tensor, x: Tensor, charge: Tensor) -> Tensor:
-        """Forces of the averaged student."""
-        torch.set_float32_matmul_precision("high")
-        forces = padded_energy_and_forces(self.trainer.averaged, numbers, x, charge)[1]
-        torch.set_float32_matmul_precision("highest")
-        # Where the student errs wildly, molecules must not fly apart.
-        return forces.nan_to_num().clamp(-30.0, 30.0)
+    def student_drives(self) -> Driver:
+        """Forces of the averaged student as it is now, at the speed of a screen."""
+        evaluate = on_padded(
+            Potential(copy.deepcopy(self.trainer.averaged), device=self.device, backend="auto")
+        )
+
+        def drive(numbers: Tensor, x: Tensor, charge: Tensor) -> Tensor:
+            # Where the student errs wildly, molecules must not fly apart.
+            return evaluate(numbers, x, charge)[1].nan_to_num().clamp(-30.0, 30.0)
+
+        return drive
 
     def log(self, elapsed: float, validated: dict[str, float]) -> None:
         """A point of the learning curve."""

