@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mlff_core.ops.overlap import overlap, wait_for_inputs
-from mlff_core.ops.tiles import resident_programs, tile_options
+from mlff_core.ops.tiles import tile_options
 
 _INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
@@ -80,16 +80,6 @@ def product(x, w, acc, PRECISION: tl.constexpr):
             return acc + tl.dot(high, w_high, part, input_precision="tf32")
 
 
-@triton.jit
-def add_or_slope(acc, other, AFTER: tl.constexpr):
-    """acc + other, or acc · silu'(other)."""
-    if AFTER == "add":
-        return acc + other
-    else:
-        gate = sigmoid(other)
-        return acc * (gate * (1.0 + other * (1.0 - gate)))
-
-
 @triton.jit(do_not_specialize=["n_rows"])
 def linear_kernel(
     x_ptr,  # [n_rows, x_stride]
@@ -106,7 +96,6 @@ def linear_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
-    RESIDENT: tl.constexpr,  # whether weights stay and rows pass by
     SILU_IN: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     AFTER: tl.constexpr,  # "", "add" other, or "silu_slope" of other
@@ -115,57 +104,40 @@ def linear_kernel(
     # In one piece all that there is to load is loaded at once, the weights before the inputs are
     # written; in several that would take too many registers.
     ONE_PIECE: tl.constexpr = BLOCK_K == N_IN
+    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    if RESIDENT:
-        w = ()
-        for start in tl.static_range(0, N_IN, BLOCK_K):
-            w = w + load_weights(w_ptr, n, start + tl.arange(0, BLOCK_K), N_IN, PIECE)
-    elif ONE_PIECE:
+    real = rows[:, None] < n_rows
+    wide = rows.to(tl.int64)[:, None]
+    other = other_ptr + wide * y_stride + n[None, :]
+    acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    if ONE_PIECE:
         w = load_weights(w_ptr, n, tl.arange(0, BLOCK_K), N_IN, PIECE)
-    if HAS_BIAS:
-        bias = tl.load(b_ptr + n)
-    wait_for_inputs(OVERLAP)
-    if RESIDENT:
-        for tile in tl.range(tl.program_id(0), tl.cdiv(n_rows, BLOCK_M), tl.num_programs(0)):
-            rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-            real = rows[:, None] < n_rows
-            wide = rows.to(tl.int64)[:, None]
-            acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-            for piece in tl.static_range(N_IN // BLOCK_K):
-                k = piece * BLOCK_K + tl.arange(0, BLOCK_K)
-                x = tl.load(x_ptr + wide * x_stride + k[None, :], mask=real, other=0.0)
-                if SILU_IN:
-                    x = x * sigmoid(x)
-                acc = product(x, (w[2 * piece], w[2 * piece + 1]), acc, PRECISION)
-            place = wide * y_stride + n[None, :]
-            if HAS_BIAS:
-                acc += bias[None, :]
-            if AFTER != "":
-                acc = add_or_slope(acc, tl.load(other_ptr + place, mask=real, other=0.0), AFTER)
-            tl.store(y_ptr + place, acc, mask=real)
-    else:
-        rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-        real = rows[:, None] < n_rows
-        wide = rows.to(tl.int64)[:, None]
-        place = wide * y_stride + n[None, :]
-        acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-        if ONE_PIECE and AFTER != "":
-            h = tl.load(other_ptr + place, mask=real, other=0.0)
-        for start in range(0, N_IN, BLOCK_K):
-            k = start + tl.arange(0, BLOCK_K)
-            x = tl.load(x_ptr + wide * x_stride + k[None, :], mask=real, other=0.0)
-            if not ONE_PIECE:
-                w = load_weights(w_ptr, n, k, N_IN, PIECE)
-            if SILU_IN:
-                x = x * sigmoid(x)
-            acc = product(x, w, acc, PRECISION)
-        if not ONE_PIECE and AFTER != "":
-            h = tl.load(other_ptr + place, mask=real, other=0.0)
         if HAS_BIAS:
-            acc += bias[None, :]
+            bias = tl.load(b_ptr + n)
+    wait_for_inputs(OVERLAP)
+    if ONE_PIECE and AFTER != "":
+        h = tl.load(other, mask=real, other=0.0)
+    for start in range(0, N_IN, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        x = tl.load(x_ptr + wide * x_stride + k[None, :], mask=real, other=0.0)
+        if not ONE_PIECE:
+            w = load_weights(w_ptr, n, k, N_IN, PIECE)
+        if SILU_IN:
+            x = x * sigmoid(x)
+        acc = product(x, w, acc, PRECISION)
+    if not ONE_PIECE:
+        if HAS_BIAS:
+            bias = tl.load(b_ptr + n)
         if AFTER != "":
-            acc = add_or_slope(acc, h, AFTER)
-        tl.store(y_ptr + place, acc, mask=real)
+            h = tl.load(other, mask=real, other=0.0)
+    if HAS_BIAS:
+        acc += bias[None, :]
+    if AFTER == "add":
+        acc += h
+    elif AFTER == "silu_slope":
+        gate = sigmoid(h)
+        acc *= gate * (1.0 + h * (1.0 - gate))
+    tl.store(y_ptr + wide * y_stride + n[None, :], acc, mask=real)
 
 
 def linear(
@@ -194,11 +166,8 @@ def linear(
     y = x.new_empty(n_rows, n_out)
     other = add if add is not None else silu_slope_of
     sizes = tile_options("linear", precision, n_rows, n_out, n_in)
-    n_tiles, n_columns = triton.cdiv(n_rows, sizes["BLOCK_M"]), n_out // sizes["BLOCK_N"]
-    programs = resident_programs(precision, n_rows, n_in, x.device)
-    if programs:
-        n_tiles = min(n_tiles, triton.cdiv(programs, n_columns))
-    linear_kernel[n_tiles, n_columns](
+    grid = (triton.cdiv(n_rows, sizes["BLOCK_M"]), n_out // sizes["BLOCK_N"])
+    linear_kernel[grid](
         x,
         w,
         w if b is None else b,
@@ -210,7 +179,6 @@ def linear(
         N_IN=n_in,
         PIECE=n_out * n_in,
         PRECISION=precision,
-        RESIDENT=programs > 0,
         SILU_IN=silu_in,
         HAS_BIAS=b is not None,
         AFTER="add" if add is not None else "silu_slope" if silu_slope_of is not None else "",

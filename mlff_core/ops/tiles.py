@@ -6,14 +6,11 @@ one H200; `mlff_core.ops.tune` measures it anew on another card and keeps the re
 `load` finds it.
 """
 
-import functools
 import json
 import logging
 import os
 from pathlib import Path
 from typing import NamedTuple
-
-import torch
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +24,6 @@ class Tile(NamedTuple):
         k: Length of the pieces in which the inner dimension is read.
         warps: Warps a program.
         stages: Depth of the software pipeline.
-        resident: Programs a multiprocessor that keep their weights while rows pass by, in `linear`
-            where the inner dimension is at most RESIDENT_MAX; 0: a program has one piece.
     """
 
     m: int
@@ -36,7 +31,6 @@ class Tile(NamedTuple):
     k: int
     warps: int
     stages: int
-    resident: int = 0
 
 
 class Launch(NamedTuple):
@@ -70,8 +64,6 @@ class Launch(NamedTuple):
         }
 
 
-#: Longest inner dimension of weights that stay.
-RESIDENT_MAX = 128
 #: Fewest rows of each class.
 CLASSES = {"large": 4097, "medium": 513, "small": 0}
 
@@ -81,22 +73,22 @@ TILES: dict[str, dict[str, dict[str, Tile]]] = {
         "linear": {
             "large": Tile(64, 64, 32, 4, 3),
             "medium": Tile(32, 64, 32, 4, 3),
-            "small": Tile(16, 32, 128, 4, 1),
+            "small": Tile(16, 32, 64, 4, 2),
         },
         "update_hidden": {
             "large": Tile(64, 64, 32, 4, 3),
-            "medium": Tile(16, 32, 32, 4, 3),
-            "small": Tile(16, 32, 128, 4, 1),
+            "medium": Tile(16, 64, 32, 4, 3),
+            "small": Tile(16, 32, 64, 4, 2),
         },
         "update_out": {
             "large": Tile(32, 32, 32, 2, 3),
             "medium": Tile(16, 32, 32, 4, 3),
-            "small": Tile(16, 32, 128, 4, 1),
+            "small": Tile(16, 32, 64, 4, 2),
         },
         "update_bwd_hidden": {
             "large": Tile(32, 128, 32, 4, 2),
             "medium": Tile(16, 64, 32, 4, 3),
-            "small": Tile(16, 32, 64, 4, 2),
+            "small": Tile(16, 32, 64, 2, 2),
         },
         "update_bwd_in": {
             "large": Tile(64, 64, 32, 4, 3),
@@ -105,13 +97,13 @@ TILES: dict[str, dict[str, dict[str, Tile]]] = {
         },
         "update_bwd_mu": {
             "large": Tile(32, 128, 32, 4, 2),
-            "medium": Tile(16, 64, 32, 4, 3),
-            "small": Tile(16, 32, 64, 4, 2),
+            "medium": Tile(32, 32, 32, 2, 3),
+            "small": Tile(16, 32, 64, 2, 2),
         },
         "readout": {
-            "large": Tile(64, 128, 32, 4, 3),
-            "medium": Tile(16, 64, 32, 4, 3),
-            "small": Tile(16, 32, 128, 4, 1),
+            "large": Tile(64, 64, 32, 4, 3),
+            "medium": Tile(16, 32, 32, 4, 3),
+            "small": Tile(16, 16, 64, 4, 2),
         },
     },
     "bf16x3": {
@@ -156,12 +148,12 @@ TILES: dict[str, dict[str, dict[str, Tile]]] = {
 #: Kernel -> class -> piece.
 LAUNCHES: dict[str, dict[str, Launch]] = {
     "message_fwd": {
-        "large": Launch(1, 1, 128, 1),
-        "medium": Launch(1, 4, 32, 1),
+        "large": Launch(1, 1, 128, 1, 112),
+        "medium": Launch(1, 4, 64, 2, 96),
         "small": Launch(1, 32, 16, 4),
     },
     "message_bwd": {
-        "large": Launch(1, 1, 128, 1),
+        "large": Launch(1, 1, 128, 1, 128),
         "medium": Launch(1, 4, 32, 1),
         "small": Launch(1, 16, 32, 4),
     },
@@ -171,22 +163,6 @@ LAUNCHES: dict[str, dict[str, Launch]] = {
 def row_class(n_rows: int) -> str:
     """The class of a number of rows."""
     return next(name for name, least in CLASSES.items() if n_rows >= least)
-
-
-def resident_programs(precision: str, n_rows: int, n_in: int, device: torch.device) -> int:
-    """How many programs of `linear` share the rows, each for its columns; 0 where weights pass."""
-    tile = TILES.get(precision, TILES["tf32x3"])["linear"][row_class(n_rows)]
-    if n_in > RESIDENT_MAX:
-        return 0
-    return tile.resident * multiprocessors(device)
-
-
-@functools.cache
-def multiprocessors(device: torch.device) -> int:
-    """Multiprocessors of a card; 1 where there is none and kernels are interpreted."""
-    if device.type != "cuda":
-        return 1
-    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def tile_options(kernel: str, precision: str, n_rows: int, n_out: int, n_in: int) -> dict[str, int]:

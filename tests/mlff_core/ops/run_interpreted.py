@@ -67,14 +67,13 @@ def main(out: str) -> None:
     tracked = few.with_positions(few.positions.clone().requires_grad_(True))
     results["history"] = [x.requires_grad for x in engine.evaluate(*arguments(tracked))]
     results["fast"] = TritonEngine(random_model(1, CONFIG), "fast").evaluate(*arguments(batch))
-    # On the tiles of batches that would take the interpreter too long; in several pieces along the
-    # inner dimension, which so narrow a model would not have; and with weights that stay.
+    # On the tiles of batches that would take the interpreter too long, and in several pieces along
+    # the inner dimension, which so narrow a model would not have.
     classes = tiles.CLASSES
     tiles.CLASSES = {"large": 0}
     for kernels in tiles.TILES.values():
         for sizes in kernels.values():
             sizes["large"] = sizes["large"]._replace(k=16)
-        kernels["linear"]["large"] = kernels["linear"]["large"]._replace(m=16, resident=1)
     results["large"] = TritonEngine(random_model(1, CONFIG), "fast").evaluate(*arguments(batch))
     tiles.CLASSES = classes
     # Pieces of one molecule or several, and one molecule larger than a piece.

@@ -24,23 +24,39 @@ KERNELS = {
 }
 
 
+@pytest.fixture
+def compiled(tmp_path):
+    """Run the script in a process that does not interpret; what it wrote."""
+    pytest.importorskip("triton")
+
+    def run(capability: int, what: str):
+        out = tmp_path / "out.json"
+        environment = os.environ | {
+            "TRITON_CACHE_DIR": str(tmp_path / "cache"),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parents[3]),
+        }
+        environment.pop("TRITON_INTERPRET", None)
+        ended = subprocess.run(
+            [sys.executable, str(SCRIPT), str(capability), what, str(out)],
+            env=environment, capture_output=True, text=True, timeout=280,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        return json.loads(out.read_text(encoding="utf-8"))
+
+    return run
+
+
 @pytest.mark.parametrize(("capability", "overlap"), [(80, False), (90, True)])
 def test_kernels_compile_for_cards_that_overlap_them_and_for_cards_that_cannot(
-    capability, overlap, tmp_path
+    capability, overlap, compiled
 ):
-    pytest.importorskip("triton")
-    out = tmp_path / "assembly.json"
-    environment = os.environ | {
-        "TRITON_CACHE_DIR": str(tmp_path / "cache"),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parents[3]),
-    }
-    environment.pop("TRITON_INTERPRET", None)
-    ended = subprocess.run(
-        [sys.executable, str(SCRIPT), str(capability), str(out)],
-        env=environment, capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assembly = json.loads(out.read_text(encoding="utf-8"))
+    assembly = compiled(capability, "steps")
     assert {name.split()[0] for name in assembly} == KERNELS
     assert all(("griddepcontrol.wait" in text) is overlap for text in assembly.values())
+
+
+@pytest.mark.parametrize("products", ["tf32x3", "bf16x3"])
+def test_every_tile_in_use_or_to_be_tried_compiles(products, compiled):
+    # A choice that only one of float32 and fast could compile has made the other fail.
+    assert compiled(90, products) == []

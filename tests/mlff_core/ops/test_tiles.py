@@ -3,7 +3,6 @@
 import logging
 
 import pytest
-import torch
 
 from mlff_core.ops import tiles
 
@@ -26,15 +25,6 @@ def test_a_tile_is_cut_down_to_what_the_dimensions_are_multiples_of():
     options = tiles.tile_options("linear", "tf32x3", 10_000, 3 * 32, 2 * 16)
     assert 96 % options["BLOCK_N"] == 0
     assert 32 % options["BLOCK_K"] == 0
-
-
-@pytest.mark.usefixtures("own_tables")
-def test_weights_stay_only_where_they_are_short_enough():
-    tiles.TILES["tf32x3"]["linear"]["large"] = tiles.Tile(64, 64, 64, 4, 2, resident=3)
-    card = torch.device("cpu")
-    assert tiles.resident_programs("tf32x3", 10_000, tiles.RESIDENT_MAX, card) == 3
-    assert tiles.resident_programs("tf32x3", 10_000, 2 * tiles.RESIDENT_MAX, card) == 0
-    assert tiles.resident_programs("tf32x3", 10, tiles.RESIDENT_MAX, card) == 0
 
 
 @pytest.mark.usefixtures("own_tables")
