@@ -637,8 +637,9 @@ def markdown(result: dict) -> str:
     lines += ["", "| GiB at the peak | " + " | ".join(map(str, SIZES)) + " |"]
     lines.append("|---|" + "---|" * len(SIZES))
     for name, sizes in by_row.items():
-        cells = [f"{sizes[n]['memory_gib']:.2f}" if "us" in sizes.get(n, {}) else "" for n in SIZES]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        known = {n: r["memory_gib"] for n, r in sizes.items() if "memory_gib" in r}
+        cells = [f"{known[n]:.2f}" if n in known else "" for n in SIZES]
+        lines += [f"| {name} | " + " | ".join(cells) + " |"] if known else []
     lines += ["", "| largest error against float64 (≤ 64 molecules) | energy, eV | forces, eV/Å |"]
     lines.append("|---|---|---|")
     for name, sizes in by_row.items():
