@@ -30,8 +30,8 @@ CURVATURE = 70.0
 #: all atoms, at most SPRING_MAX, of which the share SPRING_SIDEWAYS also resists motion across the
 #: pair (bending), on a ground of SPRING_GROUND. Chosen on MMFF94 minima of 24 drugs, but for the
 #: ground, which decides how far soft torsions are let slide at first: a low one saves steps, a high
-#: one ends in the basin of ASE's LBFGS more often. On 100 drug-like molecules and the shipped
-#: model, grounds of 5, 10, 20 and 40 took 43, 45, 44 and 51 steps on average and ended there in
+#: one ends in the basin of ASE's LBFGS more often. On 100 drug-like molecules and an earlier
+#: student, grounds of 5, 10, 20 and 40 took 43, 45, 44 and 51 steps on average and ended there in
 #: 86, 88, 90 and 92 %; a constant Hessian took 79 steps and ended there in 93 %.
 SPRING, SPRING_DECAY, SPRING_MAX = 40.0, 4.0, 80.0
 SPRING_SIDEWAYS, SPRING_GROUND = 0.25, 20.0

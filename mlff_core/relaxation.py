@@ -67,7 +67,8 @@ FEW_ATOMS = 4096
 BURST = {"cuda": (2, 4), "cpu": (1, 1)}
 #: Bursts by which the host is behind the device: while it looks at one, the next is under way.
 LAG = {"cuda": 1, "cpu": 0}
-#: Most flights side by side on a CPU: the interpreter, which they share, has no time for more.
+#: Most flights side by side on a CPU: all share one interpreter, for which more would wait. What
+#: they gain has been measured on two cores.
 MAX_FLIGHTS = 16
 
 
