@@ -47,7 +47,9 @@ class LegConfig:
         embed_timeout_s: Longest embedding of a molecule.
         capacity: Molecules that the pool of a device holds.
         first_molecules: Molecules in it before training starts.
-        label_share: Share of the device's time spent on making labels.
+        label_share: Share of the device's time spent on making labels, at the least.
+        max_repeats: How often a label is learnt from, on average, before more are made, whatever
+            their share of the time.
         student_drives_after: Steps after which the student drives the sampling; until then a
             member of the teacher does.
         checkpoint_s: Time between checkpoints.
@@ -62,6 +64,7 @@ class LegConfig:
     capacity: int = 400_000
     first_molecules: int = 2000
     label_share: float = 0.35
+    max_repeats: float = 12.0
     student_drives_after: int = 3000
     checkpoint_s: float = 30.0
     n_legs: int = 1
@@ -233,7 +236,7 @@ class _Leg:
         training_began = saved = logged = elapsed
         while elapsed < leg.seconds or not trainer.step_count:
             progress = (elapsed - training_began) / max(1e-9, leg.seconds - training_began)
-            behind = spent["labels"] < leg.label_share * (spent["labels"] + spent["training"])
+            behind = self.labels_are_due()
             # One clock decides for all: who trains alone waits for the others' gradients for ever,
             # and who labels alone lets the others wait.
             elapsed, progress, due = self.ranks.agree(
@@ -257,6 +260,15 @@ class _Leg:
         if first:
             save_checkpoint(trainer.averaged, checkpoint, card | {"last_leg": report})
         return LegResult(trainer.averaged, report)
+
+    def labels_are_due(self) -> bool:
+        """Whether labels had less than their share of the time, or have been seen too often."""
+        spent, leg = self.spent, self.leg
+        drawn = self.trainer.step_count * self.trainer.config.n_mols
+        return (
+            spent["labels"] < leg.label_share * (spent["labels"] + spent["training"])
+            or drawn > leg.max_repeats * self.counts["labels"]
+        )
 
     def prepare(self) -> None:
         """The first labels, and what follows from them: energies of atoms, sizes of batches."""
