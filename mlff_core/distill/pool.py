@@ -206,28 +206,3 @@ class LabelPool:
             weight=fits.float(),
             left_out=(~fits).sum(),
         )
-
-
-def padded_pairs(
-    numbers: Tensor, positions: Tensor, cutoff: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Pairs of a padded batch: which places hold atoms, and i, j, row, reverse of the flat atoms.
-
-    Waits for the device, since the sizes are free.
-
-    Args:
-        numbers: Atomic numbers, 0 on padding [n_mols, width].
-        positions: Å [n_mols, width, 3].
-        cutoff: Å.
-    """
-    real = numbers > 0
-    width = numbers.shape[1]
-    flat_index = (real.flatten().cumsum(0) - 1).view_as(real)
-    inside = (positions[:, :, None] - positions[:, None]).square().sum(-1) < cutoff * cutoff
-    inside &= real[:, :, None] & real[:, None, :]
-    inside &= ~torch.eye(width, dtype=torch.bool, device=numbers.device)
-    m, a, b = inside.nonzero(as_tuple=True)
-    place_of = (inside.flatten().cumsum(0) - 1).view_as(inside)
-    ends = inside.sum(2)[real].cumsum(0)
-    row = torch.cat([ends.new_zeros(1), ends])
-    return real, flat_index[m, a], flat_index[m, b], row, place_of[m, b, a]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlff_core.distill.optimizer import Optimizer
-from mlff_core.distill.pool import FixedBatch, LabelPool, padded_pairs
+from mlff_core.distill.pool import FixedBatch, LabelPool
 from mlff_core.distill.ranks import Ranks
 from mlff_core.ops.analytic import PLAIN_ATOM_OPS, PLAIN_OPS, AtomOps, EdgeOps, energy_and_forces
 from mlff_core.ops.capture import recording
@@ -336,9 +336,12 @@ class Trainer:
         rows = torch.arange(min(filled, 2048), device=self.pool.numbers.device)
         numbers = self.pool.numbers[rows].long()
         x = self.pool.positions[rows, 0]
-        _, i, _, _, _ = padded_pairs(numbers, x, self.student.config.cutoff)
-        per_atoms = float((numbers > 0).sum()) / len(rows)
-        per_edges = len(i) / len(rows)
+        real = numbers > 0
+        n_real = int(real.sum())
+        near = torch.cdist(x, x) < self.student.config.cutoff
+        # Every atom is near itself, which makes no pair.
+        n_pairs = int((near & real[:, :, None] & real[:, None, :]).sum()) - n_real
+        per_atoms, per_edges = n_real / len(rows), n_pairs / len(rows)
         n_atoms = -(-int(config.n_mols * per_atoms * spare + 256) // 256) * 256
         n_edges = -(-int(config.n_mols * per_edges * spare * 1.05) // 1024) * 1024
         self.config = replace(config, n_atoms=n_atoms, n_edges=n_edges)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mlff_core.batch import MolBatch
-from mlff_core.distill.pool import LabelPool, padded_pairs
+from mlff_core.distill.pool import LabelPool
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops.analytic import energy_and_forces
 from mlff_core.testing import random_model, random_molecule
@@ -111,14 +111,3 @@ def test_the_ring_overwrites_the_oldest(pool):
     assert (pool.energy[[3, 4, 5, 6, 7, 0, 1]] == 100.0).all()
     assert (pool.energy[2] < 12).all()
     assert pool.numbers[0].sum() == 2  # nothing of the larger molecule that was there is left
-
-
-def test_pairs_of_a_padded_batch_are_those_of_the_flat_one(pool):
-    numbers, x = pool.numbers[:3].long(), pool.positions[:3, 0]
-    real, i, j, row, reverse = padded_pairs(numbers, x, CUTOFF)
-    ptr = torch.cat([torch.zeros(1, dtype=torch.int64), real.sum(1).cumsum(0)])
-    expected_i, expected_j = neighbor_pairs(x[real], ptr, CUTOFF)
-    assert torch.equal(i, expected_i)
-    assert torch.equal(j, expected_j)
-    assert torch.equal(i[reverse], j)
-    assert torch.equal(row.diff(), torch.bincount(i, minlength=int(ptr[-1])))

@@ -17,6 +17,7 @@ from mlff_core.distill.training import (
     losses,
     schedule,
 )
+from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops.analytic import PLAIN_ATOM_OPS, PLAIN_OPS
 from mlff_core.painn import PaiNN, PaiNNConfig
 from mlff_core.testing import SpringTeacher, random_molecule
@@ -206,6 +207,17 @@ def test_muon_takes_the_square_blocks_and_adamw_the_rest():
 def test_a_setting_that_makes_no_sense_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**change)
+
+
+def test_batches_are_sized_by_the_atoms_and_pairs_of_the_pool(pool):
+    trainer = Trainer(PaiNN(SMALL), pool, TrainingConfig(n_mols=400))
+    config = trainer.size_batches(spare=1.0)
+    sizes = (pool.numbers > 0).sum(1)
+    ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+    i, _ = neighbor_pairs(pool.positions[:, 0][pool.numbers > 0], ptr, SMALL.cutoff)
+    n_atoms, n_pairs = 400 / 40 * len(pool.numbers[pool.numbers > 0]), 400 / 40 * len(i)
+    assert 0 <= config.n_atoms - (n_atoms + 256) < 256
+    assert 0 <= config.n_edges - int(1.05 * n_pairs) < 1024
 
 
 # The tracer looks at the gradients of tensors that have none.
