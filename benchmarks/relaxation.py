@@ -101,7 +101,9 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def in_flight(potential: Potential, n_slots: int | None, **settings: Any) -> Callable:
+def in_flight(
+    potential: Potential, n_slots: int | None, n_flights: int | None = None, **settings: Any
+) -> Callable:
     """Slots that are filled again as molecules end; None for what "auto" says."""
 
     def run(conformers: list[Conformer]) -> list[Relaxed]:
@@ -109,7 +111,8 @@ def in_flight(potential: Potential, n_slots: int | None, **settings: Any) -> Cal
             return relax_conformers(conformers, potential, fmax=FMAX, max_steps=MAX_STEPS)
         asked = RelaxSettings(fmax=FMAX, max_steps=MAX_STEPS, **settings)
         molecules = [Molecule(k, *conformer) for k, conformer in enumerate(conformers)]
-        return list(relax_molecules(molecules, potential, asked, n_slots))
+        flights = relax_molecules(molecules, potential, asked, n_slots, n_flights=n_flights)
+        return list(flights)
 
     return run
 
@@ -554,6 +557,8 @@ def measure_rows(
         plan.append(("FIRE, table", in_flight(potential, table, optimizer="fire"), few, table))
         as_ase = in_flight(potential, large, optimizer="ase-lbfgs")
         plan.append(("ASE's L-BFGS, in batches", as_ase, few, min(few, large)))
+    else:
+        plan.insert(1, ("L-BFGS, one flight", in_flight(potential, large, n_flights=1), n, large))
     if slots:
         plan.insert(1, (f"L-BFGS, {slots}", in_flight(potential, slots), n, slots))
     rows = []
