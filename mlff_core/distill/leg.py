@@ -35,6 +35,10 @@ from mlff_core.potential import Potential, read_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
 
+#: Steps after which the student that drives the sampling is replaced by what it has become: each
+#: time an engine is set up and its graphs are recorded anew.
+DRIVER_STEPS = 1000
+
 
 @dataclass(frozen=True)
 class LegConfig:
@@ -222,6 +226,8 @@ class _Leg:
         self.spent = {"labels": 0.0, "training": 0.0, "waiting": 0.0}
         self.first_energies: list[tuple[Tensor, Tensor]] = []
         self.curve: list[dict[str, float]] = []
+        self.driver: Driver | None = None
+        self.driver_step = 0  # of the student that drives
 
     def run(
         self,
@@ -334,15 +340,20 @@ class _Leg:
         return self.teacher.member(0, numbers, x, charge).forces
 
     def student_drives(self) -> Driver:
-        """Forces of the averaged student as it is now, at the speed of a screen."""
-        evaluate = on_padded(
-            Potential(copy.deepcopy(self.trainer.averaged), device=self.device, backend="auto")
+        """Forces of the averaged student as it was not long ago, at the speed of a screen."""
+        age = self.trainer.step_count - self.driver_step
+        if self.driver is not None and age < DRIVER_STEPS:
+            return self.driver
+        potential = Potential(
+            copy.deepcopy(self.trainer.averaged), device=self.device, backend="auto"
         )
+        evaluate = on_padded(potential)
 
         def drive(numbers: Tensor, x: Tensor, charge: Tensor) -> Tensor:
             # Where the student errs wildly, molecules must not fly apart.
             return evaluate(numbers, x, charge)[1].nan_to_num().clamp(-30.0, 30.0)
 
+        self.driver, self.driver_step = drive, self.trainer.step_count
         return drive
 
     def log(self, elapsed: float, validated: dict[str, float]) -> None:
