@@ -2,6 +2,7 @@
 
 molecules.py   which molecules, and on which side of the split each stands
 teacher.py     the teacher's TorchScript files behind one class
+aimnet2.py     the networks in them, evaluated together
 embedding.py   SMILES -> RDKit conformers, in processes beside the GPU
 sampling.py    conformers -> the geometries worth labelling
 labelling.py   geometries -> labels that count, and the reasons why others do not

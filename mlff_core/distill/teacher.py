@@ -124,7 +124,7 @@ class Teacher:
         return found
 
     def _checked_networks(self) -> AIMNet2 | None:
-        """The networks, if they are AIMNet2s and say of two molecules what the TorchScript says."""
+        """The networks, if they are AIMNet2s that say what the TorchScript says."""
         try:
             networks = AIMNet2([member.module for member in self._members])
         except (AttributeError, ValueError) as error:
