@@ -4,13 +4,16 @@ Each process strides through the same list and puts what it made on one queue, s
 the molecules depends on timing, but which molecules are made does not.
 """
 
+import json
 import multiprocessing as mp
 import queue
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,7 +103,9 @@ def rotatable_bond(mol: Chem.Mol, rng: np.random.Generator) -> tuple[tuple[int, 
 
 
 def _work(
-    molecules: Sequence[tuple[int, str]],
+    file: Path,
+    first: int,
+    every: int,
     n_conformers: int,
     seed: int,
     timeout_s: int,
@@ -110,9 +115,11 @@ def _work(
     quiet_rdkit()
     made: list[Embedded] = []
     failed: Counter[str] = Counter()
-    for index, smiles in molecules:
+    molecules = json.loads(file.read_text(encoding="utf-8"))
+    for index in range(first, len(molecules), every):
         if stop.is_set():
             break
+        smiles = molecules[index]
         try:
             result = embed(smiles, index, n_conformers, seed, timeout_s)
         except Exception as error:  # whatever one molecule does, the others go on
@@ -147,6 +154,12 @@ class Embedder:
     ):
         """Start embedding."""
         context = mp.get_context("spawn")
+        # By a file: who sends a long list to a new process waits until that has come to read it, so
+        # that the processes would start one after the other.
+        self._folder = tempfile.TemporaryDirectory()
+        file = Path(self._folder.name) / "smiles.json"
+        file.write_text(json.dumps(list(smiles)), encoding="utf-8")
+        n_processes = min(n_processes, max(1, len(smiles)))
         self.failed: Counter[str] = Counter()
         self.n_embedded = 0
         self._stop = context.Event()
@@ -156,7 +169,9 @@ class Embedder:
             context.Process(
                 target=_work,
                 args=(
-                    list(enumerate(smiles))[k::n_processes],
+                    file,
+                    k,
+                    n_processes,
                     n_conformers,
                     seed,
                     timeout_s,
@@ -204,3 +219,4 @@ class Embedder:
             process.terminate()
         for process in self._processes:
             process.join()
+        self._folder.cleanup()
