@@ -18,14 +18,19 @@ it is about other weights; give commands that run at once files of their own.
 """
 
 import argparse
+import functools
 import itertools
 import json
+import multiprocessing
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +46,7 @@ from mlff_core.distill import evaluation
 from mlff_core.distill.embedding import Embedded, Embedder
 from mlff_core.distill.labelling import LabelConfig
 from mlff_core.distill.sampling import KINDS, SamplingConfig
+from mlff_core.distill.steps import read_test, write_test
 from mlff_core.distill.teacher import Teacher
 from mlff_core.dynamics import Dynamics
 from mlff_core.painn import COVALENT_RADII
@@ -67,14 +73,10 @@ Part = dict[str, Any]
 
 def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
     """Forces and energies of held-out molecules."""
-    teacher = Teacher(arguments.teacher, student.device)
     smiles = held_out(arguments, student)[: arguments.molecules]
     molecules, failed = embed_all(smiles, 2, arguments.seed)
     log(f"embedded {len(molecules)} molecules")
-    counts: Counter[str] = Counter()
-    blocks = evaluation.make_test_blocks(
-        teacher, molecules, SAMPLING, LABELS, counts, seed=arguments.seed
-    )
+    blocks, counts = labelled(arguments, molecules, student.device)
     log(f"labelled: {dict(counts)}")
     errors = evaluation.geometry_errors(blocks, evaluation.on_padded(student))
     finite = evaluation.finite_geometries(errors)
@@ -86,7 +88,7 @@ def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
         return evaluation.summarise(evaluation.subset(errors, geometries))
 
     return {
-        "teacher_sha256": teacher.sha256,
+        "teacher_sha256": Teacher.check(arguments.teacher),
         "n_embedded": len(molecules),
         "embedding_failed": dict(failed),
         "labels": dict(counts),
@@ -108,6 +110,64 @@ def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
         "energy_histogram": energy_histogram(errors),
         "force_histogram": histogram(errors["force"].ravel(), errors["student_force"].ravel()),
     }
+
+
+def labelled(
+    arguments: argparse.Namespace, molecules: list[Embedded], device: torch.device
+) -> tuple[list[evaluation.TestBlock], Counter[str]]:
+    """The teacher's labels: on CUDA all at once, on a CPU a few molecules at a time on each core.
+
+    They are kept in files of the folder of --test, and what is there is not made again.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.test or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        by_size = sorted(molecules, key=lambda molecule: (len(molecule.numbers), molecule.index))
+        size = len(by_size) if device.type == "cuda" else 32
+        parts = [by_size[k : k + size] for k in range(0, len(by_size), size)]
+        files = [folder / f"part-{k:04d}.npz" for k in range(len(parts))]
+        jobs = [
+            (arguments.teacher, device, part, file, arguments.seed + k)
+            for k, (part, file) in enumerate(zip(parts, files, strict=True))
+            if not file.exists()
+        ]
+        if device.type == "cuda":
+            for job in jobs:
+                write_labels(*job)
+        else:
+            n_processes = len(os.sched_getaffinity(0))
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(n_processes, context, torch.set_num_threads, (1,)) as pool:
+                waiting = [pool.submit(write_labels, *job) for job in jobs]
+                for n_done, job in enumerate(as_completed(waiting), 1):
+                    job.result()
+                    log(f"{n_done} of {len(jobs)} parts")
+        counts: Counter[str] = Counter()
+        blocks: list[evaluation.TestBlock] = []
+        for file in files:
+            more, counted = read_test(file, device)
+            blocks += more
+            counts.update(counted)
+    return blocks, counts
+
+
+@functools.cache
+def open_teacher(file: Path, device: torch.device) -> Teacher:
+    """The teacher, once in each process."""
+    return Teacher(file, device)
+
+
+def write_labels(
+    teacher: Path, device: torch.device, molecules: list[Embedded], file: Path, seed: int
+) -> None:
+    """Sample and label some molecules."""
+    counts: Counter[str] = Counter()
+    # On a CPU what is under way should fit its caches.
+    labels = LABELS if device.type == "cuda" else replace(LABELS, atoms_a_call=1024)
+    blocks = evaluation.make_test_blocks(
+        open_teacher(teacher, device), molecules, SAMPLING, labels, counts, seed=seed
+    )
+    write_test(file, blocks, counts)
 
 
 def minima(arguments: argparse.Namespace, student: Potential) -> Part:
@@ -478,6 +538,8 @@ def main() -> int:
             command.add_argument("--held-out", type=Path, required=True)
             n_molecules = {"teacher": 5400, "minima": 300, "nve": 10}[name]
             command.add_argument("--molecules", type=int, default=n_molecules)
+        if name == "teacher":
+            command.add_argument("--test", type=Path, help="folder in which the labels are kept")
         if name == "minima":
             command.add_argument("--conformers", type=int, default=4)
             command.add_argument("--at-once", type=int, default=100)

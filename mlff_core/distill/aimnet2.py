@@ -105,6 +105,11 @@ class AIMNet2:
         self.shifts: Tensor = first.aev.shifts_s
         self.eta, self.cutoff = float(first.aev.eta_s), float(first.aev.rc_s)
         self.dispersion = first.outputs.d3bj
+        of_i = self.dispersion.c6ab[..., 1]  # coordination of the references [z, z', r, r']
+        #: Coordination of each element's reference systems [z, r].
+        self.references: Tensor = of_i[:, 0, :, 0]
+        if not (of_i == self.references[:, None, :, None]).all():
+            raise ValueError("the references of an element depend on its partner")
 
     def __call__(
         self, numbers: Tensor, positions: Tensor, charge: Tensor, chosen: list[int]
@@ -224,18 +229,14 @@ class AIMNet2:
         ratio = (radius[:, :, None] + radius[:, None, :]) / d
         contact = (torch.exp((ratio - 1.0) * d3.k1) + 1.0).reciprocal()
         coordination = contact.masked_fill(masked, 0.0).sum(2)
-        table = d3.c6ab[numbers[:, :, None], numbers[:, None, :]].flatten(3, 4)  # [b, n, m, 25, 3]
-        reference, of_i, of_j = table.unbind(-1)
-        nearness = torch.exp(
-            d3.k3
-            * (
-                (coordination[:, :, None, None] - of_i).square()
-                + (coordination[:, None, :, None] - of_j).square()
-            )
-        )
-        weight, sum_ = nearness.sum(3), (reference * nearness).sum(3)
-        known = weight >= 1e-5
-        c6 = torch.where(known & ~masked, sum_ / weight.clamp(min=1e-5), 0.0)
+        # A pair's C6 is a mean over the reference systems of either atom, weighted by how near the
+        # coordination is to the reference's: one factor for each atom.
+        weight = torch.exp(d3.k3 * (coordination[..., None] - self.references[numbers]).square())
+        known = d3.c6ab[..., 0][numbers[:, :, None], numbers[:, None, :]]  # [b, n, m, 5, 5]
+        of_pair = weight[:, :, None, :, None] * weight[:, None, :, None, :]
+        total = weight.sum(2)[:, :, None] * weight.sum(2)[:, None, :]
+        c6 = (known * of_pair).flatten(3).sum(3) / total.clamp(min=1e-5)
+        c6 = torch.where((total >= 1e-5) & ~masked, c6, 0.0)
         r4r2 = d3.r4r2[numbers]
         rr = 3.0 * r4r2[:, :, None] * r4r2[:, None, :]
         r0 = d3.a1 * rr.sqrt() + d3.a2

@@ -83,14 +83,16 @@ def make_test_blocks(
     seed: int,
 ) -> list[TestBlock]:
     """Sample and label every conformer of each molecule, one geometry of each kind."""
-    chosen = sorted(molecules, key=lambda m: m.index)
+    # By size within a width, so that few places of a block are padding.
+    chosen = sorted(molecules, key=lambda m: (len(m.numbers), m.index))
     n_conformers = chosen[0].positions.shape[0] if chosen else 1
     buckets = Buckets(labels.atoms_a_call, n_conformers)
     buckets.add(chosen)
     torch.manual_seed(seed)
     blocks: list[TestBlock] = []
     while (taken := buckets.take(partial=True)) is not None:
-        width, chunk = taken
+        chunk = taken[1]
+        width = max(len(molecule.numbers) for molecule in chunk)
         padded = pad(chunk, width, teacher.device)
         n = len(chunk)
         numbers = padded.numbers.repeat_interleave(n_conformers, 0)
@@ -99,6 +101,9 @@ def make_test_blocks(
         def driver(z: Tensor, x: Tensor, q: Tensor, k: int = len(blocks)) -> Tensor:
             return teacher.member(k, z, x, q).forces
 
+        # Where a geometry comes from need not be known to the last digit; its label must.
+        precision = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("medium")
         geometries = sample(
             driver,
             numbers,
@@ -108,6 +113,7 @@ def make_test_blocks(
             padded.side.repeat_interleave(n_conformers, 0),
             sampling,
         )
+        torch.set_float32_matmul_precision(precision)
         label = label_geometries(teacher, numbers, geometries, charge)
         valid = valid_labels(numbers, geometries, label, labels, counts)
         blocks.append(

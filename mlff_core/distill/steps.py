@@ -106,18 +106,23 @@ def make_test(molecules: Path, open_teacher: OpenTeacher, device: str, recipe: R
         seed=test.seed,
     )
     log.info("test: %d molecules, %s", len(embedded), dict(counts))
+    write_test(file, blocks, counts)
+    return file
+
+
+def write_test(file: Path, blocks: list[TestBlock], counts: Counter[str]) -> None:
+    """Write labelled geometries, and what was counted on the way, for `read_test`."""
     arrays: dict[str, np.ndarray] = {"counts": np.array(json.dumps(counts))}
     for k, block in enumerate(blocks):
         for field in dataclasses.fields(block):
             arrays[f"{k}/{field.name}"] = getattr(block, field.name).cpu().numpy()
-    part = file.with_name(f"test.{os.getpid()}.part.npz")
+    part = file.with_name(f"{file.stem}.{os.getpid()}.part.npz")
     np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
     part.replace(file)
-    return file
 
 
 def read_test(file: Path, device: torch.device | str) -> tuple[list[TestBlock], dict[str, int]]:
-    """The labelled geometries that `make_test` wrote, on a device, and what it counted."""
+    """The labelled geometries that `write_test` wrote, on a device, and what was counted."""
     names = [field.name for field in dataclasses.fields(TestBlock)]
     with np.load(file, allow_pickle=False) as stored:
         n_blocks = len({name.split("/")[0] for name in stored.files if "/" in name})
