@@ -25,6 +25,7 @@ import numba
 import numpy as np
 import torch
 from numba import njit, prange
+from numba.core.compiler import Compiler
 from torch import Tensor
 
 from mlff_core.ops.analytic import EdgeOps
@@ -44,6 +45,19 @@ _PARALLEL = threading.Lock()
 # Reassociation lets the sums over features use vector registers; NaN and infinity keep their
 # meaning, because a molecule that has them must show them.
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+
+
+class _Unaliased(Compiler):
+    """Compiles a function of which no two arguments share memory.
+
+    Numba says so of the body of a parallel loop, but of no other function, and without it LLVM
+    uses no vector registers in a loop over more than a few arrays.
+    """
+
+    def define_pipelines(self) -> list:
+        """As in `Compiler`."""
+        self.state.flags.noalias = True
+        return super().define_pipelines()
 
 
 @dataclass(frozen=True)
@@ -70,116 +84,68 @@ def _kernel(**options: Any) -> Callable[[Callable[..., None]], Kernel]:
         serial.__module__ = function.__module__
         return Kernel(
             parallel=njit(parallel=True, nogil=True, cache=True, **options)(function),
-            serial=njit(nogil=True, cache=True, **options)(serial),
+            serial=njit(nogil=True, cache=True, pipeline_class=_Unaliased, **options)(serial),
         )
 
     return compiled
 
 
-@njit(inline="always")
-def _combine(coefficients: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
-    """out[f] = Σ_k coefficients[k] rows[k, f], seven rows at a time to spare loads of `out`."""
-    n_rows, width = rows.shape
-    out[:] = 0
-    whole = n_rows - n_rows % 7
-    for k in range(0, whole, 7):
-        c0, c1, c2, c3 = (
-            coefficients[k],
-            coefficients[k + 1],
-            coefficients[k + 2],
-            coefficients[k + 3],
-        )
-        c4, c5, c6 = coefficients[k + 4], coefficients[k + 5], coefficients[k + 6]
-        for f in range(width):
-            out[f] += (
-                (c0 * rows[k, f] + c1 * rows[k + 1, f])
-                + (c2 * rows[k + 2, f] + c3 * rows[k + 3, f])
-                + (c4 * rows[k + 4, f] + c5 * rows[k + 5, f])
-                + c6 * rows[k + 6, f]
-            )
-    for k in range(whole, n_rows):
-        c0 = coefficients[k]
-        for f in range(width):
-            out[f] += c0 * rows[k, f]
-
-
-@njit(inline="always")
-def _interpolate(
-    table: np.ndarray,  # [n_knots, 2, 3 n_features]: value, slope times the distance of two knots
-    place: float,  # in units of that distance, from the first knot
-    W: np.ndarray,  # [3 n_features], out
-) -> None:
-    k = int(place)
-    u = table.dtype.type(place - k)
-    one, two, three = table.dtype.type(1), table.dtype.type(2), table.dtype.type(3)
-    v = one - u
-    a, b, c, d = (one + two * u) * v * v, u * v * v, u * u * (three - two * u), -u * u * v
-    p0, m0, p1, m1 = table[k, 0], table[k, 1], table[k + 1, 0], table[k + 1, 1]
-    for f in range(W.shape[0]):
-        W[f] = (a * p0[f] + b * m0[f]) + (c * p1[f] + d * m1[f])
-
-
-@njit(inline="always")
-def _interpolate_slope(
-    table: np.ndarray,  # as in _interpolate
-    place: float,  # likewise
-    inverse_knot: float,  # 1 / distance of two knots
-    W_slope: np.ndarray,  # [3 n_features], out
-) -> None:
-    k = int(place)
-    u = table.dtype.type(place - k)
-    h = table.dtype.type(inverse_knot)
-    one, two, three = table.dtype.type(1), table.dtype.type(2), table.dtype.type(3)
-    v = one - u
-    a, b, d = -two * three * u * v * h, (one - three * u) * v * h, u * (three * u - two) * h
-    p0, m0, p1, m1 = table[k, 0], table[k, 1], table[k + 1, 0], table[k + 1, 1]
-    for f in range(W_slope.shape[0]):
-        W_slope[f] = a * (p0[f] - p1[f]) + (b * m0[f] + d * m1[f])
-
-
 @_kernel(fastmath=_FASTMATH)
 def _message_fwd(
     phi: np.ndarray,  # [n_atoms, 3 n_features], or 2 n_features where there are no vectors
-    mu: np.ndarray,  # [n_atoms, 3, n_features], unused where there are none
+    mu: np.ndarray,  # [n_atoms, 3, n_features], not read where there are none
     row: np.ndarray,  # [n_atoms + 1]
     j: np.ndarray,  # [n_edges]
     unit: np.ndarray,  # [n_edges, 3]
-    place: np.ndarray,  # [n_edges], negative below the first knot
-    basis: np.ndarray,  # [n_edges, n_rbf + 1]
-    filters: np.ndarray,  # [n_rbf + 1, as wide as phi]
+    place: np.ndarray,  # [n_edges], as `MessageOps._prepare` says
+    near: np.ndarray,  # [n_near, 2, as wide as phi]
     table: np.ndarray,  # [n_knots, 2, as wide as phi]
     dq: np.ndarray,  # [n_atoms, n_features], out
     dmu: np.ndarray,  # [n_atoms, 3, n_features], out
 ) -> None:
-    n_atoms, _, n = dmu.shape
-    has_mu = phi.shape[1] == 3 * n
+    n_atoms, n_features = dq.shape
+    # Unsigned, or each index would be asked whether it counts from the end.
+    n = np.uint64(n_features)
+    has_mu = phi.shape[1] == 3 * n_features
+    zero, one = phi.dtype.type(0), phi.dtype.type(1)
+    two, three = phi.dtype.type(2), phi.dtype.type(3)
     for a in prange(n_atoms):
-        W = np.empty(phi.shape[1], phi.dtype)
-        dq_a, dmu_a = np.zeros(n, phi.dtype), np.zeros((3, n), phi.dtype)
+        # Added up where they belong: of arrays made here LLVM would not know where they lie.
+        dq_a, dmu_a = dq[a], dmu[a]
+        dq_a[:] = zero
+        dmu_a[:] = zero
         for e in range(row[a], row[a + 1]):
             b = j[e]
             ux, uy, uz = unit[e, 0], unit[e, 1], unit[e, 2]
+            k = int(place[e])
             if place[e] < 0:
-                _combine(basis[e], filters, W)
+                t0, t1, t2, t3 = near[-k - 1, 0], near[-k - 1, 1], near[-k - 1, 0], near[-k - 1, 1]
+                u = zero
             else:
-                _interpolate(table, place[e], W)
-            if not has_mu:
-                for f in range(n):
-                    dq_a[f] += phi[b, f] * W[f]
-                    x2 = phi[b, n + f] * W[n + f]
-                    dmu_a[0, f] += x2 * ux
-                    dmu_a[1, f] += x2 * uy
-                    dmu_a[2, f] += x2 * uz
-                continue
+                t0, t1, t2, t3 = table[k, 0], table[k, 1], table[k + 1, 0], table[k + 1, 1]
+                u = phi.dtype.type(place[e] - k)
+            v = one - u
+            h0, h1 = (one + two * u) * v * v, u * v * v
+            h2, h3 = u * u * (three - two * u), -u * u * v
+            phi_b = phi[b]
             for f in range(n):
-                dq_a[f] += phi[b, f] * W[f]
-                x2 = phi[b, n + f] * W[n + f]
-                x3 = phi[b, 2 * n + f] * W[2 * n + f]
-                dmu_a[0, f] += x2 * ux + x3 * mu[b, 0, f]
-                dmu_a[1, f] += x2 * uy + x3 * mu[b, 1, f]
-                dmu_a[2, f] += x2 * uz + x3 * mu[b, 2, f]
-        dq[a] = dq_a
-        dmu[a] = dmu_a
+                f2 = n + f
+                W1 = (h0 * t0[f] + h1 * t1[f]) + (h2 * t2[f] + h3 * t3[f])
+                W2 = (h0 * t0[f2] + h1 * t1[f2]) + (h2 * t2[f2] + h3 * t3[f2])
+                x2 = phi_b[f2] * W2
+                dq_a[f] += phi_b[f] * W1
+                dmu_a[0, f] += x2 * ux
+                dmu_a[1, f] += x2 * uy
+                dmu_a[2, f] += x2 * uz
+            if has_mu:
+                mu_b = mu[b]
+                for f in range(n):
+                    f3 = n + n + f
+                    W3 = (h0 * t0[f3] + h1 * t1[f3]) + (h2 * t2[f3] + h3 * t3[f3])
+                    x3 = phi_b[f3] * W3
+                    dmu_a[0, f] += x3 * mu_b[0, f]
+                    dmu_a[1, f] += x3 * mu_b[1, f]
+                    dmu_a[2, f] += x3 * mu_b[2, f]
 
 
 @_kernel(fastmath=_FASTMATH)
@@ -187,75 +153,85 @@ def _message_bwd(
     g_dq: np.ndarray,  # [n_atoms, n_features]
     g_dmu: np.ndarray,  # [n_atoms, 3, n_features]
     phi: np.ndarray,  # [n_atoms, 3 n_features], or 2 n_features where there are no vectors
-    mu: np.ndarray,  # [n_atoms, 3, n_features], unused where there are none
+    mu: np.ndarray,  # [n_atoms, 3, n_features], not read where there are none
     row: np.ndarray,  # [n_atoms + 1]
     j: np.ndarray,  # [n_edges]
     unit: np.ndarray,  # [n_edges, 3]
-    place: np.ndarray,  # [n_edges], negative below the first knot
-    basis: np.ndarray,  # [n_edges, n_rbf + 1]
-    slope: np.ndarray,  # [n_edges, n_rbf + 1]
-    filters: np.ndarray,  # [n_rbf + 1, as wide as phi]
+    place: np.ndarray,  # [n_edges], as `MessageOps._prepare` says
+    near: np.ndarray,  # [n_near, 2, as wide as phi]
     table: np.ndarray,  # [n_knots, 2, as wide as phi]
-    inverse_knot: float,
-    g_phi: np.ndarray,  # [n_atoms, 3 n_features], out; not written where there are no vectors
-    g_mu: np.ndarray,  # [n_atoms, 3, n_features], out; not written where there are none
+    inverse_knot: float,  # 1 / distance of two knots
+    g_phi: np.ndarray,  # as phi, out
+    g_mu: np.ndarray,  # [n_atoms, 3, n_features], out; not written where there are no vectors
     g_distance: np.ndarray,  # [n_edges], out
     g_unit: np.ndarray,  # [n_edges, 3], out
 ) -> None:
-    n_atoms, _, n = g_dmu.shape
-    wide = phi.shape[1]
-    has_mu = wide == 3 * n
+    n_atoms, n_features = g_dq.shape
+    n = np.uint64(n_features)
+    has_mu = phi.shape[1] == 3 * n_features
+    zero, one = phi.dtype.type(0), phi.dtype.type(1)
+    two, three = phi.dtype.type(2), phi.dtype.type(3)
+    inverse = phi.dtype.type(inverse_knot)
     for a in prange(n_atoms):
-        W, W_slope = np.empty(wide, phi.dtype), np.empty(wide, phi.dtype)
-        g_phi_a, g_mu_a = np.zeros(wide, phi.dtype), np.zeros((3, n), phi.dtype)
+        phi_a, g_phi_a = phi[a], g_phi[a]
+        g_phi_a[:] = zero
+        if has_mu:
+            g_mu[a] = zero
         for e in range(row[a], row[a + 1]):
             # Pair e goes from a to b. Worked on here is its reverse, in which a is the sender.
             b = j[e]
             ux, uy, uz = -unit[e, 0], -unit[e, 1], -unit[e, 2]
+            k = int(place[e])
             if place[e] < 0:
-                _combine(basis[e], filters, W)
-                _combine(slope[e], filters, W_slope)
+                t0, t1, t2, t3 = near[-k - 1, 0], near[-k - 1, 1], near[-k - 1, 0], near[-k - 1, 1]
+                h0, h1, h2, h3 = one, zero, zero, zero
+                s0, s1, s3 = zero, one, zero
             else:
-                _interpolate(table, place[e], W)
-                _interpolate_slope(table, place[e], inverse_knot, W_slope)
-            g_d = g_x = g_y = g_z = phi.dtype.type(0)
-            if not has_mu:
-                for f in range(n):
-                    gx, gy, gz = g_dmu[b, 0, f], g_dmu[b, 1, f], g_dmu[b, 2, f]
-                    g2 = gx * ux + gy * uy + gz * uz
-                    p1, p2 = phi[a, f], phi[a, n + f]
-                    x2 = p2 * W[n + f]
-                    g_d += g_dq[b, f] * p1 * W_slope[f] + g2 * p2 * W_slope[n + f]
-                    g_x += x2 * gx
-                    g_y += x2 * gy
-                    g_z += x2 * gz
-            for f in range(n if has_mu else 0):
-                gx, gy, gz = g_dmu[b, 0, f], g_dmu[b, 1, f], g_dmu[b, 2, f]
-                g1 = g_dq[b, f]
-                g2 = gx * ux + gy * uy + gz * uz
-                g3 = gx * mu[a, 0, f] + gy * mu[a, 1, f] + gz * mu[a, 2, f]
-                p1, p2, p3 = phi[a, f], phi[a, n + f], phi[a, 2 * n + f]
-                g_phi_a[f] += g1 * W[f]
-                g_phi_a[n + f] += g2 * W[n + f]
-                g_phi_a[2 * n + f] += g3 * W[2 * n + f]
-                x2, x3 = p2 * W[n + f], p3 * W[2 * n + f]
-                g_mu_a[0, f] += x3 * gx
-                g_mu_a[1, f] += x3 * gy
-                g_mu_a[2, f] += x3 * gz
-                g_d += (
-                    g1 * p1 * W_slope[f] + g2 * p2 * W_slope[n + f] + g3 * p3 * W_slope[2 * n + f]
-                )
+                t0, t1, t2, t3 = table[k, 0], table[k, 1], table[k + 1, 0], table[k + 1, 1]
+                u = phi.dtype.type(place[e] - k)
+                v = one - u
+                h0, h1 = (one + two * u) * v * v, u * v * v
+                h2, h3 = u * u * (three - two * u), -u * u * v
+                s0 = -two * three * u * v * inverse
+                s1, s3 = (one - three * u) * v * inverse, u * (three * u - two) * inverse
+            g_dq_b, g_dmu_b = g_dq[b], g_dmu[b]
+            g_d = g_x = g_y = g_z = zero
+            for f in range(n):
+                f2 = n + f
+                gx, gy, gz = g_dmu_b[0, f], g_dmu_b[1, f], g_dmu_b[2, f]
+                g1, g2 = g_dq_b[f], gx * ux + gy * uy + gz * uz
+                p1, p2 = phi_a[f], phi_a[f2]
+                W1 = (h0 * t0[f] + h1 * t1[f]) + (h2 * t2[f] + h3 * t3[f])
+                W2 = (h0 * t0[f2] + h1 * t1[f2]) + (h2 * t2[f2] + h3 * t3[f2])
+                slope1 = s0 * (t0[f] - t2[f]) + (s1 * t1[f] + s3 * t3[f])
+                slope2 = s0 * (t0[f2] - t2[f2]) + (s1 * t1[f2] + s3 * t3[f2])
+                x2 = p2 * W2
+                g_d += g1 * p1 * slope1 + g2 * p2 * slope2
                 g_x += x2 * gx
                 g_y += x2 * gy
                 g_z += x2 * gz
+                g_phi_a[f] += g1 * W1
+                g_phi_a[f2] += g2 * W2
+            if has_mu:
+                mu_a, g_mu_a = mu[a], g_mu[a]
+                for f in range(n):
+                    f3 = n + n + f
+                    gx, gy, gz = g_dmu_b[0, f], g_dmu_b[1, f], g_dmu_b[2, f]
+                    g3 = gx * mu_a[0, f] + gy * mu_a[1, f] + gz * mu_a[2, f]
+                    p3 = phi_a[f3]
+                    W3 = (h0 * t0[f3] + h1 * t1[f3]) + (h2 * t2[f3] + h3 * t3[f3])
+                    slope3 = s0 * (t0[f3] - t2[f3]) + (s1 * t1[f3] + s3 * t3[f3])
+                    x3 = p3 * W3
+                    g_d += g3 * p3 * slope3
+                    g_phi_a[f3] += g3 * W3
+                    g_mu_a[0, f] += x3 * gx
+                    g_mu_a[1, f] += x3 * gy
+                    g_mu_a[2, f] += x3 * gz
             reverse = row[b] + np.searchsorted(j[row[b] : row[b + 1]], a)
             g_distance[reverse] = g_d
             g_unit[reverse, 0] = g_x
             g_unit[reverse, 1] = g_y
             g_unit[reverse, 2] = g_z
-        if has_mu:
-            g_phi[a] = g_phi_a
-            g_mu[a] = g_mu_a
 
 
 @_kernel()
@@ -371,10 +347,10 @@ class MessageOps:
         self, phi: Tensor, mu: Tensor, edges: Edges, filters: Tensor
     ) -> tuple[Tensor, Tensor]:
         """`reference.message_fwd` on a CPU, without derivatives."""
-        dq, dmu = phi.new_empty(len(mu), mu.shape[-1]), torch.empty_like(mu)
-        row, place, table = self._prepare(mu, edges, filters)
-        given = (phi, mu, row, edges.j, edges.unit, place, edges.basis, filters.T, table)
-        _run(_message_fwd, *given, dq, dmu)
+        n_atoms, n_features = len(phi), mu.shape[-1]
+        dq, dmu = phi.new_empty(n_atoms, n_features), phi.new_empty(n_atoms, 3, n_features)
+        row, place, near, table = self._prepare(n_atoms, edges, filters)
+        _run(_message_fwd, phi, mu, row, edges.j, edges.unit, place, near, table, dq, dmu)
         return dq, dmu
 
     def message_bwd(
@@ -387,44 +363,45 @@ class MessageOps:
             torch.empty_like(edges.distance),
             torch.empty_like(edges.unit),
         )
-        row, place, table = self._prepare(mu, edges, filters)
-        given = (g_dq, g_dmu, phi, mu, row, edges.j, edges.unit, place, edges.basis, edges.slope)
-        _run(_message_bwd, *given, filters.T, table, 1.0 / self.knot_distance, *out)
+        row, place, near, table = self._prepare(len(phi), edges, filters)
+        given = (g_dq, g_dmu, phi, mu, row, edges.j, edges.unit, place, near, table)
+        _run(_message_bwd, *given, 1.0 / self.knot_distance, *out)
         return out
 
     def scalar_fwd(self, phi: Tensor, edges: Edges, filters: Tensor) -> tuple[Tensor, Tensor]:
         """`message_fwd` where all vectors are zero; see `EdgeOps`."""
-        n_atoms, n_features = len(phi), phi.shape[1] // 2
-        dq, dmu = phi.new_empty(n_atoms, n_features), phi.new_empty(n_atoms, 3, n_features)
-        row, place, table = self._prepare(phi, edges, filters)
-        given = (phi, dmu, row, edges.j, edges.unit, place, edges.basis, filters.T, table)
-        _run(_message_fwd, *given, dq, dmu)
-        return dq, dmu
+        return self.message_fwd(phi, phi.new_empty(0, 3, phi.shape[1] // 2), edges, filters)
 
     def scalar_bwd(
         self, g_dq: Tensor, g_dmu: Tensor, phi: Tensor, edges: Edges, filters: Tensor
     ) -> tuple[Tensor, Tensor]:
         """`message_bwd` where all vectors are zero; see `EdgeOps`."""
-        g_distance, g_unit = torch.empty_like(edges.distance), torch.empty_like(edges.unit)
-        row, place, table = self._prepare(phi, edges, filters)
-        given = (g_dq, g_dmu, phi, g_dmu, row, edges.j, edges.unit, place, edges.basis, edges.slope)
-        unwritten = torch.empty_like(phi), torch.empty_like(g_dmu)
-        constants = (filters.T, table, 1.0 / self.knot_distance)
-        _run(_message_bwd, *given, *constants, *unwritten, g_distance, g_unit)
+        no_vectors = phi.new_empty(0, 3, phi.shape[1] // 2)
+        _, _, g_distance, g_unit = self.message_bwd(g_dq, g_dmu, phi, no_vectors, edges, filters)
         return g_distance, g_unit
 
     def _prepare(
-        self, atoms: Tensor, edges: Edges, filters: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Row starts, each pair's place among the knots, and the table of the filters."""
+        self, n_atoms: int, edges: Edges, filters: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the kernels read of the pairs and of the filters.
+
+        Returns:
+            Row starts; each pair's place among the knots, in units of their distance, or -1 - n
+            for the n-th pair below the first; values and slopes of the filters for those, of the
+            form of the table; the table.
+        """
         # The blocks of a model, forward and backward, ask for one list of pairs in turn.
         # Each thread has pairs of its own.
-        if getattr(self._prepared, "edges", None) is not edges:
-            self._prepared.place = (edges.distance - self.first_knot) / self.knot_distance
-            self._prepared.row = _row_starts(edges.i, len(atoms))
-            self._prepared.edges = edges
-        row, place = self._prepared.row, self._prepared.place
-        return row, place, self._table(filters.detach())
+        prepared = self._prepared
+        if getattr(prepared, "edges", None) is not edges:
+            place = (edges.distance - self.first_knot) / self.knot_distance
+            near = (place < 0).nonzero()[:, 0]
+            place[near] = -1.0 - torch.arange(len(near)).to(place)
+            prepared.row, prepared.place = _row_starts(edges.i, n_atoms), place
+            prepared.basis = torch.stack([edges.basis[near], edges.slope[near]], 1)
+            prepared.edges = edges
+        filters = filters.detach()
+        return prepared.row, prepared.place, prepared.basis @ filters.T, self._table(filters)
 
     def _table(self, filters: Tensor) -> Tensor:
         """Values, and slopes times the knots' distance [n_knots, 2, 3 n_features]."""
