@@ -44,10 +44,10 @@ _PARALLEL = threading.Lock()
 
 # Reassociation lets the sums over features use vector registers; NaN and infinity keep their
 # meaning, because a molecule that has them must show them.
-_FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
-class _Unaliased(Compiler):
+class Unaliased(Compiler):
     """Compiles a function of which no two arguments share memory.
 
     Numba says so of the body of a parallel loop, but of no other function, and without it LLVM
@@ -84,13 +84,13 @@ def _kernel(**options: Any) -> Callable[[Callable[..., None]], Kernel]:
         serial.__module__ = function.__module__
         return Kernel(
             parallel=njit(parallel=True, nogil=True, cache=True, **options)(function),
-            serial=njit(nogil=True, cache=True, pipeline_class=_Unaliased, **options)(serial),
+            serial=njit(nogil=True, cache=True, pipeline_class=Unaliased, **options)(serial),
         )
 
     return compiled
 
 
-@_kernel(fastmath=_FASTMATH)
+@_kernel(fastmath=FASTMATH)
 def _message_fwd(
     phi: np.ndarray,  # [n_atoms, 3 n_features], or 2 n_features where there are no vectors
     mu: np.ndarray,  # [n_atoms, 3, n_features], not read where there are none
@@ -148,7 +148,7 @@ def _message_fwd(
                     dmu_a[2, f] += x3 * mu_b[2, f]
 
 
-@_kernel(fastmath=_FASTMATH)
+@_kernel(fastmath=FASTMATH)
 def _message_bwd(
     g_dq: np.ndarray,  # [n_atoms, n_features]
     g_dmu: np.ndarray,  # [n_atoms, 3, n_features]
