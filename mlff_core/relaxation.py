@@ -861,17 +861,17 @@ def compiled_step(
     numbers, mol_idx = (torch.empty(n_slots * width, dtype=torch.int64) for _ in range(2))
     positions = rows.positions.new_empty(n_slots * width, 3)
     ptr = torch.zeros(n_slots + 1, dtype=torch.int64)
-    gathered = [tensor.numpy() for tensor in (rows.sizes, rows.numbers, state["trial"])]
-    flat = [tensor.numpy() for tensor in (numbers, positions, mol_idx, ptr)]
-    molecules = [rows.sizes.numpy(), rows.free.numpy(), rows.positions.flatten(1).numpy()]
-    code = state["code"].numpy()
-    # In the order of the arguments; the coordinates of all atoms in one axis.
-    changed = [
-        state[name].flatten(1).numpy() if state[name].dim() == 3 else state[name].numpy()
-        for name in ("code", "n_steps", "trial", "positions", "forces", "energy", "max_force")
-        + ("initial_energy", "initial_max_force")
+    gathered = [
+        tensor.numpy() for tensor in (state["code"], rows.sizes, rows.numbers, state["trial"])
     ]
-    changed += [state[name].numpy() for name in ("s", "y", "rho", "scale", "radius", "longest")]
+    flat = [tensor.numpy() for tensor in (numbers, positions, mol_idx, ptr)]
+    molecules = [rows.sizes.numpy(), rows.free.numpy(), rows.positions.view(n_slots, -1).numpy()]
+    # In the order of the arguments; the coordinates of all atoms in one axis.
+    changed = [state[name].numpy() for name in ("code", "n_steps")]
+    changed += [state[name].view(n_slots, -1).numpy() for name in ("trial", "positions", "forces")]
+    changed += [state[name].numpy() for name in ("energy", "max_force", "initial_energy")]
+    changed += [state[name].numpy() for name in ("initial_max_force", "s", "y", "rho")]
+    changed += [state[name].numpy() for name in ("scale", "radius", "longest")]
     empty = rows.positions.new_empty
     for name, absent in (
         ("inverse", empty(0, 0, 0)),
@@ -897,7 +897,7 @@ def compiled_step(
     )
 
     def run(state: State) -> State:
-        cpu_moves.gather(code, *gathered, *flat)
+        cpu_moves.gather(*gathered, *flat)
         n_atoms = int(ptr[-1])
         if n_atoms:
             energy, forces = potential.evaluate(

@@ -51,8 +51,9 @@ PLAIN_OPS = EdgeOps(reference.message_fwd, reference.message_bwd)
 
 
 class AtomOps(NamedTuple):
-    """The operators that run over atoms: the functions of `reference` of these names, or what
-    `torch.compile` makes of them."""
+    """The operators that run over atoms: the functions of `reference` of these names, what
+    `torch.compile` makes of them, or those of `cpu_atoms`. What a forward keeps for its backward is
+    its own affair."""
 
     mlp_fwd: Callable[..., Any] = reference.mlp_fwd
     mlp_bwd: Callable[..., Any] = reference.mlp_bwd
@@ -68,21 +69,27 @@ PLAIN_ATOM_OPS = AtomOps()
 class AnalyticEngine:
     """PaiNN in plain PyTorch operators, forces by the hand-derived backward pass."""
 
-    def __init__(self, model: "PaiNN", ops: EdgeOps = PLAIN_OPS):
+    def __init__(
+        self, model: "PaiNN", ops: EdgeOps = PLAIN_OPS, atom_ops: AtomOps = PLAIN_ATOM_OPS
+    ):
         self.model = model
-        self.ops = ops
+        self.ops, self.atom_ops = ops, atom_ops
 
     def evaluate(
         self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3]."""
-        model, ops = self.model, self.ops
+        model, ops, atom_ops = self.model, self.ops, self.atom_ops
         with torch.no_grad():
             if ops.find_edges is None:
                 i, j = neighbor_pairs(positions, ptr, model.config.cutoff)
-                return energy_and_forces(model, numbers, positions, mol_idx, charge, i, j, ops)
+                return energy_and_forces(
+                    model, numbers, positions, mol_idx, charge, i, j, ops, atom_ops
+                )
             edges = ops.find_edges(positions, mol_idx, ptr, model.config.n_rbf)
-            return _energy_and_forces(model, numbers, positions, mol_idx, charge, edges, ops)
+            return _energy_and_forces(
+                model, numbers, positions, mol_idx, charge, edges, ops, atom_ops
+            )
 
 
 def energy_and_forces(

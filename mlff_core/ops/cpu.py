@@ -73,7 +73,7 @@ class Kernel:
     serial: Callable[..., None]
 
 
-def _kernel(**options: Any) -> Callable[[Callable[..., None]], Kernel]:
+def kernel(**options: Any) -> Callable[[Callable[..., None]], Kernel]:
     """Compile a function whose outermost loop is a `prange`."""
 
     def compiled(function: Callable[..., None]) -> Kernel:
@@ -90,7 +90,7 @@ def _kernel(**options: Any) -> Callable[[Callable[..., None]], Kernel]:
     return compiled
 
 
-@_kernel(fastmath=FASTMATH)
+@kernel(fastmath=FASTMATH)
 def _message_fwd(
     phi: np.ndarray,  # [n_atoms, 3 n_features], or 2 n_features where there are no vectors
     mu: np.ndarray,  # [n_atoms, 3, n_features], not read where there are none
@@ -148,7 +148,7 @@ def _message_fwd(
                     dmu_a[2, f] += x3 * mu_b[2, f]
 
 
-@_kernel(fastmath=FASTMATH)
+@kernel(fastmath=FASTMATH)
 def _message_bwd(
     g_dq: np.ndarray,  # [n_atoms, n_features]
     g_dmu: np.ndarray,  # [n_atoms, 3, n_features]
@@ -234,7 +234,7 @@ def _message_bwd(
             g_unit[reverse, 2] = g_z
 
 
-@_kernel()
+@kernel()
 def _count_pairs(
     positions: np.ndarray,  # [n_atoms, 3]
     mol_idx: np.ndarray,  # [n_atoms]
@@ -254,7 +254,7 @@ def _count_pairs(
         count[a] = n
 
 
-@_kernel(error_model="numpy")
+@kernel(error_model="numpy")
 def _fill_pairs(
     positions: np.ndarray,  # [n_atoms, 3]
     mol_idx: np.ndarray,  # [n_atoms]
@@ -281,18 +281,18 @@ def _fill_pairs(
                 e += 1
 
 
-def _run(kernel: Kernel, *arguments: Any) -> None:
+def run(compiled: Kernel, *arguments: Any) -> None:
     """Call a kernel with as many threads as PyTorch would use in the calling one."""
     given = [
         a.detach().contiguous().numpy() if isinstance(a, Tensor) else float(a) for a in arguments
     ]
     n_threads = min(torch.get_num_threads(), _MOST_THREADS)
     if n_threads == 1:
-        kernel.serial(*given)
+        compiled.serial(*given)
         return
     with _PARALLEL:
         numba.set_num_threads(n_threads)
-        kernel.parallel(*given)
+        compiled.parallel(*given)
 
 
 def _row_starts(i: Tensor, n_atoms: int) -> Tensor:
@@ -329,13 +329,13 @@ class MessageOps:
         The basis is computed below the first knot only; what else is in it is not read here.
         """
         count = torch.empty(len(positions), dtype=torch.int64)
-        _run(_count_pairs, positions, mol_idx, ptr, self.cutoff, count)
+        run(_count_pairs, positions, mol_idx, ptr, self.cutoff, count)
         row = torch.zeros(len(positions) + 1, dtype=torch.int64)
         torch.cumsum(count, 0, out=row[1:])
         n_edges = int(row[-1])
         i, j = (torch.empty(n_edges, dtype=torch.int64) for _ in range(2))
         distance, unit = positions.new_empty(n_edges), positions.new_empty(n_edges, 3)
-        _run(_fill_pairs, positions, mol_idx, ptr, self.cutoff, row, i, j, distance, unit)
+        run(_fill_pairs, positions, mol_idx, ptr, self.cutoff, row, i, j, distance, unit)
         basis, slope = (positions.new_empty(n_edges, n_rbf + 1) for _ in range(2))
         near = (distance < self.first_knot).nonzero()[:, 0]
         if len(near):
@@ -350,7 +350,7 @@ class MessageOps:
         n_atoms, n_features = len(phi), mu.shape[-1]
         dq, dmu = phi.new_empty(n_atoms, n_features), phi.new_empty(n_atoms, 3, n_features)
         row, place, near, table = self._prepare(n_atoms, edges, filters)
-        _run(_message_fwd, phi, mu, row, edges.j, edges.unit, place, near, table, dq, dmu)
+        run(_message_fwd, phi, mu, row, edges.j, edges.unit, place, near, table, dq, dmu)
         return dq, dmu
 
     def message_bwd(
@@ -365,7 +365,7 @@ class MessageOps:
         )
         row, place, near, table = self._prepare(len(phi), edges, filters)
         given = (g_dq, g_dmu, phi, mu, row, edges.j, edges.unit, place, near, table)
-        _run(_message_bwd, *given, 1.0 / self.knot_distance, *out)
+        run(_message_bwd, *given, 1.0 / self.knot_distance, *out)
         return out
 
     def scalar_fwd(self, phi: Tensor, edges: Edges, filters: Tensor) -> tuple[Tensor, Tensor]:

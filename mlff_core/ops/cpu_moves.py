@@ -8,11 +8,16 @@ What decides a path comes as an argument: Numba's cache on disk would not notice
 another module has changed.
 """
 
+from collections.abc import Callable
+
 import numpy as np
+from numba import njit
 
-from mlff_core.ops.cpu import FASTMATH, Unaliased, njit
+from mlff_core.ops.cpu import FASTMATH, Unaliased
 
-_serial = njit(nogil=True, cache=True, fastmath=FASTMATH, pipeline_class=Unaliased)
+_serial: Callable[[Callable[..., None]], Callable[..., None]] = njit(
+    nogil=True, cache=True, fastmath=FASTMATH, pipeline_class=Unaliased
+)
 
 
 @_serial
