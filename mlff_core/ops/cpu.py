@@ -29,7 +29,9 @@ from numba.core.compiler import Compiler
 from torch import Tensor
 
 from mlff_core.ops.analytic import EdgeOps
-from mlff_core.ops.reference import Edges, edge_geometry
+from mlff_core.ops.reference import ZBL_LENGTH, ZBL_TERMS, Edges, edge_geometry
+from mlff_core.painn import REPULSION_WIDTH
+from mlff_core.units import COULOMB_EV_ANGSTROM
 
 #: Threads that Numba has started, an upper bound on what a call may use.
 _MOST_THREADS = numba.get_num_threads()
@@ -281,11 +283,87 @@ def _fill_pairs(
                 e += 1
 
 
+@kernel(fastmath=FASTMATH, error_model="numpy")
+def _repulsion(
+    row: np.ndarray,  # [n_atoms + 1]
+    j: np.ndarray,  # [n_edges]
+    distance: np.ndarray,  # [n_edges]
+    Z: np.ndarray,  # nuclear charges [n_atoms]
+    Z_power: np.ndarray,  # Z^0.23 [n_atoms]
+    radius: np.ndarray,  # covalent radii [n_atoms]
+    terms: np.ndarray,  # amplitudes and exponents of the screening function [n_terms, 2]
+    width: float,
+    zbl_length: float,
+    coulomb: float,
+    energy: np.ndarray,  # [n_atoms], out
+    slope: np.ndarray,  # [n_edges], out
+) -> None:
+    real = distance.dtype.type
+    zero, one, half = real(0), real(1), real(0.5)
+    w, length, unit_energy = real(width), real(zbl_length), real(coulomb)
+    for a in prange(len(energy)):
+        total = zero
+        for e in range(row[a], row[a + 1]):
+            b, d = j[e], distance[e]
+            contact = radius[a] + radius[b]
+            beyond = (d / contact - one) / w
+            slope[e] = zero
+            if beyond > 20:
+                # What is left here of the envelope, 1e-28, and of its slope no sum would notice.
+                continue
+            inverse_length = (Z_power[a] + Z_power[b]) / length
+            screening, screening_slope = zero, zero
+            for k in range(len(terms)):
+                decay = terms[k, 1] * inverse_length
+                term = terms[k, 0] * math.exp(-decay * d)
+                screening += term
+                screening_slope -= decay * term
+            x = math.exp(-abs(beyond))
+            t = w * (max(-beyond, zero) + math.log1p(x))
+            sigmoid = (x if beyond > 0 else one) / (one + x)
+            envelope = real(120) - real(21) * t
+            envelope = real(336) + t * (t * envelope - real(280))
+            envelope = t * t * t * (real(56) + t * (t * envelope - real(210)))
+            y = one - t
+            envelope_slope = -real(168) * (y * y * y * y * y) * (t * t) * sigmoid / contact
+            scale = half * unit_energy * Z[a] * Z[b] / d
+            total += scale * screening * envelope
+            slope[e] = scale * (
+                screening_slope * envelope + screening * (envelope_slope - envelope / d)
+            )
+        energy[a] = total
+
+
+@njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", pipeline_class=Unaliased)
+def _position_gradient(
+    i: np.ndarray,  # [n_edges]
+    j: np.ndarray,  # [n_edges]
+    distance: np.ndarray,  # [n_edges]
+    unit: np.ndarray,  # [n_edges, 3]
+    g_distance: np.ndarray,  # [n_edges]
+    g_unit: np.ndarray,  # [n_edges, 3]
+    gradient: np.ndarray,  # [n_atoms, 3], zeros; out
+) -> None:
+    for e in range(len(i)):
+        a, b = i[e], j[e]
+        ux, uy, uz = unit[e, 0], unit[e, 1], unit[e, 2]
+        gx, gy, gz = g_unit[e, 0], g_unit[e, 1], g_unit[e, 2]
+        along = gx * ux + gy * uy + gz * uz
+        d, radial = distance[e], g_distance[e]
+        x = radial * ux + (gx - along * ux) / d
+        y = radial * uy + (gy - along * uy) / d
+        z = radial * uz + (gz - along * uz) / d
+        gradient[b, 0] += x
+        gradient[b, 1] += y
+        gradient[b, 2] += z
+        gradient[a, 0] -= x
+        gradient[a, 1] -= y
+        gradient[a, 2] -= z
+
+
 def run(compiled: Kernel, *arguments: Any) -> None:
     """Call a kernel with as many threads as PyTorch would use in the calling one."""
-    given = [
-        a.detach().contiguous().numpy() if isinstance(a, Tensor) else float(a) for a in arguments
-    ]
+    given = [_array(a) if isinstance(a, Tensor) else float(a) for a in arguments]
     n_threads = min(torch.get_num_threads(), _MOST_THREADS)
     if n_threads == 1:
         compiled.serial(*given)
@@ -295,9 +373,23 @@ def run(compiled: Kernel, *arguments: Any) -> None:
         compiled.parallel(*given)
 
 
-def _row_starts(i: Tensor, n_atoms: int) -> Tensor:
-    """Where each destination's pairs begin, and the end of the last, int64 [n_atoms + 1]."""
-    return torch.searchsorted(i, torch.arange(n_atoms + 1))
+def _array(tensor: Tensor) -> np.ndarray:
+    """The same numbers, contiguous.
+
+    Every operator of PyTorch lets go of the interpreter's lock, and where callers are side by side
+    may wait to have it back; so none is called that does nothing.
+    """
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    return (tensor if tensor.is_contiguous() else tensor.contiguous()).numpy()
+
+
+def position_gradient(edges: Edges, g_distance: Tensor, g_unit: Tensor, n_atoms: int) -> Tensor:
+    """`reference.position_gradient`, in the caller's thread."""
+    gradient = torch.zeros(n_atoms, 3, dtype=g_unit.dtype)
+    given = (*edges[:4], g_distance, g_unit, gradient)
+    _position_gradient(*(_array(tensor) for tensor in given))
+    return gradient
 
 
 class MessageOps:
@@ -320,7 +412,13 @@ class MessageOps:
     def edge_ops(self) -> EdgeOps:
         """For `AnalyticEngine`."""
         return EdgeOps(
-            self.message_fwd, self.message_bwd, self.scalar_fwd, self.scalar_bwd, self.find_edges
+            self.message_fwd,
+            self.message_bwd,
+            self.scalar_fwd,
+            self.scalar_bwd,
+            self.find_edges,
+            self.repulsion,
+            position_gradient,
         )
 
     def find_edges(self, positions: Tensor, mol_idx: Tensor, ptr: Tensor, n_rbf: int) -> Edges:
@@ -341,7 +439,19 @@ class MessageOps:
         if len(near):
             close = edge_geometry(positions, i[near], j[near], n_rbf, self.cutoff)
             basis[near], slope[near] = close.basis, close.slope
-        return Edges(i, j, distance, unit, basis, slope)
+        edges = Edges(i, j, distance, unit, basis, slope)
+        self._place(edges, row, near)
+        return edges
+
+    def repulsion(self, edges: Edges, Z: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """Half of `reference.repulsion_fwd_bwd` a pair, its energies added up by destination."""
+        energy, slope = torch.empty_like(Z), torch.empty_like(edges.distance)
+        row = self._prepared_row(edges, len(Z))
+        terms = torch.tensor(ZBL_TERMS, dtype=Z.dtype)
+        constants = (REPULSION_WIDTH, ZBL_LENGTH, COULOMB_EV_ANGSTROM)
+        given = (row, edges.j, edges.distance, Z, Z**0.23, radius, terms)
+        run(_repulsion, *given, *constants, energy, slope)
+        return energy, slope
 
     def message_fwd(
         self, phi: Tensor, mu: Tensor, edges: Edges, filters: Tensor
@@ -390,18 +500,26 @@ class MessageOps:
             for the n-th pair below the first; values and slopes of the filters for those, of the
             form of the table; the table.
         """
+        row = self._prepared_row(edges, n_atoms)
+        prepared, filters = self._prepared, filters.detach()
+        return row, prepared.place, prepared.basis @ filters.T, self._table(filters)
+
+    def _prepared_row(self, edges: Edges, n_atoms: int) -> Tensor:
+        """Row starts of a list of pairs, which is prepared if it is not the one that was last."""
         # The blocks of a model, forward and backward, ask for one list of pairs in turn.
+        if getattr(self._prepared, "edges", None) is not edges:
+            row = torch.searchsorted(edges.i, torch.arange(n_atoms + 1))
+            self._place(edges, row, (edges.distance < self.first_knot).nonzero()[:, 0])
+        return self._prepared.row
+
+    def _place(self, edges: Edges, row: Tensor, near: Tensor) -> None:
+        """Prepare a list of pairs, of which those of `near` are below the first knot."""
+        place = (edges.distance - self.first_knot) / self.knot_distance
+        place[near] = -1.0 - torch.arange(len(near)).to(place)
         # Each thread has pairs of its own.
         prepared = self._prepared
-        if getattr(prepared, "edges", None) is not edges:
-            place = (edges.distance - self.first_knot) / self.knot_distance
-            near = (place < 0).nonzero()[:, 0]
-            place[near] = -1.0 - torch.arange(len(near)).to(place)
-            prepared.row, prepared.place = _row_starts(edges.i, n_atoms), place
-            prepared.basis = torch.stack([edges.basis[near], edges.slope[near]], 1)
-            prepared.edges = edges
-        filters = filters.detach()
-        return prepared.row, prepared.place, prepared.basis @ filters.T, self._table(filters)
+        prepared.edges, prepared.row, prepared.place = edges, row, place
+        prepared.basis = torch.stack([edges.basis[near], edges.slope[near]], 1)
 
     def _table(self, filters: Tensor) -> Tensor:
         """Values, and slopes times the knots' distance [n_knots, 2, 3 n_features]."""
