@@ -1,17 +1,17 @@
-"""The message operators for a CPU, compiled by Numba: what a screen without a GPU runs on.
+"""The operators over pairs for a CPU, compiled by Numba: what a screen without a GPU runs on.
 
 In plain PyTorch nearly all of a step goes into tensors of [n_edges, 3 n_features] that are written
-to memory and read back a dozen times. Here each atom's row of pairs is worked through with the
-filter in cache and nothing of that size is ever stored. Rows are independent: the list of pairs is
-symmetric, so an atom's own row names also those whose messages it sent, and the backward needs
-neither a transposed list nor atomic additions. Results repeat bit by bit.
+to memory and read back a dozen times. Here each atom's row of pairs is worked through, the filter
+is interpolated where it is used, and nothing of that size is ever stored. Rows are independent: the
+list of pairs is symmetric, so an atom's own row names also those whose messages it sent, and the
+backward needs neither a transposed list nor atomic additions. Results repeat bit by bit.
 
 The filter is a function of the distance alone, so it is tabulated when it is first seen and
 interpolated by cubic Hermite polynomials; its slope is the derivative of what is interpolated.
 With knots every 0.005 Å that is as near to float64 as float32 arithmetic on the basis itself, for a
 fifth of the operations. Below the first knot, where atoms overlap, the basis is used as it stands.
 
-Both operators mean what `reference.message_fwd` and `reference.message_bwd` mean.
+The operators mean what those of `reference` with their names mean.
 """
 
 import math
@@ -435,12 +435,12 @@ class MessageOps:
         distance, unit = positions.new_empty(n_edges), positions.new_empty(n_edges, 3)
         run(_fill_pairs, positions, mol_idx, ptr, self.cutoff, row, i, j, distance, unit)
         basis, slope = (positions.new_empty(n_edges, n_rbf + 1) for _ in range(2))
-        near = (distance < self.first_knot).nonzero()[:, 0]
+        place, near = self._places(distance)
         if len(near):
             close = edge_geometry(positions, i[near], j[near], n_rbf, self.cutoff)
             basis[near], slope[near] = close.basis, close.slope
         edges = Edges(i, j, distance, unit, basis, slope)
-        self._place(edges, row, near)
+        self._remember(edges, row, place, near)
         return edges
 
     def repulsion(self, edges: Edges, Z: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
@@ -509,13 +509,18 @@ class MessageOps:
         # The blocks of a model, forward and backward, ask for one list of pairs in turn.
         if getattr(self._prepared, "edges", None) is not edges:
             row = torch.searchsorted(edges.i, torch.arange(n_atoms + 1))
-            self._place(edges, row, (edges.distance < self.first_knot).nonzero()[:, 0])
+            self._remember(edges, row, *self._places(edges.distance))
         return self._prepared.row
 
-    def _place(self, edges: Edges, row: Tensor, near: Tensor) -> None:
-        """Prepare a list of pairs, of which those of `near` are below the first knot."""
-        place = (edges.distance - self.first_knot) / self.knot_distance
+    def _places(self, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """Each pair's place, as `_prepare` says, and which pairs are below the first knot."""
+        place = (distance - self.first_knot) / self.knot_distance
+        near = (place < 0).nonzero()[:, 0]
         place[near] = -1.0 - torch.arange(len(near)).to(place)
+        return place, near
+
+    def _remember(self, edges: Edges, row: Tensor, place: Tensor, near: Tensor) -> None:
+        """Keep what has been prepared of a list of pairs."""
         # Each thread has pairs of its own.
         prepared = self._prepared
         prepared.edges, prepared.row, prepared.place = edges, row, place
