@@ -227,11 +227,13 @@ def _make_engine(
         try:
             from mlff_core.ops.analytic import AnalyticEngine
             from mlff_core.ops.cpu import MessageOps
+            from mlff_core.ops.cpu_atoms import ATOM_OPS
         except ImportError as error:
             log.warning("the slow plain engine is used on this CPU: %s", error)
         else:
-            log.info("backend: torch with compiled message operators (%s, %s)", device, precision)
-            return "torch", AnalyticEngine(model, MessageOps(model.config.cutoff).edge_ops)
+            log.info("backend: torch with compiled operators (%s, %s)", device, precision)
+            edge_ops = MessageOps(model.config.cutoff).edge_ops
+            return "torch", AnalyticEngine(model, edge_ops, ATOM_OPS)
     log.info("backend: torch (%s, %s)", device, precision)
     return "torch", TorchEngine(model)
 

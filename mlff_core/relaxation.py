@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mlff_core.batch import MolBatch
 from mlff_core.buckets import TABLE, Batching, batch_sizes, bucket_of
-from mlff_core.optimizers import OPTIMIZERS, Point
+from mlff_core.optimizers import CURVATURE, MAX_STEP, MIN_RADIUS, OPTIMIZERS, Point
 from mlff_core.potential import Potential
 from mlff_core.slots import (
     Compute,
@@ -580,7 +580,14 @@ class _Flight:
             cutoff = potential.config.cutoff
             run = kernel_step(rows, settings, cutoff, self.capacity, compute)
             return Stepper(run, state, graph=potential.device.type == "cuda")
-        return Stepper(partial(step, rows, potential=potential, settings=settings), state)
+        plain = partial(step, rows, potential=potential, settings=settings)
+        if potential.device.type != "cpu" or settings.optimizer != "lbfgs":
+            return Stepper(plain, state)
+        try:
+            return Stepper(compiled_step(rows, state, potential, settings), state)
+        except ImportError:
+            # Without Numba, as in the engine.
+            return Stepper(plain, state)
 
     def _is_too_wide(self) -> bool:
         """Whether nobody waits any more and half of the places are empty.
@@ -829,6 +836,75 @@ def kernel_step(
         moves.minimise(
             rows.sizes, rows.free, rows.positions, state, flat.ptr, energy, forces, rules, constants
         )
+        return {}
+
+    return run
+
+
+def compiled_step(
+    rows: Rows, state: State, potential: Potential, settings: RelaxSettings
+) -> Callable[[State], State]:
+    """`step` of L-BFGS on a CPU by the loops of `ops/cpu_moves.py`, in place.
+
+    Args:
+        rows: The molecules.
+        state: What the step will be given; where its tensors lie is noted here.
+        potential: What computes.
+        settings: What is asked for.
+
+    Raises:
+        ImportError: Numba is not there.
+    """
+    from mlff_core.ops import cpu_moves
+
+    n_slots, width = rows.numbers.shape
+    numbers, mol_idx = (torch.empty(n_slots * width, dtype=torch.int64) for _ in range(2))
+    positions = rows.positions.new_empty(n_slots * width, 3)
+    ptr = torch.zeros(n_slots + 1, dtype=torch.int64)
+    gathered = [
+        tensor.numpy() for tensor in (state["code"], rows.sizes, rows.numbers, state["trial"])
+    ]
+    flat = [tensor.numpy() for tensor in (numbers, positions, mol_idx, ptr)]
+    molecules = [rows.sizes.numpy(), rows.free.numpy(), rows.positions.view(n_slots, -1).numpy()]
+    # In the order of the arguments; the coordinates of all atoms in one axis.
+    changed = [state[name].numpy() for name in ("code", "n_steps")]
+    changed += [state[name].view(n_slots, -1).numpy() for name in ("trial", "positions", "forces")]
+    changed += [state[name].numpy() for name in ("energy", "max_force", "initial_energy")]
+    changed += [state[name].numpy() for name in ("initial_max_force", "s", "y", "rho")]
+    changed += [state[name].numpy() for name in ("scale", "radius", "longest")]
+    empty = rows.positions.new_empty
+    for name, absent in (
+        ("inverse", empty(0, 0, 0)),
+        ("inverse_forces", empty(0, 0)),
+        ("inverse_y", empty(0, 0, 0)),
+    ):
+        changed.append(state.get(name, absent).numpy())
+    constants = (
+        settings.fmax,
+        settings.max_steps,
+        ENERGY_NOISE[rows.positions.dtype],
+        MAX_RISE_PER_ATOM,
+        MAX_FALL_PER_ATOM,
+        MAX_FORCE,
+        MAX_TRAVEL_CUTOFFS * potential.config.cutoff,
+        CURVATURE,
+        MAX_STEP,
+        MIN_RADIUS,
+        CONVERGED,
+        MAX_STEPS,
+        EXPLODED,
+        NON_FINITE,
+    )
+
+    def run(state: State) -> State:
+        cpu_moves.gather(*gathered, *flat)
+        n_atoms = int(ptr[-1])
+        if n_atoms:
+            energy, forces = potential.evaluate(
+                numbers[:n_atoms], positions[:n_atoms], mol_idx[:n_atoms], ptr, rows.charge
+            )
+            given = (flat[-1], energy.numpy(), forces.flatten().numpy())
+            cpu_moves.minimise(*molecules, *given, *changed, *constants)
         return {}
 
     return run

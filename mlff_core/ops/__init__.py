@@ -1,8 +1,10 @@
 """PaiNN's operators: their plain meaning and analytic backward, and the fast ones beside it.
 
 reference.py   every operator in plain PyTorch, forward and backward (formulas: docs/theory.md)
-analytic.py    energy and forces in one pass from those; operators over pairs can be exchanged
+analytic.py    energy and forces in one pass from those; the operators can be exchanged
 cpu.py         those operators over pairs, compiled for CPUs
+cpu_atoms.py   those over atoms, likewise
+cpu_moves.py   what L-BFGS does between two force calls, likewise
 engine.py      the same from Triton kernels, with CUDA graphs:
     pairs.py     neighbours, their geometry, nuclear repulsion    spline.py    radial filters
     linear.py    products with weights         message.py   gather, filter, reduce

@@ -33,6 +33,10 @@ class EdgeOps:
         find_edges: (positions, mol_idx, ptr, n_rbf) -> the pairs and their geometry, of which the
             basis need hold only what the other operators read. None: `neighbor_pairs` and
             `reference.edge_geometry` are used.
+        repulsion: (edges, Z, radius) -> the energy of each atom, half of what its pairs have, and
+            half of the slope of each pair, from the nuclear charge and covalent radius of each
+            atom. None: `reference.repulsion_fwd_bwd` is used.
+        position_gradient: As that of `reference`.
     """
 
     message_fwd: Callable[[Tensor, Tensor, Edges, Tensor], tuple[Tensor, Tensor]]
@@ -44,6 +48,8 @@ class EdgeOps:
         None
     )
     find_edges: Callable[[Tensor, Tensor, Tensor, int], Edges] | None = None
+    repulsion: Callable[[Edges, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    position_gradient: Callable[[Edges, Tensor, Tensor, int], Tensor] = reference.position_gradient
 
 
 #: Plain PyTorch, on any device, differentiable once more.
@@ -51,8 +57,9 @@ PLAIN_OPS = EdgeOps(reference.message_fwd, reference.message_bwd)
 
 
 class AtomOps(NamedTuple):
-    """The operators that run over atoms: the functions of `reference` of these names, or what
-    `torch.compile` makes of them."""
+    """The operators that run over atoms: the functions of `reference` of these names, what
+    `torch.compile` makes of them, or those of `cpu_atoms`. What a forward keeps for its backward is
+    its own affair."""
 
     mlp_fwd: Callable[..., Any] = reference.mlp_fwd
     mlp_bwd: Callable[..., Any] = reference.mlp_bwd
@@ -68,21 +75,27 @@ PLAIN_ATOM_OPS = AtomOps()
 class AnalyticEngine:
     """PaiNN in plain PyTorch operators, forces by the hand-derived backward pass."""
 
-    def __init__(self, model: "PaiNN", ops: EdgeOps = PLAIN_OPS):
+    def __init__(
+        self, model: "PaiNN", ops: EdgeOps = PLAIN_OPS, atom_ops: AtomOps = PLAIN_ATOM_OPS
+    ):
         self.model = model
-        self.ops = ops
+        self.ops, self.atom_ops = ops, atom_ops
 
     def evaluate(
         self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3]."""
-        model, ops = self.model, self.ops
+        model, ops, atom_ops = self.model, self.ops, self.atom_ops
         with torch.no_grad():
             if ops.find_edges is None:
                 i, j = neighbor_pairs(positions, ptr, model.config.cutoff)
-                return energy_and_forces(model, numbers, positions, mol_idx, charge, i, j, ops)
+                return energy_and_forces(
+                    model, numbers, positions, mol_idx, charge, i, j, ops, atom_ops
+                )
             edges = ops.find_edges(positions, mol_idx, ptr, model.config.n_rbf)
-            return _energy_and_forces(model, numbers, positions, mol_idx, charge, edges, ops)
+            return _energy_and_forces(
+                model, numbers, positions, mol_idx, charge, edges, ops, atom_ops
+            )
 
 
 def energy_and_forces(
@@ -155,17 +168,20 @@ def _energy_and_forces(
         saved.append((message, update, filters, phi, hidden, mu_in, kept))
     atomic, hidden = atom_ops.readout_fwd(q, *mlp_weights(model.readout), model.energy_scale)
     nuclear, radius = model.nuclear_charge[species], model.radius[species]
-    pair, pair_slope = reference.repulsion_fwd_bwd(
-        edges.distance, nuclear[i], nuclear[j], radius[i] + radius[j]
-    )
-    # Each pair is listed twice, so half of its energy and of its slope goes to each listing.
-    atomic = atomic.index_add(0, i, 0.5 * pair)
+    if ops.repulsion is not None:
+        repulsion, g_distance = ops.repulsion(edges, nuclear, radius)
+        atomic = atomic + repulsion
+    else:
+        pair, pair_slope = reference.repulsion_fwd_bwd(
+            edges.distance, nuclear[i], nuclear[j], radius[i] + radius[j]
+        )
+        # Each pair is listed twice, so half of its energy and of its slope goes to each listing.
+        atomic, g_distance = atomic.index_add(0, i, 0.5 * pair), 0.5 * pair_slope
 
     # Backward, the blocks in reverse.
     w1, _, w2, _ = mlp_weights(model.readout)
     g_q = atom_ops.readout_bwd(hidden, w1, w2, model.energy_scale)
     g_mu = torch.zeros_like(mu)
-    g_distance = 0.5 * pair_slope
     g_unit = torch.zeros_like(edges.unit)
     for k, (message, update, filters, phi, hidden, mu_in, kept) in reversed(list(enumerate(saved))):
         w1, _, w2, _ = mlp_weights(update.a)
@@ -179,7 +195,7 @@ def _energy_and_forces(
             w1, _, w2, _ = mlp_weights(message.phi)
             g_q = g_q + atom_ops.mlp_bwd(g_phi, hidden, w1, w2)
             g_mu = g_mu + g_mu_in
-    gradient = reference.position_gradient(edges, g_distance, g_unit, len(positions))
+    gradient = ops.position_gradient(edges, g_distance, g_unit, len(positions))
 
     # An atom at NaN has no neighbours, hence an energy and forces around it: finite, and wrong.
     atomic = torch.where(positions.isfinite().all(-1), atomic, torch.nan)

@@ -9,6 +9,7 @@ from mlff_core.batch import MolBatch
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops import cpu, reference
 from mlff_core.ops.analytic import AnalyticEngine
+from mlff_core.ops.cpu_atoms import ATOM_OPS
 from mlff_core.potential import TorchEngine
 from mlff_core.testing import named_batch, random_model, random_molecule
 
@@ -140,6 +141,32 @@ def test_overlapping_atoms_and_pairs_at_the_cutoff_mean_the_same() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
 
 
+def test_the_repulsion_and_the_gradient_of_positions_are_the_plain_ones() -> None:
+    batch = MolBatch.from_arrays(
+        [random_molecule(n, n) for n in (1, 2, 13, 40)], dtype=torch.float64
+    )
+    i, j = neighbor_pairs(batch.positions, batch.ptr, 5.0)
+    edges = reference.edge_geometry(batch.positions, i, j, 3, 5.0)
+    generator = torch.Generator().manual_seed(0)
+    Z = torch.randint(1, 54, (batch.n_atoms,), generator=generator).double()
+    # Some touch, for others it is as good as zero.
+    radius = 0.3 + torch.rand(batch.n_atoms, generator=generator, dtype=torch.float64)
+    energy, slope = cpu.MessageOps(5.0).repulsion(edges, Z, radius)
+    pair, pair_slope = reference.repulsion_fwd_bwd(
+        edges.distance, Z[i], Z[j], radius[i] + radius[j]
+    )
+    expected = torch.zeros_like(Z).index_add(0, i, 0.5 * pair)
+    torch.testing.assert_close(energy, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(slope, 0.5 * pair_slope, rtol=1e-12, atol=1e-12)
+    assert (slope == 0).any()
+    assert (slope.abs() > 1e-3).any()
+    g_distance, g_unit = torch.randn_like(edges.distance), torch.randn_like(edges.unit)
+    torch.testing.assert_close(
+        cpu.position_gradient(edges, g_distance, g_unit, batch.n_atoms),
+        reference.position_gradient(edges, g_distance, g_unit, batch.n_atoms),
+    )
+
+
 def test_energies_and_forces_are_no_farther_from_float64_than_plain_float32() -> None:
     molecules = [random_molecule(n, n) for n in (1, 2, 40, 7, 100, 33)]
     errors = {}
@@ -150,7 +177,7 @@ def test_energies_and_forces_are_no_farther_from_float64_than_plain_float32() ->
         (
             "compiled",
             torch.float32,
-            lambda model: AnalyticEngine(model, cpu.MessageOps(5.0).edge_ops),
+            lambda model: AnalyticEngine(model, cpu.MessageOps(5.0).edge_ops, ATOM_OPS),
         ),
     ):
         model = random_model().to(dtype).requires_grad_(False)
@@ -172,7 +199,7 @@ def test_energies_and_forces_are_no_farther_from_float64_than_plain_float32() ->
 def test_results_repeat_bit_by_bit_also_in_threads_at_once() -> None:
     model = random_model().requires_grad_(False)
     batches = [MolBatch.from_arrays([random_molecule(n, n)] * 2) for n in (30, 8)]
-    engine = AnalyticEngine(model, cpu.MessageOps(5.0).edge_ops)
+    engine = AnalyticEngine(model, cpu.MessageOps(5.0).edge_ops, ATOM_OPS)
 
     def evaluate(k: int) -> tuple[torch.Tensor, torch.Tensor]:
         torch.set_num_threads(1)
@@ -197,7 +224,7 @@ def test_a_kernel_with_threads_of_its_own_means_what_the_serial_one_means() -> N
     model = random_model().requires_grad_(False)
     batch = MolBatch.from_arrays([random_molecule(n, n) for n in (30, 8, 17)])
     arguments = (batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge)
-    engine = AnalyticEngine(model, cpu.MessageOps(5.0).edge_ops)
+    engine = AnalyticEngine(model, cpu.MessageOps(5.0).edge_ops, ATOM_OPS)
     n_threads, found = torch.get_num_threads(), []
     try:
         for n in (1, 2):
@@ -215,7 +242,7 @@ def test_a_molecule_that_is_not_finite_spares_the_others() -> None:
     positions = batch.positions.clone()
     positions[batch.ptr[1]] = torch.nan
     positions[batch.ptr[3] + 1] = positions[batch.ptr[3]]  # two atoms in one place
-    engine = AnalyticEngine(model, cpu.MessageOps(5.0).edge_ops)
+    engine = AnalyticEngine(model, cpu.MessageOps(5.0).edge_ops, ATOM_OPS)
     energy, forces = engine.evaluate(
         batch.numbers, positions, batch.mol_idx, batch.ptr, batch.charge
     )
