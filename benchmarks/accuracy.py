@@ -45,7 +45,7 @@ from mlff_core.chem.topology import BROKEN
 from mlff_core.distill import evaluation
 from mlff_core.distill.embedding import Embedded, Embedder
 from mlff_core.distill.labelling import LabelConfig
-from mlff_core.distill.sampling import KINDS, SamplingConfig
+from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig
 from mlff_core.distill.steps import read_test, write_test
 from mlff_core.distill.teacher import Teacher
 from mlff_core.dynamics import Dynamics
@@ -115,7 +115,7 @@ def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
 def labelled(
     arguments: argparse.Namespace, molecules: list[Embedded], device: torch.device
 ) -> tuple[list[evaluation.TestBlock], Counter[str]]:
-    """The teacher's labels: on CUDA all at once, on a CPU a few molecules at a time on each core.
+    """The teacher's labels of where the student goes; on CUDA all at once, on a CPU in small parts.
 
     They are kept in files of the folder of --test, and what is there is not made again.
     """
@@ -127,7 +127,7 @@ def labelled(
         parts = [by_size[k : k + size] for k in range(0, len(by_size), size)]
         files = [folder / f"part-{k:04d}.npz" for k in range(len(parts))]
         jobs = [
-            (arguments.teacher, device, part, file, arguments.seed + k)
+            (arguments.teacher, arguments.model, device, part, file, arguments.seed + k)
             for k, (part, file) in enumerate(zip(parts, files, strict=True))
             if not file.exists()
         ]
@@ -152,22 +152,24 @@ def labelled(
 
 
 @functools.cache
-def open_teacher(file: Path, device: torch.device) -> Teacher:
-    """The teacher, once in each process."""
-    return Teacher(file, device)
+def open_both(file: Path, model: str, device: torch.device) -> tuple[Teacher, Driver]:
+    """The teacher, and the student as a driver, once in each process."""
+    student = evaluation.on_padded(load_potential(model, device=device))
+    return Teacher(file, device), lambda z, x, q: student(z, x, q)[1].nan_to_num()
 
 
 def write_labels(
-    teacher: Path, device: torch.device, molecules: list[Embedded], file: Path, seed: int
+    file: Path, model: str, device: torch.device, molecules: list[Embedded], out: Path, seed: int
 ) -> None:
     """Sample and label some molecules."""
+    teacher, driver = open_both(file, model, device)
     counts: Counter[str] = Counter()
     # On a CPU what is under way should fit its caches.
     labels = LABELS if device.type == "cuda" else replace(LABELS, atoms_a_call=1024)
     blocks = evaluation.make_test_blocks(
-        open_teacher(teacher, device), molecules, SAMPLING, labels, counts, seed=seed
+        teacher, molecules, SAMPLING, labels, counts, seed=seed, driver=driver
     )
-    write_test(file, blocks, counts)
+    write_test(out, blocks, counts)
 
 
 def minima(arguments: argparse.Namespace, student: Potential) -> Part:

@@ -172,7 +172,8 @@ def against_teacher(part: Results) -> list[str]:
         "## Held-out molecules, against the teacher",
         "",
         f"{part['n_embedded']:,} molecules that share no connectivity with any that was trained "
-        f"on, measured on {device(part)}. Energies are compared within one molecule, its mean "
+        f"on, measured on {device(part)}: the student relaxed, heated and distorted them, the "
+        "teacher labelled where they went. Energies are compared within one molecule, its mean "
         "taken off.",
         "",
         *table(
@@ -269,11 +270,12 @@ def dynamics(part: Results) -> list[str]:
         f"{part['picoseconds']:.0f} ps from {part['warm_up_ps']:.0f} ps with a bath of 300 K, "
         f"steps of {part['timestep_fs']} fs, on {device(part)} ({part['backend']}). Straight lines "
         "through the total energy, in % of the kinetic energy per nanosecond; ± is the standard "
-        "error of the fit:",
+        "error of the fit. The line of one molecule also follows the slow part of its fluctuation, "
+        "the more the shorter the run:",
         "",
-        f"- mean size: {size_of_drift(part):.3g} % per ns",
         f"- all molecules together: {part['drift_percent_per_ns']:+.3g} ± "
         f"{part['drift_error']:.2g} % per ns",
+        f"- mean size over the molecules: {size_of_drift(part):.3g} % per ns",
         f"- the one that drifts most: {part['drift_of_each'][worst]:+.3g} ± "
         f"{part['drift_error_of_each'][worst]:.2g} % per ns",
         f"- bonds broken: {part['n_broken']}; the longest any bond became is "
@@ -552,8 +554,11 @@ def headline(results: Results) -> dict[str, str]:
         f"within {found['energy_mae']:.2f} kcal/mol (MAE)"
     )
     if "nve" in results:
+        nve = results["nve"]
         lines["energy drift"] = (
-            f"{size_of_drift(results['nve']):.3g} % of kinetic energy per ns (NVE, 300 K, 0.5 fs)"
+            f"{nve['drift_percent_per_ns']:.2g} ± {nve['drift_error']:.2g} % of kinetic energy per "
+            f"ns (NVE, 300 K, 0.5 fs, {nve['picoseconds']:.0f} ps), mean size over molecules "
+            f"{size_of_drift(nve):.2g} %"
         )
     found = results["conformers"]["all"]
     lines["conformer ranking"] = "Spearman " + ", ".join(

@@ -16,7 +16,7 @@ from torch import Tensor
 from mlff_core.batch import MolBatch
 from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.labelling import Buckets, LabelConfig, label_geometries, pad, valid_labels
-from mlff_core.distill.sampling import KINDS, SamplingConfig, sample
+from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig, sample
 from mlff_core.distill.teacher import Label, LabelsMolecules
 from mlff_core.painn import PaiNNConfig
 from mlff_core.potential import Potential
@@ -81,8 +81,19 @@ def make_test_blocks(
     counts: Counter[str],
     *,
     seed: int,
+    driver: Driver | None = None,
 ) -> list[TestBlock]:
-    """Sample and label every conformer of each molecule, one geometry of each kind."""
+    """Sample and label every conformer of each molecule, one geometry of each kind.
+
+    Args:
+        teacher: Whose labels are meant.
+        molecules: With their conformers.
+        sampling: How geometries are made.
+        labels: Which labels count.
+        counts: Where is counted what was labelled and what was left out.
+        seed: Of everything random.
+        driver: What relaxes and heats the molecules; the teacher's members in turn if None.
+    """
     # By size within a width, so that few places of a block are padding.
     chosen = sorted(molecules, key=lambda m: (len(m.numbers), m.index))
     n_conformers = chosen[0].positions.shape[0] if chosen else 1
@@ -98,14 +109,11 @@ def make_test_blocks(
         numbers = padded.numbers.repeat_interleave(n_conformers, 0)
         charge = padded.charge.repeat_interleave(n_conformers, 0)
 
-        def driver(z: Tensor, x: Tensor, q: Tensor, k: int = len(blocks)) -> Tensor:
+        def member(z: Tensor, x: Tensor, q: Tensor, k: int = len(blocks)) -> Tensor:
             return teacher.member(k, z, x, q).forces
 
-        # Where a geometry comes from need not be known to the last digit; its label must.
-        precision = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("medium")
         geometries = sample(
-            driver,
+            driver or member,
             numbers,
             padded.positions.flatten(0, 1),
             charge,
@@ -113,7 +121,6 @@ def make_test_blocks(
             padded.side.repeat_interleave(n_conformers, 0),
             sampling,
         )
-        torch.set_float32_matmul_precision(precision)
         label = label_geometries(teacher, numbers, geometries, charge)
         valid = valid_labels(numbers, geometries, label, labels, counts)
         blocks.append(

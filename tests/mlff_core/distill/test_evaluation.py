@@ -112,6 +112,24 @@ def test_labels_of_which_the_teacher_is_unsure_are_left_out_and_counted(molecule
     assert not any(block.valid.any() for block in blocks)
 
 
+def test_a_driver_leads_where_the_teacher_labels(molecules):
+    def still(numbers, x, charge):
+        return torch.zeros_like(x)
+
+    sampling = SamplingConfig(relax_steps=6, hot_steps=1, turned=0.0)
+    led, free = (
+        evaluation.make_test_blocks(
+            SpringTeacher(), molecules, sampling, LabelConfig(), Counter(), seed=1, driver=driver
+        )
+        for driver in (still, None)
+    )
+    minimum = KINDS.index("minimum")
+    for one, other in zip(led, free, strict=True):
+        energy, _ = springs(one.numbers, one.positions[:, minimum], one.charge)
+        torch.testing.assert_close(one.energy[:, minimum], energy)
+        assert (one.energy[:, minimum] > other.energy[:, minimum]).all()
+
+
 def test_labels_that_are_not_numbers_are_left_out_and_counted(molecules):
     class Broken(SpringTeacher):
         def __call__(self, numbers, positions, charge):
