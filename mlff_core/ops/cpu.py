@@ -33,8 +33,11 @@ from mlff_core.ops.reference import ZBL_LENGTH, ZBL_TERMS, Edges, edge_geometry
 from mlff_core.painn import REPULSION_WIDTH
 from mlff_core.units import COULOMB_EV_ANGSTROM
 
+# To ask Numba starts its threads, and where these are OpenMP's, PyTorch's number changes with them.
+_torch_threads = torch.get_num_threads()
 #: Threads that Numba has started, an upper bound on what a call may use.
 _MOST_THREADS = numba.get_num_threads()
+torch.set_num_threads(_torch_threads)
 
 #: Where the tables begin and how dense they are at least, in Å.
 FIRST_KNOT, KNOT_DISTANCE = 0.5, 0.005

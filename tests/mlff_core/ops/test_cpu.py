@@ -1,5 +1,7 @@
 """The compiled operators mean what the plain ones mean."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -218,6 +220,12 @@ def test_results_repeat_bit_by_bit_also_in_threads_at_once() -> None:
     for k, (energy, forces) in enumerate(found):
         assert torch.equal(energy, expected[k % 2][0])
         assert torch.equal(forces, expected[k % 2][1])
+
+
+def test_to_import_them_leaves_pytorch_its_number_of_threads() -> None:
+    code = "import torch; torch.set_num_threads(1); import mlff_core.ops.cpu; "
+    code += "assert torch.get_num_threads() == 1, torch.get_num_threads()"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_kernel_with_threads_of_its_own_means_what_the_serial_one_means() -> None:
