@@ -1,5 +1,6 @@
 """The compiled operators mean what the plain ones mean."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -222,10 +223,18 @@ def test_results_repeat_bit_by_bit_also_in_threads_at_once() -> None:
         assert torch.equal(forces, expected[k % 2][1])
 
 
-def test_to_import_them_leaves_pytorch_its_number_of_threads() -> None:
-    code = "import torch; torch.set_num_threads(1); import mlff_core.ops.cpu; "
-    code += "assert torch.get_num_threads() == 1, torch.get_num_threads()"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_numba_leaves_pytorch_its_number_of_threads() -> None:
+    code = """
+import torch
+torch.set_num_threads(1)
+from mlff_core.potential import Potential
+from mlff_core.testing import random_model
+Potential(random_model())
+assert torch.get_num_threads() == 1, torch.get_num_threads()
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment.pop("NUMBA_NUM_THREADS", None)
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def test_a_kernel_with_threads_of_its_own_means_what_the_serial_one_means() -> None:
