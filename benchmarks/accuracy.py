@@ -21,6 +21,7 @@ import argparse
 import functools
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -74,7 +75,7 @@ Part = dict[str, Any]
 def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
     """Forces and energies of held-out molecules."""
     smiles = held_out(arguments, student)[: arguments.molecules]
-    molecules, failed = embed_all(smiles, 2, arguments.seed)
+    molecules, failed = embed_all(smiles, arguments.conformers, arguments.seed)
     log(f"embedded {len(molecules)} molecules")
     blocks, counts = labelled(arguments, molecules, student.device)
     log(f"labelled: {dict(counts)}")
@@ -90,6 +91,7 @@ def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
     return {
         "teacher_sha256": Teacher.check(arguments.teacher),
         "n_embedded": len(molecules),
+        "n_conformers": arguments.conformers,
         "embedding_failed": dict(failed),
         "labels": dict(counts),
         "n_student_not_finite": int((~finite).sum()),
@@ -154,8 +156,7 @@ def labelled(
 @functools.cache
 def open_both(file: Path, model: str, device: torch.device) -> tuple[Teacher, Driver]:
     """The teacher, and the student as a driver, once in each process."""
-    student = evaluation.on_padded(load_potential(model, device=device))
-    return Teacher(file, device), lambda z, x, q: student(z, x, q)[1].nan_to_num()
+    return Teacher(file, device), evaluation.driver_of(load_potential(model, device=device))
 
 
 def write_labels(
@@ -490,7 +491,16 @@ def add_part(file: Path, name: str, part: Part, student: Potential) -> None:
         results = {"model": student.name, "model_sha256": student.sha256}
     results[name] = part
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(results, indent=1) + "\n")
+    file.write_text(json.dumps(without_nan(results), indent=1, allow_nan=False) + "\n")
+
+
+def without_nan(value: Any) -> Any:
+    """None in place of what is not a number, for which JSON has no word."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def setting(student: Potential) -> Part:
@@ -542,6 +552,7 @@ def main() -> int:
             command.add_argument("--molecules", type=int, default=n_molecules)
         if name == "teacher":
             command.add_argument("--test", type=Path, help="folder in which the labels are kept")
+            command.add_argument("--conformers", type=int, default=2, help="of each molecule")
         if name == "minima":
             command.add_argument("--conformers", type=int, default=4)
             command.add_argument("--at-once", type=int, default=100)

@@ -45,6 +45,17 @@ def on_padded(potential: Potential) -> Evaluate:
     return evaluate
 
 
+def driver_of(potential: Potential) -> Driver:
+    """A potential as what drives relaxations and trajectories of padded batches."""
+    evaluate = on_padded(potential)
+
+    def drive(numbers: Tensor, x: Tensor, charge: Tensor) -> Tensor:
+        # Where the potential errs wildly, molecules must not fly apart.
+        return evaluate(numbers, x, charge)[1].nan_to_num().clamp(-30.0, 30.0)
+
+    return drive
+
+
 @dataclass(frozen=True)
 class TestBlock:
     """Labelled geometries of molecules of similar size, padded.

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mlff_core.distill.embedding import Embedder
-from mlff_core.distill.evaluation import on_padded
+from mlff_core.distill.evaluation import driver_of
 from mlff_core.distill.labelling import Buckets, LabelConfig, fill, pad
 from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.ranks import Ranks, launch
@@ -347,14 +347,8 @@ class _Leg:
         potential = Potential(
             copy.deepcopy(self.trainer.averaged), device=self.device, backend="auto"
         )
-        evaluate = on_padded(potential)
-
-        def drive(numbers: Tensor, x: Tensor, charge: Tensor) -> Tensor:
-            # Where the student errs wildly, molecules must not fly apart.
-            return evaluate(numbers, x, charge)[1].nan_to_num().clamp(-30.0, 30.0)
-
-        self.driver, self.driver_step = drive, self.trainer.step_count
-        return drive
+        self.driver, self.driver_step = driver_of(potential), self.trainer.step_count
+        return self.driver
 
     def log(self, elapsed: float, validated: dict[str, float]) -> None:
         """A point of the learning curve."""
