@@ -70,8 +70,12 @@ class Outputs(nn.Module):
         self.atomic_shift.shifts = nn.Embedding(N_Z, 1)
         self.lrcoulomb = Holder(rc=torch.tensor(4.6))
         generator = torch.Generator().manual_seed(3)
+        # C6 of each pair of reference systems, and the coordination of either system.
+        reference = 3 * torch.rand(N_Z, 5, generator=generator)
+        c6 = 9 * torch.rand(N_Z, N_Z, 5, 5, generator=generator)
+        of_i = reference[:, None, :, None].expand_as(c6)
         self.d3bj = Holder(
-            c6ab=2 * torch.rand(N_Z, N_Z, 5, 5, 3, generator=generator),
+            c6ab=torch.stack([c6, of_i, of_i.permute(1, 0, 3, 2)], -1),
             r4r2=1 + torch.rand(N_Z, generator=generator),
             rcov=1.5 + torch.rand(N_Z, generator=generator),
             a1=0.566, a2=3.128, s6=1.0, s8=0.3908, k1=-16.0, k3=-4.0,
