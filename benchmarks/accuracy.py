@@ -19,6 +19,7 @@ it is about other weights; give commands that run at once files of their own.
 
 import argparse
 import functools
+import hashlib
 import itertools
 import json
 import math
@@ -123,7 +124,7 @@ def labelled(
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.test or Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+        claim(folder, arguments, len(molecules))
         by_size = sorted(molecules, key=lambda molecule: (len(molecule.numbers), molecule.index))
         size = len(by_size) if device.type == "cuda" else 32
         parts = [by_size[k : k + size] for k in range(0, len(by_size), size)]
@@ -151,6 +152,22 @@ def labelled(
             blocks += more
             counts.update(counted)
     return blocks, counts
+
+
+def claim(folder: Path, arguments: argparse.Namespace, n_molecules: int) -> None:
+    """Make a folder that of these labels, or find that it is; weights may differ, molecules not."""
+    made_of = {
+        "held_out": hashlib.sha256(arguments.held_out.read_bytes()).hexdigest(),
+        "molecules": n_molecules,
+        "conformers": arguments.conformers,
+        "seed": arguments.seed,
+        "device": arguments.device,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "made_of.json"
+    if file.exists() and json.loads(file.read_text()) != made_of:
+        raise SystemExit(f"{folder}: holds labels of {file.read_text()}, expected of {made_of}")
+    file.write_text(json.dumps(made_of))
 
 
 @functools.cache

@@ -292,18 +292,30 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sqrt(max((a * a).sum() + (b * b).sum() - 2 * s.sum(), 0.0) / len(a)))
 
 
-def paths_of_ase(potential: Potential, model: str, n: int, n_processes: int) -> tuple[list, list]:
-    """What `path_of_ase` returns for each conformer, and again from 0.001 Å beside."""
+def paths_of_ase(
+    potential: Potential, model: str, n: int, n_processes: int, noise: float = 0.0
+) -> list[tuple[int, float, np.ndarray]]:
+    """What `path_of_ase` returns for each conformer."""
     conformers = load_conformers(n, seed=7)
     if potential.device.type == "cuda":
-        return (
-            [path_of_ase(conformer, potential) for conformer in conformers],
-            [path_of_ase(conformer, potential, 1e-3) for conformer in conformers],
-        )
+        return [path_of_ase(conformer, potential, noise) for conformer in conformers]
     with get_context("spawn").Pool(n_processes) as pool:
-        theirs = pool.map(partial(ase_in_a_process, model=model), conformers, 1)
-        beside = pool.map(partial(ase_in_a_process, model=model, noise=1e-3), conformers, 1)
-    return theirs, beside
+        return pool.map(partial(ase_in_a_process, model=model, noise=noise), conformers, 1)
+
+
+def final_energies(potential: Potential, theirs: list) -> dict[str, Any]:
+    """How often ours ends within 0.01 kcal/mol of ASE's LBFGS at TIGHT; nothing is tightened."""
+    batch = MolBatch.from_arrays(load_conformers(len(theirs), seed=7), dtype=torch.float64)
+    reference = np.array([energy for _, energy, _ in theirs])
+    result: dict[str, Any] = {"conformers": len(theirs)}
+    for optimizer in ("lbfgs", "ase-lbfgs"):
+        ours = relax(batch, potential, fmax=TIGHT, max_steps=2000, optimizer=optimizer)
+        apart = np.abs(ours.energy.cpu().numpy() - reference) * EV_KCAL_MOL
+        result[optimizer] = {
+            "within_0.01": int((apart <= SAME_KCAL_MOL).sum()),
+            "converged": ours.status.count("converged"),
+        }
+    return result
 
 
 def compare_with_ase(potential: Potential, theirs: list, beside: list) -> dict[str, Any]:
@@ -598,9 +610,9 @@ def main() -> None:
     parser.add_argument(
         "--parts",
         nargs="+",
-        choices=("rows", "comparison"),
+        choices=("rows", "comparison", "energies"),
         default=("rows", "comparison"),
-        help="the table, and the comparison with ASE's paths",
+        help="the table, the comparison with ASE's paths, and its final energies alone",
     )
     parser.add_argument("--processes", type=int, help="for ASE; default: one a core")
     parser.add_argument("--json", type=Path)
@@ -621,10 +633,16 @@ def main() -> None:
             potential, n, n_ase, options.rounds, options.slots
         )
     write(report, options.json)
+    ase = partial(
+        paths_of_ase, potential, options.model, n_reference,
+        options.processes or os.cpu_count() or 1,
+    )  # fmt: skip
+    if "energies" in options.parts:
+        report["final_energies"] = final_energies(potential, ase())
+        print(json.dumps(report["final_energies"], indent=2))
+        write(report, options.json)
     if "comparison" in options.parts:
-        n_processes = options.processes or os.cpu_count() or 1
-        paths = paths_of_ase(potential, options.model, n_reference, n_processes)
-        report["against_ase"] = compare_with_ase(potential, *paths)
+        report["against_ase"] = compare_with_ase(potential, ase(), ase(noise=1e-3))
         report["above_the_bottom"] = above_the_bottom(potential, n_reference)
         for part in ("against_ase", "above_the_bottom"):
             print(json.dumps(report[part], indent=2, ensure_ascii=False))

@@ -8,6 +8,7 @@ from mlff_core.batch import MolBatch
 from mlff_core.distill.teacher import Label
 from mlff_core.painn import PaiNN, PaiNNConfig
 from mlff_core.potential import Potential
+from mlff_core.slots import Molecule, Rows
 
 #: Geometries by name: (numbers, positions in Å, charge). Every bug adds its own.
 NAMED_MOLECULES: dict[str, tuple[list[int], list[list[float]], int]] = {
@@ -71,6 +72,25 @@ def random_molecule(
     positions = chosen + rng.uniform(-0.2, 0.2, (n_atoms, 3)) * spacing
     numbers = rng.choice([1, 1, 1, 6, 6, 6, 7, 8, 9, 16, 17], n_atoms)
     return numbers, positions, charge
+
+
+def awkward_rows(dtype: torch.dtype) -> Rows:
+    """Slots of 15 atoms: several sizes, overlapping atoms, a NaN, one atom, frozen ones, nobody."""
+    chosen = [
+        *(random_molecule(n, seed=5) for n in (9, 4, 13)),
+        ([6, 6, 1], [[0.0, 0, 0], [0, 0, 0.3], [0, 1, 0]], 0),
+        ([8, 1], [[0.0, 0, 0], [0, np.nan, 1]], 0),
+        NAMED_MOLECULES["hydride"],
+        random_molecule(7, seed=6),
+    ]
+    free = [None] * 6 + [np.arange(7) % 3 > 0]
+    molecules = [
+        Molecule(k, np.asarray(numbers), np.asarray(positions, float), charge, moves)
+        for k, ((numbers, positions, charge), moves) in enumerate(zip(chosen, free, strict=True))
+    ]
+    device = torch.device("cpu")
+    both = Rows.pack(molecules, 15, device, dtype), Rows.empty(1, 15, device, dtype)
+    return Rows(*(torch.cat([getattr(rows, name) for rows in both]) for name in vars(both[0])))
 
 
 def named_batch(dtype: torch.dtype = torch.float64) -> MolBatch:

@@ -70,11 +70,7 @@ def mlp(layers: list[tuple[Tensor, Tensor, bool]], x: Tensor) -> Tensor:
 
 
 class AIMNet2:
-    """Several networks that share the basis of their geometry.
-
-    Attributes:
-        n_members: How many.
-    """
+    """Several networks that share the basis of their geometry."""
 
     def __init__(self, scripts: list[Any]):
         """Read the weights.
@@ -101,7 +97,6 @@ class AIMNet2:
                     raise ValueError("the networks differ in their basis or dispersion")
         except AttributeError as error:
             raise ValueError(f"not an AIMNet2: {error}") from error
-        self.n_members = len(self.members)
         self.shifts: Tensor = first.aev.shifts_s
         self.eta, self.cutoff = float(first.aev.eta_s), float(first.aev.rc_s)
         self.dispersion = first.outputs.d3bj

@@ -1,5 +1,6 @@
 """What the benchmark of accuracy works out, and the card that is made of it."""
 
+import argparse
 import importlib.util
 import json
 import shutil
@@ -28,6 +29,24 @@ def load(name: str) -> ModuleType:
 @pytest.fixture(scope="module")
 def accuracy() -> ModuleType:
     return load("accuracy")
+
+
+def test_labels_of_other_molecules_are_not_taken_for_these(accuracy, tmp_path):
+    held_out = tmp_path / "held_out.parquet"
+    held_out.write_bytes(b"some molecules")
+    arguments = argparse.Namespace(held_out=held_out, conformers=2, seed=7, device="cpu")
+    accuracy.claim(tmp_path / "labels", arguments, 70)
+    accuracy.claim(tmp_path / "labels", arguments, 70)
+    with pytest.raises(SystemExit, match="holds labels of"):
+        accuracy.claim(tmp_path / "labels", arguments, 71)
+    held_out.write_bytes(b"other molecules")
+    with pytest.raises(SystemExit, match="holds labels of"):
+        accuracy.claim(tmp_path / "labels", arguments, 70)
+
+
+def test_what_is_not_a_number_is_nothing_in_the_file(accuracy):
+    given = {"a": [1.0, float("nan")], "b": {"c": float("nan"), "d": "nan"}}
+    assert accuracy.without_nan(given) == {"a": [1.0, None], "b": {"c": None, "d": "nan"}}
 
 
 def test_drift_is_the_slope_in_percent_of_the_kinetic_energy(accuracy):

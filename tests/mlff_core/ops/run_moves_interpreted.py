@@ -10,15 +10,13 @@ path.
 import sys
 from functools import partial
 
-import numpy as np
 import torch
 
 from mlff_core.batch import MolBatch
 from mlff_core.dynamics import Dynamics
 from mlff_core.potential import Potential
 from mlff_core.relaxation import RelaxSettings, enter, kernel_step, step
-from mlff_core.slots import Molecule, Rows
-from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
+from mlff_core.testing import awkward_rows, random_model, random_molecule
 
 N_STEPS = 20
 
@@ -35,24 +33,9 @@ def compute(potential, numbers, positions, mol_idx, ptr, charge):
     return energy, torch.cat([forces, torch.full((len(numbers) - n_atoms, 3), torch.nan)])
 
 
-def molecules() -> list[Molecule]:
-    """Of several sizes; frozen atoms, overlapping atoms, a NaN, one atom and an empty slot."""
-    chosen = [random_molecule(n, seed=5) for n in (9, 4, 13)]
-    chosen.append(([6, 6, 1], [[0.0, 0, 0], [0, 0, 0.3], [0, 1, 0]], 0))
-    chosen.append(([8, 1], [[0.0, 0, 0], [0, np.nan, 1]], 0))
-    chosen.append(NAMED_MOLECULES["hydride"])
-    frozen = random_molecule(7, seed=6)
-    arrays = [(np.asarray(z), np.asarray(x, float), q) for z, x, q in [*chosen, frozen]]
-    free = [None] * len(chosen) + [np.arange(7) % 3 > 0]
-    return [Molecule(k, *a, f) for k, (a, f) in enumerate(zip(arrays, free, strict=True))]
-
-
 def relaxations(potential: Potential, optimizer: str, model_hessian: bool) -> list:
     """(state before, plain state after, the kernels' state after) of every step."""
-    device = torch.device("cpu")
-    rows = Rows.pack(molecules(), 15, device, torch.float32)
-    vacant = Rows.empty(1, 15, device, torch.float32)
-    rows = Rows(*(torch.cat([getattr(r, name) for r in (rows, vacant)]) for name in vars(rows)))
+    rows = awkward_rows(torch.float32)
     settings = RelaxSettings(optimizer, 0.1, N_STEPS - 2, model_hessian)
     state = enter(rows, settings)
     capacity = int(rows.sizes.sum()) + 37

@@ -1,6 +1,5 @@
 """What is compiled between two force calls against its plain meaning."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,22 +15,9 @@ from mlff_core.relaxation import (
     enter,
     step,
 )
-from mlff_core.slots import Molecule, Rows
-from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
+from mlff_core.testing import awkward_rows, random_model
 
 N_STEPS = 20
-
-
-def molecules() -> list[Molecule]:
-    """Of several sizes; frozen atoms, overlapping atoms, a NaN and one atom."""
-    chosen = [random_molecule(n, seed=5) for n in (9, 4, 13)]
-    chosen.append(([6, 6, 1], [[0.0, 0, 0], [0, 0, 0.3], [0, 1, 0]], 0))
-    chosen.append(([8, 1], [[0.0, 0, 0], [0, np.nan, 1]], 0))
-    chosen.append(NAMED_MOLECULES["hydride"])
-    frozen = random_molecule(7, seed=6)
-    arrays = [(np.asarray(z), np.asarray(x, float), q) for z, x, q in [*chosen, frozen]]
-    free = [None] * len(chosen) + [np.arange(7) % 3 > 0]
-    return [Molecule(k, *a, f) for k, (a, f) in enumerate(zip(arrays, free, strict=True))]
 
 
 def close(found, expected, slots, **tolerance):
@@ -42,10 +28,7 @@ def close(found, expected, slots, **tolerance):
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_a_compiled_step_is_a_step_of_the_plain_operators(model_hessian, precision):
     potential = Potential(random_model(3, n_features=16), precision=precision)
-    device = torch.device("cpu")
-    rows = Rows.pack(molecules(), 15, device, potential.dtype)
-    vacant = Rows.empty(1, 15, device, potential.dtype)
-    rows = Rows(*(torch.cat([getattr(r, name) for r in (rows, vacant)]) for name in vars(rows)))
+    rows = awkward_rows(potential.dtype)
     settings = RelaxSettings("lbfgs", 0.1, N_STEPS - 2, model_hessian)
     state = enter(rows, settings)
     seen, refused, pairs = set(), 0, 0
