@@ -245,6 +245,7 @@ class Trainer:
         torch.cat([gradient.flatten() for gradient in gradients], out=self._gradient)
         self.left_out += batch.left_out
 
+    @torch.no_grad()
     def _update(self) -> None:
         """Change the weights along the gradient."""
         config = self.config

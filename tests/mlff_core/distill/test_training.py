@@ -76,6 +76,14 @@ def test_the_averaged_weights_follow_the_trained_ones(pool):
     assert gap < 0.2 * size
 
 
+def test_the_averaged_weights_carry_no_history(pool):
+    """Or they would remember every step that was ever taken."""
+    trainer, _ = trained(pool, 3)
+    for parameter in trainer.averaged.parameters():
+        assert parameter.is_leaf
+        assert not parameter.requires_grad
+
+
 def test_a_step_that_is_not_finite_is_left_out_and_counted(pool):
     trainer, _ = trained(pool, 3)
     before = [p.clone() for p in trainer.parameters]
