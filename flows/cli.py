@@ -195,7 +195,8 @@ def run_distill(arguments: dict[str, Any]) -> int:
     try:
         recipe = read_recipe(Path(parameters["recipe"]))
         open_library(parameters["table"], recipe.molecules.column or None)
-        check(**{name: parameters[name] for name in ("teacher", "start", "device", "gpus")})
+        given = {name: parameters[name] for name in ("teacher", "start", "device", "gpus")}
+        check(student=recipe.student, **given)
     except (MlffError, ValueError, OSError) as error:
         refuse(error)
     signal.signal(signal.SIGINT, stop_at_once)

@@ -16,10 +16,12 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 from pydantic import Field
 
+from mlff_core.distill.growth import grown
 from mlff_core.distill.recipe import read_recipe
 from mlff_core.distill.steps import claim
 from mlff_core.distill.teacher import ENSEMBLE_FILE, Teacher, default_cache
 from mlff_core.errors import DeviceError
+from mlff_core.painn import PaiNNConfig
 from mlff_core.potential import choose_device, find_model, read_checkpoint
 from tasks.distill import choose, evaluate, make_test, package, train_leg
 
@@ -77,7 +79,7 @@ def distill(
     log = get_run_logger()
     chosen = read_recipe(Path(recipe))
     n_legs = legs or chosen.leg.n_legs
-    teacher_sha256 = check(teacher, start, device, gpus)
+    teacher_sha256 = check(teacher, start, chosen.student, device, gpus)
     folder, kind = Path(out), choose_device(device).type
     open_teacher = partial(Teacher, teacher_file(teacher))
     claim(folder, chosen)
@@ -100,12 +102,12 @@ def teacher_file(teacher: str) -> Path:
     return default_cache() / ENSEMBLE_FILE if teacher == "auto" else Path(teacher)
 
 
-def check(teacher: str, start: str, device: str, gpus: int) -> str:
+def check(teacher: str, start: str, student: PaiNNConfig, device: str, gpus: int) -> str:
     """Refuse what cannot work, before anything is done; returns the teacher's sha256.
 
     Raises:
-        MlffError: The teacher is missing or damaged, there are no weights to start from, or there
-            is no such device.
+        MlffError: The teacher is missing or damaged, there are no weights to start from, theirs is
+            no shape that grows into the student's, or there is no such device.
     """
     if gpus > 1:
         import torch
@@ -114,7 +116,7 @@ def check(teacher: str, start: str, device: str, gpus: int) -> str:
             raise DeviceError(f"gpus: {gpus} asked for, {torch.cuda.device_count()} to be had")
     choose_device(device)
     if start != "none":
-        read_checkpoint(find_model(start))
+        grown(read_checkpoint(find_model(start))[0], student)
     return Teacher.check(teacher_file(teacher))
 
 

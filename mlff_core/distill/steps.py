@@ -31,6 +31,7 @@ import torch
 from mlff_core.distill import evaluation
 from mlff_core.distill.embedding import Embedded, Embedder
 from mlff_core.distill.evaluation import Evaluate, TestBlock
+from mlff_core.distill.growth import grown
 from mlff_core.distill.leg import run_leg, run_leg_on_gpus
 from mlff_core.distill.molecules import choose_molecules
 from mlff_core.distill.recipe import Recipe
@@ -195,8 +196,12 @@ def train_leg(
         open_teacher: Gives what labels.
         device: Where, if it is not several GPUs.
         recipe: All choices.
-        start: Weights to go on from; None for random ones.
+        start: Weights to go on from, grown into the recipe's shape if theirs is smaller; None for
+            random ones.
         gpus: How many train together.
+
+    Raises:
+        ModelFileError: The weights cannot grow into that shape.
     """
     finished = molecules.with_name(f"leg-{number:03d}.safetensors")
     if finished.exists():
@@ -208,7 +213,13 @@ def train_leg(
     smiles = smiles[first:] + smiles[:first]
     under_way = finished.with_suffix(".part.safetensors")
     leg = dataclasses.replace(recipe.leg, seed=recipe.leg.seed + number)
-    legs = read_checkpoint(start)[1].get("legs", []) if start else []
+    legs: list[dict[str, Any]] = []
+    if start:
+        network, card, _ = read_checkpoint(start)
+        legs = card.get("legs", [])
+        if network.config != recipe.student:
+            start = finished.with_suffix(".grown.safetensors")
+            save_checkpoint(grown(network, recipe.student, seed=leg.seed), start, {})
     goes_on = _is_whole(under_way)
     if goes_on:
         start = under_way
@@ -231,6 +242,7 @@ def train_leg(
     for suffix in (".json", ".safetensors"):
         part.with_suffix(suffix).replace(finished.with_suffix(suffix))
         under_way.with_suffix(suffix).unlink(missing_ok=True)
+        finished.with_suffix(f".grown{suffix}").unlink(missing_ok=True)
     return finished
 
 

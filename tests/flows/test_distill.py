@@ -106,6 +106,7 @@ def test_a_wrong_call_is_refused_in_one_line(
         (["--recipe", str(tmp_path / "none.toml")], "none.toml"),
         (["--legs", "0"], "--legs"),
         (["--start", "nothing"], "no model 'nothing'"),
+        (["--start", "default"], "cannot grow into"),
         (["--gpus", "64", "--device", "auto"], "gpus: 64 asked for"),
         (["--colour", "red"], "--colour"),
     ):

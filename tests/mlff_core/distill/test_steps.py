@@ -1,6 +1,7 @@
 """The steps of a distillation, cut off and resumed, on a few molecules and a cheap teacher."""
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from mlff_core.distill.sampling import SamplingConfig
 from mlff_core.distill.training import TrainingConfig
 from mlff_core.errors import OutputError
 from mlff_core.painn import PaiNNConfig
-from mlff_core.potential import load_potential, read_checkpoint
+from mlff_core.potential import load_potential, read_checkpoint, save_checkpoint
 from mlff_core.testing import SpringTeacher, random_model
 
 SMILES = ["CCO", "CC(=O)[O-]", "C[NH3+]", "CCN", "COC", "CC=O", "CCC", "garbage", "CC.O", "CCO"]
@@ -124,6 +125,19 @@ def test_a_leg_that_was_cut_off_goes_on_from_what_it_left(made, monkeypatch):
     assert card["metrics"]["test"]["labels"] > 0
     assert "kcal/mol" in card["headline"]["held-out energy MAE"]
     assert card["recipe"] == json.loads(json.dumps(RECIPE.to_dict()))
+
+
+def test_a_leg_grows_the_weights_that_it_starts_from(made, tmp_path):
+    """They have fewer blocks than the recipe asks for."""
+    small = tmp_path / "small.safetensors"
+    save_checkpoint(random_model(3, RECIPE.student), small, {"legs": [{"seconds": 1.0}]})
+    molecules, test = (Path(shutil.copy(file, tmp_path)) for file in made)
+    deeper = replace(RECIPE, student=replace(RECIPE.student, n_interactions=2))
+    finished = train(1, (molecules, test), small, deeper)
+    network, card, _ = read_checkpoint(finished)
+    assert network.config == deeper.student
+    assert len(card["legs"]) == 2
+    assert not list(tmp_path.glob("*grown*"))
 
 
 def test_half_a_checkpoint_counts_as_none(tmp_path):

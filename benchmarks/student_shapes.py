@@ -1,0 +1,150 @@
+"""What another shape of the student would bring: each learns for as long from the same labels.
+
+    python benchmarks/student_shapes.py --teacher FILE --molecules FILE --held-out FILE --out FILE
+
+All start from the shipped weights, grown into their shape so that they say the same at first, and
+learn for --seconds with a rate that goes to zero. FILE of --teacher is what
+datasets/fetch_teacher.py prints; the other two are Parquet tables with a column `smiles`: molecules
+to learn from, and others.
+"""
+
+import argparse
+import json
+import logging
+import os
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+
+from mlff_core.distill import evaluation
+from mlff_core.distill.embedding import Embedded, Embedder
+from mlff_core.distill.evaluation import TestBlock, make_test_blocks
+from mlff_core.distill.growth import grown
+from mlff_core.distill.labelling import Buckets, fill, pad
+from mlff_core.distill.pool import LabelPool
+from mlff_core.distill.recipe import Recipe, read_recipe
+from mlff_core.distill.sampling import KINDS
+from mlff_core.distill.steps import summary
+from mlff_core.distill.teacher import Teacher
+from mlff_core.distill.training import Trainer
+from mlff_core.painn import PaiNN
+from mlff_core.potential import Potential, choose_device, find_model, read_checkpoint
+
+ROOT = Path(__file__).parents[1]
+
+#: What differs from the recipe, in the student's shape and in its training.
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "as it is": ({}, {}),
+    "4 blocks": ({"n_interactions": 4}, {}),
+    "40 radial functions": ({"n_rbf": 40}, {}),
+    "batches twice as large": ({}, {"n_mols": 2, "learning_rate": 2**0.5}),
+}
+
+log = logging.getLogger("student_shapes")
+
+
+def embedded(file: Path, n_molecules: int, seed: int) -> list[Embedded]:
+    """Two conformers each of the first molecules of a table."""
+    smiles = pq.read_table(file, columns=["smiles"])["smiles"].to_pylist()[:n_molecules]
+    n_processes = min(len(os.sched_getaffinity(0)), 1 + len(smiles) // 20)
+    embedder = Embedder(smiles, n_conformers=2, seed=seed, n_processes=n_processes)
+    molecules: list[Embedded] = []
+    while embedder.running:
+        molecules += embedder.take(wait_s=1.0)
+    embedder.close()
+    return molecules
+
+
+def labelled(
+    molecules: list[Embedded], teacher: Teacher, student: Potential, recipe: Recipe
+) -> LabelPool:
+    """The teacher's labels of where the student goes."""
+    buckets = Buckets(recipe.labels.atoms_a_call, 2)
+    buckets.add(molecules)
+    pool = LabelPool(len(molecules), 2 * len(KINDS), max(buckets.sizes), teacher.device)
+    counts: Counter[str] = Counter()
+    driver = evaluation.driver_of(student)
+    while (taken := buckets.take(partial=True)) is not None:
+        width, chunk = taken
+        padded = pad(chunk, width, teacher.device)
+        fill(pool, teacher, driver, padded, recipe.sampling, recipe.labels, counts)
+    log.info("%s", dict(counts))
+    return pool
+
+
+def learn(
+    network: PaiNN, pool: LabelPool, recipe: Recipe, changes: dict[str, Any], seconds: float
+) -> tuple[PaiNN, int]:
+    """The averaged weights after so many seconds, and how many samples they saw."""
+    training = recipe.training
+    scaled = {name: getattr(training, name) * factor for name, factor in changes.items()}
+    trainer = Trainer(network, pool, replace(training, n_atoms=0, n_edges=0, **scaled))
+    trainer.size_batches()
+    if pool.energy.is_cuda:
+        trainer.capture()
+        torch.cuda.synchronize()
+    began = time.monotonic()
+    while (elapsed := time.monotonic() - began) < seconds:
+        for _ in range(50 if pool.energy.is_cuda else 1):
+            trainer.step(elapsed / seconds)
+        if pool.energy.is_cuda:
+            torch.cuda.synchronize()
+    return trainer.averaged, trainer.step_count * trainer.config.n_mols
+
+
+def errors(network: PaiNN, blocks: list[TestBlock], device: torch.device) -> dict[str, float]:
+    """Headline errors on the test."""
+    potential = Potential(network, device=device, backend="auto")
+    return dict(summary(blocks, evaluation.on_padded(potential))["all"])
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in ("teacher", "molecules", "held-out", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--recipe", type=Path, default=ROOT / "datasets/recipes/student.toml")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--n-molecules", type=int, default=12000)
+    parser.add_argument("--n-test", type=int, default=800)
+    parser.add_argument("--seed", type=int, default=3)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.manual_seed(arguments.seed)
+    recipe = read_recipe(arguments.recipe)
+    device = choose_device(arguments.device)
+    teacher = Teacher(arguments.teacher, device)
+    shipped = read_checkpoint(find_model("default"))[0]
+    student = Potential(read_checkpoint(find_model("default"))[0], device=device, backend="auto")
+    held_out = embedded(arguments.held_out, arguments.n_test, arguments.seed)
+    blocks = make_test_blocks(
+        teacher, held_out, recipe.sampling, recipe.labels, Counter(), seed=arguments.seed
+    )
+    pool = labelled(
+        embedded(arguments.molecules, arguments.n_molecules, arguments.seed),
+        teacher, student, recipe,
+    )  # fmt: skip
+    results: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "molecules": pool.n_stored,
+        "seconds": arguments.seconds,
+        "before": errors(shipped, blocks, device),
+    }
+    for name, (shape, changes) in VARIANTS.items():
+        network = grown(shipped, replace(shipped.config, **shape), seed=arguments.seed)
+        averaged, samples = learn(network, pool, recipe, changes, arguments.seconds)
+        results[name] = {"samples": samples, **errors(averaged, blocks, device)}
+        log.info("%s: %s", name, results[name])
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

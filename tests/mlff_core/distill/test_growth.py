@@ -1,0 +1,59 @@
+"""A student that has grown says what it said before, and can learn more."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mlff_core.distill.growth import grown
+from mlff_core.errors import ModelFileError
+from mlff_core.neighbors import neighbor_pairs
+from mlff_core.painn import PaiNNConfig
+from mlff_core.potential import Potential
+from mlff_core.testing import named_batch, random_model
+
+CONFIG = PaiNNConfig(n_features=16, n_interactions=2, n_rbf=5)
+GROWN = [
+    replace(CONFIG, n_interactions=3),
+    replace(CONFIG, n_rbf=9),
+    replace(CONFIG, n_interactions=4, n_rbf=6),
+]
+
+
+@pytest.mark.parametrize("config", GROWN, ids=["blocks", "rbf", "both"])
+def test_a_grown_student_says_the_same(config):
+    small = random_model(3, CONFIG)
+    large = grown(small, config)
+    assert large.config == config
+    batch = named_batch(torch.float64)
+    found, expected = (Potential(m, precision="float64")(batch) for m in (large, small))
+    torch.testing.assert_close(found.energy, expected.energy, rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.forces, expected.forces, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("config", GROWN, ids=["blocks", "rbf", "both"])
+def test_what_is_new_learns(config):
+    """Some gradient reaches each new part, or it would stay as it is for ever."""
+    large = grown(random_model(3, CONFIG), config)
+    batch = named_batch(torch.float32)
+    i, j = neighbor_pairs(batch.positions, batch.ptr, config.cutoff)
+    energy = large(batch.numbers, batch.positions, batch.mol_idx, batch.charge, i, j)
+    energy.sum().backward()
+    for k, (message, update) in enumerate(zip(large.message, large.update, strict=True)):
+        assert message.phi[2].weight.grad.abs().max() > 0
+        assert update.a[2].weight.grad.abs().max() > 0
+        assert (message.filter.weight.grad.abs().amax(0) > 0).all() or k >= CONFIG.n_interactions
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(CONFIG, n_features=32),
+        replace(CONFIG, n_interactions=1),
+        replace(CONFIG, n_rbf=4),
+        replace(CONFIG, cutoff=6.0),
+    ],
+)
+def test_a_shape_that_it_cannot_grow_into_is_refused(config):
+    with pytest.raises(ModelFileError, match="cannot grow into"):
+        grown(random_model(3, CONFIG), config)
