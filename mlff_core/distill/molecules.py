@@ -19,6 +19,12 @@ from rdkit import Chem, rdBase
 #: Elements of the teacher that no SMILES table at hand holds: written in place of a relative.
 SUBSTITUTES: Final = {16: 34, 15: 33}
 
+#: In a SMILES: a charge on an sp2 nitrogen, nitro groups aside, on sulfur or oxygen (+), or on
+#: nitrogen, sulfur or carbon (-).
+UNUSUAL_CHARGE: Final = (
+    r"(?<!O)=\[N\w*\+|\[N\w*\+\](?:\([^()]*\))*=(?!O)|\[n\+|\[[sSoO]H?\+|\[[cCnNsS]H?-\]"
+)
+
 _CHARGE = re.compile(r"([+-]+)(\d?)(?=[:\]])")
 
 
@@ -33,7 +39,7 @@ class MoleculesConfig:
         max_atoms: Largest number of atoms, hydrogens counted.
         max_charge: Largest absolute total charge in e.
         rare: A regular expression; every molecule whose SMILES matches is taken besides, so that
-            elements that few molecules have are met often.
+            elements and charged groups that few molecules have are met often.
         rare_charge: Every molecule is taken besides whose absolute charge is at least this.
         selenium_share: Share of the molecules with sulfur in which selenium takes its place.
         arsenic_share: Share of the molecules with phosphorus in which arsenic takes its place.
@@ -47,7 +53,7 @@ class MoleculesConfig:
     common: int = 560_000
     max_atoms: int = 96
     max_charge: int = 3
-    rare: str = r"B[^r]|B$|\[Si|\[si|P|p|I"
+    rare: str = r"B[^r]|B$|\[Si|\[si|P|p|I|" + UNUSUAL_CHARGE
     rare_charge: int = 2
     selenium_share: float = 0.06
     arsenic_share: float = 0.15

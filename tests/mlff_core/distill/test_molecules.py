@@ -1,9 +1,12 @@
 """Which molecules are learnt from: the split, the reasons, the substitutes."""
 
+import re
+
 import pytest
 from rdkit import Chem
 
 from mlff_core.distill.molecules import (
+    UNUSUAL_CHARGE,
     Choice,
     MoleculesConfig,
     candidates,
@@ -79,6 +82,36 @@ def test_rare_elements_and_charges_are_taken_besides():
         "CCCC", "CCCCC", "C[Si](C)(C)C", "[NH3+]CC[NH3+]", "CB(O)O"
     }  # fmt: skip
     assert candidates(table, config) == candidates(table, config)
+
+
+@pytest.mark.parametrize(
+    "smiles",
+    [
+        "CC(C)=[NH2+]",
+        "NC(=[NH2+])c1ccccc1",
+        "[NH+](C)=C",
+        "C[n+]1ccccc1",
+        "C[N+](C)=C",
+        "C[S+](C)C",
+        "c1cc[o+]cc1",
+        "CC(=O)[N-]S(C)(=O)=O",
+        "C[S-]",
+        "[C-]#[N+]C",
+        "c1nnn[n-]1",
+        "CN=[N+]=[N-]",
+    ],
+)
+def test_a_charge_where_few_molecules_have_one_is_unusual(smiles: str):
+    assert Chem.MolFromSmiles(smiles) is not None
+    assert re.search(UNUSUAL_CHARGE, smiles)
+
+
+@pytest.mark.parametrize(
+    "smiles",
+    ["C[NH3+]", "CC(=O)[O-]", "O=[N+]([O-])c1ccccc1", "C[N+](=O)[O-]", "C[N+](C)(C)CC(=O)[O-]"],
+)
+def test_ammonium_carboxylate_and_nitro_groups_are_usual(smiles: str):
+    assert not re.search(UNUSUAL_CHARGE, smiles)
 
 
 def test_what_is_left_out_of_many_is_counted():
