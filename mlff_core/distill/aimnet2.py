@@ -69,6 +69,12 @@ def mlp(layers: list[tuple[Tensor, Tensor, bool]], x: Tensor) -> Tensor:
     return x
 
 
+def self_or_padding(padding: Tensor) -> Tensor:
+    """Which pairs of places are none of two atoms, bool [b, n, m], from what is padding [b, n]."""
+    itself = torch.eye(padding.shape[1], dtype=torch.bool, device=padding.device)
+    return padding[:, :, None] | padding[:, None, :] | itself
+
+
 class AIMNet2:
     """Several networks that share the basis of their geometry."""
 
@@ -118,23 +124,17 @@ class AIMNet2:
             chosen: Which k members.
         """
         padding = numbers == 0
-        self_or_padding = (
-            padding[:, :, None]
-            | padding[:, None, :]
-            | torch.eye(numbers.shape[1], dtype=torch.bool, device=numbers.device)
-        )
+        masked = self_or_padding(padding)
         with torch.enable_grad():
             x = positions.detach().float().requires_grad_(True)
-            distance, basis = self._geometry(x, self_or_padding)
+            distance, basis = self._geometry(x, masked)
             leaves = distance.detach().requires_grad_(True), basis.detach().requires_grad_(True)
-            dispersion = self._dispersion(numbers, leaves[0], self_or_padding)
+            dispersion = self._dispersion(numbers, leaves[0], masked)
             (slope,) = torch.autograd.grad(dispersion.sum(), leaves[0])
             energies, forces = [], []
             for k in chosen:
                 member = self.members[k]
-                energy = self._energy(
-                    member, numbers, charge.float(), padding, self_or_padding, *leaves
-                )
+                energy = self._energy(member, numbers, charge.float(), padding, masked, *leaves)
                 by_distance, by_basis = torch.autograd.grad(energy.sum(), leaves)
                 (gradient,) = torch.autograd.grad(
                     (distance, basis), x, (by_distance + slope, by_basis), retain_graph=True
@@ -142,6 +142,23 @@ class AIMNet2:
                 energies.append((energy + dispersion).detach())
                 forces.append(-gradient)
         return torch.stack(energies), torch.stack(forces)
+
+    @torch.no_grad()
+    def charges(self, numbers: Tensor, positions: Tensor, charge: Tensor) -> Tensor:
+        """Partial charges of the atoms in e, the mean over the members, 0 on padding [b, n].
+
+        Args:
+            numbers: Atomic numbers, 0 on padding, int64 [b, n].
+            positions: Å [b, n, 3].
+            charge: Total charges in e [b].
+        """
+        padding = numbers == 0
+        _, basis = self._geometry(positions.float(), self_or_padding(padding))
+        found = [
+            self._passes(member, numbers, charge.float(), padding, basis)[1]
+            for member in self.members
+        ]
+        return torch.stack(found).mean(0)
 
     def _geometry(self, x: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
         """Distances [b, n, m], and basis: radial functions, and these times a direction
@@ -168,6 +185,18 @@ class AIMNet2:
         basis: Tensor,
     ) -> Tensor:
         """All but dispersion, eV, float64 [b]."""
+        out, charges = self._passes(member, numbers, charge, padding, basis)
+        atomic = mlp(member.energy, out).squeeze(2) * ~padding + member.shift[numbers]  # float64
+        product = charges[:, :, None] * charges[:, None, :]
+        share = (distance / member.coulomb_cutoff).clamp(0.0, 0.999999)
+        short = torch.exp(1.0 - (1.0 - share.square()).reciprocal())
+        pairs = HALF_COULOMB * (1.0 - short) * product.masked_fill(masked, 0.0) / distance
+        return atomic.sum(1) + pairs.flatten(1).sum(1, dtype=torch.float64)
+
+    def _passes(
+        self, member: Member, numbers: Tensor, charge: Tensor, padding: Tensor, basis: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the last pass over the neighbours gives [b, n, width], and charges in e [b, n]."""
         n_g, (b, n) = len(self.shifts), numbers.shape
         real = (~padding).unsqueeze(-1)
         features = torch.nn.functional.embedding(numbers, member.embedding)  # [b, n, a g]
@@ -191,12 +220,7 @@ class AIMNet2:
             total = weight.sum(1) + 1e-6
             charges = charges + weight * (missing / total).unsqueeze(1)
             features = features + step.view_as(features)
-        atomic = mlp(member.energy, out).squeeze(2) * ~padding + member.shift[numbers]  # float64
-        product = charges[:, :, None] * charges[:, None, :]
-        share = (distance / member.coulomb_cutoff).clamp(0.0, 0.999999)
-        short = torch.exp(1.0 - (1.0 - share.square()).reciprocal())
-        pairs = HALF_COULOMB * (1.0 - short) * product.masked_fill(masked, 0.0) / distance
-        return atomic.sum(1) + pairs.flatten(1).sum(1, dtype=torch.float64)
+        return out, charges
 
     def _gather(self, mix: Tensor, features: Tensor, basis: Tensor) -> list[Tensor]:
         """What the neighbours' features amount to: a sum for each radial function [b, n, a g], and

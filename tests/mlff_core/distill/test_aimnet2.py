@@ -229,6 +229,19 @@ def test_labels_are_those_of_the_torchscript(tmp_path: Path):
     )
 
 
+def test_charges_add_up_to_the_total_charge(tmp_path: Path):
+    torch.manual_seed(5)
+    path = tmp_path / "ensemble.jpt"
+    networks = Teacher(path, "cpu", sha256=save(path, Network(), Network())).networks
+    assert networks is not None
+    numbers, positions, charge = molecules()
+    found = networks.charges(numbers, positions, charge)
+    # What is missing is shared by weights with a floor of 1e-6, which a lone ion may be near.
+    torch.testing.assert_close(found.sum(1), charge.float(), rtol=0, atol=0.02)
+    assert (found[numbers == 0] == 0).all()
+    assert found[0].std() > 0.01
+
+
 @pytest.mark.skipif(
     not (default_cache() / "aimnet2_wb97m_ens_f.jpt").exists(),
     reason="needs the teacher (datasets/fetch_teacher.py)",
