@@ -2,6 +2,8 @@
 
     python benchmarks/accuracy.py teacher    --teacher FILE --held-out FILE --out OUT.json
         Forces and energies of held-out molecules against the teacher's.
+    python benchmarks/accuracy.py far        --teacher FILE --held-out FILE --out OUT.json
+        How much of the student's errors is electrostatics between atoms far apart.
     python benchmarks/accuracy.py minima     --teacher FILE --held-out FILE --out OUT.json
         Their conformers relaxed by both from the same start.
     python benchmarks/accuracy.py nve        --held-out FILE --out OUT.json
@@ -26,6 +28,7 @@ import math
 import multiprocessing
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -47,6 +50,7 @@ from mlff_core.chem.topology import BROKEN
 from mlff_core.distill import evaluation
 from mlff_core.distill.embedding import Embedded, Embedder
 from mlff_core.distill.labelling import LabelConfig
+from mlff_core.distill.molecules import UNUSUAL_CHARGE
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig
 from mlff_core.distill.steps import read_test, write_test
 from mlff_core.distill.teacher import Teacher
@@ -55,7 +59,7 @@ from mlff_core.painn import COVALENT_RADII
 from mlff_core.potential import Potential, load_potential
 from mlff_core.relaxation import relax
 from mlff_core.status import ConformerStatus
-from mlff_core.units import EV_KCAL_MOL
+from mlff_core.units import COULOMB_EV_ANGSTROM, EV_KCAL_MOL
 
 #: The test's own geometries: hotter and wider than a screen meets, rms force about 1.8 eV/Å.
 SAMPLING = SamplingConfig(
@@ -66,6 +70,10 @@ LABELS = LabelConfig(max_force=25.0)
 
 #: Bounds in eV/Å between geometries on which the teacher's members agree more and less.
 SPREADS = (0.0, 0.1, 0.2, 0.5, LABELS.max_force_spread)
+
+#: Distances in Å between which the teacher's charges are made to pull at each other: from the
+#: student's cutoff to what three blocks reach, and all that is beyond.
+SHELLS = (5.0, 7.0, 10.0, 15.0, math.inf)
 
 #: Dynamics: steps in fs, friction of the bath that brings molecules to 300 K in 1/ps.
 TIMESTEP_FS, TEMPERATURE_K, FRICTION_PER_PS, WARM_UP_PS = 0.5, 300.0, 5.0, 2.0
@@ -85,6 +93,8 @@ def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
     errors = evaluation.subset(errors, finite)
     moved = np.isin(errors["kind"], [KINDS.index("hot"), KINDS.index("distorted")])
     charge = errors["charge"]
+    strange = np.array([bool(re.search(UNUSUAL_CHARGE, text)) for text in smiles])
+    unusual = strange[errors["molecule"]] & (charge != 0)
 
     def summary(geometries: np.ndarray) -> dict[str, float]:
         return evaluation.summarise(evaluation.subset(errors, geometries))
@@ -103,6 +113,8 @@ def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
         "by_kind": evaluation.by_kind(errors),
         "neutral": summary(charge == 0),
         "charged": summary(charge != 0),
+        "charged_unusually": summary(unusual),
+        "charged_otherwise": summary((charge != 0) & ~unusual),
         "by_charge": {int(q): summary(charge == q) for q in np.unique(charge)},
         "by_spread": {
             f"{low:g} to {high:g}": summary((errors["spread"] >= low) & (errors["spread"] < high))
@@ -188,6 +200,89 @@ def write_labels(
         teacher, molecules, SAMPLING, labels, counts, seed=seed, driver=driver
     )
     write_test(out, blocks, counts)
+
+
+def far(arguments: argparse.Namespace, student: Potential) -> Part:
+    """Which share of the Coulomb forces between atoms far apart the student's errors hold."""
+    smiles = held_out(arguments, student)[: arguments.molecules]
+    molecules, _ = embed_all(smiles, arguments.conformers, arguments.seed)
+    log(f"embedded {len(molecules)} molecules")
+    blocks, _ = labelled(arguments, molecules, student.device)
+    log("labelled")
+    networks = Teacher(arguments.teacher, student.device).networks
+    if networks is None:
+        raise SystemExit("the teacher's file holds no AIMNet2, so there are no charges")
+    evaluate = evaluation.on_padded(student)
+    columns: dict[str, list[np.ndarray]] = {"error": [], "far": [], "molecule": [], "charge": []}
+    for block in blocks:
+        for kind in range(block.positions.shape[1]):
+            x, valid = block.positions[:, kind], block.valid[:, kind]
+            energy, forces = evaluate(block.numbers, x, block.charge)
+            q = networks.charges(block.numbers, x, block.charge)
+            real = (block.numbers > 0) & (valid & energy.isfinite())[:, None]
+            shells = coulomb_forces(q, x, block.numbers > 0)
+            columns["error"].append((block.forces[:, kind] - forces)[real].cpu().numpy())
+            columns["far"].append(shells[real].cpu().numpy())
+            for name, values in (("molecule", block.index), ("charge", block.charge)):
+                columns[name].append(values[:, None].expand_as(real)[real].cpu().numpy())
+    error, shells, molecule, charge = (np.concatenate(c) for c in columns.values())
+    groups = {
+        "all": np.ones(len(charge), bool),
+        "neutral": charge == 0,
+        "charged": charge != 0,
+        "charged more than once": np.abs(charge) > 1,
+    }
+    return {
+        "shells": [None if math.isinf(bound) else bound for bound in SHELLS],
+        "n_molecules": len(np.unique(molecule)),
+        **{
+            group: far_shares(error[chosen], shells[chosen], molecule[chosen])
+            for group, chosen in groups.items()
+            if len(np.unique(molecule[chosen])) > 1
+        },
+    }
+
+
+def coulomb_forces(q: torch.Tensor, x: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Forces of point charges on each other, by the SHELLS of distance [n, width, 3, n_shells].
+
+    Args:
+        q: Charges in e, 0 on padding [n, width].
+        x: Å [n, width, 3].
+        real: What is no padding [n, width].
+    """
+    towards = x[:, None, :] - x[:, :, None]  # [n, i, j, 3]
+    distance = towards.square().sum(-1).sqrt()
+    pull = -COULOMB_EV_ANGSTROM * q[:, :, None] * q[:, None, :] / distance**3
+    shells = []
+    for low, high in itertools.pairwise(SHELLS):
+        inside = (distance > low) & (distance <= high) & real[:, :, None] & real[:, None, :]
+        shells.append((torch.where(inside, pull, 0.0)[..., None] * towards).sum(2))
+    return torch.stack(shells, -1)
+
+
+def far_shares(error: np.ndarray, shells: np.ndarray, molecule: np.ndarray) -> Part:
+    """Least squares of the errors by the forces of the shells; molecules err independently.
+
+    Args:
+        error: Teacher's force minus the student's, eV/Å [n_atoms, 3].
+        shells: eV/Å [n_atoms, 3, n_shells].
+        molecule: Of each atom [n_atoms].
+    """
+    y, a = error.astype(np.float64), shells.astype(np.float64)
+    inverse = np.linalg.pinv(np.einsum("ncs,nct->st", a, a))
+    share = inverse @ np.einsum("ncs,nc->s", a, y)
+    rest = y - a @ share
+    _, place = np.unique(molecule, return_inverse=True)
+    pulls = np.zeros((place.max() + 1, len(share)))
+    np.add.at(pulls, place, np.einsum("ncs,nc->ns", a, rest))
+    return {
+        "force_mae": float(1e3 * np.abs(y).mean()),
+        "force_mae_without": float(1e3 * np.abs(rest).mean()),
+        "rms": (1e3 * np.sqrt(np.square(a).mean((0, 1)))).tolist(),
+        "share": share.tolist(),
+        "share_error": np.sqrt(np.diag(inverse @ (pulls.T @ pulls) @ inverse)).tolist(),
+    }
 
 
 def minima(arguments: argparse.Namespace, student: Potential) -> Part:
@@ -542,6 +637,7 @@ def log(text: str) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, Potential], Part]] = {
     "teacher": against_teacher,
+    "far": far,
     "minima": minima,
     "nve": nve,
     "conformers": conformers,
@@ -561,13 +657,13 @@ def main() -> int:
         command.add_argument("--backend", default="auto")
         command.add_argument("--out", type=Path, required=True)
         command.add_argument("--seed", type=int, default=7)
-        if name in ("teacher", "minima"):
+        if name in ("teacher", "far", "minima"):
             command.add_argument("--teacher", type=Path, required=True)
         if name != "conformers":
             command.add_argument("--held-out", type=Path, required=True)
-            n_molecules = {"teacher": 5400, "minima": 300, "nve": 10}[name]
+            n_molecules = {"teacher": 5400, "far": 5400, "minima": 300, "nve": 10}[name]
             command.add_argument("--molecules", type=int, default=n_molecules)
-        if name == "teacher":
+        if name in ("teacher", "far"):
             command.add_argument("--test", type=Path, help="folder in which the labels are kept")
             command.add_argument("--conformers", type=int, default=2, help="of each molecule")
         if name == "minima":

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from mlff_core.batch import MolBatch
+from mlff_core.units import COULOMB_EV_ANGSTROM
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,6 +97,39 @@ def test_a_histogram_counts_everything_once(accuracy):
     assert counts.shape == (20, 20)
     assert counts.sum() == 5000
     assert np.trace(counts) > 4000
+
+
+def test_charges_far_apart_pull_at_each_other_in_their_shell(accuracy):
+    """Two opposite charges 6 Å apart, a third 20 Å from both, and padding in one place with one."""
+    x = torch.tensor([[[0.0, 0, 0], [6.0, 0, 0], [3.0, 20.0, 0], [0.0, 0, 0]]])
+    q = torch.tensor([[0.5, -0.4, 1.0, 0.0]])
+    found = accuracy.coulomb_forces(q, x, torch.tensor([[True, True, True, False]]))
+    assert found.shape == (1, 4, 3, len(accuracy.SHELLS) - 1)
+    attraction = COULOMB_EV_ANGSTROM * 0.2 / 36.0
+    assert found[0, 0, :, 0].tolist() == pytest.approx([attraction, 0.0, 0.0])
+    assert found[0, 1, :, 0].tolist() == pytest.approx([-attraction, 0.0, 0.0])
+    # The positive one is pushed away from the third, and nothing happens in the other shells.
+    assert found[0, 0, 1, 3] < 0 < found[0, 1, 1, 3]
+    assert (found[..., 1:3] == 0).all()
+    assert (found[0, 3] == 0).all()
+    assert torch.allclose(found.sum(1), torch.zeros(()), atol=1e-7)
+
+
+def test_shares_of_what_was_put_in_are_found(accuracy):
+    rng = np.random.default_rng(5)
+    shells = rng.normal(size=(4000, 3, 2)) * np.array([0.02, 0.005])
+    molecule = np.repeat(np.arange(200), 20)
+    error = shells @ np.array([0.3, 1.0]) + 0.001 * rng.normal(size=(4000, 3))
+    found = accuracy.far_shares(error, shells, molecule)
+    assert found["share"] == pytest.approx([0.3, 1.0], abs=0.01)
+    assert np.abs(np.array(found["share"]) - [0.3, 1.0]) == pytest.approx(
+        0.0, abs=4 * max(found["share_error"])
+    )
+    assert found["rms"] == pytest.approx([20.0, 5.0], rel=0.05)
+    assert found["force_mae_without"] < 0.3 * found["force_mae"]
+    # A shell that is empty has no share.
+    shells[..., 1] = 0.0
+    assert accuracy.far_shares(error, shells, molecule)["share"][1] == pytest.approx(0.0)
 
 
 def test_a_stretched_bond_is_seen(accuracy):
