@@ -48,11 +48,11 @@ from rdkit.Chem import rdDistGeom
 from mlff_core.batch import MolBatch
 from mlff_core.chem.topology import BROKEN
 from mlff_core.distill import evaluation
-from mlff_core.distill.embedding import Embedded, Embedder
+from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.labelling import LabelConfig
 from mlff_core.distill.molecules import UNUSUAL_CHARGE
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig
-from mlff_core.distill.steps import read_test, write_test
+from mlff_core.distill.steps import embed_all, read_test, write_test
 from mlff_core.distill.teacher import Teacher
 from mlff_core.dynamics import Dynamics
 from mlff_core.painn import COVALENT_RADII
@@ -84,7 +84,9 @@ Part = dict[str, Any]
 def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
     """Forces and energies of held-out molecules."""
     smiles = held_out(arguments, student)[: arguments.molecules]
-    molecules, failed = embed_all(smiles, arguments.conformers, arguments.seed)
+    molecules, failed = embed_all(
+        smiles, arguments.conformers, arguments.seed, len(os.sched_getaffinity(0))
+    )
     log(f"embedded {len(molecules)} molecules")
     blocks, counts = labelled(arguments, molecules, student.device)
     log(f"labelled: {dict(counts)}")
@@ -205,7 +207,9 @@ def write_labels(
 def far(arguments: argparse.Namespace, student: Potential) -> Part:
     """Which share of the Coulomb forces between atoms far apart the student's errors hold."""
     smiles = held_out(arguments, student)[: arguments.molecules]
-    molecules, _ = embed_all(smiles, arguments.conformers, arguments.seed)
+    molecules, _ = embed_all(
+        smiles, arguments.conformers, arguments.seed, len(os.sched_getaffinity(0))
+    )
     log(f"embedded {len(molecules)} molecules")
     blocks, _ = labelled(arguments, molecules, student.device)
     log("labelled")
@@ -289,7 +293,9 @@ def minima(arguments: argparse.Namespace, student: Potential) -> Part:
     """Conformers of held-out molecules, relaxed by teacher and student from the same start."""
     teacher = Teacher(arguments.teacher, student.device)
     smiles = held_out(arguments, student)[: arguments.molecules]
-    molecules, failed = embed_all(smiles, arguments.conformers, arguments.seed)
+    molecules, failed = embed_all(
+        smiles, arguments.conformers, arguments.seed, len(os.sched_getaffinity(0))
+    )
     log(f"embedded {len(molecules)} molecules")
     parts: list[evaluation.RelaxedConformers] = []
     # A few at a time, so that what is done is kept if this is cut off.
@@ -461,17 +467,6 @@ def held_out(arguments: argparse.Namespace, student: Potential) -> list[str]:
     config = student.config
     rows = pq.read_table(arguments.held_out, columns=["smiles", "charge"]).to_pylist()
     return [r["smiles"] for r in rows if config.min_charge <= r["charge"] <= config.max_charge]
-
-
-def embed_all(smiles: list[str], n_conformers: int, seed: int) -> tuple[list[Embedded], Counter]:
-    """Conformers of all molecules, on all cores."""
-    n_processes = min(len(os.sched_getaffinity(0)), 1 + len(smiles) // 20)
-    embedder = Embedder(smiles, n_conformers=n_conformers, seed=seed, n_processes=n_processes)
-    molecules: list[Embedded] = []
-    while embedder.running:
-        molecules += embedder.take(wait_s=1.0)
-    embedder.close()
-    return molecules, embedder.failed
 
 
 def by_element(errors: dict[str, np.ndarray]) -> dict[int, dict[str, float]]:

@@ -192,7 +192,7 @@ def against_teacher(part: Results) -> list[str]:
                         ("charged_unusually", "charged, on sp2 N, S+, O+, N-, S- or C-"),
                         ("charged_otherwise", "charged otherwise"),
                     )
-                    if group in part
+                    if part.get(group, {}).get("n_geometries")
                 ),
                 row("distorted and hot", part["distorted"]),
                 row("distorted and hot, neutral", part["distorted_neutral"]),

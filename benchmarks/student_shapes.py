@@ -22,14 +22,14 @@ import pyarrow.parquet as pq
 import torch
 
 from mlff_core.distill import evaluation
-from mlff_core.distill.embedding import Embedded, Embedder
+from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.evaluation import TestBlock, make_test_blocks
 from mlff_core.distill.growth import grown
 from mlff_core.distill.labelling import Buckets, fill, pad
 from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.recipe import Recipe, read_recipe
 from mlff_core.distill.sampling import KINDS
-from mlff_core.distill.steps import summary
+from mlff_core.distill.steps import embed_all, summary
 from mlff_core.distill.teacher import Teacher
 from mlff_core.distill.training import Trainer
 from mlff_core.painn import PaiNN
@@ -51,13 +51,7 @@ log = logging.getLogger("student_shapes")
 def embedded(file: Path, n_molecules: int, seed: int) -> list[Embedded]:
     """Two conformers each of the first molecules of a table."""
     smiles = pq.read_table(file, columns=["smiles"])["smiles"].to_pylist()[:n_molecules]
-    n_processes = min(len(os.sched_getaffinity(0)), 1 + len(smiles) // 20)
-    embedder = Embedder(smiles, n_conformers=2, seed=seed, n_processes=n_processes)
-    molecules: list[Embedded] = []
-    while embedder.running:
-        molecules += embedder.take(wait_s=1.0)
-    embedder.close()
-    return molecules
+    return embed_all(smiles, 2, seed, len(os.sched_getaffinity(0)))[0]
 
 
 def labelled(

@@ -214,13 +214,13 @@ def train_leg(
     under_way = finished.with_suffix(".part.safetensors")
     leg = dataclasses.replace(recipe.leg, seed=recipe.leg.seed + number)
     legs: list[dict[str, Any]] = []
+    goes_on = _is_whole(under_way)
     if start:
         network, card, _ = read_checkpoint(start)
         legs = card.get("legs", [])
-        if network.config != recipe.student:
+        if network.config != recipe.student and not goes_on:
             start = finished.with_suffix(".grown.safetensors")
             save_checkpoint(grown(network, recipe.student, seed=leg.seed), start, {})
-    goes_on = _is_whole(under_way)
     if goes_on:
         start = under_way
         leg = dataclasses.replace(leg, seed=leg.seed + 1000)
