@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule, prepare
+from mlff_core.interrupts import interrupts_kept_from_children
 from mlff_core.status import MoleculeStatus, Reason
 
 #: Molecules on their way to a worker, so that it finds the next when it has sent the last.
@@ -66,7 +67,7 @@ class _Worker:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, interrupts_kept_from_children():
             arguments = [str(theirs.fileno()), str(os.getpid()), *sys.path]
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter
                 [sys.executable, "-c", _BOOTSTRAP, *arguments],

@@ -5,7 +5,6 @@ It imports nothing but what the function it is given needs, and it ends as soon 
 
 import os
 import queue
-import signal
 import threading
 from multiprocessing.connection import Connection
 
@@ -23,7 +22,6 @@ def serve(fd: int, parent: int) -> None:
         fd: A connected stream socket.
         parent: The process id of the parent.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     connection = Connection(fd)
     try:
         function, extra = connection.recv()

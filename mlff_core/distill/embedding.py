@@ -21,6 +21,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
 from mlff_core.distill.molecules import quiet_rdkit
+from mlff_core.interrupts import interrupts_kept_from_children
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,9 @@ class Embedder:
             for k in range(n_processes)
         ]
         self._running = n_processes
-        for process in self._processes:
-            process.start()
+        with interrupts_kept_from_children():
+            for process in self._processes:
+                process.start()
 
     @property
     def running(self) -> bool:

@@ -16,6 +16,8 @@ from typing import Final
 
 from rdkit import Chem, rdBase
 
+from mlff_core.interrupts import interrupts_kept_from_children
+
 #: Elements of the teacher that no SMILES table at hand holds: written in place of a relative.
 SUBSTITUTES: Final = {16: 34, 15: 33}
 
@@ -230,7 +232,9 @@ def choose_molecules(
     left_out: Counter[str] = Counter()
     seen: dict[str, Choice] = {}
     with ProcessPoolExecutor(max(1, n_processes), mp_context=context) as pool:
-        for chosen, reasons in pool.map(choose_many, parts, [config] * len(parts)):
+        with interrupts_kept_from_children():  # the first task starts the processes
+            results = pool.map(choose_many, parts, [config] * len(parts))
+        for chosen, reasons in results:
             left_out += reasons
             for choice in chosen:
                 if choice.smiles in seen:

@@ -23,8 +23,16 @@ SMILES = ["CCO", "CC(F)Cl", "not a SMILES", "c1ccccc1O", "", "[Na+].CC(=O)[O-]",
 
 #: What the worker processes of these tests run: does what the SMILES says.
 OBEDIENT = """
-import os, pathlib, sys, time
+import os, pathlib, signal, sys, threading, time
 from mlff_core.chem.molecule import PreparedMolecule
+
+def matches():
+    # Of a crowded alkane in itself, while Ctrl-C comes.
+    from rdkit import Chem
+
+    mol = Chem.AddHs(Chem.MolFromSmiles("CC(C)(C)C(C(C)(C)C)(C(C)(C)C)C(C)(C)C"))
+    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    return str(len(mol.GetSubstructMatches(mol, uniquify=False, maxMatches=200_000)))
 
 def obey(record, input_id, smiles, settings):
     word, _, rest = smiles.partition(" ")
@@ -40,6 +48,7 @@ def obey(record, input_id, smiles, settings):
     said = {
         "pid": lambda: str(os.getpid()),
         "modules": lambda: " ".join(sys.modules),
+        "matches": matches,
         "threads": lambda: os.environ["OMP_NUM_THREADS"],
     }.get(word, lambda: word)()
     return PreparedMolecule(record, input_id, smiles, message=said)
@@ -135,6 +144,11 @@ def test_a_molecule_that_kills_its_worker_twice_fails_alone(obey, word, reason, 
     assert (results[1].status, results[1].reason) == (MoleculeStatus.FAILED, reason)
     assert results[1].message is not None
     assert results[1].message.startswith(f"its process died twice ({ending})")
+
+
+def test_an_interrupt_cuts_nothing_short(obey):
+    with EmbeddingPool(ChemistrySettings(), n_workers=1, prepare=obey) as pool:
+        assert said(pool.map(numbered("matches", "b"))) == ["200000", "b"]
 
 
 def test_a_molecule_whose_worker_dies_is_tried_once_more(obey, tmp_path):
