@@ -292,7 +292,7 @@ class Dynamics:
             batch=self._host.with_positions(state["positions"][self._atoms].cpu()),
             velocities=(state["velocities"][self._atoms] / TIME_FS).cpu(),
             forces=state["forces"][self._atoms].cpu(),
-            potential_energy=state["energy"].cpu(),
+            potential_energy=self.potential_energy.cpu(),
             kinetic_energy=kinetic.cpu(),
             temperature=(2.0 * kinetic / (3.0 * n_free * BOLTZMANN_EV_K)).cpu(),
         )

@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from ase import Atoms, units
+from ase.data import atomic_masses
 from ase.md.verlet import VelocityVerlet
 
 from mlff_core.batch import MolBatch
@@ -12,7 +13,7 @@ from mlff_core.dynamics import Dynamics, _normal, write_trajectory
 from mlff_core.errors import OutOfDomainError
 from mlff_core.potential import Potential
 from mlff_core.testing import random_model, random_molecule
-from mlff_core.units import BOLTZMANN_EV_K
+from mlff_core.units import BOLTZMANN_EV_K, TIME_FS
 
 SPRING = 10.0  # eV/Å²
 
@@ -79,6 +80,18 @@ def test_the_energy_error_falls_with_the_square_of_the_time_step(potential):
         errors.append(np.ptp(totals))
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.25)
     assert errors[1] / errors[2] == pytest.approx(4, rel=0.25)
+
+
+def test_a_frame_stays_what_it_was_when_the_molecules_go_on(potential):
+    dynamics = Dynamics(batch_of(7, 3), potential, temperature_k=300.0, seed=3)
+    for frame in list(dynamics.frames(6, every=2)):
+        out = potential(frame.batch)
+        assert torch.allclose(frame.potential_energy, out.energy, rtol=0, atol=1e-9)
+        assert torch.allclose(frame.forces, out.forces.double(), rtol=0, atol=1e-9)
+        kinetic = 0.5 * frame.velocities.mul(TIME_FS).square().sum(1)
+        masses = torch.tensor(atomic_masses)[frame.batch.numbers.long()]
+        expected = [part.sum() for part in frame.batch.split(masses * kinetic)]
+        assert torch.allclose(frame.kinetic_energy, torch.stack(expected), rtol=1e-9)
 
 
 def test_without_friction_momentum_is_kept_and_begins_at_zero(potential):
