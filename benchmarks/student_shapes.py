@@ -41,6 +41,8 @@ ROOT = Path(__file__).parents[1]
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "as it is": ({}, {}),
     "4 blocks": ({"n_interactions": 4}, {}),
+    "6 blocks": ({"n_interactions": 6}, {}),
+    "256 features": ({"n_features": 256}, {}),
     "40 radial functions": ({"n_rbf": 40}, {}),
     "batches twice as large": ({}, {"n_mols": 2, "learning_rate": 2**0.5}),
 }

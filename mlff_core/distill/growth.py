@@ -3,31 +3,40 @@
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from mlff_core.errors import ModelFileError
 from mlff_core.painn import PaiNN, PaiNNConfig
 
 #: What a block adds goes through these.
 _LAST_LAYERS = ("phi.2.weight", "phi.2.bias", "a.2.weight", "a.2.bias")
+#: Rows of features and columns of something else; the tables have it the other way round.
+_FILTER = "filter.weight"
+_TABLES = ("element.weight", "charge.weight")
 
 
 def grown(network: PaiNN, config: PaiNNConfig, *, seed: int = 0) -> PaiNN:
     """The same energies from a network of another shape.
 
-    What is new adds nothing at first: the last layers of further blocks are zero, and so are the
-    weights of further radial functions.
+    Each feature becomes several alike (T. Chen et al., Net2Net, ICLR 2016), whose weights further
+    on are shared out at random, so that they learn different things. What else is new adds nothing
+    at first: the last layers of further blocks are zero, and so are the weights of further radial
+    functions.
 
     Args:
         network: The smaller one.
-        config: The shape of the larger one: more blocks or radial functions.
-        seed: Of the first layers of further blocks.
+        config: The shape of the larger one: more blocks or radial functions, or a multiple of the
+            features.
+        seed: Of how weights are shared out, and of the first layers of further blocks.
 
     Raises:
         ModelFileError: The shape differs in anything else, or is smaller.
     """
     old = network.config
+    new = {name: getattr(config, name) for name in ("n_features", "n_interactions", "n_rbf")}
     if (
-        replace(old, n_interactions=config.n_interactions, n_rbf=config.n_rbf) != config
+        replace(old, **new) != config
+        or config.n_features % old.n_features
         or config.n_interactions < old.n_interactions
         or config.n_rbf < old.n_rbf
     ):
@@ -35,7 +44,8 @@ def grown(network: PaiNN, config: PaiNNConfig, *, seed: int = 0) -> PaiNN:
     torch.manual_seed(seed)
     larger = PaiNN(config)
     larger.reference_energy = network.reference_energy.clone()
-    state = network.state_dict()
+    copies = config.n_features // old.n_features
+    state, parameters = network.state_dict(), dict(network.named_parameters())
     with torch.no_grad():
         for name, weights in larger.state_dict().items():
             if name not in state:
@@ -43,6 +53,31 @@ def grown(network: PaiNN, config: PaiNNConfig, *, seed: int = 0) -> PaiNN:
                     weights.zero_()
                 continue
             known = state[name]
+            if copies > 1 and name in parameters:
+                known = _widened(name, known, copies, old.n_features)
             weights.zero_()
             weights[tuple(slice(n) for n in known.shape)] = known
     return larger
+
+
+def _widened(name: str, weights: Tensor, copies: int, n_features: int) -> Tensor:
+    """A layer's weights, or a table's, for several copies of each feature.
+
+    The copies of one chunk (U, V, a third of phi) stand side by side.
+    """
+    axes = [1] if name in _TABLES else [0] if name.endswith(_FILTER) else range(weights.ndim)
+    for axis in axes:
+        size = weights.shape[axis]
+        # The readout's hidden layer is half as wide as the features, and what it gives is no
+        # feature.
+        chunk = n_features if size % n_features == 0 else n_features // 2
+        if size % chunk:
+            continue
+        wide = weights.unflatten(axis, (-1, 1, chunk)).repeat_interleave(copies, axis + 1)
+        if axis == 1 and name not in _TABLES:
+            # What goes in is alike, so only the sum over the copies counts.
+            unlike = torch.randn_like(wide)
+            unlike -= unlike.mean(axis + 1, keepdim=True)
+            wide = (wide + unlike * (weights.std() / unlike.std())) / copies
+        weights = wide.flatten(axis, axis + 2)
+    return weights

@@ -24,6 +24,9 @@ def main(out: Path) -> None:
     torch.manual_seed(0)
     # Interpreted programs run one after the other; a few do what thousands do on a card.
     edge_ops.N_PROGRAMS = 3
+    # Two slices of the features, as a wider student has on a card.
+    for kernel, tile in edge_ops.TILES.items():
+        edge_ops.TILES[kernel] = tile._replace(block_f=8)
     model = random_model(5, PaiNNConfig(n_features=16, n_interactions=2))
     batch = MolBatch.from_arrays([random_molecule(5, 1), random_molecule(9, 2, charge=1)])
     i, j = neighbor_pairs(batch.positions, batch.ptr, model.config.cutoff)
