@@ -107,6 +107,7 @@ class ScreenPlan:
             "run_key": self.run_key,
             "model_name": self.potential.name,
             "model_sha256": self.potential.sha256,
+            "model_errors": json.dumps(self.potential.card.get("headline", {}), ensure_ascii=False),
             "schema_version": SCHEMA_VERSION,
         }
 
@@ -127,7 +128,11 @@ class ScreenPlan:
                 "sha256": self.library_sha256,
                 "n_records": self.n_records,
             },
-            model={"name": self.potential.name, "sha256": self.potential.sha256},
+            model={
+                "name": self.potential.name,
+                "sha256": self.potential.sha256,
+                "errors": self.potential.card.get("headline", {}),
+            },
             versions={"python": platform.python_version()}
             | {name: version for name in VERSIONED if (version := _version(name))},
             started=datetime.now(UTC).isoformat(timespec="seconds"),

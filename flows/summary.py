@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mlff_core.tables import Manifest
@@ -33,6 +34,17 @@ def rate_rows(manifest: Manifest) -> list[tuple[str, str]]:
     ]
 
 
+def error_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """(what, how large) of the model's errors that matter to a screen, as far as its card says."""
+    errors = manifest.model.get("errors", {})
+    # A card may come with anyone's weights: its words are data, on a page as in a terminal.
+    return [
+        (name, " ".join(str(errors[name]).split()).translate({ord("|"): "/", ord("`"): "'"}))
+        for name in ("minima", "conformer ranking")
+        if name in errors
+    ]
+
+
 def next_steps(out_dir: Path) -> str:
     """A line that opens the result."""
     return (
@@ -52,6 +64,11 @@ def print_summary(manifest: Manifest, out_dir: Path, console: Console) -> None:
         rates.add_row(stage, rate)
     console.print(counts)
     console.print(rates)
+    if found := error_rows(manifest):
+        errors = Table("energies", escape(f"{manifest.model['name']} against its teacher"))
+        for row in found:
+            errors.add_row(*map(escape, row))
+        console.print(errors)
     for path in (out_dir / "molecules", out_dir / "conformers", out_dir / "manifest.json"):
         console.print(str(path), markup=False, highlight=False, soft_wrap=True)
     console.print("Look at it:", next_steps(out_dir), markup=False, highlight=False, soft_wrap=True)
@@ -64,6 +81,9 @@ def markdown_summary(manifest: Manifest, out_dir: Path) -> str:
     lines += [f"| {table} | {what} | {n:,} |" for table, what, n in count_rows(manifest)]
     lines += ["", "| stage | molecules/s |", "|---|---:|"]
     lines += [f"| {stage} | {rate} |" for stage, rate in rate_rows(manifest)]
+    if errors := error_rows(manifest):
+        lines += ["", "| energies | the model against its teacher |", "|---|---|"]
+        lines += [f"| {name} | `{text}` |" for name, text in errors]
     lines += [
         "",
         "Tables:",

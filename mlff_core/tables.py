@@ -350,7 +350,7 @@ class Manifest:
         run_key: Names the results: the same library, model and parameters that matter.
         parameters: What was asked for.
         library: location, sha256 and n_records.
-        model: name and sha256.
+        model: name, sha256, and errors: what its card says of them, in words.
         versions: Of the packages that results depend on.
         started: When, in ISO 8601.
         finished: When; None as long as the tables are not whole.
