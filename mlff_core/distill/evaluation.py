@@ -5,7 +5,7 @@ and its mean labels them, so that every student meets the same test.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig, sample
 from mlff_core.distill.teacher import Label, LabelsMolecules
 from mlff_core.painn import PaiNNConfig
 from mlff_core.potential import Potential
-from mlff_core.relaxation import relax
+from mlff_core.relaxation import RelaxResult, relax
 from mlff_core.status import ConformerStatus
 from mlff_core.units import EV_KCAL_MOL
 
@@ -330,17 +330,18 @@ def compare_minima(
     student: Potential,
     molecules: Iterable[Embedded],
     *,
-    fmax: float = 0.02,
-    max_steps: int = 300,
-) -> RelaxedConformers:
+    fmax: Sequence[float] = (0.05, 0.005),
+    max_steps: int = 500,
+) -> list[RelaxedConformers]:
     """Relax every conformer with the teacher and with the student, and compare where they end.
 
     Args:
         teacher: Its mean labels; on the student's device.
         student: What is compared with it.
         molecules: With the conformers to start from.
-        fmax: Where a relaxation has converged, in eV/Å.
-        max_steps: Longest relaxation.
+        fmax: Where a relaxation has converged, in eV/Å, from loose to tight: each method goes on
+            from where it was, and is compared at each.
+        max_steps: Longest relaxation from one to the next.
     """
     index, started = [], []
     for molecule in sorted(molecules, key=lambda m: m.index):
@@ -348,31 +349,40 @@ def compare_minima(
             index.append(molecule.index)
             started.append((molecule.numbers, x, molecule.charge))
     start = MolBatch.from_arrays(started, device=student.device)
-    theirs = relax(start, TeacherPotential(teacher, teacher.device), fmax=fmax, max_steps=max_steps)
-    ours = relax(start, student, fmax=fmax, max_steps=max_steps)
-    n_converged = [
-        sum(s == ConformerStatus.CONVERGED for s in result.status) for result in (theirs, ours)
-    ]
+    in_place = TeacherPotential(teacher, teacher.device)
+    theirs, ours = start, start
+    found = []
+    for limit in fmax:
+        their_end = relax(theirs, in_place, fmax=limit, max_steps=max_steps)
+        our_end = relax(ours, student, fmax=limit, max_steps=max_steps)
+        found.append(_compared(np.array(index), their_end, our_end, student))
+        theirs, ours = their_end.batch, our_end.batch
+    return found
+
+
+def _compared(
+    molecule: np.ndarray, theirs: RelaxResult, ours: RelaxResult, student: Potential
+) -> RelaxedConformers:
     both = [
         k
         for k, pair in enumerate(zip(theirs.status, ours.status, strict=True))
         if pair == (ConformerStatus.CONVERGED, ConformerStatus.CONVERGED)
     ]
     at_theirs, at_ours = theirs.batch.select(both), ours.batch.select(both)
-    there = student(at_theirs).energy if both else start.positions.new_zeros(0)
+    there = student(at_theirs).energy if both else theirs.energy[:0]
     real = padded(at_theirs, at_theirs.numbers)
     a, b = padded(at_theirs, at_theirs.positions), padded(at_ours, at_ours.positions)
     return RelaxedConformers(
-        molecule=np.array(index)[both],
+        molecule=molecule[both],
         charge=at_theirs.charge.cpu().numpy(),
         energy=theirs.energy[both].cpu().numpy(),
         student_energy_there=there.cpu().numpy(),
         student_energy=ours.energy[both].cpu().numpy(),
         rmsd=superposed_rmsd(a, b, real > 0).cpu().numpy(),
         heavy_rmsd=superposed_rmsd(a, b, real > 1).cpu().numpy(),
-        n_started=len(started),
-        n_teacher_converged=n_converged[0],
-        n_student_converged=n_converged[1],
+        n_started=len(molecule),
+        n_teacher_converged=theirs.status.count(ConformerStatus.CONVERGED),
+        n_student_converged=ours.status.count(ConformerStatus.CONVERGED),
     )
 
 

@@ -12,9 +12,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from ase.data import atomic_masses
 
 from mlff_core.batch import MolBatch
-from mlff_core.units import COULOMB_EV_ANGSTROM
+from mlff_core.dynamics import Frame
+from mlff_core.units import COULOMB_EV_ANGSTROM, TIME_FS
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,6 +67,31 @@ def test_drift_is_the_slope_in_percent_of_the_kinetic_energy(accuracy):
         assert 0 < error < 0.2
         assert abs(value - wanted) < 4 * error
     assert found["drift_percent_per_ns"] == pytest.approx(100 * 0.01 / 3.5, abs=0.2)
+
+
+def test_velocity_verlet_keeps_the_shadow_energy_of_a_spring(accuracy):
+    """To the fourth order of the time step, where it keeps the total energy to the second."""
+    spring, fs = 25.0, 0.5
+    batch = MolBatch.from_arrays([([1], [[0.1, -0.2, 0.3]], 0)] * 2, dtype=torch.float64)
+    mass, h = float(atomic_masses[1]), fs / TIME_FS
+    x, v = batch.positions, torch.tensor([[0.5, 0.1, -0.3], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    frames = []
+    for step in range(400):
+        total = 0.5 * spring * x.square().sum(1), 0.5 * mass * v.square().sum(1)
+        frames.append(
+            Frame(step, step * fs, batch.with_positions(x), v / TIME_FS, -spring * x, *total, v[0])
+        )
+        v = v - 0.5 * h * spring * x / mass
+        x = x + h * v
+        v = v - 0.5 * h * spring * x / mass
+    now = frames[1:-1]
+    total = torch.stack([f.potential_energy + f.kinetic_energy for f in now])
+    corrections = [accuracy.shadow_correction(*frames[k : k + 3]) for k in range(len(now))]
+    shadow = total + torch.stack(corrections)
+    angle = h * (spring / mass) ** 0.5  # of a step; C-H stretches have 0.28
+    assert angle == pytest.approx(0.25, abs=0.02)
+    assert (total.std(0) > 0.002 * total.mean(0)).all()
+    assert (shadow.std(0) < angle**2 / 4 * total.std(0)).all()
 
 
 def test_ranking_is_perfect_for_what_is_parallel_and_reversed_for_the_negative(accuracy):
