@@ -84,11 +84,7 @@ Part = dict[str, Any]
 
 def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
     """Forces and energies of held-out molecules."""
-    smiles = held_out(arguments, student)[: arguments.molecules]
-    molecules, failed = embed_all(
-        smiles, arguments.conformers, arguments.seed, len(os.sched_getaffinity(0))
-    )
-    log(f"embedded {len(molecules)} molecules")
+    smiles, molecules, failed = embedded(arguments, student)
     blocks, counts = labelled(arguments, molecules, student.device)
     log(f"labelled: {dict(counts)}")
     errors = evaluation.geometry_errors(blocks, evaluation.on_padded(student))
@@ -207,11 +203,7 @@ def write_labels(
 
 def far(arguments: argparse.Namespace, student: Potential) -> Part:
     """Which share of the Coulomb forces between atoms far apart the student's errors hold."""
-    smiles = held_out(arguments, student)[: arguments.molecules]
-    molecules, _ = embed_all(
-        smiles, arguments.conformers, arguments.seed, len(os.sched_getaffinity(0))
-    )
-    log(f"embedded {len(molecules)} molecules")
+    _, molecules, _ = embedded(arguments, student)
     blocks, _ = labelled(arguments, molecules, student.device)
     log("labelled")
     networks = Teacher(arguments.teacher, student.device).networks
@@ -293,11 +285,7 @@ def far_shares(error: np.ndarray, shells: np.ndarray, molecule: np.ndarray) -> P
 def minima(arguments: argparse.Namespace, student: Potential) -> Part:
     """Conformers of held-out molecules, relaxed by teacher and student from the same start."""
     teacher = Teacher(arguments.teacher, student.device)
-    smiles = held_out(arguments, student)[: arguments.molecules]
-    molecules, failed = embed_all(
-        smiles, arguments.conformers, arguments.seed, len(os.sched_getaffinity(0))
-    )
-    log(f"embedded {len(molecules)} molecules")
+    _, molecules, failed = embedded(arguments, student)
     parts: list[list[evaluation.RelaxedConformers]] = []
     # A few at a time, so that what is done is kept if this is cut off.
     for k in range(0, len(molecules), arguments.at_once):
@@ -473,6 +461,18 @@ def held_out(arguments: argparse.Namespace, student: Potential) -> list[str]:
     config = student.config
     rows = pq.read_table(arguments.held_out, columns=["smiles", "charge"]).to_pylist()
     return [r["smiles"] for r in rows if config.min_charge <= r["charge"] <= config.max_charge]
+
+
+def embedded(
+    arguments: argparse.Namespace, student: Potential
+) -> tuple[list[str], list[Embedded], Counter[str]]:
+    """SMILES of held-out molecules, those of them that embed, and why the others do not."""
+    smiles = held_out(arguments, student)[: arguments.molecules]
+    molecules, failed = embed_all(
+        smiles, arguments.conformers, arguments.seed, len(os.sched_getaffinity(0))
+    )
+    log(f"embedded {len(molecules)} molecules")
+    return smiles, molecules, failed
 
 
 def by_element(errors: dict[str, np.ndarray]) -> dict[int, dict[str, float]]:

@@ -53,8 +53,8 @@ def print_info() -> int:
         table.add_row("model", f"{potential.name} (sha256 {potential.sha256[:16]}…)")
         table.add_row("elements", " ".join(_symbol(z) for z in config.elements))
         table.add_row("total charge", f"{config.min_charge:+d} to {config.max_charge:+d}")
-        for name, value in potential.card.get("headline", {}).items():
-            table.add_row(name, str(value))
+        for name, value in potential.errors.items():
+            table.add_row(name, value)
     for module, (gives, command) in OPTIONAL.items():
         if find_spec(module) is None:
             table.add_row(f"missing: {module}", f"{gives}; {command}")

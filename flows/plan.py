@@ -107,7 +107,7 @@ class ScreenPlan:
             "run_key": self.run_key,
             "model_name": self.potential.name,
             "model_sha256": self.potential.sha256,
-            "model_errors": json.dumps(self.potential.card.get("headline", {}), ensure_ascii=False),
+            "model_errors": json.dumps(self.potential.errors, ensure_ascii=False),
             "schema_version": SCHEMA_VERSION,
         }
 
@@ -131,7 +131,7 @@ class ScreenPlan:
             model={
                 "name": self.potential.name,
                 "sha256": self.potential.sha256,
-                "errors": self.potential.card.get("headline", {}),
+                "errors": self.potential.errors,
             },
             versions={"python": platform.python_version()}
             | {name: version for name in VERSIONED if (version := _version(name))},

@@ -39,7 +39,7 @@ def error_rows(manifest: Manifest) -> list[tuple[str, str]]:
     errors = manifest.model.get("errors", {})
     # A card may come with anyone's weights: its words are data, on a page as in a terminal.
     return [
-        (name, " ".join(str(errors[name]).split()).translate({ord("|"): "/", ord("`"): "'"}))
+        (name, " ".join(errors[name].split()).translate({ord("|"): "/", ord("`"): "'"}))
         for name in ("minima", "conformer ranking")
         if name in errors
     ]

@@ -120,6 +120,13 @@ class Potential:
         """Shape and domain of the model."""
         return self.model.config
 
+    @property
+    def errors(self) -> dict[str, str]:
+        """What the model's card says of its errors: a text for each quantity, if it has any."""
+        # The card may have come with anyone's weights.
+        stated = self.card.get("headline")
+        return {str(k): str(v) for k, v in stated.items()} if isinstance(stated, dict) else {}
+
     def check(self, batch: MolBatch) -> None:
         """Refuse what the model was not trained on. Reads values, so it waits for the device.
 

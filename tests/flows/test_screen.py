@@ -9,11 +9,14 @@ import time
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from flows.screen import screen
 from mlff_core.errors import LibraryError, OutputError
+from mlff_core.potential import save_checkpoint
 from mlff_core.tables import read_manifest
+from mlff_core.testing import random_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,6 +95,20 @@ def test_a_folder_with_results_is_refused_until_told_otherwise(
         call(library, out, small_model, limit=3, resume=True)
     call(library, out, small_model, limit=3, overwrite=True)
     assert len(pl.read_parquet(out / "molecules")) == 3
+
+
+def test_the_models_errors_stand_in_the_manifest_and_in_every_footer(tmp_path: Path) -> None:
+    library, model, out = tmp_path / "library.smi", tmp_path / "m.safetensors", tmp_path / "out"
+    library.write_text("CCO\n")
+    errors = {"minima": "0.1 Å from the teacher's"}
+    save_checkpoint(random_model(1, n_features=32), model, {"headline": errors})
+    call(library, out, model)
+    manifest = read_manifest(out)
+    assert manifest is not None
+    assert manifest.model["errors"] == errors
+    for part in out.glob("*/part-*.parquet"):
+        footer = pq.ParquetFile(part).metadata.metadata
+        assert json.loads(footer[b"mlff_screen.model_errors"]) == errors
 
 
 def test_resume_computes_only_what_is_missing(

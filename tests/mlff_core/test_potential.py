@@ -58,6 +58,14 @@ def test_a_shipped_model_is_small_whole_and_says_where_it_comes_from(path):
     assert all(p.isfinite().all() for p in network.parameters())
 
 
+@pytest.mark.parametrize(
+    ("headline", "stated"),
+    [({"minima": "0.1 Å", "n": 3}, {"minima": "0.1 Å", "n": "3"}), ("minima", {}), (None, {})],
+)
+def test_errors_are_what_the_card_states_whoever_wrote_it(headline, stated):
+    assert Potential(random_model(0, n_features=8), card={"headline": headline}).errors == stated
+
+
 def test_the_default_model_is_shipped():
     assert find_model("default") in SHIPPED
 
