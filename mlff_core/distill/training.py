@@ -98,8 +98,12 @@ class Metrics:
         self.sums = torch.zeros(6, dtype=torch.float64, device=device)
 
     def add(self, force_error: Tensor, atoms: Tensor, pair_error: Tensor, pairs: Tensor) -> None:
-        """Count the errors of a batch; `atoms` and `pairs` say with 1 or 0 which count."""
-        self.sums += torch.stack(
+        """Count the errors of a batch; `atoms` and `pairs` say with 1 or 0 which count.
+
+        A batch with an error that is not finite is left out whole, as its step is: it would make
+        the means of all others unreadable.
+        """
+        found = torch.stack(
             [
                 (force_error.abs().sum(-1) * atoms).sum().double(),
                 (force_error.square().sum(-1) * atoms).sum().double(),
@@ -109,6 +113,7 @@ class Metrics:
                 torch.ones((), dtype=torch.float64, device=atoms.device),
             ]
         )
+        self.sums += torch.where(found.isfinite().all(), found, 0.0)
 
     def read(self) -> dict[str, float]:
         """Means since the last reading; waits for the device."""

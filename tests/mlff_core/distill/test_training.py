@@ -90,6 +90,10 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(pool):
     pool.energy.fill_(torch.inf)
     trainer.step(0.5)
     assert int(trainer.skipped) == 1
+    # Nor does it spoil the means over the three steps before.
+    means = trainer.metrics.read()
+    assert means["batches"] == 3
+    assert all(np.isfinite(value) for value in means.values())
     # Weight decay and momentum still move the weights a little; nothing becomes NaN.
     for parameter, old in zip(trainer.parameters, before, strict=True):
         assert parameter.isfinite().all()
