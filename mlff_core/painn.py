@@ -7,12 +7,14 @@ tensorial properties and molecular spectra", ICML 2021 (arXiv:2102.03150). Names
     phi, W_ij   what the sender says; the filter, a function of the distance alone
     U, V        the two mixings of the vector features in the update block
 
-Four things differ from the paper, each for a reason:
+Five things differ from the paper, each for a reason:
 - the cutoff multiplies what the filter network returns, bias included: were it to multiply the
   radial basis instead, the bias would survive at the cutoff and the energy would jump there;
 - the total charge of the molecule enters through an embedding that is added to each atom's;
 - a screened nuclear repulsion (ZBL) acts below the sum of two covalent radii, where no training
   data is, so that atoms cannot fall into each other;
+- the network sees no pair closer than 0.6 Å (`seen_distance`), where no data is either: what it
+  makes of distances that it never met grows from block to block until no repulsion holds it up;
 - the norm of a vector feature has a wide floor, and the repulsion fades out over some hundredths of
   a bond's length: a surface with features narrower than a step of dynamics does not keep the total
   energy, however exact its forces.
@@ -51,6 +53,11 @@ NORM_FLOOR = 0.05
 
 #: Width of the repulsion's end, relative to the sum of two covalent radii; bonds vibrate there.
 REPULSION_WIDTH = 0.04
+
+#: Distances in Å up to which the network sees one and the same distance, and from which on it sees
+#: what is there. No bond is at rest below the second, but for that of H2, and hot ones hardly come
+#: there; narrower, the step would be hard on the splines that the kernels take filters from.
+SEEN_ALIKE, SEEN_TRULY = 0.35, 0.85
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,20 @@ class PaiNNConfig:
     def from_dict(cls, values: dict) -> "PaiNNConfig":
         """From JSON; a key that is not a field is a TypeError."""
         return cls(**(values | {"elements": tuple(values["elements"])}))
+
+
+def seen_distance(distance: Tensor) -> tuple[Tensor, Tensor]:
+    """The distance in Å that the network sees in place of one, and its slope, each [n_edges].
+
+    The very distance from `SEEN_TRULY` on, and half-way between the two bounds, 0.6 Å, up to
+    `SEEN_ALIKE`; in between the slope goes from 0 to 1 as the smoothstep of degree 7, so that four
+    derivatives are continuous.
+    """
+    width = SEEN_TRULY - SEEN_ALIKE
+    x = ((distance - SEEN_ALIKE) / width).clamp(0.0, 1.0)
+    more = 0.5 - x + x**5 * (7.0 + x * (-14.0 + x * (10.0 - 2.5 * x)))
+    slope = x**4 * (35.0 + x * (-84.0 + x * (70.0 - 20.0 * x)))
+    return distance.clamp(min=SEEN_ALIKE) + width * more, slope
 
 
 def radial_basis(distance: Tensor, n_rbf: int, cutoff: float) -> Tensor:
@@ -249,8 +270,9 @@ class PaiNN(nn.Module):
         r_ij = positions[j] - positions[i]
         distance = r_ij.square().sum(-1).sqrt()  # [n_edges]
         unit = r_ij / distance[:, None]
-        rbf = radial_basis(distance, config.n_rbf, config.cutoff)
-        envelope = cosine_cutoff(distance, config.cutoff)
+        seen, _ = seen_distance(distance)
+        rbf = radial_basis(seen, config.n_rbf, config.cutoff)
+        envelope = cosine_cutoff(seen, config.cutoff)
 
         q = self.element(species) + self.charge(charge - config.min_charge)
         mu = q.new_zeros(len(q), 3, config.n_features)

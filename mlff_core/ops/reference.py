@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, logsigmoid, silu
 
-from mlff_core.painn import NORM_FLOOR, REPULSION_WIDTH
+from mlff_core.painn import NORM_FLOOR, REPULSION_WIDTH, seen_distance
 from mlff_core.units import BOHR_ANGSTROM, COULOMB_EV_ANGSTROM
 
 #: The four terms of the ZBL screening function: amplitudes and exponents.
@@ -37,8 +37,9 @@ class Edges(NamedTuple):
         j: Sources, int64 [n_edges].
         distance: Å [n_edges].
         unit: Unit vectors from i to j [n_edges, 3].
-        basis: Radial basis times cutoff function, and the cutoff function itself as the last
-            column, for the filter's bias [n_edges, n_rbf + 1].
+        basis: Radial basis times cutoff function of the distance that the network sees
+            (`painn.seen_distance`), and the cutoff function itself as the last column, for the
+            filter's bias [n_edges, n_rbf + 1].
         slope: Derivative of the basis with respect to the distance [n_edges, n_rbf + 1].
     """
 
@@ -64,7 +65,8 @@ def edge_geometry(positions: Tensor, i: Tensor, j: Tensor, n_rbf: int, cutoff: f
     distance = r_ij.square().sum(-1).sqrt()
     n = torch.arange(1, n_rbf + 1, dtype=distance.dtype, device=distance.device)
     k = n * (math.pi / cutoff)
-    phase, d = distance[:, None] * k, distance[:, None]
+    seen, seen_slope = seen_distance(distance)
+    phase, d = seen[:, None] * k, seen[:, None]
     rbf = torch.sin(phase) / d
     rbf_slope = (k * torch.cos(phase) - rbf) / d
     envelope = 0.5 * (torch.cos(d * (math.pi / cutoff)) + 1.0)
@@ -73,9 +75,10 @@ def edge_geometry(positions: Tensor, i: Tensor, j: Tensor, n_rbf: int, cutoff: f
         i=i,
         j=j,
         distance=distance,
-        unit=r_ij / d,
+        unit=r_ij / distance[:, None],
         basis=torch.cat([rbf * envelope, envelope], -1),
-        slope=torch.cat([rbf_slope * envelope + rbf * envelope_slope, envelope_slope], -1),
+        slope=seen_slope[:, None]
+        * torch.cat([rbf_slope * envelope + rbf * envelope_slope, envelope_slope], -1),
     )
 
 

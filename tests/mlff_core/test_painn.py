@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from mlff_core.batch import MolBatch
-from mlff_core.painn import PaiNN, PaiNNConfig, cosine_cutoff, radial_basis, zbl_repulsion
+from mlff_core.painn import (
+    SEEN_ALIKE,
+    SEEN_TRULY,
+    PaiNN,
+    PaiNNConfig,
+    cosine_cutoff,
+    radial_basis,
+    seen_distance,
+    zbl_repulsion,
+)
 from mlff_core.potential import Potential, PotentialOutput, load_potential
 from mlff_core.testing import (
     NAMED_MOLECULES,
@@ -18,6 +27,7 @@ from mlff_core.testing import (
     random_rotation,
 )
 
+MOLECULES = Path(__file__).parents[2] / "benchmarks" / "molecules.npz"
 SHIPPED = sorted(Path(str(resources.files("mlff_core") / "weights")).glob("*.safetensors"))
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 
@@ -212,6 +222,48 @@ def test_a_bond_pushes_back_when_it_is_compressed(path):
     energy = energies(potential, squeezed)
     assert (energy.diff() > 0).all()
     assert energy[-1] - energy[0] > 5.0
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_atoms_pressed_together_lift_the_energy(path):
+    """By noise that leaves two atoms nearer than half a bond in some of the molecules."""
+    with np.load(MOLECULES) as stored:
+        numbers, x, ptr, charge = (stored[k] for k in ("numbers", "positions", "ptr", "charge"))
+    shaken = x + 0.15 * np.random.default_rng(5).normal(size=x.shape)
+    potential = potential_of(str(path), "float32")
+    still, moved = (
+        energies(
+            potential,
+            [
+                (numbers[a:b], y[a:b], q)
+                for a, b, q in zip(ptr, ptr[1:], charge.tolist(), strict=False)
+            ],
+        )
+        for y in (x, shaken)
+    )
+    an_atom = (moved - still).numpy() / np.diff(ptr)
+    assert an_atom.min() > 0.2
+    assert an_atom.max() < 5.0
+
+
+def test_the_network_sees_what_is_there_and_nothing_nearer_than_its_data():
+    there = torch.linspace(SEEN_TRULY, 5.0, 500, dtype=torch.float64)
+    seen, slope = seen_distance(there)
+    assert torch.equal(seen, there)
+    assert (slope == 1).all()
+    nearer = torch.linspace(0.0, SEEN_ALIKE, 9, dtype=torch.float64)
+    seen, slope = seen_distance(nearer)
+    torch.testing.assert_close(seen, torch.full_like(nearer, (SEEN_ALIKE + SEEN_TRULY) / 2))
+    assert (slope == 0).all()
+    between = torch.linspace(0.2, 1.0, 400, dtype=torch.float64, requires_grad=True)
+    seen, slope = seen_distance(between)
+    assert (seen.diff() >= 0).all()
+    (expected,) = torch.autograd.grad(seen.sum(), between, create_graph=True)
+    torch.testing.assert_close(slope, expected)
+    # No edge at either end: the third derivative of what is seen takes no jump.
+    (second,) = torch.autograd.grad(slope.sum(), between, create_graph=True)
+    (third,) = torch.autograd.grad(second.sum(), between)
+    assert third.diff().abs().max() < 0.1 * third.abs().max()
 
 
 def test_radial_basis_is_that_of_the_paper():
