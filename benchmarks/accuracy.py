@@ -4,8 +4,12 @@
         Forces and energies of held-out molecules against the teacher's.
     python benchmarks/accuracy.py far        --teacher FILE --held-out FILE --out OUT.json
         How much of the student's errors is electrostatics between atoms far apart.
+    python benchmarks/accuracy.py members    --teacher FILE --held-out FILE --out OUT.json
+        How far the teacher's own members are apart, beside the student's errors.
     python benchmarks/accuracy.py minima     --teacher FILE --held-out FILE --out OUT.json
         Their conformers relaxed by both from the same start.
+    python benchmarks/accuracy.py displaced  --held-out FILE --out OUT.json
+        What the student makes of molecules whose atoms are far from where they belong.
     python benchmarks/accuracy.py nve        --held-out FILE --out OUT.json
         Drift of the total energy in constant-energy dynamics at 300 K, and bonds that broke.
     python benchmarks/accuracy.py conformers --out OUT.json
@@ -33,7 +37,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +82,15 @@ SHELLS = (5.0, 7.0, 10.0, 15.0, math.inf)
 
 #: Dynamics: steps in fs, friction of the bath that brings molecules to 300 K in 1/ps.
 TIMESTEP_FS, TEMPERATURE_K, FRICTION_PER_PS, WARM_UP_PS = 0.5, 300.0, 5.0, 2.0
+
+#: Widths in Å of the displacements from which molecules have to find back.
+WIDTHS = (0.05, 0.1, 0.15, 0.2, 0.25)
+
+#: How near the energy must come to that of the minimum left for a molecule to be back there, in eV.
+RETURNED_EV = 0.05
+
+#: Conformers with their energies by other methods (see make_conformers.py).
+CONFORMERS = Path(__file__).with_name("conformers.npz")
 
 Part = dict[str, Any]
 
@@ -282,6 +295,101 @@ def far_shares(error: np.ndarray, shells: np.ndarray, molecule: np.ndarray) -> P
     }
 
 
+def members(arguments: argparse.Namespace, student: Potential) -> Part:
+    """How far the teacher's members are apart where the student's errors are measured."""
+    _, molecules, _ = embedded(arguments, student)
+    blocks, _ = labelled(arguments, molecules, student.device)
+    log("labelled")
+    teacher = Teacher(arguments.teacher, student.device)
+    errors = evaluation.geometry_errors(blocks, evaluation.on_padded(student))
+    opinions = []
+    for k in range(teacher.n_members):
+        said = evaluation.geometry_errors(blocks, functools.partial(opinion, teacher, k))
+        opinions.append({name: said[f"student_{name}"] for name in ("energy", "force")})
+        log(f"asked member {k + 1} of {teacher.n_members}")
+    moved = np.isin(errors["kind"], [KINDS.index("hot"), KINDS.index("distorted")])
+    charge = errors["charge"]
+    groups = {
+        "all": np.ones(len(charge), bool),
+        "neutral": charge == 0,
+        "charged": charge != 0,
+        "distorted_neutral": moved & (charge == 0),
+        "distorted_charged": moved & (charge != 0),
+        **{kind: errors["kind"] == k for k, kind in enumerate(KINDS)},
+    }
+    finite = evaluation.finite_geometries(errors)
+    return {
+        "teacher_sha256": teacher.sha256,
+        "n_members": teacher.n_members,
+        "n_molecules": len(np.unique(errors["molecule"])),
+        "n_conformers": arguments.conformers,
+        "groups": {
+            name: disagreement(errors, opinions, chosen & finite) for name, chosen in groups.items()
+        },
+        "conformers": rankings_of_members(teacher, CONFORMERS),
+    }
+
+
+def opinion(
+    teacher: Teacher, member: int, numbers: torch.Tensor, x: torch.Tensor, charge: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Energies in eV and forces in eV/Å of one of the teacher's members, in a student's place."""
+    label = teacher.member(member, numbers, x, charge)
+    return label.energy, label.forces
+
+
+def disagreement(
+    errors: dict[str, np.ndarray], opinions: list[dict[str, np.ndarray]], geometries: np.ndarray
+) -> Part:
+    """Each member against the mean of the others, and the student against the mean of all.
+
+    Args:
+        errors: What student and teacher say (`evaluation.geometry_errors`).
+        opinions: Of each member: energies [n_geometries] and forces [n_atoms, 3].
+        geometries: Which count, bool [n_geometries].
+
+    Returns:
+        `student` and `member`, headline errors as of `evaluation.summarise`, the latter the mean
+        over the members; `standard_error`, the root mean square of that of a force component's
+        mean over the members, in meV/Å.
+    """
+    n = len(opinions)
+    energy, force = (np.stack([said[name] for said in opinions]) for name in ("energy", "force"))
+    each = []
+    for k in range(n):
+        others = {name: np.delete(v, k, 0).mean(0) for name, v in
+                  (("energy", energy), ("force", force))}  # fmt: skip
+        said = {"student_energy": energy[k], "student_force": force[k]}
+        each.append(evaluation.summarise(evaluation.subset(errors | others | said, geometries)))
+    atoms = geometries[errors["geometry"]]
+    variance = force[:, atoms].astype(np.float64).var(0, ddof=1)
+    return {
+        "student": evaluation.summarise(evaluation.subset(errors, geometries)),
+        "member": {name: float(np.mean([values[name] for values in each])) for name in each[0]},
+        "standard_error": float(1e3 * np.sqrt(variance.mean() / n)),
+    }
+
+
+def rankings_of_members(teacher: Teacher, file: Path) -> dict[str, float]:
+    """How a member ranks the conformers of a file as the others' mean does, on average."""
+    found: dict[str, list[float]] = {}
+    for molecule in stored(file):
+        positions = torch.from_numpy(molecule["positions"]).float().to(teacher.device)
+        numbers = torch.from_numpy(molecule["numbers"]).long().to(teacher.device)
+        numbers = numbers.expand(len(positions), -1)
+        charge = torch.full_like(numbers[:, 0], int(molecule["charge"]))
+        energy = torch.stack(
+            [
+                teacher.member(k, numbers, positions, charge).energy
+                for k in range(teacher.n_members)
+            ]
+        ).cpu().numpy()  # fmt: skip
+        for k, said in enumerate(energy):
+            for key, value in ranking(said, np.delete(energy, k, 0).mean(0)).items():
+                found.setdefault(key, []).append(value)
+    return {key: float(np.mean(values)) for key, values in found.items()}
+
+
 def minima(arguments: argparse.Namespace, student: Potential) -> Part:
     """Conformers of held-out molecules, relaxed by teacher and student from the same start."""
     teacher = Teacher(arguments.teacher, student.device)
@@ -318,6 +426,37 @@ def summary_of_minima(result: evaluation.RelaxedConformers) -> Part:
         "neutral": evaluation.summarise_minima(result.select(result.charge == 0)),
         "charged": evaluation.summarise_minima(result.select(result.charge != 0)),
     }
+
+
+def displaced(arguments: argparse.Namespace, student: Potential) -> Part:
+    """Minima of held-out molecules with every coordinate moved at random, and where they go."""
+    _, molecules, _ = embedded(arguments, student)
+    starts = MolBatch.from_arrays([(m.numbers, m.positions[0], m.charge) for m in molecules])
+    found = relax(starts, student)
+    done = [k for k, s in enumerate(found.status) if s == ConformerStatus.CONVERGED]
+    minimum, energy = found.batch.select(done).to("cpu", torch.float64), found.energy[done].cpu()
+    sizes = minimum.ptr.diff()
+    rows = []
+    for width in WIDTHS:
+        generator = torch.Generator().manual_seed(arguments.seed)
+        noise = torch.randn(minimum.positions.shape, generator=generator, dtype=torch.float64)
+        moved = replace(minimum, positions=minimum.positions + width * noise)
+        above = student(moved).energy.cpu() - energy
+        relaxed = relax(moved, student)
+        converged = np.array([s == ConformerStatus.CONVERGED for s in relaxed.status])
+        gained = (relaxed.energy.cpu() - energy).numpy()
+        rows.append(
+            {
+                "width": width,
+                "energy_an_atom_median": float((above / sizes).nanmedian()),
+                # What is not a number is no energy above the minimum's either.
+                "n_below_minimum": int((~(above > 0)).sum()),
+                "n_converged": int(converged.sum()),
+                "n_back": int((converged & (np.abs(gained) < RETURNED_EV)).sum()),
+            }
+        )
+        log(f"{rows[-1]}")
+    return {"n_molecules": len(done), "returned_ev": RETURNED_EV, "rows": rows}
 
 
 def nve(arguments: argparse.Namespace, student: Potential) -> Part:
@@ -386,37 +525,29 @@ def conformers(arguments: argparse.Namespace, student: Potential) -> Part:
     methods: dict[str, dict[str, list[float]]] = {}
     starts: list[tuple[np.ndarray, np.ndarray, int]] = []
     ends: list[tuple[np.ndarray, np.ndarray, int]] = []
-    with np.load(arguments.conformers, allow_pickle=False) as stored:
-        about = json.loads(str(stored["about"]))
-        charged = []
-        for k in range(len(about["smiles"])):
-            numbers, x, charge, teacher, gfn2, mmff94, relaxed = (
-                stored[f"{k}/{name}"]
-                for name in (
-                    "numbers", "positions", "charge", "teacher", "gfn2", "mmff94",
-                    "mmff94_relaxed",
-                )
-            )  # fmt: skip
-            batch = MolBatch.from_arrays([(numbers, y, int(charge)) for y in x])
-            energies = {
-                "MMFF94": mmff94,
-                "MMFF94, at its own minima": relaxed,
-                "GFN2-xTB": gfn2,
-                "student": student(batch).energy.cpu().numpy(),
-            }
-            charged.append(int(charge) != 0)
-            starts += [(numbers, y, int(charge)) for y in stored[f"{k}/start"]]
-            ends += [(numbers, y, int(charge)) for y in x]
-            for name, energy in energies.items():
-                for key, value in ranking(energy, teacher).items():
-                    methods.setdefault(name, {}).setdefault(key, []).append(value)
+    charged = []
+    for molecule in stored(arguments.conformers):
+        numbers, x, charge = (molecule[name] for name in ("numbers", "positions", "charge"))
+        batch = MolBatch.from_arrays([(numbers, y, int(charge)) for y in x])
+        energies = {
+            "MMFF94": molecule["mmff94"],
+            "MMFF94, at its own minima": molecule["mmff94_relaxed"],
+            "GFN2-xTB": molecule["gfn2"],
+            "student": student(batch).energy.cpu().numpy(),
+        }
+        charged.append(int(charge) != 0)
+        starts += [(numbers, y, int(charge)) for y in molecule["start"]]
+        ends += [(numbers, y, int(charge)) for y in x]
+        for name, energy in energies.items():
+            for key, value in ranking(energy, molecule["teacher"]).items():
+                methods.setdefault(name, {}).setdefault(key, []).append(value)
     groups = {
         "all": np.ones(len(charged), bool),
         "neutral": ~np.array(charged),
         "charged": np.array(charged),
     }
     return {
-        "teacher_sha256": about["teacher_sha256"],
+        "teacher_sha256": about(arguments.conformers)["teacher_sha256"],
         "n_molecules": len(charged),
         "n_charged": int(sum(charged)),
         "n_conformers": len(ends),
@@ -431,6 +562,23 @@ def conformers(arguments: argparse.Namespace, student: Potential) -> Part:
             for group, chosen in groups.items()
         },
     }
+
+
+def about(file: Path) -> dict[str, Any]:
+    """What a file of conformers says of itself: SMILES, and the teacher's sha256."""
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(json.loads(str(arrays["about"])))
+
+
+def stored(file: Path) -> Iterator[dict[str, np.ndarray]]:
+    """The arrays of each molecule of a file of conformers."""
+    with np.load(file, allow_pickle=False) as arrays:
+        of_each: dict[int, dict[str, np.ndarray]] = {}
+        for key in arrays.files:
+            molecule, _, name = key.partition("/")
+            if name:
+                of_each.setdefault(int(molecule), {})[name] = arrays[key]
+    yield from (of_each[k] for k in sorted(of_each))
 
 
 def nearby_minima(
@@ -660,7 +808,9 @@ def log(text: str) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace, Potential], Part]] = {
     "teacher": against_teacher,
     "far": far,
+    "members": members,
     "minima": minima,
+    "displaced": displaced,
     "nve": nve,
     "conformers": conformers,
 }
@@ -679,13 +829,13 @@ def main() -> int:
         command.add_argument("--backend", default="auto")
         command.add_argument("--out", type=Path, required=True)
         command.add_argument("--seed", type=int, default=7)
-        if name in ("teacher", "far", "minima"):
+        if name in ("teacher", "far", "members", "minima"):
             command.add_argument("--teacher", type=Path, required=True)
         if name != "conformers":
             command.add_argument("--held-out", type=Path, required=True)
-            n_molecules = {"teacher": 5400, "far": 5400, "minima": 300, "nve": 10}[name]
+            n_molecules = {"minima": 300, "displaced": 300, "nve": 10}.get(name, 5400)
             command.add_argument("--molecules", type=int, default=n_molecules)
-        if name in ("teacher", "far"):
+        if name in ("teacher", "far", "members"):
             command.add_argument("--test", type=Path, help="folder in which the labels are kept")
             command.add_argument("--conformers", type=int, default=2, help="of each molecule")
         if name == "minima":
@@ -693,12 +843,13 @@ def main() -> int:
             command.add_argument("--at-once", type=int, default=100)
             command.add_argument("--fmax", type=float, nargs="+", default=[0.05, 0.005])
             command.add_argument("--max-steps", type=int, default=500)
+        if name == "displaced":
+            command.add_argument("--conformers", type=int, default=1)
         if name == "nve":
             command.add_argument("--picoseconds", type=float, default=100.0)
             command.add_argument("--limit-s", type=float, default=float("inf"))
         if name == "conformers":
-            default = Path(__file__).with_name("conformers.npz")
-            command.add_argument("--conformers", type=Path, default=default)
+            command.add_argument("--conformers", type=Path, default=CONFORMERS)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     student = load_potential(arguments.model, device=arguments.device, backend=arguments.backend)

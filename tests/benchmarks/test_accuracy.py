@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from ase.data import atomic_masses
@@ -157,6 +159,60 @@ def test_shares_of_what_was_put_in_are_found(accuracy):
     # A shell that is empty has no share.
     shells[..., 1] = 0.0
     assert accuracy.far_shares(error, shells, molecule)["share"][1] == pytest.approx(0.0)
+
+
+def test_members_are_compared_with_the_mean_of_the_others(accuracy):
+    """Four members that err independently, and a student that says just what their mean says."""
+    rng = np.random.default_rng(3)
+    n_geometries, n_atoms = 60, 40
+    energy = 0.02 * rng.normal(size=(4, n_geometries))
+    force = 0.06 * rng.normal(size=(4, n_geometries * n_atoms, 3))
+    errors = {
+        "molecule": np.repeat(np.arange(6), 10),
+        "kind": np.zeros(n_geometries, int),
+        "charge": np.zeros(n_geometries, int),
+        "n_atoms": np.full(n_geometries, n_atoms),
+        "spread": np.zeros(n_geometries),
+        "energy": energy.mean(0),
+        "student_energy": energy.mean(0),
+        "geometry": np.repeat(np.arange(n_geometries), n_atoms),
+        "number": np.full(n_geometries * n_atoms, 6),
+        "force": force.mean(0),
+        "student_force": force.mean(0),
+    }
+    opinions = [{"energy": e, "force": f} for e, f in zip(energy, force, strict=True)]
+    found = accuracy.disagreement(errors, opinions, np.ones(n_geometries, bool))
+    assert found["student"]["force_rmse"] == found["student"]["energy_mae"] == 0
+    # Variances add: a member's own and a third of it in the mean of the three others.
+    assert found["member"]["force_rmse"] == pytest.approx(60 * (4 / 3) ** 0.5, rel=0.03)
+    mean_size = (2 / np.pi * 4 / 3) ** 0.5
+    assert found["member"]["force_mae"] == pytest.approx(60 * mean_size, rel=0.03)
+    assert found["member"]["energy_mae"] == pytest.approx(23.0605 * 0.02 * mean_size, rel=0.2)
+    assert found["standard_error"] == pytest.approx(30, rel=0.03)
+    # Of some geometries only: those where all agree.
+    agreed = [{"energy": energy.mean(0), "force": force.mean(0)}] * 4
+    some = np.arange(n_geometries) < 7
+    found = accuracy.disagreement(errors, agreed, some)
+    assert found["member"]["n_geometries"] == 7
+    assert found["standard_error"] == pytest.approx(0, abs=1e-9)
+
+
+def test_molecules_moved_a_little_find_back(accuracy, tmp_path, monkeypatch):
+    monkeypatch.setattr(accuracy, "WIDTHS", (0.02, 0.6))
+    held_out = tmp_path / "held_out.parquet"
+    rows = {"smiles": ["CCO", "c1ccccc1", "CC(=O)[O-]"], "charge": [0, 0, -1]}
+    pq.write_table(pa.table(rows), held_out)
+    arguments = argparse.Namespace(held_out=held_out, molecules=3, conformers=1, seed=7)
+    student = accuracy.load_potential("default", device="cpu")
+    found = accuracy.displaced(arguments, student)
+    assert found["n_molecules"] == 3
+    little, much = found["rows"]
+    assert little["n_below_minimum"] == 0
+    assert little["n_converged"] == little["n_back"] == 3
+    # The mean of a harmonic well: half its stiffness, some 40 eV/Å² a coordinate, times 0.02² Å².
+    assert 0.005 < little["energy_an_atom_median"] < 0.1
+    assert much["energy_an_atom_median"] > 2.0
+    assert much["n_back"] < 3
 
 
 def test_a_stretched_bond_is_seen(accuracy):
