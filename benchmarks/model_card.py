@@ -71,8 +71,8 @@ def what_it_is(results: Results, checkpoint: Results, network: PaiNN) -> list[st
         "",
         f"PaiNN, {config['n_features']} features, {config['n_interactions']} blocks, "
         f"{config['n_rbf']} radial functions, cutoff {config['cutoff']} Å, {n_parameters:,} "
-        "parameters, total charge as an input, a short-range repulsion, and no eye for what is "
-        "nearer than 0.6 Å. Distilled from AIMNet2 (ωB97M-D3; the mean of its four members). "
+        "parameters, total charge as an input, and a short-range repulsion; the network sees no "
+        "pair nearer than 0.6 Å. Distilled from AIMNet2 (ωB97M-D3; the mean of its four members). "
         "Molecules in vacuum, closed shells.",
         "",
         f"- elements: {' '.join(symbol(z) for z in config['elements'])}",
