@@ -349,24 +349,41 @@ def disagreement(
         geometries: Which count, bool [n_geometries].
 
     Returns:
-        `student` and `member`, headline errors as of `evaluation.summarise`, the latter the mean
-        over the members; `standard_error`, the root mean square of that of a force component's
-        mean over the members, in meV/Å.
+        `student` and `member`, headline errors as of `evaluation.summarise` with those of whole
+        molecules (`between_molecules`), the latter the mean over the members; `standard_error`,
+        the root mean square of that of a force component's mean over the members, in meV/Å.
     """
     n = len(opinions)
+
+    def summary(said: dict[str, np.ndarray]) -> dict[str, float]:
+        chosen = evaluation.subset(errors | said, geometries)
+        error = chosen["student_energy"] - chosen["energy"]
+        return evaluation.summarise(chosen) | between_molecules(chosen["molecule"], error)
+
     energy, force = (np.stack([said[name] for said in opinions]) for name in ("energy", "force"))
     each = []
     for k in range(n):
         others = {name: np.delete(v, k, 0).mean(0) for name, v in
                   (("energy", energy), ("force", force))}  # fmt: skip
         said = {"student_energy": energy[k], "student_force": force[k]}
-        each.append(evaluation.summarise(evaluation.subset(errors | others | said, geometries)))
+        each.append(summary(others | said))
     atoms = geometries[errors["geometry"]]
     variance = force[:, atoms].astype(np.float64).var(0, ddof=1)
     return {
-        "student": evaluation.summarise(evaluation.subset(errors, geometries)),
+        "student": summary({}),
         "member": {name: float(np.mean([values[name] for values in each])) for name in each[0]},
         "standard_error": float(1e3 * np.sqrt(variance.mean() / n)),
+    }
+
+
+def between_molecules(molecule: np.ndarray, error: np.ndarray) -> dict[str, float]:
+    """Sizes of the errors in eV that all geometries of a molecule share, in kcal/mol."""
+    _, place, count = np.unique(molecule, return_inverse=True, return_counts=True)
+    size = EV_KCAL_MOL * np.abs(np.bincount(place, error) / count)
+    return {
+        "molecule_energy_median": float(np.median(size)),
+        "molecule_energy_90_percent": float(np.quantile(size, 0.9)),
+        "molecule_energy_largest": float(size.max()),
     }
 
 

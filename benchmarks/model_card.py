@@ -321,6 +321,32 @@ def members(part: Results) -> list[str]:
         f"of the others does with a Spearman correlation of {ranked['spearman']:.2f}, and its "
         f"energies differ by {ranked['mae']:.2f} kcal/mol about the mean (MAE).",
         "",
+        "Those are energies of one molecule's geometries. Between molecules, in a reaction or a "
+        "protonation, counts what all geometries of a molecule share: the size of the energy's own "
+        "error. The teacher's networks differ in it, too. Between isomers of one charge whatever "
+        "of it follows charge and composition cancels.",
+        "",
+        *table(
+            "| one network: median, kcal/mol | 90 % within | student: median | 90 % within "
+            "| largest",
+            "lrrrrr",
+            [
+                [
+                    names[group],
+                    *(
+                        f"{part['groups'][group][whose][f'molecule_energy_{key}']:.{digits}f}"
+                        for whose, key, digits in (
+                            ("member", "median", 2),
+                            ("member", "90_percent", 1),
+                            ("student", "median", 2),
+                            ("student", "90_percent", 1),
+                            ("student", "largest", 0),
+                        )
+                    ),
+                ]
+                for group in ("all", "neutral", "charged")
+            ],
+        ),
     ]
 
 
@@ -703,6 +729,13 @@ def headline(results: Results) -> dict[str, str]:
     if "minima" in results:
         lines["minima"] += ", " + ", ".join(
             f"{found[group]['energy_mae']:.2f} of {group} molecules"
+            for group in ("neutral", "charged")
+        )
+    if "members" in results:
+        groups = results["members"]["groups"]
+        lines["energies between molecules"] = "off by " + ", ".join(
+            f"{groups[group]['student']['molecule_energy_median']:.2f} kcal/mol ({group}, median; "
+            f"90 % within {groups[group]['student']['molecule_energy_90_percent']:.1f})"
             for group in ("neutral", "charged")
         )
     if "nve" in results:

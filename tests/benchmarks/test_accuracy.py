@@ -189,12 +189,22 @@ def test_members_are_compared_with_the_mean_of_the_others(accuracy):
     assert found["member"]["force_mae"] == pytest.approx(60 * mean_size, rel=0.03)
     assert found["member"]["energy_mae"] == pytest.approx(23.0605 * 0.02 * mean_size, rel=0.2)
     assert found["standard_error"] == pytest.approx(30, rel=0.03)
+    # Ten geometries of a molecule leave little of what errs anew in each.
+    assert found["student"]["molecule_energy_largest"] == 0
+    assert 0 < found["member"]["molecule_energy_median"] < found["member"]["energy_mae"]
     # Of some geometries only: those where all agree.
     agreed = [{"energy": energy.mean(0), "force": force.mean(0)}] * 4
     some = np.arange(n_geometries) < 7
     found = accuracy.disagreement(errors, agreed, some)
     assert found["member"]["n_geometries"] == 7
     assert found["standard_error"] == pytest.approx(0, abs=1e-9)
+
+
+def test_what_the_geometries_of_a_molecule_share_is_its_error(accuracy):
+    molecule = np.array([4, 4, 9, 9, 9, 11])
+    found = accuracy.between_molecules(molecule, np.array([0.1, 0.3, -0.3, 0.3, 0.0, -1.0]))
+    assert found["molecule_energy_median"] == pytest.approx(23.0605 * 0.2, abs=1e-3)
+    assert found["molecule_energy_largest"] == pytest.approx(23.0605, abs=1e-3)
 
 
 def test_molecules_moved_a_little_find_back(accuracy, tmp_path, monkeypatch):
