@@ -73,6 +73,9 @@ SAMPLING = SamplingConfig(
 )  # fmt: skip
 LABELS = LabelConfig(max_force=25.0)
 
+#: Kinds of geometry that the targets call distorted.
+MOVED = [KINDS.index("hot"), KINDS.index("distorted")]
+
 #: Bounds in eV/Å between geometries on which the teacher's members agree more and less.
 SPREADS = (0.0, 0.1, 0.2, 0.5, LABELS.max_force_spread)
 
@@ -103,7 +106,7 @@ def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
     errors = evaluation.geometry_errors(blocks, evaluation.on_padded(student))
     finite = evaluation.finite_geometries(errors)
     errors = evaluation.subset(errors, finite)
-    moved = np.isin(errors["kind"], [KINDS.index("hot"), KINDS.index("distorted")])
+    moved = np.isin(errors["kind"], MOVED)
     charge = errors["charge"]
     strange = np.array([bool(re.search(UNUSUAL_CHARGE, text)) for text in smiles])
     unusual = strange[errors["molecule"]] & (charge != 0)
@@ -307,7 +310,7 @@ def members(arguments: argparse.Namespace, student: Potential) -> Part:
         said = evaluation.geometry_errors(blocks, functools.partial(opinion, teacher, k))
         opinions.append({name: said[f"student_{name}"] for name in ("energy", "force")})
         log(f"asked member {k + 1} of {teacher.n_members}")
-    moved = np.isin(errors["kind"], [KINDS.index("hot"), KINDS.index("distorted")])
+    moved = np.isin(errors["kind"], MOVED)
     charge = errors["charge"]
     groups = {
         "all": np.ones(len(charge), bool),
@@ -361,12 +364,17 @@ def disagreement(
         return evaluation.summarise(chosen) | between_molecules(chosen["molecule"], error)
 
     energy, force = (np.stack([said[name] for said in opinions]) for name in ("energy", "force"))
-    each = []
-    for k in range(n):
-        others = {name: np.delete(v, k, 0).mean(0) for name, v in
-                  (("energy", energy), ("force", force))}  # fmt: skip
-        said = {"student_energy": energy[k], "student_force": force[k]}
-        each.append(summary(others | said))
+    each = [
+        summary(
+            {
+                "energy": np.delete(energy, k, 0).mean(0),
+                "force": np.delete(force, k, 0).mean(0),
+                "student_energy": energy[k],
+                "student_force": force[k],
+            }
+        )
+        for k in range(n)
+    ]
     atoms = geometries[errors["geometry"]]
     variance = force[:, atoms].astype(np.float64).var(0, ddof=1)
     return {
@@ -395,12 +403,8 @@ def rankings_of_members(teacher: Teacher, file: Path) -> dict[str, float]:
         numbers = torch.from_numpy(molecule["numbers"]).long().to(teacher.device)
         numbers = numbers.expand(len(positions), -1)
         charge = torch.full_like(numbers[:, 0], int(molecule["charge"]))
-        energy = torch.stack(
-            [
-                teacher.member(k, numbers, positions, charge).energy
-                for k in range(teacher.n_members)
-            ]
-        ).cpu().numpy()  # fmt: skip
+        labels = [teacher.member(k, numbers, positions, charge) for k in range(teacher.n_members)]
+        energy = torch.stack([label.energy for label in labels]).cpu().numpy()
         for k, said in enumerate(energy):
             for key, value in ranking(said, np.delete(energy, k, 0).mean(0)).items():
                 found.setdefault(key, []).append(value)
