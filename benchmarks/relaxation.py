@@ -544,7 +544,8 @@ def measure_rows(
 ) -> tuple[list[dict[str, Any]], list[float]]:
     """The table, printed row by row, and how many times as fast as ASE "L-BFGS, auto" is."""
     cuda = potential.device.type == "cuda"
-    large = batch_sizes("auto", potential.device, potential.backend)["large"]
+    n_features = potential.config.n_features
+    large = batch_sizes("auto", potential.device, potential.backend, n_features)["large"]
     table, n_fire = batch_sizes("table")["large"], n if cuda else max(n // 4, 8)
     plan: list[tuple[str, Callable, int, int]] = [
         ("L-BFGS, auto", in_flight(potential, None), n, large),

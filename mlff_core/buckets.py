@@ -41,9 +41,9 @@ TABLE_MEMORY_BYTES = 13 * 2**30
 TABLE_MAX_EDGES = 40_000
 #: Edges of a typical batch of the table: 8 molecules of 45 atoms with 27 neighbours each.
 TABLE_TYPICAL_EDGES = 9_700
-#: Memory of one edge, all blocks together. Plain PyTorch keeps [n_edges, 3 n_features] tensors,
-#: the kernels do not.
-BYTES_PER_EDGE = {"torch": 22_000, "triton": 2_200}
+#: Memory of one edge for each feature, all blocks together. Plain PyTorch keeps
+#: [n_edges, 3 n_features] tensors, the kernels do not.
+BYTES_PER_EDGE_AND_FEATURE = {"torch": 172, "triton": 17}
 #: Edges that keep one multiprocessor busy; more do not make the card faster.
 EDGES_PER_MULTIPROCESSOR = 8192
 
@@ -57,7 +57,10 @@ def bucket_of(n_atoms: int) -> str:
 
 
 def batch_sizes(
-    batching: Batching, device: torch.device | str = "cpu", backend: str = "torch"
+    batching: Batching,
+    device: torch.device | str = "cpu",
+    backend: str = "torch",
+    n_features: int = 128,
 ) -> dict[str, int]:
     """Molecules a batch of each bucket.
 
@@ -66,6 +69,7 @@ def batch_sizes(
             earns.
         device: Where the batches will run.
         backend: What will compute them, "torch" or "triton".
+        n_features: Width of the model.
 
     Raises:
         ValueError: `batching` is neither.
@@ -76,12 +80,16 @@ def batch_sizes(
     if batching == "auto" and device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         n_multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
-        factor = memory_factor(free, total, n_multiprocessors, backend)
+        factor = memory_factor(free, total, n_multiprocessors, backend, n_features)
     return {bucket.name: factor * bucket.batch_size for bucket in TABLE}
 
 
 def memory_factor(
-    free_bytes: int, total_bytes: int, n_multiprocessors: int, backend: str = "torch"
+    free_bytes: int,
+    total_bytes: int,
+    n_multiprocessors: int,
+    backend: str = "torch",
+    n_features: int = 128,
 ) -> int:
     """What the table is multiplied by on a card, a power of two.
 
@@ -89,7 +97,8 @@ def memory_factor(
     """
     if total_bytes <= TABLE_MEMORY_BYTES:
         return 1
-    fits = free_bytes / 2 / (BYTES_PER_EDGE[backend] * TABLE_MAX_EDGES)
+    bytes_per_edge = BYTES_PER_EDGE_AND_FEATURE[backend] * n_features
+    fits = free_bytes / 2 / (bytes_per_edge * TABLE_MAX_EDGES)
     fills = n_multiprocessors * EDGES_PER_MULTIPROCESSOR / TABLE_TYPICAL_EDGES
     # Up to the next power of two for what fills the card, down for what fits.
     factor = min(1 << max(int(fits), 1).bit_length() - 1, 1 << max(int(fills), 1).bit_length())

@@ -98,7 +98,10 @@ class PaiNNCalculator(Calculator):
                     f"molecule {k} is periodic (pbc = {atoms.pbc.tolist()}), "
                     f"model {self.potential.name} knows molecules in vacuum"
                 )
-        sizes = batch_sizes("auto", self.potential.device, self.potential.backend)
+        potential = self.potential
+        sizes = batch_sizes(
+            "auto", potential.device, potential.backend, potential.config.n_features
+        )
         order = sorted(range(len(systems)), key=lambda k: len(systems[k]))
         results: list[dict[str, float | np.ndarray]] = [{} for _ in systems]
         while order:

@@ -294,7 +294,7 @@ def relax_conformers(
         ValueError: An argument is out of its range, or a conformer's arrays disagree.
     """
     settings = RelaxSettings(optimizer, fmax, max_steps)
-    sizes = batch_sizes(batching, potential.device, potential.backend)
+    sizes = batch_sizes(batching, potential.device, potential.backend, potential.config.n_features)
     if conformers:
         potential.check(MolBatch.from_arrays(conformers))
     by_bucket: dict[str, list[Molecule]] = {bucket.name: [] for bucket in TABLE}

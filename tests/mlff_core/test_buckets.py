@@ -2,7 +2,13 @@ import pytest
 import torch
 
 from mlff_core import buckets
-from mlff_core.buckets import BYTES_PER_EDGE, TABLE_MAX_EDGES, batch_sizes, bucket_of, memory_factor
+from mlff_core.buckets import (
+    BYTES_PER_EDGE_AND_FEATURE,
+    TABLE_MAX_EDGES,
+    batch_sizes,
+    bucket_of,
+    memory_factor,
+)
 
 TABLE = {"small": 32, "medium": 16, "large": 8, "very large": 4}
 GIB = 2**30
@@ -59,11 +65,18 @@ def test_a_large_card_earns_one_factor_for_the_whole_table(monkeypatch):
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 @pytest.mark.parametrize("free_gib", [1, 4, 16, 20, 40, 70, 130])
-def test_the_factor_fits_into_half_of_the_free_memory(backend, free_gib):
-    factor = memory_factor(free_gib * GIB, 140 * GIB, 132, backend)
+@pytest.mark.parametrize("n_features", [128, 256])
+def test_the_factor_fits_into_half_of_the_free_memory(backend, free_gib, n_features):
+    factor = memory_factor(free_gib * GIB, 140 * GIB, 132, backend, n_features)
+    needed = factor * TABLE_MAX_EDGES * BYTES_PER_EDGE_AND_FEATURE[backend] * n_features
     assert factor & (factor - 1) == 0
-    assert factor == 1 or factor * TABLE_MAX_EDGES * BYTES_PER_EDGE[backend] <= free_gib * GIB / 2
-    assert factor <= memory_factor(2 * free_gib * GIB, 140 * GIB, 132, backend)
+    assert factor == 1 or needed <= free_gib * GIB / 2
+    assert factor <= memory_factor(2 * free_gib * GIB, 140 * GIB, 132, backend, n_features)
+
+
+def test_a_wider_model_gets_smaller_batches_where_memory_is_short():
+    narrow, wide = (memory_factor(8 * GIB, 140 * GIB, 132, "torch", n) for n in (64, 256))
+    assert wide < narrow
 
 
 def test_more_memory_than_keeps_the_card_busy_earns_nothing():
