@@ -23,7 +23,7 @@ from mlff_core.distill.teacher import ENSEMBLE_FILE, Teacher, default_cache
 from mlff_core.errors import DeviceError
 from mlff_core.painn import PaiNNConfig
 from mlff_core.potential import choose_device, find_model, read_checkpoint
-from tasks.distill import choose, evaluate, make_test, package, train_leg
+from tasks.distill import average, choose, evaluate, make_test, package, train_leg
 
 Table = Annotated[
     str,
@@ -48,7 +48,8 @@ Start = Annotated[
     str,
     Field(
         min_length=1,
-        description="where the first leg starts: none for random weights, default, or a path",
+        description="where the first leg starts: none for random weights, a shipped model's name "
+        "(default, small), or a path",
     ),
 ]
 DeviceChoice = Annotated[
@@ -73,8 +74,9 @@ def distill(
     1. Choose the molecules, and hold some out by their connectivity.
     2. Sample and label the held-out ones: the test.
     3. For each leg: sample, label and train side by side, from where the last leg ended.
-    4. Evaluate the student on the test.
-    5. Package it, with its card.
+    4. Average the weights of the last legs, as many as the recipe says.
+    5. Evaluate that student on the test.
+    6. Package it, with its card.
     """
     log = get_run_logger()
     chosen = read_recipe(Path(recipe))
@@ -87,10 +89,12 @@ def distill(
     molecules = choose(table, chosen, folder, cores)
     test = make_test(molecules, open_teacher, kind, chosen)
     weights = None if start == "none" else find_model(start)
+    finished: list[Path] = []
     for number in range(1, n_legs + 1):
         weights = train_leg(number, molecules, test, open_teacher, kind, chosen, weights, gpus)
+        finished.append(weights)
         log.info("leg %d of %d: %s", number, n_legs, weights)
-    assert weights is not None
+    weights = average(finished[-chosen.leg.averaged_legs :])
     metrics = evaluate(weights, test, kind)
     packaged = package(weights, metrics, molecules, teacher_sha256, chosen)
     create_markdown_artifact(report(packaged), key="distill-summary")

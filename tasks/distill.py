@@ -45,6 +45,12 @@ def train_leg(
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
+def average(legs: list[Path]) -> Path:
+    """Take the mean of the last legs' weights."""
+    return steps.average(legs)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
 def evaluate(weights: Path, test: Path, device: str) -> Path:
     """Compare the student with its teacher on the test."""
     return steps.evaluate(weights, test, device)

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 #: Steps after which the student that drives the sampling is replaced by what it has become: each
 #: time an engine is set up and its graphs are recorded anew.
-DRIVER_STEPS = 1000
+DRIVER_STEPS = 3000
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class LegConfig:
             member of the teacher does.
         checkpoint_s: Time between checkpoints.
         n_legs: How many legs the molecules are divided among.
+        averaged_legs: Of how many of the last legs the weights are averaged in the end.
         seed: Of everything random.
     """
 
@@ -72,7 +73,12 @@ class LegConfig:
     student_drives_after: int = 3000
     checkpoint_s: float = 30.0
     n_legs: int = 1
+    averaged_legs: int = 1
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.averaged_legs < 1:
+            raise ValueError(f"averaged_legs: expected at least 1, found {self.averaged_legs}")
 
 
 @dataclass(frozen=True)

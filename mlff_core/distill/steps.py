@@ -3,8 +3,9 @@
     choose     the SMILES table -> molecules.parquet: which molecules, and which are held out
     make_test  held-out molecules -> test.npz: geometries sampled and labelled by the teacher
     train_leg  molecules -> leg-001.safetensors …: sampling, labelling and training side by side
-    evaluate   the last leg -> metrics-….json: the student against the test
-    package    the last leg and its metrics -> NAME.safetensors and NAME.json, as they are shipped
+    average    the last legs -> mean-….safetensors: the mean of their weights
+    evaluate   that mean -> metrics-….json: the student against the test
+    package    the mean and its metrics -> NAME.safetensors and NAME.json, as they are shipped
 
 A file appears under its final name only when it is whole, so a run that was cut off goes on with
 the step that it was in. Within a leg the weights are written every so often; a leg that was cut off
@@ -29,6 +30,7 @@ import pyarrow.parquet as pq
 import torch
 
 from mlff_core.distill import evaluation
+from mlff_core.distill.averaging import mean_of
 from mlff_core.distill.embedding import Embedded, Embedder
 from mlff_core.distill.evaluation import Evaluate, TestBlock
 from mlff_core.distill.growth import grown
@@ -235,7 +237,10 @@ def train_leg(
     else:
         run_leg(smiles, open_teacher(torch.device(device)), begin, under_way, **options)
     network, card, _ = read_checkpoint(under_way)
-    report = card["last_leg"] | {"goes_on_from_a_cut_one": goes_on}
+    report = card["last_leg"] | {
+        "goes_on_from_a_cut_one": goes_on,
+        "n_parameters": sum(weights.numel() for weights in network.parameters()),
+    }
     part = finished.with_suffix(".whole.safetensors")
     save_checkpoint(network, part, {"legs": [*legs, report]})
     # The tensors last: whoever finds them finds the card as well.
@@ -244,6 +249,23 @@ def train_leg(
         under_way.with_suffix(suffix).unlink(missing_ok=True)
         finished.with_suffix(f".grown{suffix}").unlink(missing_ok=True)
     return finished
+
+
+def average(legs: list[Path]) -> Path:
+    """The mean of the weights of some legs, with the card of the last; of one, that one itself.
+
+    Raises:
+        ModelFileError: A file is damaged, or their shapes differ.
+    """
+    if len(legs) == 1:
+        return legs[0]
+    file = legs[0].with_name(f"mean-of-{legs[0].stem}-to-{legs[-1].stem}.safetensors")
+    if _is_whole(file):
+        return file
+    networks, cards, _ = zip(*(read_checkpoint(leg) for leg in legs), strict=True)
+    card = {"legs": cards[-1]["legs"], "averaged_legs": len(legs)}
+    save_checkpoint(mean_of(networks), file, card)
+    return file
 
 
 def evaluate(weights: Path, test: Path, device: str) -> Path:
@@ -279,10 +301,10 @@ def summary(blocks: list[TestBlock], student: Evaluate) -> dict[str, Any]:
 def package(
     weights: Path, metrics: Path, molecules: Path, teacher_sha256: str, recipe: Recipe
 ) -> Path:
-    """Write the last leg's weights as they are shipped, with where they come from in the card.
+    """Write weights as they are shipped, with where they come from in the card.
 
     Args:
-        weights: Those of the last leg; its card has the legs before.
+        weights: Of the last legs; their card has the legs before.
         metrics: What `evaluate` wrote of them.
         molecules: What `choose` wrote; the package goes into a folder beside it.
         teacher_sha256: Of the teacher's file.
@@ -303,6 +325,7 @@ def package(
         },
         "recipe": recipe.to_dict(),
         "legs": card["legs"],
+        "averaged_legs": card.get("averaged_legs", 1),
         "metrics": found,
         "headline": headline(found["all"]),
     }

@@ -29,6 +29,7 @@ n_processes = 1
 capacity = 32
 first_molecules = 2
 n_legs = 2
+averaged_legs = 2
 [sampling]
 relax_steps = 2
 hot_steps = 2
@@ -74,11 +75,12 @@ def test_a_student_is_made_and_a_second_run_finds_it_finished(
     assert "1 invalid smiles" in text
     assert load_potential(packaged, device="cpu").name == "small"
     card = json.loads(packaged.with_suffix(".json").read_text())
+    assert card["averaged_legs"] == 2
     assert len(card["legs"]) == 2
     assert card["teacher_sha256"] == "0" * 64
 
-    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("leg-*")}
-    assert len(made) == 4
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*leg-*")}
+    assert len(made) == 6
     assert main(["distill", *files]) == 0
     assert {path: path.stat().st_mtime_ns for path in made} == made
 

@@ -116,9 +116,14 @@ def test_a_leg_that_was_cut_off_goes_on_from_what_it_left(made, monkeypatch):
     second = train(2, made, finished)
     legs = read_checkpoint(second)[1]["legs"]
     assert [leg["goes_on_from_a_cut_one"] for leg in legs] == [True, False]
-    metrics = steps.evaluate(second, made[1], "cpu")
-    packaged = steps.package(second, metrics, made[0], "0" * 64, RECIPE)
+    assert steps.average([second]) == second
+    mean = steps.average([finished, second])
+    networks = [read_checkpoint(file)[0].readout[0].bias for file in (finished, second, mean)]
+    torch.testing.assert_close(networks[2], (networks[0] + networks[1]) / 2)
+    metrics = steps.evaluate(mean, made[1], "cpu")
+    packaged = steps.package(mean, metrics, made[0], "0" * 64, RECIPE)
     card = load_potential(packaged, device="cpu").card
+    assert card["averaged_legs"] == 2
     assert card["name"] == "small"
     assert len(card["legs"]) == 2
     assert card["molecules"]["left_out"]["invalid_smiles"] == 1
