@@ -101,7 +101,7 @@ Part = dict[str, Any]
 def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
     """Forces and energies of held-out molecules."""
     smiles, molecules, failed = embedded(arguments, student)
-    blocks, counts = labelled(arguments, molecules, student.device)
+    blocks, counts, driven_by = labelled(arguments, molecules, student)
     log(f"labelled: {dict(counts)}")
     errors = evaluation.geometry_errors(blocks, evaluation.on_padded(student))
     finite = evaluation.finite_geometries(errors)
@@ -118,6 +118,7 @@ def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
         "teacher_sha256": Teacher.check(arguments.teacher),
         "n_embedded": len(molecules),
         "n_conformers": arguments.conformers,
+        "driven_by": "the student" if driven_by == student.name else driven_by,
         "embedding_failed": dict(failed),
         "labels": dict(counts),
         "n_student_not_finite": int((~finite).sum()),
@@ -143,15 +144,17 @@ def against_teacher(arguments: argparse.Namespace, student: Potential) -> Part:
 
 
 def labelled(
-    arguments: argparse.Namespace, molecules: list[Embedded], device: torch.device
-) -> tuple[list[evaluation.TestBlock], Counter[str]]:
+    arguments: argparse.Namespace, molecules: list[Embedded], student: Potential
+) -> tuple[list[evaluation.TestBlock], Counter[str], str]:
     """The teacher's labels of where the student goes; on CUDA all at once, on a CPU in small parts.
 
-    They are kept in files of the folder of --test, and what is there is not made again.
+    They are kept in files of the folder of --test, and what is there is not made again, so that a
+    student may be tested where another one went. Returned last is the name of the one that went.
     """
+    device = student.device
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.test or Path(scratch)
-        claim(folder, arguments, len(molecules))
+        driven_by = claim(folder, arguments, len(molecules), student.name)
         by_size = sorted(molecules, key=lambda molecule: (len(molecule.numbers), molecule.index))
         size = len(by_size) if device.type == "cuda" else 32
         parts = [by_size[k : k + size] for k in range(0, len(by_size), size)]
@@ -178,11 +181,14 @@ def labelled(
             more, counted = read_test(file, device)
             blocks += more
             counts.update(counted)
-    return blocks, counts
+    return blocks, counts, driven_by
 
 
-def claim(folder: Path, arguments: argparse.Namespace, n_molecules: int) -> None:
-    """Make a folder that of these labels, or find that it is; weights may differ, molecules not."""
+def claim(folder: Path, arguments: argparse.Namespace, n_molecules: int, student: str) -> str:
+    """Make a folder that of these labels, or find that it is; weights may differ, molecules not.
+
+    Returns the name of the student whose it is.
+    """
     made_of = {
         "held_out": hashlib.sha256(arguments.held_out.read_bytes()).hexdigest(),
         "molecules": n_molecules,
@@ -192,9 +198,13 @@ def claim(folder: Path, arguments: argparse.Namespace, n_molecules: int) -> None
     }
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "made_of.json"
-    if file.exists() and json.loads(file.read_text()) != made_of:
-        raise SystemExit(f"{folder}: holds labels of {file.read_text()}, expected of {made_of}")
-    file.write_text(json.dumps(made_of))
+    if not file.exists():
+        file.write_text(json.dumps(made_of | {"driven_by": student}))
+    found = json.loads(file.read_text())
+    driven_by = str(found.pop("driven_by"))
+    if found != made_of:
+        raise SystemExit(f"{folder}: holds labels of {found}, expected of {made_of}")
+    return driven_by
 
 
 @functools.cache
@@ -220,7 +230,7 @@ def write_labels(
 def far(arguments: argparse.Namespace, student: Potential) -> Part:
     """Which share of the Coulomb forces between atoms far apart the student's errors hold."""
     _, molecules, _ = embedded(arguments, student)
-    blocks, _ = labelled(arguments, molecules, student.device)
+    blocks, _, _ = labelled(arguments, molecules, student)
     log("labelled")
     networks = Teacher(arguments.teacher, student.device).networks
     if networks is None:
@@ -301,7 +311,7 @@ def far_shares(error: np.ndarray, shells: np.ndarray, molecule: np.ndarray) -> P
 def members(arguments: argparse.Namespace, student: Potential) -> Part:
     """How far the teacher's members are apart where the student's errors are measured."""
     _, molecules, _ = embedded(arguments, student)
-    blocks, _ = labelled(arguments, molecules, student.device)
+    blocks, _, _ = labelled(arguments, molecules, student)
     log("labelled")
     teacher = Teacher(arguments.teacher, student.device)
     errors = evaluation.geometry_errors(blocks, evaluation.on_padded(student))
@@ -768,12 +778,16 @@ def drift(total: np.ndarray, kinetic: np.ndarray, spacing_ns: float) -> dict[str
 
 
 def ranking(energy: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
-    """How well energies in eV order the conformers of one molecule, and differ by as much."""
+    """How well energies in eV order the conformers of one molecule, and differ by as much.
+
+    Of conformers with one energy, as mirror images have it, one counts: rounding would order them.
+    """
+    different = evaluation.different_minima(np.zeros(len(teacher), int), teacher)
+    energy, teacher = energy[different], teacher[different]
     i, j = np.triu_indices(len(teacher), 1)
     differences, true = energy[i] - energy[j], teacher[i] - teacher[j]
     error = differences - true
     within = evaluation.within_molecule(np.zeros(len(teacher), int), energy - teacher)
-    # No two energies are equal, so there are no ties to correct for.
     ranks = [values.argsort().argsort() for values in (energy, teacher)]
     return {
         "spearman": float(np.corrcoef(*ranks)[0, 1]),

@@ -1,15 +1,17 @@
-"""Write docs/model_card.md with its pictures, and the headline in the checkpoint's JSON.
+"""Write a shipped model's card with its pictures, and the headline in the checkpoint's JSON.
 
-    python benchmarks/model_card.py [PART.json ...]
+    python benchmarks/model_card.py [--model small] [PART.json ...]
 
-Parts are what the commands of `benchmarks/accuracy.py` wrote, in any number of files; they are put
-together in benchmarks/accuracy.json, which is read if none is given. All must be about the shipped
-weights. No number in the card is typed by hand.
+The default model's card is docs/model_card.md, another's docs/MODEL/model_card.md. Parts are what
+the commands of `benchmarks/accuracy.py` wrote, in any number of files; they are put together in
+benchmarks/accuracy.json, or accuracy_MODEL.json, which is read if none is given. All must be about
+the shipped weights. No number in the card is typed by hand.
 """
 
+import argparse
 import itertools
 import json
-import sys
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,6 @@ from mlff_core.painn import PaiNN
 from mlff_core.potential import find_model, read_checkpoint
 
 ROOT = Path(__file__).parents[1]
-ACCURACY = ROOT / "benchmarks/accuracy.json"
-CARD = ROOT / "docs/model_card.md"
 
 KINDS = {
     "path": "on the way from an embedded geometry to the minimum",
@@ -59,7 +59,10 @@ def symbol(atomic_number: int | str) -> str:
 def device(part: Results) -> str:
     """Where a part was measured, in words."""
     name = part["device"]
-    return f"one {name.split()[-1]}" if name != "CPU" else "a CPU"
+    if name == "CPU":
+        return "a CPU"
+    # Some names end in the size and the kind of memory.
+    return "one " + re.sub(r" \d+GB.*", "", name.removeprefix("NVIDIA "))
 
 
 def what_it_is(results: Results, checkpoint: Results, network: PaiNN) -> list[str]:
@@ -123,6 +126,7 @@ def training(checkpoint: Results) -> list[str]:
         rows.append(
             [
                 str(number),
+                f"{leg['n_parameters']:,}",
                 str(leg.get("n_devices", 1)),
                 f"{leg['seconds']:.0f}",
                 f"{leg['samples']:,}",
@@ -134,16 +138,23 @@ def training(checkpoint: Results) -> list[str]:
         "## How it was trained",
         "",
         "In legs, each from where the one before ended; molecules are embedded and labelled beside "
-        "the training. Errors are those of the last look at a few hundred held-out "
+        "the training. Where there are more parameters than in the leg before, the weights grew "
+        "(`mlff_core/distill/growth.py`). "
+        + (
+            f"What is shipped is the mean of the weights of the last {averaged} legs. "
+            if (averaged := checkpoint.get("averaged_legs", 1)) > 1
+            else ""
+        )
+        + "Errors are those of the last look at a few hundred held-out "
         "molecules, shortly before the leg ended; how much their geometries are distorted, and so "
         "how large these errors are, shows in their rms force. A leg that was cut off counts up to "
         "the weights that it left. Errors jump where the geometries or the form changed: the sixth "
         "leg took two kinks out of the surface, for the sake of dynamics.",
         "",
         *table(
-            "leg | GPUs | seconds | samples | molecules embedded | rms force, eV/Å "
+            "leg | parameters | GPUs | seconds | samples | molecules embedded | rms force, eV/Å "
             "| force MAE, meV/Å | force RMSE, meV/Å | energy within a molecule, MAE, kcal/mol",
-            "rrrrrrrrr",
+            "rrrrrrrrrr",
             rows,
         ),
         "![Errors on held-out molecules against samples](model_card_learning.png)",
@@ -175,8 +186,9 @@ def against_teacher(part: Results) -> list[str]:
         "## Held-out molecules, against the teacher",
         "",
         f"{part['n_embedded']:,} molecules that share no connectivity with any that was trained "
-        f"on, embedded conformers of each: {part['n_conformers']}, measured on {device(part)}: the "
-        "student relaxed, heated and distorted them, the teacher labelled where they went. "
+        f"on, embedded conformers of each: {part['n_conformers']}, measured on {device(part)}: "
+        f"{part.get('driven_by', 'the student')} relaxed, heated and distorted them, the teacher "
+        "labelled where they went. "
         "Energies are compared within one molecule, its mean taken off.",
         "",
         *table(
@@ -608,7 +620,7 @@ def failures(part: Results) -> list[str]:
     ]
 
 
-def card(results: Results, checkpoint: Results, network: PaiNN) -> str:
+def card(results: Results, checkpoint: Results, network: PaiNN, accuracy: Path) -> str:
     """The page, in Markdown."""
     besides = {
         "members": members, "far": far, "minima": minima, "displaced": displaced, "nve": dynamics,
@@ -616,8 +628,8 @@ def card(results: Results, checkpoint: Results, network: PaiNN) -> str:
     lines = [
         f"# Model card: {checkpoint['name']}",
         "",
-        "Written by `benchmarks/model_card.py` from `benchmarks/accuracy.json`, which the commands "
-        "of `benchmarks/accuracy.py` measured.",
+        f"Written by `benchmarks/model_card.py` from `benchmarks/{accuracy.name}`, which the "
+        "commands of `benchmarks/accuracy.py` measured.",
         "",
         *what_it_is(results, checkpoint, network),
         *targets(results),
@@ -702,9 +714,9 @@ def draw_learning(checkpoint: Results) -> Figure:
     return figure
 
 
-def save(figure: Figure, name: str) -> None:
-    """Into docs/, without the version of the program that drew it."""
-    figure.savefig(CARD.with_name(f"{name}.png"), dpi=110, metadata={"Software": None})
+def save(figure: Figure, file: Path) -> None:
+    """Without the version of the program that drew it."""
+    figure.savefig(file, dpi=110, metadata={"Software": None})
 
 
 # --- All of it ------------------------------------------------------------------------------------
@@ -766,24 +778,34 @@ def merged(paths: list[Path]) -> Results:
 
 def main() -> None:
     """Write all files."""
-    paths = [Path(argument) for argument in sys.argv[1:]] or [ACCURACY]
-    results = merged(paths)
-    tensors = find_model("default")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="default", help="default or small")
+    parser.add_argument("parts", type=Path, nargs="*", metavar="PART.json")
+    arguments = parser.parse_args()
+    model = "" if arguments.model == "default" else arguments.model
+    accuracy = ROOT / "benchmarks" / f"accuracy{model and f'_{model}'}.json"
+    folder = ROOT / "docs" / model
+    results = merged(arguments.parts or [accuracy])
+    tensors = find_model(arguments.model)
     network, checkpoint, sha256 = read_checkpoint(tensors)
     if results["model_sha256"] != sha256:
         raise SystemExit(f"measured on {results['model_sha256']}, shipped is {sha256}")
     for name in ("teacher", "conformers"):
         if name not in results:
             raise SystemExit(f"no part of `benchmarks/accuracy.py {name}` among these files")
-    ACCURACY.write_text(json.dumps(results, indent=1) + "\n")
+    accuracy.write_text(json.dumps(results, indent=1) + "\n")
     checkpoint["headline"] = headline(results)
     checkpoint["metrics"] = {name: results["teacher"][name] for name in ("all", "distorted")}
     text = json.dumps(checkpoint, indent=2, ensure_ascii=False)
     tensors.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
-    save(draw_parity(results["teacher"]), "model_card_parity")
-    save(draw_errors(results["teacher"]), "model_card_errors")
-    save(draw_learning(checkpoint), "model_card_learning")
-    CARD.write_text(card(results, checkpoint, network), encoding="utf-8")
+    folder.mkdir(exist_ok=True)
+    save(draw_parity(results["teacher"]), folder / "model_card_parity.png")
+    save(draw_errors(results["teacher"]), folder / "model_card_errors.png")
+    save(draw_learning(checkpoint), folder / "model_card_learning.png")
+    text = card(results, checkpoint, network, accuracy)
+    (folder / "model_card.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

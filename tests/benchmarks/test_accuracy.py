@@ -18,6 +18,7 @@ from ase.data import atomic_masses
 
 from mlff_core.batch import MolBatch
 from mlff_core.dynamics import Frame
+from mlff_core.potential import find_model
 from mlff_core.units import COULOMB_EV_ANGSTROM, TIME_FS
 
 ROOT = Path(__file__).parents[2]
@@ -40,13 +41,14 @@ def test_labels_of_other_molecules_are_not_taken_for_these(accuracy, tmp_path):
     held_out = tmp_path / "held_out.parquet"
     held_out.write_bytes(b"some molecules")
     arguments = argparse.Namespace(held_out=held_out, conformers=2, seed=7, device="cpu")
-    accuracy.claim(tmp_path / "labels", arguments, 70)
-    accuracy.claim(tmp_path / "labels", arguments, 70)
+    assert accuracy.claim(tmp_path / "labels", arguments, 70, "first") == "first"
+    # Another student may be tested where the first one went, and the results say so.
+    assert accuracy.claim(tmp_path / "labels", arguments, 70, "second") == "first"
     with pytest.raises(SystemExit, match="holds labels of"):
-        accuracy.claim(tmp_path / "labels", arguments, 71)
+        accuracy.claim(tmp_path / "labels", arguments, 71, "first")
     held_out.write_bytes(b"other molecules")
     with pytest.raises(SystemExit, match="holds labels of"):
-        accuracy.claim(tmp_path / "labels", arguments, 70)
+        accuracy.claim(tmp_path / "labels", arguments, 70, "first")
 
 
 def test_what_is_not_a_number_is_nothing_in_the_file(accuracy):
@@ -108,6 +110,19 @@ def test_ranking_is_perfect_for_what_is_parallel_and_reversed_for_the_negative(a
     assert accuracy.ranking(np.array([0.0, 2.0]), np.array([0.0, 1.0]))["pair_mae"] == (
         pytest.approx(23.0605, abs=1e-3)
     )
+
+
+def test_mirror_images_are_ranked_as_one(accuracy):
+    """Their energies are equal but for rounding, which would put them in any order."""
+    teacher = np.array([0.1, 0.0, 0.3, 1e-7])
+    for rounding in (-1e-7, 1e-7):
+        energy = teacher + np.array([0.0, rounding, 0.0, -rounding])
+        found = accuracy.ranking(energy, teacher)
+        assert found["spearman"] == pytest.approx(1)
+        assert found["lowest_found"] == 1
+    # One of them counts: of three pairs, two are off by 0.1 eV.
+    off = accuracy.ranking(teacher + np.array([0.0, 0.0, 0.1, 0.0]), teacher)
+    assert off["pair_mae"] == pytest.approx(23.0605 * 0.2 / 3, abs=1e-3)
 
 
 def test_rank_correlations_are_those_of_scipy(accuracy):
@@ -273,22 +288,24 @@ def test_parts_about_other_weights_are_not_kept(accuracy, tmp_path):
     assert set(json.loads(out.read_text())) == {"model", "model_sha256", "b"}
 
 
-def test_the_card_is_what_the_shipped_results_give(tmp_path):
+@pytest.mark.parametrize("model", ["default", "small"])
+def test_the_card_is_what_the_shipped_results_give(model, tmp_path):
     """In a copy of the tree, so that nothing here is written."""
+    docs = Path("docs" if model == "default" else f"docs/{model}")
     for folder in ("benchmarks", "docs", "mlff_core"):
         shutil.copytree(
             ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
         )
     for name in ("model_card.md", "model_card_parity.png"):
-        (tmp_path / "docs" / name).unlink()
+        (tmp_path / docs / name).unlink()
     subprocess.run(
-        [sys.executable, "benchmarks/model_card.py"],
+        [sys.executable, "benchmarks/model_card.py", "--model", model],
         cwd=tmp_path, env={"PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)}, check=True,
     )  # fmt: skip
-    made = (tmp_path / "docs/model_card.md").read_text()
-    assert made == (ROOT / "docs/model_card.md").read_text()
-    weights = "mlff_core/weights/painn-aimnet2.json"
+    made = (tmp_path / docs / "model_card.md").read_text()
+    assert made == (ROOT / docs / "model_card.md").read_text()
+    weights = find_model(model).with_suffix(".json").relative_to(ROOT)
     assert (tmp_path / weights).read_text() == (ROOT / weights).read_text()
     for name in ("parity", "errors", "learning"):
-        assert (tmp_path / f"docs/model_card_{name}.png").stat().st_size > 5000
+        assert (tmp_path / docs / f"model_card_{name}.png").stat().st_size > 5000
         assert f"(model_card_{name}.png)" in made
