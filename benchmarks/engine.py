@@ -694,7 +694,7 @@ def plot(result: dict, file: Path) -> None:
             )
     axes.set(xscale="log", yscale="log", xlabel="molecules a batch (40 atoms each)")
     axes.set_ylabel("energy + forces, µs a molecule")
-    axes.set_title(f"PaiNN, 128 features, 3 blocks, one {result['environment']['gpu']}")
+    axes.set_title(f"PaiNN, {result['shape']}, one {result['environment']['gpu']}")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)
     figure.savefig(file, dpi=130)
@@ -738,6 +738,7 @@ def main() -> None:
     result: dict = {
         "environment": environment(),
         "model": arguments.model or "random weights",
+        "shape": f"{model.config.n_features} features, {model.config.n_interactions} blocks",
         "ceilings": ceilings(),
         "rows": [],
     }

@@ -59,8 +59,8 @@ ModelChoice = Annotated[
     str,
     Field(
         min_length=1,
-        description="default; small, which takes a third of the time and errs by more; or the path "
-        "of a .safetensors checkpoint",
+        description="default; small, which takes less than half of the time and errs by more; or "
+        "the path of a .safetensors checkpoint",
     ),
 ]
 Batching = Annotated[

@@ -256,8 +256,8 @@ def load_potential(
     """Load a checkpoint.
 
     Args:
-        model: "default"; "small", which takes a third of the time and errs by more; the name of a
-            shipped model; or the path of a .safetensors file that has its .json beside it.
+        model: "default"; "small", which takes less than half of the time and errs by more; the name
+            of a shipped model; or the path of a .safetensors file that has its .json beside it.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         backend: "auto" (triton on CUDA, torch on a CPU), "triton" or "torch".
         precision: "float32"; "fast", which lowers the precision of products where that helps on

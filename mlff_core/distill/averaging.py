@@ -27,7 +27,6 @@ def mean_of(networks: Sequence[PaiNN]) -> PaiNN:
         raise ModelFileError(f"weights of different shapes have no mean: {configs}")
     states = [network.state_dict() for network in networks]
     mean = PaiNN(networks[0].config)
-    mean.reference_energy = mean.reference_energy.double()
     mean.load_state_dict(
         {
             name: torch.stack([state[name].double() for state in states]).mean(0)
