@@ -57,6 +57,7 @@ class LegConfig:
         student_drives_after: Steps after which the student drives the sampling; until then a
             member of the teacher does.
         checkpoint_s: Time between checkpoints.
+        validate_s: Time between validations; each holds up all devices, for some 9 s on one H100.
         n_legs: How many legs the molecules are divided among.
         averaged_legs: Of how many of the last legs the weights are averaged in the end.
         seed: Of everything random.
@@ -72,6 +73,7 @@ class LegConfig:
     max_repeats: float = 12.0
     student_drives_after: int = 3000
     checkpoint_s: float = 30.0
+    validate_s: float = 60.0
     n_legs: int = 1
     averaged_legs: int = 1
     seed: int = 1

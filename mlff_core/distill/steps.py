@@ -230,7 +230,8 @@ def train_leg(
     begin: Any = start or recipe.student
     options: dict[str, Any] = {
         "leg": leg, "sampling": recipe.sampling, "labels": recipe.labels,
-        "training": recipe.training, "card": {}, "validate": Validation(test),
+        "training": recipe.training, "card": {},
+        "validate": Validation(test, every_s=recipe.leg.validate_s),
     }  # fmt: skip
     if gpus > 1:
         run_leg_on_gpus(gpus, smiles, open_teacher, begin, under_way, **options)
