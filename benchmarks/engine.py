@@ -648,21 +648,24 @@ def markdown(result: dict) -> str:
             e = max(r["energy_error_ev"] for r in errors)
             f = max(r["force_error_ev_per_angstrom"] for r in errors)
             lines.append(f"| {name} | {e:.1e} | {f:.1e} |")
-    lines += ["", "| operator, 1024 molecules | µs | plain PyTorch, µs | TFLOP/s | TB/s |"]
-    lines.append("|---|---|---|---|---|")
+    kernels, others = [], []
     for r in records:
         if r["row"].startswith("kernel: "):
-            lines.append(
+            kernels.append(
                 f"| {r['row'][8:]} | {r['us']:.0f} | {r['plain_us']:.0f} | "
                 f"{r['flop_per_s'] / 1e12:.1f} | {r['bytes_per_s'] / 1e12:.2f} |"
             )
-    lines += ["", "| other rows | |", "|---|---|"]
-    for r in records:
-        if r["row"] not in ROWS and not r["row"].startswith("kernel: "):
+        elif r["row"] not in ROWS:
             what = r.get("failed") or ", ".join(
                 f"{k} {v:.4g}" for k, v in r.items() if isinstance(v, float)
             )
-            lines.append(f"| {r['row']} | {what} |")
+            others.append(f"| {r['row']} | {what} |")
+    head = "| operator, 1024 molecules | µs | plain PyTorch, µs | TFLOP/s | TB/s |"
+    for above, found in (
+        ([head, "|---|---|---|---|---|"], kernels),
+        (["| other rows | |", "|---|---|"], others),
+    ):
+        lines += ["", *above, *found] if found else []
     return "\n".join(lines)
 
 
