@@ -1,4 +1,5 @@
 import _thread
+import signal
 import threading
 from itertools import pairwise
 
@@ -443,7 +444,15 @@ def test_flights_end_when_the_caller_does_not_want_more(two_threads):
     relaxed.close()
 
 
-def test_an_interrupt_ends_the_flights(two_threads):
+@pytest.fixture
+def ctrl_c():
+    """As Python handles it, whatever a shell in the background or an earlier test left."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_the_flights(two_threads, ctrl_c):
     interrupted = []
 
     def look(charge):
