@@ -11,11 +11,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from rdkit import Chem, rdBase
 
+from mlff_core.distill.protomers import protomer
 from mlff_core.interrupts import interrupts_kept_from_children
 
 #: Elements of the teacher that no SMILES table at hand holds: written in place of a relative.
@@ -45,9 +46,11 @@ class MoleculesConfig:
         rare_charge: Every molecule is taken besides whose absolute charge is at least this.
         selenium_share: Share of the molecules with sulfur in which selenium takes its place.
         arsenic_share: Share of the molecules with phosphorus in which arsenic takes its place.
+        protomer_share: Share of the molecules in which another protonation state takes their place,
+            where they have one (see `protomers`).
         held_out_share: Share of the connectivities that are held out.
         salt: Distinguishes this split from others.
-        seed: Of the order and of the substitutions.
+        seed: Of the order, the substitutions and the protonation states.
     """
 
     column: str = ""
@@ -59,6 +62,7 @@ class MoleculesConfig:
     rare_charge: int = 2
     selenium_share: float = 0.06
     arsenic_share: float = 0.15
+    protomer_share: float = 0.0
     held_out_share: float = 0.02
     salt: str = "student-1"
     seed: int = 20261121
@@ -199,8 +203,9 @@ def choose_many(
     chosen: list[Choice] = []
     left_out: Counter[str] = Counter()
     elements = frozenset(config.elements)
-    for text in smiles:
-        result = choose(
+
+    def look_at(text: str) -> Choice | str:
+        return choose(
             text,
             elements=elements,
             max_atoms=config.max_atoms,
@@ -208,6 +213,17 @@ def choose_many(
             held_out_share=config.held_out_share,
             salt=config.salt,
         )
+
+    for text in smiles:
+        result = look_at(text)
+        # Of the molecule, not of its place: parts are looked at in several processes.
+        rng = random.Random(f"{config.seed}:{text}")
+        if isinstance(result, Choice) and rng.random() < config.protomer_share:
+            other = look_at(protomer(text, rng, max_charge=config.max_charge) or text)
+            if isinstance(other, Choice):
+                # Some protons count as connectivity, a sulfonamide's for one; all states of a
+                # molecule stand on its own side all the same.
+                result = replace(other, key=result.key, held_out=result.held_out)
         if isinstance(result, str):
             left_out[result] += 1
         else:

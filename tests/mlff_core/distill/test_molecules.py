@@ -1,6 +1,7 @@
 """Which molecules are learnt from: the split, the reasons, the substitutes."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from rdkit import Chem
@@ -118,3 +119,25 @@ def test_what_is_left_out_of_many_is_counted():
     made, left_out = choose_many(["CCO", "CC.C", "?", "CCN", "??"], MoleculesConfig())
     assert [choice.smiles for choice in made] == ["CCO", "CCN"]
     assert left_out == {"mixture": 1, "invalid_smiles": 2}
+
+
+def test_other_protonation_states_take_the_place_of_some_molecules():
+    tails = ("CCN", "CCCN", "CCOCCN")
+    table = [f"{'C' * k}NS(=O)(=O){tail}" for tail in tails for k in range(1, 21)] + ["CCO"]
+    config = MoleculesConfig(held_out_share=0.5)
+    as_they_are, _ = choose_many(table, config)
+    made, left_out = choose_many(table, replace(config, protomer_share=0.5))
+    assert not left_out
+    assert (
+        made
+        == choose_many(table[:30], replace(config, protomer_share=0.5))[0]
+        + (choose_many(table[30:], replace(config, protomer_share=0.5))[0])
+    )
+    changed = sum(a != b for a, b in zip(as_they_are, made, strict=True))
+    assert 10 < changed < 40  # half of them are drawn, of which a quarter stay what they are
+    assert {choice.charge for choice in made} == {-1, 0, 1}
+    for before, after in zip(as_they_are, made, strict=True):
+        assert (after.key, after.held_out) == (before.key, before.held_out)
+        mol = Chem.MolFromSmiles(after.smiles)
+        assert after.charge == Chem.GetFormalCharge(mol)
+        assert after.n_atoms == Chem.AddHs(mol).GetNumAtoms()
