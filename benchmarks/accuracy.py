@@ -8,6 +8,8 @@
         How far the teacher's own members are apart, beside the student's errors.
     python benchmarks/accuracy.py minima     --teacher FILE --held-out FILE --out OUT.json
         Their conformers relaxed by both from the same start.
+    python benchmarks/accuracy.py protomers  --teacher FILE --held-out FILE --out OUT.json
+        Energies of other protonation states of these molecules, charged as no table has them.
     python benchmarks/accuracy.py displaced  --held-out FILE --out OUT.json
         What the student makes of molecules whose atoms are far from where they belong.
     python benchmarks/accuracy.py nve        --held-out FILE --out OUT.json
@@ -32,6 +34,7 @@ import math
 import multiprocessing
 import os
 import platform
+import random
 import re
 import sys
 import tempfile
@@ -56,6 +59,7 @@ from mlff_core.distill import evaluation
 from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.labelling import LabelConfig
 from mlff_core.distill.molecules import UNUSUAL_CHARGE
+from mlff_core.distill.protomers import protomer
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig
 from mlff_core.distill.steps import embed_all, read_test, write_test
 from mlff_core.distill.teacher import Teacher
@@ -88,6 +92,9 @@ TIMESTEP_FS, TEMPERATURE_K, FRICTION_PER_PS, WARM_UP_PS = 0.5, 300.0, 5.0, 2.0
 
 #: Widths in Å of the displacements from which molecules have to find back.
 WIDTHS = (0.05, 0.1, 0.15, 0.2, 0.25)
+
+#: Errors in kcal/mol from which on the energy of a molecule is counted as far off.
+FAR_OFF_KCAL_MOL = 5.0
 
 #: How near the energy must come to that of the minimum left for a molecule to be back there, in eV.
 RETURNED_EV = 0.05
@@ -490,6 +497,84 @@ def displaced(arguments: argparse.Namespace, student: Potential) -> Part:
     return {"n_molecules": len(done), "returned_ev": RETURNED_EV, "rows": rows}
 
 
+def protomers(arguments: argparse.Namespace, student: Potential) -> Part:
+    """Energies of held-out molecules with other protons and charges, where the student relaxed."""
+    teacher = Teacher(arguments.teacher, student.device)
+    smiles = other_states(held_out(arguments, student), arguments, student)
+    molecules, failed = embed_all(smiles, 1, arguments.seed, len(os.sched_getaffinity(0)))
+    starts = MolBatch.from_arrays([(m.numbers, m.positions[0], m.charge) for m in molecules])
+    found = relax(starts, student, fmax=0.05)
+    done = [k for k, s in enumerate(found.status) if s == ConformerStatus.CONVERGED]
+    log(f"relaxed {len(done)} of {len(molecules)}")
+    in_place, energies = evaluation.TeacherPotential(teacher, student.device), []
+    for k in range(0, len(done), arguments.at_once):
+        energies.append(in_place(found.batch.select(done[k : k + arguments.at_once])).energy.cpu())
+    error = EV_KCAL_MOL * (found.energy[done].cpu() - torch.cat(energies)).numpy()
+    signs = np.array([charged_groups(smiles[molecules[k].index]) for k in done])
+    groups = {
+        "no charged group": (signs == 0).all(1),
+        "groups of one sign": (signs > 0).sum(1) == 1,
+        "groups of both signs, one of each": (signs == 1).all(1),
+        "groups of both signs, more": (signs > 0).all(1) & (signs > 1).any(1),
+    }
+    order = np.argsort(-np.abs(error))
+    return {
+        "teacher_sha256": teacher.sha256,
+        "n_embedded": len(molecules),
+        "embedding_failed": dict(failed),
+        "n_converged": len(done),
+        "far_off_kcal_mol": FAR_OFF_KCAL_MOL,
+        "groups": {
+            name: sizes_of_errors(error[chosen])
+            for name, chosen in ({"all": np.ones(len(error), bool)} | groups).items()
+            if chosen.any()
+        },
+        "worst": [
+            {"smiles": smiles[molecules[done[k]].index], "error": float(error[k])}
+            for k in order[:10]
+        ],
+    }
+
+
+def other_states(smiles: list[str], arguments: argparse.Namespace, student: Potential) -> list[str]:
+    """A protonation state of each molecule that is not its own, at most `arguments.molecules`."""
+    rng = random.Random(arguments.seed)
+    max_charge = min(student.config.max_charge, -student.config.min_charge)
+    states: dict[str, None] = {}
+    for text in smiles:
+        state = protomer(text, rng, max_charge=max_charge)
+        if state is not None and state != Chem.CanonSmiles(text):
+            states[state] = None
+        if len(states) == arguments.molecules:
+            break
+    return list(states)
+
+
+def charged_groups(smiles: str) -> tuple[int, int]:
+    """Atoms with a positive and with a negative charge that no neighbour's charge makes up for."""
+    atoms = [
+        atom
+        for atom in Chem.MolFromSmiles(smiles).GetAtoms()
+        if not any(atom.GetFormalCharge() * n.GetFormalCharge() < 0 for n in atom.GetNeighbors())
+    ]
+    return (
+        sum(atom.GetFormalCharge() > 0 for atom in atoms),
+        sum(atom.GetFormalCharge() < 0 for atom in atoms),
+    )
+
+
+def sizes_of_errors(error: np.ndarray) -> dict[str, float]:
+    """Of errors in kcal/mol."""
+    size = np.abs(error)
+    return {
+        "n": len(size),
+        "median": float(np.median(size)),
+        "90_percent": float(np.quantile(size, 0.9)),
+        "largest": float(size.max()),
+        "n_far_off": int((size > FAR_OFF_KCAL_MOL).sum()),
+    }
+
+
 def nve(arguments: argparse.Namespace, student: Potential) -> Part:
     """Energy drift and broken bonds of molecules in motion, from 300 K on without a bath."""
     molecules, bonds, smiles = [], [], []
@@ -845,6 +930,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Potential], Part]] = {
     "far": far,
     "members": members,
     "minima": minima,
+    "protomers": protomers,
     "displaced": displaced,
     "nve": nve,
     "conformers": conformers,
@@ -864,11 +950,13 @@ def main() -> int:
         command.add_argument("--backend", default="auto")
         command.add_argument("--out", type=Path, required=True)
         command.add_argument("--seed", type=int, default=7)
-        if name in ("teacher", "far", "members", "minima"):
+        if name in ("teacher", "far", "members", "minima", "protomers"):
             command.add_argument("--teacher", type=Path, required=True)
         if name != "conformers":
             command.add_argument("--held-out", type=Path, required=True)
-            n_molecules = {"minima": 300, "displaced": 300, "nve": 10}.get(name, 5400)
+            n_molecules = {"minima": 300, "protomers": 1000, "displaced": 300, "nve": 10}.get(
+                name, 5400
+            )
             command.add_argument("--molecules", type=int, default=n_molecules)
         if name in ("teacher", "far", "members"):
             command.add_argument("--test", type=Path, help="folder in which the labels are kept")
@@ -878,6 +966,8 @@ def main() -> int:
             command.add_argument("--at-once", type=int, default=100)
             command.add_argument("--fmax", type=float, nargs="+", default=[0.05, 0.005])
             command.add_argument("--max-steps", type=int, default=500)
+        if name == "protomers":
+            command.add_argument("--at-once", type=int, default=32, help="for the teacher")
         if name == "displaced":
             command.add_argument("--conformers", type=int, default=1)
         if name == "nve":

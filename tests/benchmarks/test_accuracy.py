@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from ase.data import atomic_masses
+from rdkit import Chem
 
 from mlff_core.batch import MolBatch
 from mlff_core.dynamics import Frame
@@ -131,6 +132,35 @@ def test_rank_correlations_are_those_of_scipy(accuracy):
     found = accuracy.ranking(energy, teacher)
     assert found["spearman"] == pytest.approx(stats.spearmanr(energy, teacher).statistic)
     assert found["kendall"] == pytest.approx(stats.kendalltau(energy, teacher).statistic)
+
+
+def test_charged_groups_are_counted_by_sign_but_for_those_that_make_up_for_each_other(accuracy):
+    assert accuracy.charged_groups("[NH3+]CC([NH3+])C(=O)[O-]") == (2, 1)
+    assert accuracy.charged_groups("COP(=O)([O-])[O-]") == (0, 2)
+    assert accuracy.charged_groups("C[N+](=O)[O-]") == (0, 0)
+    assert accuracy.charged_groups("[NH3+]Cc1ccc([N+](=O)[O-])cc1") == (1, 0)
+
+
+def test_other_states_are_none_of_the_molecules_own(accuracy):
+    student = argparse.Namespace(config=argparse.Namespace(min_charge=-1, max_charge=3))
+    own = ["NCC(=O)O", "CCO", "[NH3+]CCC(=O)[O-]", "CNC"]
+    seen = set()
+    for seed in range(20):
+        arguments = argparse.Namespace(seed=seed, molecules=2)
+        states = accuracy.other_states(own, arguments, student)
+        assert len(states) <= 2
+        seen |= set(states)
+    assert not seen & {Chem.CanonSmiles(text) for text in own}
+    assert seen <= {
+        "NCC(=O)[O-]", "[NH3+]CC(=O)O", "[NH3+]CC(=O)[O-]", "C[NH2+]C",
+        "NCCC(=O)O", "NCCC(=O)[O-]", "[NH3+]CCC(=O)O",
+    }  # fmt: skip
+    assert len(seen) > 4
+
+
+def test_sizes_of_errors(accuracy):
+    found = accuracy.sizes_of_errors(np.array([-1.0, 2.0, -8.0, 3.0, 5.0]))
+    assert (found["n"], found["median"], found["largest"], found["n_far_off"]) == (5, 3.0, 8.0, 1)
 
 
 def test_a_histogram_counts_everything_once(accuracy):
