@@ -176,6 +176,18 @@ def test_the_learning_curve_is_measured_on_a_part_of_the_test_now_and_then(made)
     assert validation(student) == {}
 
 
+def test_a_leg_is_validated_as_often_as_the_recipe_says(made, tmp_path, monkeypatch):
+    def looked(smiles, teacher, start, checkpoint, **options):
+        assert options["validate"].every_s == 7.0
+        raise CutError
+
+    monkeypatch.setattr(steps, "run_leg", looked)
+    molecules = shutil.copy(made[0], tmp_path)
+    recipe = replace(RECIPE, leg=replace(RECIPE.leg, validate_s=7.0))
+    with pytest.raises(CutError):
+        train(1, (Path(molecules), made[1]), None, recipe)
+
+
 def test_molecules_that_do_not_embed_are_counted():
     made, failed = steps.embed_all(["CCO", "nonsense"], 1, 1, 1)
     assert [molecule.index for molecule in made] == [0]
