@@ -31,7 +31,7 @@ from mlff_core.distill.training import (
     fit_reference_energy,
 )
 from mlff_core.painn import PaiNN, PaiNNConfig
-from mlff_core.potential import Potential, read_checkpoint, save_checkpoint
+from mlff_core.potential import Potential, load_potential, read_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +54,10 @@ class LegConfig:
         label_share: Share of the device's time spent on making labels, at the least.
         max_repeats: How often a label is learnt from, on average, before more are made, whatever
             their share of the time.
-        student_drives_after: Steps after which the student drives the sampling; until then a
-            member of the teacher does.
+        driver: Weights that drive the sampling, a shipped model's name or a file: a smaller network
+            makes as good a start for less time. Empty for the student as it becomes.
+        student_drives_after: Without such weights, steps after which a new student drives the
+            sampling; until then a member of the teacher does.
         checkpoint_s: Time between checkpoints.
         validate_s: Time between validations; each holds up all devices, for some 9 s on one H100.
         n_legs: How many legs the molecules are divided among.
@@ -71,6 +73,7 @@ class LegConfig:
     first_molecules: int = 2000
     label_share: float = 0.35
     max_repeats: float = 12.0
+    driver: str = ""
     student_drives_after: int = 3000
     checkpoint_s: float = 30.0
     validate_s: float = 60.0
@@ -133,7 +136,9 @@ def run_leg(
             first writes the files.
 
     Raises:
-        ValueError: Not one molecule could be labelled.
+        ModelFileError: There are no such weights as shall drive the sampling.
+        ValueError: Not one molecule could be labelled; or the weights that shall drive the sampling
+            do not know an element of the student's.
     """
     ranks = ranks or Ranks()
     embedder = Embedder(
@@ -234,7 +239,7 @@ class _Leg:
         self.spent = {"labels": 0.0, "training": 0.0, "waiting": 0.0}
         self.first_energies: list[tuple[Tensor, Tensor]] = []
         self.curve: list[dict[str, float]] = []
-        self.driver: Driver | None = None
+        self.driver = self.fixed_driver()
         self.driver_step = 0  # of the student that drives
 
     def run(
@@ -332,16 +337,40 @@ class _Leg:
             return
         since = time.monotonic()
         width, molecules = taken
-        ready = not self.is_new or self.trainer.step_count >= self.leg.student_drives_after
-        driver = self.student_drives() if ready else self.teacher_drives
         padded = pad(molecules, width, self.device)
         energy = fill(
-            self.pool, self.teacher, driver, padded, self.sampling, self.labels, self.counts
+            self.pool,
+            self.teacher,
+            self.who_drives(),
+            padded,
+            self.sampling,
+            self.labels,
+            self.counts,
         )
         if self.trainer.step_count == 0:
             self.first_energies.append((padded.numbers.cpu(), energy.cpu()))
         _synchronize(self.device)
         self.spent["labels"] += time.monotonic() - since
+
+    def fixed_driver(self) -> Driver | None:
+        """Forces of the weights that the recipe names, if it does."""
+        if not self.leg.driver:
+            return None
+        potential = load_potential(self.leg.driver, device=self.device)
+        unknown = set(self.trainer.student.config.elements) - set(potential.config.elements)
+        if unknown:
+            raise ValueError(
+                f"driver: {self.leg.driver} does not know the elements {sorted(unknown)}, "
+                "which the student shall"
+            )
+        return driver_of(potential)
+
+    def who_drives(self) -> Driver:
+        """What makes the next geometries."""
+        if self.leg.driver and self.driver is not None:
+            return self.driver
+        ready = not self.is_new or self.trainer.step_count >= self.leg.student_drives_after
+        return self.student_drives() if ready else self.teacher_drives
 
     def teacher_drives(self, numbers: Tensor, x: Tensor, charge: Tensor) -> Tensor:
         """Forces of one member of the teacher."""

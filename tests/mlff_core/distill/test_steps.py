@@ -145,6 +145,44 @@ def test_a_leg_grows_the_weights_that_it_starts_from(made, tmp_path):
     assert not list(tmp_path.glob("*grown*"))
 
 
+def test_other_weights_drive_a_leg_if_the_recipe_names_them(made, tmp_path, monkeypatch):
+    asked: list[object] = []
+    drivers: dict[str, object] = {}
+    fill, driver_of = leg_module.fill, leg_module.driver_of
+
+    def noted_driver(potential):
+        drivers[potential.name] = driver_of(potential)
+        return drivers[potential.name]
+
+    def noted_fill(pool, teacher, driver, *others):
+        asked.append(driver)
+        return fill(pool, teacher, driver, *others)
+
+    monkeypatch.setattr(leg_module, "driver_of", noted_driver)
+    monkeypatch.setattr(leg_module, "fill", noted_fill)
+    molecules, test = (Path(shutil.copy(file, tmp_path)) for file in made)
+    weights = tmp_path / "guide.safetensors"
+    save_checkpoint(random_model(5, RECIPE.student), weights, {"name": "guide"})
+    start = tmp_path / "start.safetensors"
+    save_checkpoint(random_model(3, RECIPE.student), start, {})
+    guided = replace(RECIPE, leg=replace(RECIPE.leg, driver=str(weights)))
+    card = read_checkpoint(train(1, (molecules, test), start, guided))[1]
+    assert asked
+    assert list(drivers) == ["guide"]
+    assert all(driver is drivers["guide"] for driver in asked)
+    assert card["legs"][0]["configs"]["leg"]["driver"] == str(weights)
+
+
+def test_weights_that_drive_know_what_the_student_shall(made, tmp_path):
+    molecules, test = (Path(shutil.copy(file, tmp_path)) for file in made)
+    narrow = tmp_path / "narrow.safetensors"
+    carbon = replace(RECIPE.student, elements=(1, 6))
+    save_checkpoint(random_model(5, carbon), narrow, {})
+    guided = replace(RECIPE, leg=replace(RECIPE.leg, driver=str(narrow)))
+    with pytest.raises(ValueError, match=r"narrow.* does not know the elements \[5, 7, 8"):
+        train(1, (molecules, test), None, guided)
+
+
 def test_half_a_checkpoint_counts_as_none(tmp_path):
     half = tmp_path / "half.safetensors"
     assert not steps._is_whole(half)
