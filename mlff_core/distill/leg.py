@@ -138,7 +138,7 @@ def run_leg(
     Raises:
         ModelFileError: There are no such weights as shall drive the sampling.
         ValueError: Not one molecule could be labelled; or the weights that shall drive the sampling
-            do not know an element of the student's.
+            do not know an element or a charge of the student's.
     """
     ranks = ranks or Ranks()
     embedder = Embedder(
@@ -239,7 +239,8 @@ class _Leg:
         self.spent = {"labels": 0.0, "training": 0.0, "waiting": 0.0}
         self.first_energies: list[tuple[Tensor, Tensor]] = []
         self.curve: list[dict[str, float]] = []
-        self.driver = self.fixed_driver()
+        self.guide = self.open_guide()
+        self.driver: Driver | None = None
         self.driver_step = 0  # of the student that drives
 
     def run(
@@ -352,23 +353,27 @@ class _Leg:
         _synchronize(self.device)
         self.spent["labels"] += time.monotonic() - since
 
-    def fixed_driver(self) -> Driver | None:
+    def open_guide(self) -> Driver | None:
         """Forces of the weights that the recipe names, if it does."""
         if not self.leg.driver:
             return None
         potential = load_potential(self.leg.driver, device=self.device)
-        unknown = set(self.trainer.student.config.elements) - set(potential.config.elements)
+        knows, shall = potential.config, self.trainer.student.config
+        unknown = sorted(set(shall.elements) - set(knows.elements))
         if unknown:
+            raise ValueError(f"driver: {self.leg.driver} does not know the elements {unknown}")
+        if knows.min_charge > shall.min_charge or knows.max_charge < shall.max_charge:
             raise ValueError(
-                f"driver: {self.leg.driver} does not know the elements {sorted(unknown)}, "
-                "which the student shall"
+                f"driver: {self.leg.driver} knows charges from {knows.min_charge:+d} to "
+                f"{knows.max_charge:+d}, the student shall from {shall.min_charge:+d} to "
+                f"{shall.max_charge:+d}"
             )
         return driver_of(potential)
 
     def who_drives(self) -> Driver:
         """What makes the next geometries."""
-        if self.leg.driver and self.driver is not None:
-            return self.driver
+        if self.guide is not None:
+            return self.guide
         ready = not self.is_new or self.trainer.step_count >= self.leg.student_drives_after
         return self.student_drives() if ready else self.teacher_drives
 

@@ -173,13 +173,20 @@ def test_other_weights_drive_a_leg_if_the_recipe_names_them(made, tmp_path, monk
     assert card["legs"][0]["configs"]["leg"]["driver"] == str(weights)
 
 
-def test_weights_that_drive_know_what_the_student_shall(made, tmp_path):
+@pytest.mark.parametrize(
+    ("domain", "message"),
+    [
+        ({"elements": (1, 6)}, r"narrow.* does not know the elements \[5, 7, 8"),
+        ({"min_charge": -1}, r"narrow.* knows charges from -1 to \+3, the student shall from -3"),
+        ({"max_charge": 0}, r"narrow.* knows charges from -3 to \+0"),
+    ],
+)
+def test_weights_that_drive_know_what_the_student_shall(made, tmp_path, domain, message):
     molecules, test = (Path(shutil.copy(file, tmp_path)) for file in made)
     narrow = tmp_path / "narrow.safetensors"
-    carbon = replace(RECIPE.student, elements=(1, 6))
-    save_checkpoint(random_model(5, carbon), narrow, {})
+    save_checkpoint(random_model(5, replace(RECIPE.student, **domain)), narrow, {})
     guided = replace(RECIPE, leg=replace(RECIPE.leg, driver=str(narrow)))
-    with pytest.raises(ValueError, match=r"narrow.* does not know the elements \[5, 7, 8"):
+    with pytest.raises(ValueError, match=message):
         train(1, (molecules, test), None, guided)
 
 
