@@ -8,6 +8,7 @@ averaged weights are written every so often, and the next leg starts from whatev
 
 import copy
 import logging
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -232,6 +233,8 @@ class _Leg:
         # The same weights everywhere, but geometries and batches of each one's own.
         torch.manual_seed(leg.seed + 1_000_003 * ranks.rank)
         widest = max(Buckets(labels.atoms_a_call, 1).sizes)
+        # The same everywhere, since nobody trains before the last has its labels.
+        self.depths = random.Random(leg.seed)
         self.pool = LabelPool(leg.capacity, len(KINDS) * leg.n_conformers, widest, self.device)
         self.trainer = Trainer(student, self.pool, training, ranks)
         self.buckets = Buckets(labels.atoms_a_call, leg.n_conformers)
@@ -344,7 +347,7 @@ class _Leg:
             self.teacher,
             self.who_drives(),
             padded,
-            self.sampling,
+            self.sampling.drawn(self.depths),
             self.labels,
             self.counts,
         )

@@ -13,8 +13,9 @@ Whatever gives forces may drive: the teacher's members at first, the student onc
 that it meets its own minima. All tensors are padded to one width.
 """
 
+import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -40,6 +41,8 @@ class SamplingConfig:
 
     Attributes:
         relax_steps: Steps of the relaxation.
+        max_relax_steps: In training some relaxations are longer, up to so many steps (`drawn`);
+            none is if this is less than `relax_steps`.
         hot_steps: Steps of the trajectory.
         hot_step_fs: Length of one of these.
         min_temperature: Of the trajectories in K, drawn evenly up to `max_temperature`.
@@ -51,6 +54,7 @@ class SamplingConfig:
     """
 
     relax_steps: int = 30
+    max_relax_steps: int = 0
     hot_steps: int = 14
     hot_step_fs: float = 1.0
     min_temperature: float = 300.0
@@ -59,6 +63,15 @@ class SamplingConfig:
     max_displacement: float = 0.08
     max_strain: float = 0.06
     turned: float = 0.25
+
+    def drawn(self, rng: random.Random) -> "SamplingConfig":
+        """The same with a length of the relaxation drawn evenly on a logarithmic scale.
+
+        Bonds are in place after some thirty steps. Charged groups that fold onto their neighbours
+        take hundreds, and a student that never saw where they end is wrong there most.
+        """
+        longer = max(1.0, self.max_relax_steps / self.relax_steps)
+        return replace(self, relax_steps=round(self.relax_steps * longer ** rng.random()))
 
 
 def sample(

@@ -1,5 +1,8 @@
 """Geometries for the teacher: what moves, how far, and what stays."""
 
+import random
+from dataclasses import replace
+
 import numpy as np
 import torch
 from ase.build import molecule
@@ -87,6 +90,18 @@ def test_a_relaxation_keeps_the_point_that_was_asked_for():
     kept, _ = relax_path(driver, numbers, x, torch.zeros(1), 40, STEP + 20)
     energies = [float(teacher(numbers, y, torch.zeros(1)).energy) for y in (x, kept, end)]
     assert energies[0] > energies[1] > energies[2]
+
+
+def test_relaxations_are_as_long_as_drawn_and_equally_often_of_each_order_of_magnitude():
+    rng = random.Random(0)
+    config = SamplingConfig(relax_steps=10, max_relax_steps=1000)
+    lengths = np.array([config.drawn(rng).relax_steps for _ in range(2000)])
+    assert lengths.min() >= 10
+    assert lengths.max() <= 1000
+    np.testing.assert_allclose((lengths < 100).mean(), 0.5, atol=0.04)
+    assert replace(config.drawn(rng), relax_steps=10) == config  # nothing else changes
+    for fixed in (0, 10):
+        assert SamplingConfig(relax_steps=10, max_relax_steps=fixed).drawn(rng).relax_steps == 10
 
 
 def test_a_hot_trajectory_has_the_kinetic_energy_that_was_drawn():
