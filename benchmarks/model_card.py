@@ -381,6 +381,13 @@ def minima(part: Results) -> list[str]:
     ]
     first, last = part["at"][0], part["at"][-1]
     limits = " and then ".join(str(found["fmax"]) for found in part["at"])
+    changed = ""
+    if "n_teacher_rearranged" in last:  # older results do not tell them apart
+        changed = (
+            f" with the bonds they had ({last['n_teacher_rearranged']:,} have others at the "
+            f"teacher's minimum and {last['n_student_rearranged']:,} at the student's, and are no "
+            "conformers of the molecule any more)"
+        )
     return [
         "## Minima",
         "",
@@ -388,9 +395,9 @@ def minima(part: Results) -> list[str]:
         "relaxed by teacher and student from the same start with the same optimiser, until no "
         f"force is larger than {limits} eV/Å (a screen stops at 0.05 unless told otherwise). The "
         f"teacher brought {last['n_teacher_converged']:,} to {last['fmax']}, the student "
-        f"{last['n_student_converged']:,}; compared are those that both did. Some end in different "
-        "minima, hence the long tail. Energies are relative to the mean of the molecule, over the "
-        f"{last['all']['n_molecules']:,.0f} molecules with three different minima or more "
+        f"{last['n_student_converged']:,}; compared are those that both did{changed}. Some end in "
+        "different minima, hence the long tail. Energies are relative to the mean of the molecule, "
+        f"over the {last['all']['n_molecules']:,.0f} molecules with three different minima or more "
         f"({last['all']['n_minima']:,.0f} minima): once of the same geometries, the teacher's "
         "minima, and once with each method at its own.",
         "",

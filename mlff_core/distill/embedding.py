@@ -35,6 +35,7 @@ class Embedded:
         positions: Å, float32 [n_conformers, n_atoms, 3].
         axis: Two atoms of a rotatable bond picked at random; the same atom twice if there is none.
         side: Atoms on the second atom's side of that bond, bool [n_atoms].
+        bonds: Bonded pairs of the SMILES, int16 [n_bonds, 2].
     """
 
     index: int
@@ -43,6 +44,7 @@ class Embedded:
     positions: np.ndarray
     axis: tuple[int, int]
     side: np.ndarray
+    bonds: np.ndarray
 
 
 def embed(smiles: str, index: int, n_conformers: int, seed: int, timeout_s: int) -> Embedded | str:
@@ -74,6 +76,7 @@ def embed(smiles: str, index: int, n_conformers: int, seed: int, timeout_s: int)
         positions=repeated.astype(np.float32),
         axis=axis,
         side=side,
+        bonds=np.argwhere(np.triu(Chem.GetAdjacencyMatrix(mol))).astype(np.int16),
     )
 
 

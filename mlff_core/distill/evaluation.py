@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mlff_core.batch import MolBatch
+from mlff_core.chem.topology import Topology, rearrangements
 from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.labelling import Buckets, LabelConfig, label_geometries, pad, valid_labels
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig, sample
@@ -284,14 +285,24 @@ class TeacherPotential(Potential):
 
 
 #: Fields of `RelaxedConformers` that are of all conformers and not one a conformer.
-COUNTS = ("n_started", "n_teacher_converged", "n_student_converged")
+COUNTS = (
+    "n_started",
+    "n_teacher_converged",
+    "n_student_converged",
+    "n_teacher_rearranged",
+    "n_student_rearranged",
+)
+#: Which centres and double bonds are as they were is not asked here: most SMILES do not say.
+NO_STEREO = (np.empty((0, 4), np.int16), np.empty((0, 5), np.int16))
 
 
 @dataclass(frozen=True)
 class RelaxedConformers:
     """Conformers relaxed by the teacher and by a student from the same start.
 
-    Each array has one entry a conformer; conformers that did not converge are left out.
+    Each array has one entry a conformer. Left out are conformers that did not converge, and those
+    that broke or formed a bond, which are conformers of another molecule: a screen calls them
+    rearranged.
 
     Attributes:
         molecule: Place of the molecule in the held-out list.
@@ -304,6 +315,8 @@ class RelaxedConformers:
         n_started: How many conformers there were.
         n_teacher_converged: How many of them the teacher's relaxation brought to a minimum.
         n_student_converged: The same of the student's.
+        n_teacher_rearranged: How many of the teacher's minima have other bonds than the molecule.
+        n_student_rearranged: The same of the student's.
     """
 
     molecule: np.ndarray
@@ -316,6 +329,8 @@ class RelaxedConformers:
     n_started: int
     n_teacher_converged: int
     n_student_converged: int
+    n_teacher_rearranged: int
+    n_student_rearranged: int
 
     def select(self, conformers: np.ndarray) -> "RelaxedConformers":
         """Some of the conformers, bool [n]; the counts are those of all."""
@@ -343,11 +358,13 @@ def compare_minima(
             from where it was, and is compared at each.
         max_steps: Longest relaxation from one to the next.
     """
-    index, started = [], []
+    index, started, topologies = [], [], []
     for molecule in sorted(molecules, key=lambda m: m.index):
+        topology = Topology(molecule.numbers, molecule.bonds, *NO_STEREO)
         for x in molecule.positions:
             index.append(molecule.index)
             started.append((molecule.numbers, x, molecule.charge))
+            topologies.append(topology)
     start = MolBatch.from_arrays(started, device=student.device)
     in_place = TeacherPotential(teacher, teacher.device)
     theirs, ours = start, start
@@ -355,19 +372,21 @@ def compare_minima(
     for limit in fmax:
         their_end = relax(theirs, in_place, fmax=limit, max_steps=max_steps)
         our_end = relax(ours, student, fmax=limit, max_steps=max_steps)
-        found.append(_compared(np.array(index), their_end, our_end, student))
+        found.append(_compared(np.array(index), topologies, their_end, our_end, student))
         theirs, ours = their_end.batch, our_end.batch
     return found
 
 
 def _compared(
-    molecule: np.ndarray, theirs: RelaxResult, ours: RelaxResult, student: Potential
+    molecule: np.ndarray,
+    topologies: list[Topology],
+    theirs: RelaxResult,
+    ours: RelaxResult,
+    student: Potential,
 ) -> RelaxedConformers:
-    both = [
-        k
-        for k, pair in enumerate(zip(theirs.status, ours.status, strict=True))
-        if pair == (ConformerStatus.CONVERGED, ConformerStatus.CONVERGED)
-    ]
+    converged = [_converged(ends) for ends in (theirs, ours)]
+    rearranged = [_rearranged(ends, topologies) for ends in (theirs, ours)]
+    both = np.flatnonzero(converged[0] & converged[1] & ~rearranged[0] & ~rearranged[1]).tolist()
     at_theirs, at_ours = theirs.batch.select(both), ours.batch.select(both)
     there = student(at_theirs).energy if both else theirs.energy[:0]
     real = padded(at_theirs, at_theirs.numbers)
@@ -381,9 +400,20 @@ def _compared(
         rmsd=superposed_rmsd(a, b, real > 0).cpu().numpy(),
         heavy_rmsd=superposed_rmsd(a, b, real > 1).cpu().numpy(),
         n_started=len(molecule),
-        n_teacher_converged=theirs.status.count(ConformerStatus.CONVERGED),
-        n_student_converged=ours.status.count(ConformerStatus.CONVERGED),
+        n_teacher_converged=int(converged[0].sum()),
+        n_student_converged=int(converged[1].sum()),
+        n_teacher_rearranged=int((converged[0] & rearranged[0]).sum()),
+        n_student_rearranged=int((converged[1] & rearranged[1]).sum()),
     )
+
+
+def _converged(ends: RelaxResult) -> np.ndarray:
+    return np.array([status == ConformerStatus.CONVERGED for status in ends.status])
+
+
+def _rearranged(ends: RelaxResult, topologies: list[Topology]) -> np.ndarray:
+    positions = [x.cpu().numpy() for x in ends.batch.split(ends.batch.positions)]
+    return np.array([change is not None for change in rearrangements(positions, topologies)])
 
 
 def padded(batch: MolBatch, values: Tensor) -> Tensor:
