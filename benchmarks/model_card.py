@@ -381,8 +381,8 @@ def minima(part: Results) -> list[str]:
     ]
     first, last = part["at"][0], part["at"][-1]
     limits = " and then ".join(str(found["fmax"]) for found in part["at"])
-    changed = ""
-    if "n_teacher_rearranged" in last:  # older results do not tell them apart
+    changed = ", those included whose bonds changed on the way"  # older results do not tell them
+    if "n_teacher_rearranged" in last:
         changed = (
             f" with the bonds they had ({last['n_teacher_rearranged']:,} have others at the "
             f"teacher's minimum and {last['n_student_rearranged']:,} at the student's, and are no "
