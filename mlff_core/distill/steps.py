@@ -347,7 +347,7 @@ def headline(errors: dict[str, float]) -> dict[str, str]:
 def embed_all(
     smiles: list[str], n_conformers: int, seed: int, n_processes: int
 ) -> tuple[list[Embedded], Counter[str]]:
-    """Conformers of all molecules, and how many have none, by reason."""
+    """Conformers of all molecules, in their order, and how many have none, by reason."""
     embedder = Embedder(smiles, n_conformers=n_conformers, seed=seed, n_processes=n_processes)
     molecules: list[Embedded] = []
     try:
@@ -355,7 +355,8 @@ def embed_all(
             molecules += embedder.take(wait_s=1.0)
     finally:
         embedder.close()
-    return molecules, embedder.failed
+    # As the processes finish, they come in another order each time.
+    return sorted(molecules, key=lambda molecule: molecule.index), embedder.failed
 
 
 def _is_whole(weights: Path) -> bool:

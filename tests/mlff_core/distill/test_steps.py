@@ -233,6 +233,14 @@ def test_a_leg_is_validated_as_often_as_the_recipe_says(made, tmp_path, monkeypa
         train(1, (Path(molecules), made[1]), None, recipe)
 
 
+def test_molecules_are_embedded_in_their_order_whoever_is_done_first():
+    # The first process has the slow ones.
+    smiles = ["CCCCCCCCCCCCCCCCCCCCCCCC", "C"] * 20
+    made, _ = steps.embed_all(smiles, 1, 1, 2)
+    assert [molecule.index for molecule in made] == list(range(40))
+    assert [len(molecule.numbers) for molecule in made] == [74, 5] * 20
+
+
 def test_molecules_that_do_not_embed_are_counted():
     made, failed = steps.embed_all(["CCO", "nonsense"], 1, 1, 1)
     assert [molecule.index for molecule in made] == [0]
