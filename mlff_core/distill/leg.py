@@ -56,7 +56,7 @@ class LegConfig:
         max_repeats: How often a label is learnt from, on average, before more are made, whatever
             their share of the time.
         driver: Weights that drive the sampling, a shipped model's name or a file: a smaller network
-            makes as good a start for less time. Empty for the student as it becomes.
+            takes less time for it. Empty for the student as it becomes.
         student_drives_after: Without such weights, steps after which a new student drives the
             sampling; until then a member of the teacher does.
         checkpoint_s: Time between checkpoints.

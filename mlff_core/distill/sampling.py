@@ -64,6 +64,10 @@ class SamplingConfig:
     max_strain: float = 0.06
     turned: float = 0.25
 
+    def __post_init__(self) -> None:
+        if self.relax_steps < 1:
+            raise ValueError(f"relax_steps: expected at least 1, found {self.relax_steps}")
+
     def drawn(self, rng: random.Random) -> "SamplingConfig":
         """The same with a length of the relaxation drawn evenly on a logarithmic scale.
 

@@ -318,6 +318,14 @@ def test_parts_about_other_weights_are_not_kept(accuracy, tmp_path):
     assert set(json.loads(out.read_text())) == {"model", "model_sha256", "b"}
 
 
+def test_the_card_says_how_many_minima_have_other_bonds():
+    part = json.loads((ROOT / "benchmarks/accuracy.json").read_text())["minima"]
+    part["at"][-1] |= {"n_teacher_rearranged": 7, "n_student_rearranged": 3}
+    text = "\n".join(load("model_card").minima(part))
+    assert "(7 have others at the teacher's minimum and 3 at the student's" in text
+    assert "those included" not in text
+
+
 @pytest.mark.parametrize("model", ["default", "small"])
 def test_the_card_is_what_the_shipped_results_give(model, tmp_path):
     """In a copy of the tree, so that nothing here is written."""

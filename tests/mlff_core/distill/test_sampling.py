@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from ase.build import molecule
 
@@ -102,6 +103,8 @@ def test_relaxations_are_as_long_as_drawn_and_equally_often_of_each_order_of_mag
     assert replace(config.drawn(rng), relax_steps=10) == config  # nothing else changes
     for fixed in (0, 10):
         assert SamplingConfig(relax_steps=10, max_relax_steps=fixed).drawn(rng).relax_steps == 10
+    with pytest.raises(ValueError, match="relax_steps: expected at least 1, found 0"):
+        SamplingConfig(relax_steps=0)
 
 
 def test_a_hot_trajectory_has_the_kinetic_energy_that_was_drawn():

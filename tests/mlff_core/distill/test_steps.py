@@ -1,6 +1,7 @@
 """The steps of a distillation, cut off and resumed, on a few molecules and a cheap teacher."""
 
 import json
+import random
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -188,6 +189,24 @@ def test_weights_that_drive_know_what_the_student_shall(made, tmp_path, domain, 
     guided = replace(RECIPE, leg=replace(RECIPE.leg, driver=str(narrow)))
     with pytest.raises(ValueError, match=message):
         train(1, (molecules, test), None, guided)
+
+
+def test_a_leg_relaxes_as_long_as_is_drawn(made, tmp_path, monkeypatch):
+    lengths: list[int] = []
+    fill = leg_module.fill
+
+    def noted_fill(pool, teacher, driver, padded, sampling, *others):
+        lengths.append(sampling.relax_steps)
+        return fill(pool, teacher, driver, padded, sampling, *others)
+
+    monkeypatch.setattr(leg_module, "fill", noted_fill)
+    molecules, test = (Path(shutil.copy(file, tmp_path)) for file in made)
+    sampling = replace(RECIPE.sampling, max_relax_steps=20 * RECIPE.sampling.relax_steps)
+    train(1, (molecules, test), None, replace(RECIPE, sampling=sampling))
+    rng = random.Random(RECIPE.leg.seed + 1)  # each leg has another
+    assert lengths
+    assert lengths == [sampling.drawn(rng).relax_steps for _ in lengths]
+    assert max(lengths) > RECIPE.sampling.relax_steps
 
 
 def test_half_a_checkpoint_counts_as_none(tmp_path):
