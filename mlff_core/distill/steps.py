@@ -216,10 +216,11 @@ def train_leg(
     under_way = finished.with_suffix(".part.safetensors")
     leg = dataclasses.replace(recipe.leg, seed=recipe.leg.seed + number)
     legs: list[dict[str, Any]] = []
+    averaged = 1
     goes_on = _is_whole(under_way)
     if start:
         network, card, _ = read_checkpoint(start)
-        legs = card.get("legs", [])
+        legs, averaged = card.get("legs", []), card.get("averaged_legs", 1)
         if network.config != recipe.student and not goes_on:
             start = finished.with_suffix(".grown.safetensors")
             save_checkpoint(grown(network, recipe.student, seed=leg.seed), start, {})
@@ -240,6 +241,7 @@ def train_leg(
     network, card, _ = read_checkpoint(under_way)
     report = card["last_leg"] | {
         "goes_on_from_a_cut_one": goes_on,
+        "starts_from_mean_of": averaged,
         "n_parameters": sum(weights.numel() for weights in network.parameters()),
     }
     part = finished.with_suffix(".whole.safetensors")

@@ -136,13 +136,15 @@ def test_a_leg_that_was_cut_off_goes_on_from_what_it_left(made, monkeypatch):
 def test_a_leg_grows_the_weights_that_it_starts_from(made, tmp_path):
     """They have fewer blocks than the recipe asks for."""
     small = tmp_path / "small.safetensors"
-    save_checkpoint(random_model(3, RECIPE.student), small, {"legs": [{"seconds": 1.0}]})
+    card = {"legs": [{"seconds": 1.0}], "averaged_legs": 2}
+    save_checkpoint(random_model(3, RECIPE.student), small, card)
     molecules, test = (Path(shutil.copy(file, tmp_path)) for file in made)
     deeper = replace(RECIPE, student=replace(RECIPE.student, n_interactions=2))
     finished = train(1, (molecules, test), small, deeper)
     network, card, _ = read_checkpoint(finished)
     assert network.config == deeper.student
     assert len(card["legs"]) == 2
+    assert card["legs"][-1]["starts_from_mean_of"] == 2
     assert not list(tmp_path.glob("*grown*"))
 
 
