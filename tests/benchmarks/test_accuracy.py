@@ -326,6 +326,14 @@ def test_the_card_says_how_many_minima_have_other_bonds():
     assert "those included" not in text
 
 
+def test_the_card_says_for_how_long_no_molecule_broke_where_that_is_less_than_it_must_be():
+    breaks = load("model_card").breaks
+    part = {"picoseconds": 100.0, "n_broken": 0, "n_molecules": 10}
+    assert breaks(part)[-2:] == ["0 of 10", "met"]
+    assert breaks(part | {"picoseconds": 65.5})[-1] == "none in the 66 ps it was run"
+    assert breaks(part | {"picoseconds": 65.5, "n_broken": 1})[-2:] == ["1 of 10", "**missed**"]
+
+
 @pytest.mark.parametrize("model", ["default", "small"])
 def test_the_card_is_what_the_shipped_results_give(model, tmp_path):
     """In a copy of the tree, so that nothing here is written."""
