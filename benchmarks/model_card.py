@@ -125,9 +125,8 @@ def training(checkpoint: Results) -> list[str]:
                     ("energy_mae", 2),
                 )
             )
-        if leg.get("starts_from_mean_of", 1) > 1:
-            averaged = leg["starts_from_mean_of"]
-            from_means.append(f"leg {number} from the mean of the {averaged} before")
+        if (mean_of := leg.get("starts_from_mean_of", 1)) > 1:
+            from_means.append(f"leg {number} from the mean of the {mean_of} before")
         rows.append(
             [
                 str(number),

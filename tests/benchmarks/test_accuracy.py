@@ -334,6 +334,14 @@ def test_the_card_says_for_how_long_no_molecule_broke_where_that_is_less_than_it
     assert breaks(part | {"picoseconds": 65.5, "n_broken": 1})[-2:] == ["1 of 10", "**missed**"]
 
 
+def test_the_card_says_which_legs_began_from_the_mean_of_several():
+    leg = {"seconds": 1.0, "samples": 1, "molecules_embedded": 1, "n_parameters": 1}
+    legs = [leg, leg, leg | {"starts_from_mean_of": 2}]
+    text = "\n".join(load("model_card").training({"legs": legs}))
+    assert "ended (leg 3 from the mean of the 2 before); mol" in text
+    assert "(leg" not in "\n".join(load("model_card").training({"legs": legs[:2]}))
+
+
 @pytest.mark.parametrize("model", ["default", "small"])
 def test_the_card_is_what_the_shipped_results_give(model, tmp_path):
     """In a copy of the tree, so that nothing here is written."""
