@@ -504,9 +504,17 @@ def protomers(arguments: argparse.Namespace, student: Potential) -> Part:
     molecules, failed = embed_all(smiles, 1, arguments.seed, len(os.sched_getaffinity(0)))
     starts = MolBatch.from_arrays([(m.numbers, m.positions[0], m.charge) for m in molecules])
     found = relax(starts, student, fmax=0.05)
-    done = [k for k, s in enumerate(found.status) if s == ConformerStatus.CONVERGED]
-    log(f"relaxed {len(done)} of {len(molecules)}")
+    converged = np.array([s == ConformerStatus.CONVERGED for s in found.status])
+    topologies = [evaluation.topology_of(m) for m in molecules]
+    changed = converged & evaluation.have_other_bonds(found.batch, topologies)
+    done = np.flatnonzero(converged & ~changed).tolist()
+    log(f"relaxed {converged.sum()} of {len(molecules)}, {changed.sum()} to other bonds")
     in_place, energies = evaluation.TeacherPotential(teacher, student.device), []
+    theirs = np.zeros(len(molecules), bool)
+    if changed.any():
+        again = np.flatnonzero(changed).tolist()
+        ends = relax(starts.select(again), in_place, fmax=0.05)
+        theirs[again] = evaluation.have_other_bonds(ends.batch, [topologies[k] for k in again])
     for k in range(0, len(done), arguments.at_once):
         energies.append(in_place(found.batch.select(done[k : k + arguments.at_once])).energy.cpu())
     error = EV_KCAL_MOL * (found.energy[done].cpu() - torch.cat(energies)).numpy()
@@ -522,7 +530,11 @@ def protomers(arguments: argparse.Namespace, student: Potential) -> Part:
         "teacher_sha256": teacher.sha256,
         "n_embedded": len(molecules),
         "embedding_failed": dict(failed),
-        "n_converged": len(done),
+        "n_converged": int(converged.sum()),
+        "rearranged": [
+            {"smiles": smiles[molecules[k].index], "teacher_too": bool(theirs[k])}
+            for k in np.flatnonzero(changed)
+        ],
         "far_off_kcal_mol": FAR_OFF_KCAL_MOL,
         "groups": {
             name: sizes_of_errors(error[chosen])

@@ -360,7 +360,7 @@ def compare_minima(
     """
     index, started, topologies = [], [], []
     for molecule in sorted(molecules, key=lambda m: m.index):
-        topology = Topology(molecule.numbers, molecule.bonds, *NO_STEREO)
+        topology = topology_of(molecule)
         for x in molecule.positions:
             index.append(molecule.index)
             started.append((molecule.numbers, x, molecule.charge))
@@ -385,7 +385,7 @@ def _compared(
     student: Potential,
 ) -> RelaxedConformers:
     converged = [_converged(ends) for ends in (theirs, ours)]
-    rearranged = [_rearranged(ends, topologies) for ends in (theirs, ours)]
+    rearranged = [have_other_bonds(ends.batch, topologies) for ends in (theirs, ours)]
     both = np.flatnonzero(converged[0] & converged[1] & ~rearranged[0] & ~rearranged[1]).tolist()
     at_theirs, at_ours = theirs.batch.select(both), ours.batch.select(both)
     there = student(at_theirs).energy if both else theirs.energy[:0]
@@ -411,8 +411,14 @@ def _converged(ends: RelaxResult) -> np.ndarray:
     return np.array([status == ConformerStatus.CONVERGED for status in ends.status])
 
 
-def _rearranged(ends: RelaxResult, topologies: list[Topology]) -> np.ndarray:
-    positions = [x.cpu().numpy() for x in ends.batch.split(ends.batch.positions)]
+def topology_of(molecule: Embedded) -> Topology:
+    """The bonds that a geometry of the molecule has. Centres and double bonds are left open."""
+    return Topology(molecule.numbers, molecule.bonds, *NO_STEREO)
+
+
+def have_other_bonds(batch: MolBatch, topologies: Sequence[Topology]) -> np.ndarray:
+    """Which geometries broke or formed a bond, bool [n_mols]: a screen calls them rearranged."""
+    positions = [x.cpu().numpy() for x in batch.split(batch.positions)]
     return np.array([change is not None for change in rearrangements(positions, topologies)])
 
 

@@ -20,6 +20,7 @@ from rdkit import Chem
 from mlff_core.batch import MolBatch
 from mlff_core.dynamics import Frame
 from mlff_core.potential import find_model
+from mlff_core.testing import SpringTeacher
 from mlff_core.units import COULOMB_EV_ANGSTROM, TIME_FS
 
 ROOT = Path(__file__).parents[2]
@@ -156,6 +157,29 @@ def test_other_states_are_none_of_the_molecules_own(accuracy):
         "NCCC(=O)O", "NCCC(=O)[O-]", "[NH3+]CCC(=O)O",
     }  # fmt: skip
     assert len(seen) > 4
+
+
+def test_protonation_states_that_pass_a_proton_on_are_listed_and_not_compared(
+    accuracy, tmp_path, monkeypatch
+):
+    held_out = tmp_path / "held_out.parquet"
+    pq.write_table(pa.table({"smiles": ["NCC(=O)O", "CNC"], "charge": [0, 0]}), held_out)
+    states = ["[NH3+]CC(=O)[O-]", "NCC(=O)[O-]", "C[NH2+]C"]
+    monkeypatch.setattr(accuracy, "other_states", lambda *_: states)
+    monkeypatch.setattr(accuracy, "Teacher", lambda _, device: SpringTeacher(device))
+    arguments = argparse.Namespace(teacher=None, held_out=held_out, seed=7, at_once=2)
+    student = accuracy.load_potential("default", device="cpu")
+    found = accuracy.protomers(arguments, student)
+    assert found["n_embedded"] == found["n_converged"] == 3
+    # In vacuum glycine is no zwitterion; springs draw together what is not bonded.
+    assert found["rearranged"] == [{"smiles": states[0], "teacher_too": True}]
+    assert {name: group["n"] for name, group in found["groups"].items()} == {
+        "all": 2, "groups of one sign": 2,
+    }  # fmt: skip
+    assert {w["smiles"] for w in found["worst"]} == set(states[1:])
+    text = "\n".join(load("model_card").protomers({**found, "device": "CPU"}))
+    assert "1 came to other bonds than those of the SMILES (from the same start the " in text
+    assert "the teacher brings 1 of them to others, too)" in text
 
 
 def test_sizes_of_errors(accuracy):
