@@ -429,21 +429,17 @@ def protomers(part: Results) -> list[str]:
         ]
         for group, v in part["groups"].items()
     ]
-    left_out = ""
-    if "rearranged" in part:
-        too = sum(molecule["teacher_too"] for molecule in part["rearranged"])
-        left_out = (
-            f" {len(part['rearranged']):,} came to other bonds than those of the SMILES (from the "
-            f"same start the teacher brings {too:,} of them to others, too), which a screen calls "
-            "rearranged, and are left out."
-        )
+    rearranged = part["rearranged"]
+    too = sum(molecule["teacher_too"] for molecule in rearranged)
     return [
         "## Protonation states",
         "",
         f"{part['n_converged']:,} held-out molecules that lost or took protons at groups chosen at "
         "random (`mlff_core/distill/protomers.py`), so that charged groups and total charges come "
         "in combinations that tables hardly have. Each was relaxed by the student to 0.05 eV/Å, "
-        f"on {device(part)}.{left_out} The size of the energy's error there, in kcal/mol:",
+        f"on {device(part)}. {len(rearranged):,} came to other bonds than those of the SMILES "
+        f"(from the same start the teacher brings {too:,} of them to others, too), which a screen "
+        "calls rearranged, and are left out. The size of the energy's error there, in kcal/mol:",
         "",
         *table(
             f"| molecules | median | 90 % within | largest | above {part['far_off_kcal_mol']:g}",
