@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -159,27 +160,37 @@ def test_other_states_are_none_of_the_molecules_own(accuracy):
     assert len(seen) > 4
 
 
+class Still(SpringTeacher):
+    """A teacher that moves nothing."""
+
+    def member(self, index, numbers, positions, charge):
+        label = super().member(index, numbers, positions, charge)
+        return replace(label, forces=torch.zeros_like(label.forces))
+
+
+# Springs draw together what is not bonded.
+@pytest.mark.parametrize(("teacher", "changes_bonds"), [(SpringTeacher, True), (Still, False)])
 def test_protonation_states_that_pass_a_proton_on_are_listed_and_not_compared(
-    accuracy, tmp_path, monkeypatch
+    accuracy, teacher, changes_bonds, tmp_path, monkeypatch
 ):
     held_out = tmp_path / "held_out.parquet"
     pq.write_table(pa.table({"smiles": ["NCC(=O)O", "CNC"], "charge": [0, 0]}), held_out)
     states = ["[NH3+]CC(=O)[O-]", "NCC(=O)[O-]", "C[NH2+]C"]
     monkeypatch.setattr(accuracy, "other_states", lambda *_: states)
-    monkeypatch.setattr(accuracy, "Teacher", lambda _, device: SpringTeacher(device))
+    monkeypatch.setattr(accuracy, "Teacher", lambda _, device: teacher(device))
     arguments = argparse.Namespace(teacher=None, held_out=held_out, seed=7, at_once=2)
     student = accuracy.load_potential("default", device="cpu")
     found = accuracy.protomers(arguments, student)
     assert found["n_embedded"] == found["n_converged"] == 3
-    # In vacuum glycine is no zwitterion; springs draw together what is not bonded.
-    assert found["rearranged"] == [{"smiles": states[0], "teacher_too": True}]
+    # In vacuum glycine is no zwitterion.
+    assert found["rearranged"] == [{"smiles": states[0], "teacher_too": changes_bonds}]
     assert {name: group["n"] for name, group in found["groups"].items()} == {
         "all": 2, "groups of one sign": 2,
     }  # fmt: skip
     assert {w["smiles"] for w in found["worst"]} == set(states[1:])
     text = "\n".join(load("model_card").protomers({**found, "device": "CPU"}))
     assert "1 came to other bonds than those of the SMILES (from the same start the " in text
-    assert "the teacher brings 1 of them to others, too)" in text
+    assert f"the teacher brings {changes_bonds:d} of them to others, too)" in text
 
 
 def test_sizes_of_errors(accuracy):
