@@ -1,0 +1,264 @@
+"""What distance geometry has to know about a molecule: bounds, volumes, flat and linear groups.
+
+RDKit is the source of all of it; the terms are those of its ETKDGv3 (Riniker and Landrum,
+J. Chem. Inf. Model. 2015, 55, 2562; Wang, Witek, Landrum and Riniker, J. Chem. Inf. Model. 2020,
+60, 2044), so that another minimiser can embed a molecule as RDKit would.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom
+
+#: Rings of more atoms are wide enough for a chain to go through.
+_LARGEST_RING: Final = 8
+#: Atomic numbers that RDKit keeps flat where they are sp2 and have three neighbours.
+_FLAT: Final = {6, 7, 8}
+#: Signed volume in Å³ of a stereocentre with four neighbours, and with three and itself.
+_VOLUME: Final = {4: 5.0, 3: 2.0}
+_LARGEST_VOLUME: Final = 100.0
+#: Smallest volume of the unit vectors from a tetrahedral atom to three of its neighbours; the
+#: second is for an atom of several rings of three or four, which cannot be very tetrahedral.
+_TETRAHEDRAL: Final = 0.5
+_TETRAHEDRAL_IN_CAGES: Final = 0.125
+#: Force constant of the torsions that keep small rings of sp2 atoms flat, as RDKit has it.
+_FLAT_RING: Final = 100.0
+_CHIRAL_TAGS: Final = (Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
+_CIS: Final = (Chem.BondStereo.STEREOZ, Chem.BondStereo.STEREOCIS)
+_TRANS: Final = (Chem.BondStereo.STEREOE, Chem.BondStereo.STEREOTRANS)
+_SP2: Final = Chem.HybridizationType.SP2
+
+
+class ContradictingBoundsError(ValueError):
+    """No distances can satisfy the bounds: the triangle inequality cannot hold."""
+
+
+@dataclass(frozen=True)
+class EmbeddingConstraints:
+    """All that an embedder needs of a molecule of n atoms; atoms are counted as in the molecule.
+
+    Distances are in Å, volumes in Å³, the heights of torsion terms in RDKit's unit of energy
+    (about kcal/mol). Lists without an entry have zero rows.
+
+    Attributes:
+        bounds: Upper bounds of the distances in the upper triangle, lower bounds in the lower
+            triangle, zeros on the diagonal, after triangle smoothing, float32 [n, n].
+        bonds: Bonded pairs, int16 [n_bonds, 2]: the lower atom first.
+        angles: int16 [n_angles, 3]: two ends of an angle around the atom in the middle column. The
+            bounds of the ends are the 1-3 distance. In a ring of three they are also bonded.
+        linear: The angles of 180 degrees (sp centres), int16 [n_linear, 3]; all are in `angles`.
+        bent: int16 [n_bent, 3]: a neighbour, an atom of a double bond, and the other atom of the
+            double bond, which must not be in one line: E and Z would have no meaning.
+        chiral: Specified stereocentres, int16 [n_chiral, 5]: the centre, then a b c d whose signed
+            volume (a-d) . ((b-d) x (c-d)) lies between the bounds. d is the fourth neighbour, or
+            the centre itself where it has but three. Undefined centres are not listed.
+        chiral_volumes: Lower and upper bound of those volumes, float32 [n_chiral, 2].
+        tetrahedral: C and N of four neighbours in several rings that carry no chirality and are to
+            be checked for being tetrahedral, int16 [n_tetrahedral, 5]: the centre, then its
+            neighbours. The centre must be inside them, with a volume on all sides.
+        tetrahedral_volumes: Smallest absolute volume of the unit vectors from the centre to any
+            three of the neighbours, float32 [n_tetrahedral].
+        double_bonds: Specified double bonds, int16 [n_double_bonds, 5]: atoms i j k l with j=k the
+            double bond, then +1 where i and l are on one side (cis), -1 where not.
+        planar: sp2 atoms of C, N and O with three neighbours, int16 [n_planar, 4]: the centre, then
+            the neighbours.
+        planar_stiff: Which of them is a carbon bonded to an sp2 oxygen, which UFF holds flat with
+            50 instead of 6 kcal/mol, bool [n_planar].
+        torsions: int16 [n_torsions, 4]: the atoms of each torsion term. Its energy at the angle x
+            is the sum over m = 1..6 of V_m (1 + s_m cos(m x)).
+        torsion_heights: V of each term, float32 [n_torsions, 6]; it may be negative.
+        torsion_signs: s of each term, +1 or -1, int8 [n_torsions, 6].
+        rings: Atoms of the rings of 3 to 8 in order around the ring, int16 [n_rings, 8], filled up
+            with -1: no atom and no bond may go through one of them.
+    """
+
+    bounds: NDArray[np.float32]
+    bonds: NDArray[np.int16]
+    angles: NDArray[np.int16]
+    linear: NDArray[np.int16]
+    bent: NDArray[np.int16]
+    chiral: NDArray[np.int16]
+    chiral_volumes: NDArray[np.float32]
+    tetrahedral: NDArray[np.int16]
+    tetrahedral_volumes: NDArray[np.float32]
+    double_bonds: NDArray[np.int16]
+    planar: NDArray[np.int16]
+    planar_stiff: NDArray[np.bool_]
+    torsions: NDArray[np.int16]
+    torsion_heights: NDArray[np.float32]
+    torsion_signs: NDArray[np.int8]
+    rings: NDArray[np.int16]
+
+    @property
+    def n_atoms(self) -> int:
+        """Atoms of the molecule, hydrogens counted."""
+        return len(self.bounds)
+
+
+def embedding_constraints(mol: Chem.Mol) -> EmbeddingConstraints:
+    """The constraints of one molecule.
+
+    Args:
+        mol: One fragment with all hydrogens, its stereo assigned.
+
+    Raises:
+        ContradictingBoundsError: The distance bounds contradict each other.
+        ValueError: The molecule has no atom.
+    """
+    if mol.GetNumAtoms() == 0:
+        raise ValueError("the molecule has no atom")
+    atoms = list(mol.GetAtoms())
+    neighbours = [[atom.GetIdx() for atom in centre.GetNeighbors()] for centre in atoms]
+    bonds = list(mol.GetBonds())
+    angles, linear = _angles(bonds, neighbours)
+    chiral, chiral_volumes, tetrahedral, tetrahedral_volumes = _centres(mol, atoms, neighbours)
+    planar, planar_stiff = _planar(atoms, neighbours)
+    bent, double_bonds = _double_bonds(bonds, neighbours, mol)
+    torsions, heights, signs = _torsions(mol)
+    rings = [ring for ring in mol.GetRingInfo().AtomRings() if len(ring) <= _LARGEST_RING]
+    pairs = [sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())) for bond in bonds]
+    return EmbeddingConstraints(
+        bounds=distance_bounds(mol),
+        bonds=_rows(pairs, 2),
+        angles=_rows(angles, 3),
+        linear=_rows(linear, 3),
+        bent=_rows(bent, 3),
+        chiral=_rows(chiral, 5),
+        chiral_volumes=np.array(chiral_volumes, np.float32).reshape(-1, 2),
+        tetrahedral=_rows(tetrahedral, 5),
+        tetrahedral_volumes=np.array(tetrahedral_volumes, np.float32),
+        double_bonds=_rows(double_bonds, 5),
+        planar=_rows(planar, 4),
+        planar_stiff=np.array(planar_stiff, bool),
+        torsions=_rows(torsions, 4),
+        torsion_heights=np.array(heights, np.float32).reshape(-1, 6),
+        torsion_signs=np.array(signs, np.int8).reshape(-1, 6),
+        rings=_rows([[*ring, *[-1] * (_LARGEST_RING - len(ring))] for ring in rings], 8),
+    )
+
+
+def distance_bounds(mol: Chem.Mol) -> NDArray[np.float32]:
+    """Smoothed bounds of the distances, [n_atoms, n_atoms]; see `EmbeddingConstraints.bounds`.
+
+    As RDKit does it: should the triangle inequality not hold, the bounds from 1-5 paths are left
+    out and those of atoms that do not touch are eased.
+
+    Raises:
+        ContradictingBoundsError: The triangle inequality does not hold then either.
+    """
+    parameters = rdDistGeom.ETKDGv3()  # with its 1-4 distances of macrocycles
+    for strict in (True, False):
+        bounds = rdDistGeom.GetMoleculeBoundsMatrix(
+            mol, parameters, set15bounds=strict, scaleVDW=not strict
+        )
+        upper = np.triu(bounds, 1)
+        # "not below" rather than "above": NaN is neither.
+        if np.all(upper >= np.tril(bounds, -1).T) and np.all(np.isfinite(bounds)):
+            return bounds.astype(np.float32)
+    raise ContradictingBoundsError("the distance bounds contradict each other")
+
+
+def _rows(rows: list, width: int) -> NDArray[np.int16]:
+    return np.array(rows, np.int16).reshape(-1, width)
+
+
+def _angles(
+    bonds: list[Chem.Bond], neighbours: list[list[int]]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """All angles, and those of a triple bond or of two double bonds that share an atom."""
+    triple: set[int] = set()
+    double: list[int] = []
+    for bond in bonds:
+        kind = bond.GetBondType()
+        ends = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+        if kind == Chem.BondType.TRIPLE:
+            triple.update(ends)
+        elif kind == Chem.BondType.DOUBLE:
+            double.extend(ends)
+    straight = {a for a in triple if len(neighbours[a]) == 2}
+    straight.update(a for a in set(double) if double.count(a) == len(neighbours[a]) == 2)
+    angles, linear = [], []
+    for centre, around in enumerate(neighbours):
+        ordered = sorted(around)
+        for i, first in enumerate(ordered):
+            for last in ordered[i + 1 :]:
+                angles.append([first, centre, last])
+                if centre in straight:
+                    linear.append([first, centre, last])
+    return angles, linear
+
+
+def _centres(
+    mol: Chem.Mol, atoms: list[Chem.Atom], neighbours: list[list[int]]
+) -> tuple[list[list[int]], list[list[float]], list[list[int]], list[float]]:
+    """Specified stereocentres with volumes, and ring atoms to be checked, with volumes."""
+    rings = mol.GetRingInfo()
+    chiral, chiral_volumes, tetrahedral, tetrahedral_volumes = [], [], [], []
+    for centre, (atom, around) in enumerate(zip(atoms, neighbours, strict=True)):
+        tag = atom.GetChiralTag()
+        if tag in _CHIRAL_TAGS:
+            lowest = _VOLUME[len(around)]
+            chiral.append([centre, *[*around, centre][:4]])
+            if tag == Chem.ChiralType.CHI_TETRAHEDRAL_CCW:
+                chiral_volumes.append([lowest, _LARGEST_VOLUME])
+            else:
+                chiral_volumes.append([-_LARGEST_VOLUME, -lowest])
+        elif (
+            len(around) == 4
+            and rings.NumAtomRings(centre) > 1
+            and atom.GetAtomicNum() in (6, 7)
+            and not rings.IsAtomInRingOfSize(centre, 3)
+        ):
+            caged = sum(size < 5 for size in rings.AtomRingSizes(centre)) > 1
+            tetrahedral.append([centre, *around])
+            tetrahedral_volumes.append(_TETRAHEDRAL_IN_CAGES if caged else _TETRAHEDRAL)
+    return chiral, chiral_volumes, tetrahedral, tetrahedral_volumes
+
+
+def _planar(
+    atoms: list[Chem.Atom], neighbours: list[list[int]]
+) -> tuple[list[list[int]], list[bool]]:
+    sp2 = [atom.GetHybridization() == _SP2 for atom in atoms]
+    numbers = [atom.GetAtomicNum() for atom in atoms]
+    planar, stiff = [], []
+    for centre, around in enumerate(neighbours):
+        if sp2[centre] and len(around) == 3 and numbers[centre] in _FLAT:
+            planar.append([centre, *around])
+            stiff.append(numbers[centre] == 6 and any(numbers[a] == 8 and sp2[a] for a in around))
+    return planar, stiff
+
+
+def _double_bonds(
+    bonds: list[Chem.Bond], neighbours: list[list[int]], mol: Chem.Mol
+) -> tuple[list[list[int]], list[list[int]]]:
+    """What must not be linear around double bonds, and E or Z where it is specified."""
+    bent, specified = [], []
+    for bond in bonds:
+        if bond.GetBondType() != Chem.BondType.DOUBLE:
+            continue
+        begin, end = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+        for near, far in ((begin, end), (end, begin)):
+            others = [atom for atom in neighbours[near] if atom != far]
+            if len(neighbours[near]) == 2:
+                (other,) = others
+                kind = mol.GetBondBetweenAtoms(near, other).GetBondType()
+                others = others if kind == Chem.BondType.SINGLE else []
+            bent.extend([other, near, far] for other in others)
+        stereo = bond.GetStereo()
+        if stereo in _CIS or stereo in _TRANS:
+            first, last = bond.GetStereoAtoms()
+            specified.append([first, begin, end, last, 1 if stereo in _CIS else -1])
+    return bent, specified
+
+
+def _torsions(mol: Chem.Mol) -> tuple[list, list, list]:
+    """Atoms, heights and signs of the torsion terms: preferences, then flat rings."""
+    parameters = rdDistGeom.ETKDGv3()
+    preferences = rdDistGeom.GetExperimentalTorsions(mol, parameters)
+    atoms = [list(term["atomIndices"]) for term in preferences]
+    heights = [list(term["V"]) for term in preferences]
+    signs = [list(term["signs"]) for term in preferences]
+    return atoms, heights, signs
