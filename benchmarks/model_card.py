@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from rdkit.Chem import GetPeriodicTable
 
+from mlff_core.distill.training_log import read_training_log
 from mlff_core.painn import PaiNN
 from mlff_core.potential import find_model, read_checkpoint
 
@@ -864,8 +865,9 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     save(draw_parity(results["teacher"]), folder / "model_card_parity.png")
     save(draw_errors(results["teacher"]), folder / "model_card_errors.png")
-    save(draw_learning(checkpoint), folder / "model_card_learning.png")
-    text = card(results, checkpoint, network, accuracy)
+    trained = checkpoint | {"legs": read_training_log(tensors)}
+    save(draw_learning(trained), folder / "model_card_learning.png")
+    text = card(results, trained, network, accuracy)
     (folder / "model_card.md").write_text(text, encoding="utf-8")
 
 

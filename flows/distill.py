@@ -20,6 +20,7 @@ from mlff_core.distill.growth import grown
 from mlff_core.distill.recipe import read_recipe
 from mlff_core.distill.steps import claim
 from mlff_core.distill.teacher import ENSEMBLE_FILE, Teacher, default_cache
+from mlff_core.distill.training_log import read_training_log
 from mlff_core.errors import DeviceError
 from mlff_core.painn import PaiNNConfig
 from mlff_core.potential import choose_device, find_model, read_checkpoint
@@ -127,7 +128,7 @@ def check(teacher: str, start: str, student: PaiNNConfig, device: str, gpus: int
 def report(packaged: Path) -> str:
     """What the run came to, in Markdown: how good the student is, and all that was left out."""
     card = json.loads(packaged.with_suffix(".json").read_text(encoding="utf-8"))
-    metrics, legs, molecules = card["metrics"], card["legs"], card["molecules"]
+    metrics, legs, molecules = card["metrics"], read_training_log(packaged), card["molecules"]
     rows = [("all", metrics["all"]), *metrics["by_kind"].items()]
     rows += [(f"charge {q}", errors) for q, errors in metrics["by_charge"].items()]
     lines = [

@@ -13,6 +13,7 @@ training.py    losses, schedule, averaging; one step as a CUDA graph
 ranks.py       the processes that train one student together
 leg.py         embedding, sampling, labelling and training side by side, for a given time
 evaluation.py  a student against its teacher on held-out molecules
+training_log.py  the legs that led to a checkpoint, beside it
 recipe.py      every choice and seed, from one TOML file
 steps.py       the steps of a distillation, from files to files
 """

@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from mlff_core.distill import evaluation
+from mlff_core.distill import evaluation, training_log
 from mlff_core.distill.averaging import mean_of
 from mlff_core.distill.embedding import Embedded, Embedder
 from mlff_core.distill.evaluation import Evaluate, TestBlock
@@ -38,6 +38,7 @@ from mlff_core.distill.leg import run_leg, run_leg_on_gpus
 from mlff_core.distill.molecules import choose_molecules
 from mlff_core.distill.recipe import Recipe
 from mlff_core.distill.teacher import LabelsMolecules
+from mlff_core.distill.training_log import read_training_log, write_training_log
 from mlff_core.errors import ModelFileError, OutputError
 from mlff_core.library import open_library
 from mlff_core.painn import PaiNN
@@ -220,7 +221,7 @@ def train_leg(
     goes_on = _is_whole(under_way)
     if start:
         network, card, _ = read_checkpoint(start)
-        legs, averaged = card.get("legs", []), card.get("averaged_legs", 1)
+        legs, averaged = read_training_log(start), card.get("averaged_legs", 1)
         if network.config != recipe.student and not goes_on:
             start = finished.with_suffix(".grown.safetensors")
             save_checkpoint(grown(network, recipe.student, seed=leg.seed), start, {})
@@ -245,9 +246,10 @@ def train_leg(
         "n_parameters": sum(weights.numel() for weights in network.parameters()),
     }
     part = finished.with_suffix(".whole.safetensors")
-    save_checkpoint(network, part, {"legs": [*legs, report]})
-    # The tensors last: whoever finds them finds the card as well.
-    for suffix in (".json", ".safetensors"):
+    save_checkpoint(network, part, {})
+    write_training_log(part, [*legs, report])
+    # The tensors last: whoever finds them finds the log and the card as well.
+    for suffix in (training_log.SUFFIX, ".json", ".safetensors"):
         part.with_suffix(suffix).replace(finished.with_suffix(suffix))
         under_way.with_suffix(suffix).unlink(missing_ok=True)
         finished.with_suffix(f".grown{suffix}").unlink(missing_ok=True)
@@ -255,7 +257,7 @@ def train_leg(
 
 
 def average(legs: list[Path]) -> Path:
-    """The mean of the weights of some legs, with the card of the last; of one, that one itself.
+    """The mean of the weights of some legs, with the log of the last; of one, that one itself.
 
     Raises:
         ModelFileError: A file is damaged, or their shapes differ.
@@ -265,9 +267,10 @@ def average(legs: list[Path]) -> Path:
     file = legs[0].with_name(f"mean-of-{legs[0].stem}-to-{legs[-1].stem}.safetensors")
     if _is_whole(file):
         return file
-    networks, cards, _ = zip(*(read_checkpoint(leg) for leg in legs), strict=True)
-    card = {"legs": cards[-1]["legs"], "averaged_legs": len(legs)}
-    save_checkpoint(mean_of(networks), file, card)
+    networks = [read_checkpoint(leg)[0] for leg in legs]
+    # The tensors last, as above.
+    write_training_log(file, read_training_log(legs[-1]))
+    save_checkpoint(mean_of(networks), file, {"averaged_legs": len(legs)})
     return file
 
 
@@ -307,7 +310,7 @@ def package(
     """Write weights as they are shipped, with where they come from in the card.
 
     Args:
-        weights: Of the last legs; their card has the legs before.
+        weights: Of the last legs; their training log has the legs before.
         metrics: What `evaluate` wrote of them.
         molecules: What `choose` wrote; the package goes into a folder beside it.
         teacher_sha256: Of the teacher's file.
@@ -327,13 +330,13 @@ def package(
             "left_out": json.loads(about.get(b"left_out", b"{}")),
         },
         "recipe": recipe.to_dict(),
-        "legs": card["legs"],
         "averaged_legs": card.get("averaged_legs", 1),
         "metrics": found,
         "headline": headline(found["all"]),
     }
     file = molecules.parent / "package" / f"{recipe.name}.safetensors"
     save_checkpoint(network, file, full)
+    write_training_log(file, read_training_log(weights))
     return file
 
 

@@ -19,6 +19,7 @@ from mlff_core.distill.molecules import MoleculesConfig
 from mlff_core.distill.recipe import Recipe, TestConfig
 from mlff_core.distill.sampling import SamplingConfig
 from mlff_core.distill.training import TrainingConfig
+from mlff_core.distill.training_log import read_training_log, write_training_log
 from mlff_core.errors import OutputError
 from mlff_core.painn import PaiNNConfig
 from mlff_core.potential import load_potential, read_checkpoint, save_checkpoint
@@ -108,14 +109,14 @@ def test_a_leg_that_was_cut_off_goes_on_from_what_it_left(made, monkeypatch):
     assert all(torch.equal(starts[0][name], tensor) for name, tensor in left.items())
     assert finished.exists()
     assert not list(finished.parent.glob("*part*"))
-    (report,) = read_checkpoint(finished)[1]["legs"]
+    (report,) = read_training_log(finished)
     assert report["goes_on_from_a_cut_one"]
 
     # A leg that is finished is not run again; the next one starts from it, and says so.
     monkeypatch.undo()
     assert train(1, made, None) == finished
     second = train(2, made, finished)
-    legs = read_checkpoint(second)[1]["legs"]
+    legs = read_training_log(second)
     assert [leg["goes_on_from_a_cut_one"] for leg in legs] == [True, False]
     assert steps.average([second]) == second
     mean = steps.average([finished, second])
@@ -126,7 +127,8 @@ def test_a_leg_that_was_cut_off_goes_on_from_what_it_left(made, monkeypatch):
     card = load_potential(packaged, device="cpu").card
     assert card["averaged_legs"] == 2
     assert card["name"] == "small"
-    assert len(card["legs"]) == 2
+    assert "legs" not in card
+    assert read_training_log(packaged) == legs
     assert card["molecules"]["left_out"]["invalid_smiles"] == 1
     assert card["metrics"]["test"]["labels"] > 0
     assert "kcal/mol" in card["headline"]["held-out energy MAE"]
@@ -136,15 +138,15 @@ def test_a_leg_that_was_cut_off_goes_on_from_what_it_left(made, monkeypatch):
 def test_a_leg_grows_the_weights_that_it_starts_from(made, tmp_path):
     """They have fewer blocks than the recipe asks for."""
     small = tmp_path / "small.safetensors"
-    card = {"legs": [{"seconds": 1.0}], "averaged_legs": 2}
-    save_checkpoint(random_model(3, RECIPE.student), small, card)
+    save_checkpoint(random_model(3, RECIPE.student), small, {"averaged_legs": 2})
+    write_training_log(small, [{"seconds": 1.0}])
     molecules, test = (Path(shutil.copy(file, tmp_path)) for file in made)
     deeper = replace(RECIPE, student=replace(RECIPE.student, n_interactions=2))
     finished = train(1, (molecules, test), small, deeper)
-    network, card, _ = read_checkpoint(finished)
-    assert network.config == deeper.student
-    assert len(card["legs"]) == 2
-    assert card["legs"][-1]["starts_from_mean_of"] == 2
+    assert read_checkpoint(finished)[0].config == deeper.student
+    first, second = read_training_log(finished)
+    assert first == {"seconds": 1.0}
+    assert second["starts_from_mean_of"] == 2
     assert not list(tmp_path.glob("*grown*"))
 
 
@@ -169,11 +171,11 @@ def test_other_weights_drive_a_leg_if_the_recipe_names_them(made, tmp_path, monk
     start = tmp_path / "start.safetensors"
     save_checkpoint(random_model(3, RECIPE.student), start, {})
     guided = replace(RECIPE, leg=replace(RECIPE.leg, driver=str(weights)))
-    card = read_checkpoint(train(1, (molecules, test), start, guided))[1]
+    (leg,) = read_training_log(train(1, (molecules, test), start, guided))
     assert asked
     assert list(drivers) == ["guide"]
     assert all(driver is drivers["guide"] for driver in asked)
-    assert card["legs"][0]["configs"]["leg"]["driver"] == str(weights)
+    assert leg["configs"]["leg"]["driver"] == str(weights)
 
 
 @pytest.mark.parametrize(
