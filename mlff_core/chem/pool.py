@@ -27,7 +27,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule, prepare
+from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
+from mlff_core.chem.prepare import prepare
 from mlff_core.interrupts import interrupts_kept_from_children
 from mlff_core.status import MoleculeStatus, Reason
 

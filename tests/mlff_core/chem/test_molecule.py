@@ -5,7 +5,8 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import QED, Crippen, Descriptors, rdMolAlign, rdMolDescriptors, rdMolTransforms
 
-from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule, prepare
+from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
+from mlff_core.chem.prepare import prepare
 from mlff_core.chem.topology import rearranged
 from mlff_core.status import MoleculeStatus, Reason
 
@@ -274,7 +275,7 @@ def test_what_nobody_expected_fails_that_molecule_only(monkeypatch, error):
     def broken(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("mlff_core.chem.molecule._describe", broken)
+    monkeypatch.setattr("mlff_core.chem.prepare.describe", broken)
     molecule = prepared("CCO")
     assert molecule.status == MoleculeStatus.FAILED
     if isinstance(error, MemoryError):

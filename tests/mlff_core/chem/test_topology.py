@@ -8,7 +8,8 @@ from rdkit import Chem
 from rdkit.Chem import rdForceFieldHelpers
 
 from mlff_core.chem import topology
-from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule, prepare
+from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
+from mlff_core.chem.prepare import prepare
 
 # Short contacts, long bonds and small rings that are what they should be.
 UNUSUAL = [

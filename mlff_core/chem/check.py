@@ -1,0 +1,54 @@
+"""Is this a molecule that the model knows? Elements, charge, closed shell."""
+
+from collections.abc import Iterable
+
+from rdkit import Chem
+
+from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule, rejected
+from mlff_core.status import Reason
+
+
+def check_domain(
+    molecule: PreparedMolecule, mol: Chem.Mol, settings: ChemistrySettings, notes: list[str]
+) -> None:
+    """Reject what the model does not know. Isotopes pass: they share the plain element's energy."""
+    atoms = [
+        (atom.GetAtomicNum(), atom.GetNumRadicalElectrons(), atom.GetIsotope())
+        for atom in mol.GetAtoms()
+    ]
+    numbers, radical_electrons, isotopes = zip(*atoms, strict=True)
+    elements = {*numbers, 1} if molecule.n_atoms != len(atoms) else {*numbers}
+    unknown = sorted(elements.difference(settings.elements))
+    if unknown:
+        raise rejected(
+            Reason.UNSUPPORTED_ELEMENT,
+            f"the model does not know {_symbols(unknown)}, it knows {_symbols(settings.elements)}",
+        )
+    charge = molecule.charge or 0
+    if not settings.min_charge <= charge <= settings.max_charge:
+        raise rejected(
+            Reason.UNSUPPORTED_CHARGE,
+            f"total charge {charge:+d}, the model knows {settings.min_charge:+d} "
+            f"to {settings.max_charge:+d}",
+        )
+    if molecule.n_heavy_atoms == 0 and charge == molecule.n_atoms:
+        raise rejected(Reason.UNSUPPORTED_CHARGE, "there is no electron in it")
+    unpaired = sum(radical_electrons)
+    if unpaired:
+        raise rejected(Reason.RADICAL, f"{unpaired} unpaired electron{'s' if unpaired > 1 else ''}")
+    if any(isotopes):
+        names = {
+            f"{isotope}{_symbols([number])}"
+            for number, isotope in zip(numbers, isotopes, strict=True)
+            if isotope
+        }
+        notes.append(f"isotopes {', '.join(sorted(names))} are computed as the plain elements")
+
+
+def _symbols(numbers: Iterable[int]) -> str:
+    table = Chem.GetPeriodicTable()
+    names = (
+        table.GetElementSymbol(number) if number else "* (wildcard or attachment point)"
+        for number in numbers
+    )
+    return " ".join(names)

@@ -1,0 +1,59 @@
+"""A line of a library to an RDKit molecule, or the words why there is none."""
+
+from typing import Final
+
+from rdkit import Chem, rdBase
+
+from mlff_core.chem.molecule import ChemistrySettings, rejected
+from mlff_core.status import Reason
+
+#: No molecule that fits the size limit needs more SMILES characters an atom; longer lines are not
+#: even parsed.
+_MAX_CHARACTERS_PER_ATOM: Final = 40
+
+
+def parse(line: str, settings: ChemistrySettings) -> Chem.Mol:
+    """The molecule that a SMILES or CXSMILES says; a name behind it is ignored.
+
+    Raises:
+        NotOkError: There is nothing to read, or it cannot be read.
+    """
+    smiles, tail = [*(line or "").split(maxsplit=1), "", ""][:2]
+    if not smiles:
+        raise rejected(Reason.EMPTY, "there is no SMILES")
+    if not (smiles.isascii() and smiles.isprintable()):
+        position, character = next(
+            (i, c) for i, c in enumerate(smiles, 1) if not (c.isascii() and c.isprintable())
+        )
+        raise rejected(
+            Reason.INVALID_SMILES,
+            f"character {character!a} at position {position} cannot be part of a SMILES",
+        )
+    longest = _MAX_CHARACTERS_PER_ATOM * settings.max_atoms
+    if len(smiles) > longest:
+        raise rejected(
+            Reason.TOO_LARGE,
+            f"{len(smiles)} characters, more than {settings.max_atoms} atoms can need",
+        )
+    parameters = Chem.SmilesParserParams()
+    parameters.strictCXSMILES = False  # type: ignore[assignment]  # the stub errs
+    if tail.startswith("|"):  # CXSMILES; anything else is a name
+        smiles = f"{smiles} {tail}"
+    with rdBase.CaptureErrorLog() as log:
+        mol = Chem.MolFromSmiles(smiles, parameters)
+    if mol is None:
+        raise rejected(Reason.INVALID_SMILES, _first_sentence(log.messages))
+    if mol.GetNumAtoms() == 0:
+        raise rejected(Reason.EMPTY, "the SMILES holds no atom")
+    return mol
+
+
+def _first_sentence(log: str) -> str:
+    """RDKit's own words from its error log, without time stamps, repetitions and the drawing."""
+    lines = [line.partition("] ")[2] or line for line in log.splitlines() if line.strip()]
+    said = lines[0] if lines else "RDKit cannot read it"
+    said = said.removeprefix("SMILES Parse Error: ").partition(" while parsing")[0]
+    place = next((line for line in lines if "around position" in line), None)
+    if place:
+        said += f" at position {place.partition('around position')[2].strip(' :')}"
+    return said.partition(" for input")[0][:300]

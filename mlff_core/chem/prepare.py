@@ -1,0 +1,97 @@
+"""SMILES -> checked molecule with starting conformers, or the reason why there is none.
+
+The order of the checks: parse, largest organic fragment, size, elements, charge, radicals,
+embedding. Whatever is decided along the way (a salt left out, a stereocentre chosen) is told in the
+molecule's message.
+"""
+
+import time
+
+import numpy as np
+from rdkit import Chem, rdBase
+
+from mlff_core.chem.check import check_domain
+from mlff_core.chem.describe import describe
+from mlff_core.chem.embed import embed, molecule_seed
+from mlff_core.chem.fragments import largest_fragment
+from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule, rejected
+from mlff_core.chem.parse import parse
+from mlff_core.chem.stereo import centres, double_bonds
+from mlff_core.status import MoleculeStatus, Reason
+
+
+def prepare(
+    record: int, input_id: str | None, smiles: str, settings: ChemistrySettings
+) -> PreparedMolecule:
+    """Check one SMILES and embed it; never raises on chemistry, the result says what became of it.
+
+    Args:
+        record: Position in the library, handed through.
+        input_id: Identifier in the library, handed through.
+        smiles: SMILES or CXSMILES; a name behind it is ignored.
+        settings: What is accepted and how it is embedded.
+    """
+    start = time.perf_counter()
+    molecule = PreparedMolecule(record, input_id, smiles)
+    notes: list[str] = []
+    try:
+        with rdBase.BlockLogs():
+            _prepare(molecule, settings, notes)
+    except NotOkError as stop:
+        molecule.status, molecule.reason = stop.status, stop.reason
+        notes.append(str(stop))
+    except MemoryError:
+        molecule.status, molecule.reason = MoleculeStatus.FAILED, Reason.OUT_OF_MEMORY
+        notes.append("the memory was not enough for this molecule")
+    except Exception as error:  # whatever RDKit throws is this molecule's fate, not the shard's
+        molecule.status, molecule.reason = MoleculeStatus.FAILED, Reason.INTERNAL_ERROR
+        notes.append(f"{type(error).__name__}: {error}")
+    molecule.message = "; ".join(notes) or None
+    molecule.timings_s = time.perf_counter() - start
+    return molecule
+
+
+def _prepare(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list[str]) -> None:
+    mol = largest_fragment(parse(molecule.input_smiles, settings), notes)
+    molecule.n_heavy_atoms = mol.GetNumHeavyAtoms()
+    molecule.n_atoms = mol.GetNumAtoms() + sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
+    # Before anything that costs more than linear time.
+    if molecule.n_atoms > settings.max_atoms:
+        raise rejected(
+            Reason.TOO_LARGE,
+            f"{molecule.n_atoms} atoms, the limit is {settings.max_atoms}",
+        )
+    if ":" in molecule.input_smiles:  # maybe atom maps, which are labels and no chemistry
+        for atom in mol.GetAtoms():
+            atom.SetAtomMapNum(0)
+    # From here on atoms stand in canonical order: nothing depends on how the input was written.
+    molecule.smiles = Chem.MolToSmiles(mol)
+    mol = Chem.MolFromSmiles(molecule.smiles) or mol
+    describe(molecule, mol)
+    try:
+        check_domain(molecule, mol, settings, notes)
+        hydrogenated = Chem.AddHs(mol)
+        seed = molecule_seed(settings.seed, molecule.smiles)
+        chosen = embed(hydrogenated, settings, seed, notes)
+        smiles = Chem.MolToSmiles(Chem.RemoveHs(hydrogenated)) if chosen else molecule.smiles
+        if smiles != molecule.smiles:  # in adamantane, say, all "choices" are the same molecule
+            notes.append(f"chose one isomer: {chosen} had no stereo")
+            molecule.smiles = smiles
+            mol = Chem.MolFromSmiles(smiles) or mol
+    finally:
+        molecule.inchikey = Chem.MolToInchiKey(mol) or None
+    _store_geometry(molecule, hydrogenated)
+
+
+def _store_geometry(molecule: PreparedMolecule, mol: Chem.Mol) -> None:
+    molecule.numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], np.int8)
+    molecule.positions = np.array(
+        [conformer.GetPositions() for conformer in mol.GetConformers()], np.float32
+    )
+    molecule.bonds = np.argwhere(np.triu(Chem.GetAdjacencyMatrix(mol))).astype(np.int16)
+    # The SMILES tells whether there is any stereo; walking over all atoms costs more than to look.
+    smiles = molecule.smiles or ""
+    if "@" in smiles:
+        molecule.chirality = centres(mol)
+    if "/" in smiles or "\\" in smiles:
+        molecule.double_bonds = double_bonds(mol)

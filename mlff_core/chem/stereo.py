@@ -1,0 +1,74 @@
+"""Stereo of a molecule: what is defined, choosing what is not, and the arrays it is judged by."""
+
+from collections import Counter
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rdkit import Chem
+
+_CHIRAL_TAGS: Final = {Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW}
+#: +1 where a double bond's stereo atoms are on one side, -1 where not.
+_SIDES: Final = {
+    Chem.BondStereo.STEREOZ: 1,
+    Chem.BondStereo.STEREOCIS: 1,
+    Chem.BondStereo.STEREOE: -1,
+    Chem.BondStereo.STEREOTRANS: -1,
+}
+_STEREO_TYPES: Final = (Chem.StereoType.Atom_Tetrahedral, Chem.StereoType.Bond_Double)
+
+
+def assign_undefined(mol: Chem.Mol) -> str:
+    """Assign stereo that is undefined from the geometry of `mol`; says in words what that was."""
+    undefined = _stereo(mol, defined=False)
+    if not undefined:
+        return ""
+    Chem.AssignStereochemistryFrom3D(mol, replaceExistingTags=True)
+    # Not all that looks like stereo is: an allene's double bonds, for one, have no E and Z.
+    chosen = Counter(kind for kind, _ in undefined & _stereo(mol, defined=True))
+    words = [
+        f"{n} {name}{'s' if n > 1 else ''}"
+        for name, n in (
+            ("stereocentre", chosen[Chem.StereoType.Atom_Tetrahedral]),
+            ("double bond", chosen[Chem.StereoType.Bond_Double]),
+        )
+        if n
+    ]
+    return " and ".join(words)
+
+
+def _stereo(mol: Chem.Mol, *, defined: bool) -> set[tuple[Chem.StereoType, int]]:
+    """Kind and atom or bond of each centre and double bond whose stereo is, or is not, defined."""
+    return {
+        (info.type, info.centeredOn)
+        for info in Chem.FindPotentialStereo(mol)
+        if info.type in _STEREO_TYPES
+        and (info.specified == Chem.StereoSpecified.Specified) == defined
+    }
+
+
+def centres(mol: Chem.Mol) -> NDArray[np.int16]:
+    """Specified tetrahedral centres, as `PreparedMolecule.chirality` holds them."""
+    rows = [_centre(atom) for atom in mol.GetAtoms() if atom.GetChiralTag() in _CHIRAL_TAGS]
+    return np.array(rows, np.int16).reshape(-1, 4)
+
+
+def double_bonds(mol: Chem.Mol) -> NDArray[np.int16]:
+    """Specified double bonds, as `PreparedMolecule.double_bonds` holds them."""
+    rows = [_double_bond(bond) for bond in mol.GetBonds() if bond.GetStereo() in _SIDES]
+    return np.array(rows, np.int16).reshape(-1, 5)
+
+
+def _centre(atom: Chem.Atom) -> list[int]:
+    """Atoms a b c d around a stereocentre with a positive determinant of (a-d, b-d, c-d)."""
+    around = [neighbour.GetIdx() for neighbour in atom.GetNeighbors()]
+    around = [*around, atom.GetIdx()][:4]
+    if atom.GetChiralTag() == Chem.ChiralType.CHI_TETRAHEDRAL_CW:
+        around[:2] = around[1::-1]
+    return around
+
+
+def _double_bond(bond: Chem.Bond) -> list[int]:
+    first, last = bond.GetStereoAtoms()
+    side = _SIDES[bond.GetStereo()]
+    return [first, bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), last, side]
