@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.chem.superpose import aligned_rmsd
 from mlff_core.potential import load_potential
 from mlff_core.shard import (
     RELAXED_SCHEMA,
@@ -17,7 +18,6 @@ from mlff_core.shard import (
     ShardFiles,
     _read_arrow,
     _write_arrow,
-    aligned_rmsd,
     boltzmann_weights,
     embed_shard,
     final_rows,

@@ -1,0 +1,39 @@
+"""The tables that a run leaves: schemas, whole files only, the proof that nothing is missing.
+
+    DIR/molecules/part-000000.parquet     one row per input record, whatever happened to it
+    DIR/conformers/part-000000.parquet    one row per conformer of an accepted molecule
+    DIR/manifest.json                     what made them
+
+A shard of the library gives one part of each table, under the shard's number. The part of
+`conformers` is written first: a shard is finished when its part of `molecules` is there. What the
+columns mean for a reader is in docs/schema.md.
+
+    schema      the columns: names, types, units, meanings
+    rows        rows to Arrow tables
+    parts       one shard's part of a table, written whole and found again
+    manifest    what made the tables, and the folder that a run makes its own
+    reconcile   the proof that nothing is missing
+"""
+
+from mlff_core.tables.manifest import Manifest, check_output, open_output, read_manifest
+from mlff_core.tables.parts import finished_shards, read_part_key, write_part
+from mlff_core.tables.reconcile import Counts, reconcile
+from mlff_core.tables.rows import conformers_table, molecules_table
+from mlff_core.tables.schema import CONFORMERS_SCHEMA, MOLECULES_SCHEMA, SCHEMA_VERSION
+
+__all__ = [
+    "CONFORMERS_SCHEMA",
+    "MOLECULES_SCHEMA",
+    "SCHEMA_VERSION",
+    "Counts",
+    "Manifest",
+    "check_output",
+    "conformers_table",
+    "finished_shards",
+    "molecules_table",
+    "open_output",
+    "read_manifest",
+    "read_part_key",
+    "reconcile",
+    "write_part",
+]

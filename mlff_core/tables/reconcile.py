@@ -1,0 +1,153 @@
+"""The proof that nothing is missing: every record once, its conformers as it counts them."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from mlff_core.errors import OutputError
+from mlff_core.status import ConformerStatus, MoleculeStatus, Reason
+from mlff_core.tables.parts import parts_in, read_columns, read_part_key
+from mlff_core.tables.schema import CONFORMERS_SCHEMA, TABLES
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many rows have each word; every word that there is, also those that none has."""
+
+    status: dict[str, int]
+    reason: dict[str, int]
+    conformer_status: dict[str, int]
+
+    @property
+    def n_records(self) -> int:
+        """Rows of `molecules`."""
+        return sum(self.status.values())
+
+    @property
+    def n_conformers(self) -> int:
+        """Rows of `conformers`."""
+        return sum(self.conformer_status.values())
+
+    def to_dict(self) -> dict[str, dict[str, int]]:
+        """As the manifest keeps them."""
+        return asdict(self)
+
+
+def reconcile(out_dir: Path, n_records: int, run_key: str | None = None) -> Counts:
+    """Prove that the tables hold every record once, and count their rows.
+
+    Reads a few columns, one part at a time, so memory does not grow with the library.
+
+    Args:
+        out_dir: Folder of the tables.
+        n_records: Records that were to be processed; theirs are 0 to n_records - 1.
+        run_key: If given, every part must be of this run.
+
+    Raises:
+        OutputError: If a record is missing, stands twice or does not belong to the library, or if
+            a molecule's conformers are not those that its row counts.
+    """
+    status, reason, conformer_status = Counter[str](), Counter[str](), Counter[str]()
+    missing, twice, outside, other = (_Examples() for _ in range(4))
+    molecule_parts, conformer_parts = (parts_in(out_dir / table) for table in TABLES)
+    if orphans := sorted(conformer_parts.keys() - molecule_parts.keys()):
+        raise OutputError(f"{conformer_parts[orphans[0]]}: has no counterpart in molecules")
+    if run_key is not None:
+        for path in (*molecule_parts.values(), *conformer_parts.values()):
+            if (found := read_part_key(path)) != run_key:
+                raise OutputError(f"{path}: expected a part of run {run_key}, found {found}")
+    following = 0  # the lowest record that has not come yet
+    for shard, path in molecule_parts.items():
+        molecules = read_columns(
+            path, ["record", "status", "reason", "n_conformers", "n_converged"]
+        )
+        molecules = molecules.sort_by("record")
+        status.update(_count(molecules["status"]))
+        reason.update(_count(molecules["reason"]))
+        conformers = CONFORMERS_SCHEMA.empty_table()
+        if shard in conformer_parts:
+            conformers = read_columns(conformer_parts[shard], ["record", "conformer", "status"])
+        conformer_status.update(_count(conformers["status"]))
+        other.add(_with_other_conformers(molecules, conformers))
+
+        records = molecules["record"].to_numpy()
+        beyond = (records < 0) | (records >= n_records)
+        outside.add(records[beyond])
+        records = records[~beyond]
+        before = np.maximum(np.concatenate([[-1], records])[: len(records)], following - 1)
+        twice.add(records[records <= before])
+        for i in np.flatnonzero(records > before + 1):
+            missing.add_range(before[i] + 1, records[i] - 1)
+        following = max(following, int(records.max(initial=-1)) + 1)
+    if following < n_records:
+        missing.add_range(following, n_records - 1)
+    wrong = {
+        "missing": missing,
+        "twice": twice,
+        "not in the library": outside,
+        "with other conformers than their rows count": other,
+    }
+    if any(examples.n for examples in wrong.values()):
+        told = "; ".join(f"{examples} {what}" for what, examples in wrong.items() if examples.n)
+        raise OutputError(f"{out_dir}: the tables do not add up to {n_records} records: {told}")
+    return Counts(
+        status={word.value: status[word] for word in MoleculeStatus},
+        reason={word.value: reason[word] for word in Reason},
+        conformer_status={word.value: conformer_status[word] for word in ConformerStatus},
+    )
+
+
+def _count(column: pa.ChunkedArray) -> dict[str, int]:
+    return {
+        pair["values"]: pair["counts"] for pair in column.drop_null().value_counts().to_pylist()
+    }
+
+
+def _with_other_conformers(molecules: pa.Table, conformers: pa.Table) -> np.ndarray:
+    """Return the records of a shard whose conformers are not those that `molecules` counts.
+
+    `molecules` is sorted by record.
+    """
+    records = molecules["record"].to_numpy()
+    belongs_to = conformers["record"].to_numpy()
+    row = np.searchsorted(records, belongs_to)
+    known = np.isin(belongs_to, records)
+    converged = conformers["status"].to_numpy() == ConformerStatus.CONVERGED.value
+    n_conformers = np.bincount(row[known], minlength=len(records))
+    n_converged = np.bincount(row[known & converged], minlength=len(records))
+    rejected = molecules["status"].to_numpy() == MoleculeStatus.REJECTED.value
+    wrong = (
+        (n_conformers != molecules["n_conformers"].to_numpy())
+        | (n_converged != molecules["n_converged"].to_numpy())
+        | (rejected & (n_conformers > 0))
+    )
+    keys, n_times = np.unique(
+        np.stack([belongs_to, conformers["conformer"].to_numpy()]), axis=1, return_counts=True
+    )
+    return np.unique(np.concatenate([records[wrong], belongs_to[~known], keys[0, n_times > 1]]))
+
+
+class _Examples:
+    """Counts records and remembers the first few, for a message."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.ranges: list[tuple[int, int]] = []
+
+    def add_range(self, first: int, last: int) -> None:
+        self.n += int(last) - int(first) + 1
+        if len(self.ranges) < 5:
+            self.ranges.append((int(first), int(last)))
+
+    def add(self, records: np.ndarray) -> None:
+        for record in records[:5]:
+            self.add_range(record, record)
+        self.n += max(len(records) - 5, 0)
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in self.ranges)
+        more = self.n - sum(b - a + 1 for a, b in self.ranges)
+        return f"{self.n} ({shown}{', ...' if more else ''})"
