@@ -1,0 +1,118 @@
+"""What a location means and what its file is, by its name and by how it begins."""
+
+import gzip
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from mlff_core.errors import LibraryError
+from mlff_core.library.files import READ_ERRORS, is_url, one_line, open_bytes, open_raw
+from mlff_core.library.layout import FORMATS, Layout
+
+_SAMPLE_BYTES: Final = 1 << 20
+
+
+def library_file(location: str, notes: list[str]) -> str:
+    """Return the path or URL of the file that `location` means."""
+    if is_url(location):
+        return location
+    path = Path(location).expanduser()
+    try:
+        if path.is_dir():
+            files = sorted(
+                f for f in path.iterdir() if f.is_file() and _format_or_none(f.name) is not None
+            )
+            if len(files) != 1:
+                found = ", ".join(f.name for f in files[:5]) or "none"
+                raise LibraryError(
+                    f"{location}: is a folder; expected exactly one library file in it, "
+                    f"found: {found}"
+                )
+            notes.append(f"the library file is {files[0]}")
+            return str(files[0])
+        if not path.exists():
+            raise LibraryError(f"{location}: no such file")
+        if not path.is_file():
+            raise LibraryError(f"{location}: is not a regular file")
+    except (OSError, ValueError) as error:  # a name too long, a NUL in it, a folder closed to us
+        raise LibraryError(f"{location!r}: cannot be read: {one_line(error)}") from error
+    return str(path)
+
+
+def _format_or_none(name: str) -> tuple[str, bool] | None:
+    """Return (format, gzipped) as a file's name says, None if it says nothing we know."""
+    name = name.lower()
+    gzipped = name.endswith(".gz")
+    suffix = name.removesuffix(".gz").rpartition(".")[2]
+    return (suffix, gzipped) if suffix in FORMATS else None
+
+
+def format_of(file: str) -> tuple[str, bool]:
+    name = file
+    if is_url(file):
+        # In a chain such as simplecache::s3://bucket/lib.smi the last link that has a path counts.
+        links = [link for link in file.split("::") if "://" in link]
+        name = links[0] if links else file
+        if name.startswith(("http://", "https://")):
+            name = name.partition("?")[0].partition("#")[0]
+    found = _format_or_none(name)
+    if found is None:
+        known = ", ".join(f".{f}" for f in FORMATS)
+        raise LibraryError(f"{file}: unknown kind of library; expected {known}, plain or with .gz")
+    return found
+
+
+def read_sample(layout: Layout) -> bytes:
+    """Return the first bytes of the uncompressed file."""
+    with open_raw(layout.file) as raw:
+        head = raw.read(2)
+    if layout.gzipped and head != b"\x1f\x8b":
+        raise LibraryError(f"{layout.file}: is not gzip although its name ends in .gz")
+    sample = b""
+    try:
+        with open_bytes(layout.file, layout.gzipped) as stream:
+            read = stream.read1 if isinstance(stream, gzip.GzipFile) else stream.read
+            while len(sample) < _SAMPLE_BYTES and (chunk := read(_SAMPLE_BYTES)):
+                sample += chunk
+    except READ_ERRORS as error:
+        # What came before the damage may well be records; reading them will say where they end.
+        if not sample:
+            raise LibraryError(f"{layout.file}: cannot be read: {one_line(error)}") from error
+    return sample
+
+
+#: How other kinds of files begin, or what stands in them somewhere early.
+_TELLTALES: Final[tuple[tuple[str, Callable[[bytes], bool]], ...]] = (
+    ("a Parquet file", lambda b: b.startswith(b"PAR1")),
+    ("a gzip file (its name should end in .gz)", lambda b: b.startswith(b"\x1f\x8b")),
+    ("a ZIP archive", lambda b: b.startswith(b"PK\x03\x04")),
+    ("a Zstandard file", lambda b: b.startswith(b"\x28\xb5\x2f\xfd")),
+    ("a PDF document", lambda b: b.startswith(b"%PDF-")),
+    ("a web page", lambda b: b.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))),
+    ("UTF-16 text (expected UTF-8)", lambda b: b.startswith((b"\xff\xfe", b"\xfe\xff"))),
+    ("an SD file (.sdf)", lambda b: re.search(rb"^M  END\r?$", b, re.MULTILINE) is not None),
+)
+
+
+def check_content(layout: Layout, sample: bytes) -> None:
+    """Refuse content that contradicts the file's name."""
+    name = f".{layout.format}" + (".gz" if layout.gzipped else "")
+    if not sample:
+        raise LibraryError(f"{layout.file}: holds no records (the file is empty)")
+    own = {"parquet": "a Parquet file", "sdf": "an SD file (.sdf)"}.get(layout.format)
+    kind = next((what for what, is_it in _TELLTALES if is_it(sample)), None)
+    if kind is not None and kind != own:
+        raise LibraryError(f"{layout.file}: is named {name}, but its content is that of {kind}")
+    if own is not None and kind is None:
+        raise LibraryError(f"{layout.file}: is named {name}, but its content is not that of {own}")
+    if layout.format == "parquet":
+        return
+    text = sample.decode("utf-8", "replace")
+    odd = sum(text.count(c) for c in {"\ufffd", *map(chr, range(32))} - set("\t\n\r"))
+    if 4 * odd > len(text):
+        raise LibraryError(f"{layout.file}: is named {name}, but holds binary data, not text")
+    if "\r" in text and "\n" not in text:
+        raise LibraryError(
+            f"{layout.file}: its lines end in CR alone; expected LF or CR LF at the end of a line"
+        )
