@@ -23,9 +23,9 @@ from relaxation import load_conformers, setting, synchronize, write
 
 from mlff_core.batch import MolBatch
 from mlff_core.calculator import PaiNNCalculator
-from mlff_core.dynamics import Dynamics
-from mlff_core.potential import Potential, load_potential
-from mlff_core.relaxation import relax
+from mlff_core.models.potential import Potential, load_potential
+from mlff_core.moves.dynamics import Dynamics
+from mlff_core.moves.relax import relax
 from mlff_core.testing import random_model
 
 WARM_UP, TIMESTEP_FS = 50, 0.5

@@ -29,11 +29,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mlff_core.batch import MolBatch
+from mlff_core.models.checkpoint import find_model, read_checkpoint
+from mlff_core.models.potential import TorchEngine
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops import reference
 from mlff_core.ops.analytic import AnalyticEngine, filter_matrix, mlp_weights
 from mlff_core.painn import PaiNN
-from mlff_core.potential import TorchEngine, find_model, read_checkpoint
 from mlff_core.testing import random_model
 
 #: Batch sizes of the scaling rows and of those rows that only show a way.
@@ -284,8 +285,8 @@ def engine_rows(
 
 def stream_row(molecules: Molecules) -> dict:
     """Batches from host memory and back: one after the other, and with copies overlapped."""
-    from mlff_core.potential import Potential
-    from mlff_core.stream import evaluate_stream
+    from mlff_core.models.potential import Potential
+    from mlff_core.models.stream import evaluate_stream
 
     potential = Potential(random_model(1), device="cuda", backend="triton")
     hosts = [molecules.batch(1024).to("cpu") for _ in range(8)]

@@ -27,7 +27,7 @@ from rdkit.Chem import rdDistGeom, rdForceFieldHelpers, rdMolAlign, rdMolDescrip
 from mlff_core.batch import MolBatch
 from mlff_core.distill.evaluation import TeacherPotential
 from mlff_core.distill.teacher import Teacher
-from mlff_core.relaxation import relax
+from mlff_core.moves.relax import relax
 from mlff_core.units import BOHR_ANGSTROM, EV_KCAL_MOL, HARTREE_EV
 
 N_NEUTRAL, N_CHARGED, N_CONFORMERS = 60, 20, 8

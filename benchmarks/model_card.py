@@ -22,8 +22,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from rdkit.Chem import GetPeriodicTable
 
 from mlff_core.distill.training_log import read_training_log
+from mlff_core.models.checkpoint import find_model, read_checkpoint
 from mlff_core.painn import PaiNN
-from mlff_core.potential import find_model, read_checkpoint
 
 ROOT = Path(__file__).parents[1]
 

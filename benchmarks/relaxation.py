@@ -42,13 +42,13 @@ import torch
 from ase import Atoms
 from ase.optimize import LBFGS
 
-import mlff_core.relaxation as relax_module
+import mlff_core.moves.relax as relax_module
 from mlff_core.batch import MolBatch
 from mlff_core.buckets import batch_sizes
 from mlff_core.calculator import PaiNNCalculator
-from mlff_core.potential import Potential, load_potential
-from mlff_core.relaxation import Relaxed, RelaxSettings, relax, relax_conformers, relax_molecules
-from mlff_core.slots import Molecule, Stepper
+from mlff_core.models.potential import Potential, load_potential
+from mlff_core.moves.relax import Relaxed, RelaxSettings, relax, relax_conformers, relax_molecules
+from mlff_core.moves.slots import Molecule, Stepper
 from mlff_core.testing import random_model
 from mlff_core.units import EV_KCAL_MOL
 

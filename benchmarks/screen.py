@@ -29,7 +29,7 @@ import flows.screen
 import tasks.embed
 import tasks.relax
 import tasks.write
-from mlff_core.potential import Potential
+from mlff_core.models.potential import Potential
 from mlff_core.tables import read_manifest
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlff_core.errors import MlffError
-from mlff_core.potential import load_potential
+from mlff_core.models.potential import load_potential
 
 VERSIONS = (
     "mlff-screen", "torch", "triton", "rdkit", "ase", "prefect", "pyarrow", "polars", "numba",

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.library import Library, open_library
-from mlff_core.potential import Potential, load_potential
+from mlff_core.models.potential import Potential, load_potential
 from mlff_core.shard import RelaxOptions
 from mlff_core.tables import (
     SCHEMA_VERSION,

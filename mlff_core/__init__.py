@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlff_core.batch import MolBatch
     from mlff_core.calculator import PaiNNCalculator
-    from mlff_core.potential import Potential, PotentialOutput, load_potential
-    from mlff_core.relaxation import RelaxResult, relax
+    from mlff_core.models.potential import Potential, PotentialOutput, load_potential
+    from mlff_core.moves.relax import RelaxResult, relax
 
 _HOME = {
     "MolBatch": "mlff_core.batch",
     "PaiNNCalculator": "mlff_core.calculator",
-    "Potential": "mlff_core.potential",
-    "PotentialOutput": "mlff_core.potential",
-    "RelaxResult": "mlff_core.relaxation",
-    "load_potential": "mlff_core.potential",
-    "relax": "mlff_core.relaxation",
+    "Potential": "mlff_core.models.potential",
+    "PotentialOutput": "mlff_core.models.potential",
+    "RelaxResult": "mlff_core.moves.relax",
+    "load_potential": "mlff_core.models.potential",
+    "relax": "mlff_core.moves.relax",
 }
 
 __all__ = [

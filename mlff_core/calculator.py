@@ -10,7 +10,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from mlff_core.batch import MolBatch
 from mlff_core.buckets import batch_sizes, bucket_of
 from mlff_core.errors import OutOfDomainError
-from mlff_core.potential import Backend, Device, Potential, Precision, load_potential
+from mlff_core.models.potential import Backend, Device, Potential, Precision, load_potential
 
 
 class PaiNNCalculator(Calculator):

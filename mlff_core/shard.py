@@ -21,8 +21,8 @@ from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.superpose import aligned_rmsd
 from mlff_core.chem.topology import Topology, rearrangements
 from mlff_core.library import Record
-from mlff_core.potential import Potential
-from mlff_core.relaxation import relax_conformers
+from mlff_core.models.potential import Potential
+from mlff_core.moves.relax import relax_conformers
 from mlff_core.status import ConformerStatus, MoleculeStatus, Reason
 from mlff_core.tables import conformers_table, molecules_table, write_part
 from mlff_core.units import BOLTZMANN_EV_K, EV_KCAL_MOL, ROOM_TEMPERATURE_K
@@ -102,7 +102,7 @@ class ShardFiles:
 
 @dataclass(frozen=True)
 class RelaxOptions:
-    """How conformers are relaxed; see `mlff_core.relaxation.relax_conformers`."""
+    """How conformers are relaxed; see `mlff_core.moves.relax.relax_conformers`."""
 
     optimizer: Literal["lbfgs", "fire"] = "lbfgs"
     fmax: float = 0.05

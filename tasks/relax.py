@@ -6,7 +6,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from mlff_core.potential import Potential
+from mlff_core.models.potential import Potential
 from mlff_core.shard import RelaxOptions, StepReport, relax_shard
 
 

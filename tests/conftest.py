@@ -17,7 +17,7 @@ import pytest
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with random weights, narrow, so that whole runs take seconds."""
-    from mlff_core.potential import save_checkpoint
+    from mlff_core.models.checkpoint import save_checkpoint
     from mlff_core.testing import random_model
 
     path = tmp_path_factory.mktemp("model") / "random.safetensors"

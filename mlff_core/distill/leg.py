@@ -31,8 +31,9 @@ from mlff_core.distill.training import (
     TrainingConfig,
     fit_reference_energy,
 )
+from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
+from mlff_core.models.potential import Potential, load_potential
 from mlff_core.painn import PaiNN, PaiNNConfig
-from mlff_core.potential import Potential, load_potential, read_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -41,8 +41,9 @@ from mlff_core.distill.teacher import LabelsMolecules
 from mlff_core.distill.training_log import read_training_log, write_training_log
 from mlff_core.errors import ModelFileError, OutputError
 from mlff_core.library import open_library
+from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
+from mlff_core.models.potential import Potential, load_potential
 from mlff_core.painn import PaiNN
-from mlff_core.potential import Potential, load_potential, read_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
 

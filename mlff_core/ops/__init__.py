@@ -4,7 +4,6 @@ reference.py   every operator in plain PyTorch, forward and backward (formulas: 
 analytic.py    energy and forces in one pass from those; the operators can be exchanged
 cpu.py         those operators over pairs, compiled for CPUs
 cpu_atoms.py   those over atoms, likewise
-cpu_moves.py   what L-BFGS does between two force calls, likewise
 engine.py      the same from Triton kernels, with CUDA graphs:
     pairs.py     neighbours, their geometry, nuclear repulsion    spline.py    radial filters
     linear.py    products with weights         message.py   gather, filter, reduce

@@ -11,7 +11,7 @@ from prefect.flows import load_flow_from_entrypoint
 from flows import distill as module
 from flows.cli import main
 from mlff_core.distill.training_log import read_training_log
-from mlff_core.potential import load_potential
+from mlff_core.models.potential import load_potential
 from mlff_core.testing import SpringTeacher
 
 ROOT = Path(__file__).parents[2]

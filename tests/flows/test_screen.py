@@ -14,7 +14,7 @@ import pytest
 
 from flows.screen import screen
 from mlff_core.errors import LibraryError, OutputError
-from mlff_core.potential import save_checkpoint
+from mlff_core.models.checkpoint import save_checkpoint
 from mlff_core.tables import read_manifest
 from mlff_core.testing import random_model
 

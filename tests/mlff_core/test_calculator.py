@@ -11,7 +11,8 @@ from ase.vibrations import Vibrations
 from mlff_core.batch import MolBatch
 from mlff_core.calculator import PaiNNCalculator
 from mlff_core.errors import OutOfDomainError
-from mlff_core.potential import Potential, save_checkpoint
+from mlff_core.models.checkpoint import save_checkpoint
+from mlff_core.models.potential import Potential
 from mlff_core.testing import random_model, random_molecule
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mlff_core.batch import MolBatch
+from mlff_core.models.potential import Potential, PotentialOutput, load_potential
 from mlff_core.painn import (
     SEEN_ALIKE,
     SEEN_TRULY,
@@ -19,7 +20,6 @@ from mlff_core.painn import (
     seen_distance,
     zbl_repulsion,
 )
-from mlff_core.potential import Potential, PotentialOutput, load_potential
 from mlff_core.testing import (
     NAMED_MOLECULES,
     random_model,

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.superpose import aligned_rmsd
-from mlff_core.potential import load_potential
+from mlff_core.models.potential import load_potential
 from mlff_core.shard import (
     RELAXED_SCHEMA,
     RelaxOptions,

@@ -15,7 +15,7 @@ from mlff_core.distill.embedding import Embedded, embed
 from mlff_core.distill.labelling import LabelConfig
 from mlff_core.distill.sampling import KINDS, SamplingConfig
 from mlff_core.distill.teacher import Label
-from mlff_core.potential import Potential
+from mlff_core.models.potential import Potential
 from mlff_core.testing import SpringTeacher, random_model, random_molecule, random_rotation
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from mlff_core.distill.ranks import Ranks
-from mlff_core.potential import read_checkpoint
+from mlff_core.models.checkpoint import read_checkpoint
 
 
 @pytest.fixture(scope="module")

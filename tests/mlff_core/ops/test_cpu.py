@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from mlff_core.batch import MolBatch
+from mlff_core.models.potential import TorchEngine
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops import cpu, reference
 from mlff_core.ops.analytic import AnalyticEngine
 from mlff_core.ops.cpu_atoms import ATOM_OPS
-from mlff_core.potential import TorchEngine
 from mlff_core.testing import named_batch, random_model, random_molecule
 
 
@@ -227,7 +227,7 @@ def test_numba_leaves_pytorch_its_number_of_threads() -> None:
     code = """
 import torch
 torch.set_num_threads(1)
-from mlff_core.potential import Potential
+from mlff_core.models.potential import Potential
 from mlff_core.testing import random_model
 Potential(random_model())
 assert torch.get_num_threads() == 1, torch.get_num_threads()

@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from mlff_core.errors import DeviceError
+from mlff_core.models.potential import Potential
 from mlff_core.ops.engine import rung
-from mlff_core.potential import Potential
 from mlff_core.testing import random_model
 
 

@@ -8,12 +8,12 @@ import torch
 
 from mlff_core.batch import MolBatch
 from mlff_core.errors import ModelFileError
+from mlff_core.models.checkpoint import find_model, read_checkpoint
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops import engine as engines
 from mlff_core.ops import pairs
 from mlff_core.ops.analytic import AnalyticEngine
 from mlff_core.painn import PaiNN
-from mlff_core.potential import find_model, read_checkpoint
 from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
 from mlff_core.units import EV_KCAL_MOL
 

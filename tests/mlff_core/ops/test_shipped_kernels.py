@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
+from mlff_core.models.checkpoint import find_model, read_checkpoint
 from mlff_core.ops.analytic import AnalyticEngine
-from mlff_core.potential import find_model, read_checkpoint
 from mlff_core.units import EV_KCAL_MOL
 
 SCRIPT = Path(__file__).with_name("run_shipped_interpreted.py")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mlff_core.models.checkpoint import find_model, read_checkpoint
 from mlff_core.ops.analytic import filter_matrix
 from mlff_core.ops.engine import FILTER_SPLINES
 from mlff_core.ops.reference import edge_geometry
@@ -13,7 +14,6 @@ from mlff_core.ops.spline import (
     spline_weights_plain,
     tabulate,
 )
-from mlff_core.potential import find_model, read_checkpoint
 from mlff_core.testing import random_model
 
 CUTOFF, N_RBF = 5.0, 20

@@ -10,18 +10,19 @@ from ase import Atoms
 from ase.constraints import FixAtoms
 from ase.optimize import FIRE, LBFGS
 
-from mlff_core import optimizers, relaxation
 from mlff_core.batch import MolBatch
 from mlff_core.calculator import PaiNNCalculator
-from mlff_core.potential import Potential
-from mlff_core.relaxation import (
+from mlff_core.models.potential import Potential
+from mlff_core.moves import optimizers
+from mlff_core.moves import relax as relaxation
+from mlff_core.moves.relax import (
     RelaxSettings,
     connected,
     relax,
     relax_conformers,
     relax_molecules,
 )
-from mlff_core.slots import Molecule, Rows, evaluate_rows
+from mlff_core.moves.slots import Molecule, Rows, evaluate_rows
 from mlff_core.status import ConformerStatus
 from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
 

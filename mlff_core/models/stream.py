@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from mlff_core.batch import MolBatch
-from mlff_core.potential import Potential, PotentialOutput
+from mlff_core.models.potential import Potential, PotentialOutput
 
 
 def evaluate_stream(potential: Potential, batches: Iterable[MolBatch]) -> Iterator[PotentialOutput]:

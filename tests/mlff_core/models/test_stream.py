@@ -5,7 +5,7 @@ import torch
 
 from mlff_core.batch import MolBatch
 from mlff_core.errors import OutOfDomainError
-from mlff_core.stream import evaluate_stream
+from mlff_core.models.stream import evaluate_stream
 from mlff_core.testing import NAMED_MOLECULES, random_molecule, random_potential
 
 CARDS = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

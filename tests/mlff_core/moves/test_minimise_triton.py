@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-SCRIPT = Path(__file__).with_name("run_moves_interpreted.py")
+SCRIPT = Path(__file__).with_name("run_interpreted.py")
 RUNNING, CONVERGED, MAX_STEPS, EXPLODED, NON_FINITE = range(5)
 
 

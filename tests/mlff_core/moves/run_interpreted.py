@@ -1,10 +1,10 @@
-"""Runs the kernels of ops/moves.py in Triton's interpreter beside what they mean.
+"""Runs the kernels of moves/minimise_triton.py in Triton's interpreter beside what they mean.
 
-For test_moves.py, in a process of its own, because Triton decides when it is imported whether it
-interprets. Every step is taken twice from the same state, so that differences do not add up along a
-path.
+For test_minimise_triton.py, in a process of its own, because Triton decides when it is imported
+whether it interprets. Every step is taken twice from the same state, so that differences do not add
+up along a path.
 
-    TRITON_INTERPRET=1 python run_moves_interpreted.py OUT.pt
+    TRITON_INTERPRET=1 python run_interpreted.py OUT.pt
 """
 
 import sys
@@ -13,9 +13,9 @@ from functools import partial
 import torch
 
 from mlff_core.batch import MolBatch
-from mlff_core.dynamics import Dynamics
-from mlff_core.potential import Potential
-from mlff_core.relaxation import RelaxSettings, enter, kernel_step, step
+from mlff_core.models.potential import Potential
+from mlff_core.moves.dynamics import Dynamics
+from mlff_core.moves.relax import RelaxSettings, enter, kernel_step, step
 from mlff_core.testing import awkward_rows, random_model, random_molecule
 
 N_STEPS = 20

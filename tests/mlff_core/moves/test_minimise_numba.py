@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mlff_core.potential import Potential
-from mlff_core.relaxation import (
+from mlff_core.models.potential import Potential
+from mlff_core.moves.relax import (
     CONVERGED,
     EXPLODED,
     MAX_STEPS,

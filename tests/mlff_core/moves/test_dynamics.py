@@ -9,9 +9,9 @@ from ase.md.verlet import VelocityVerlet
 
 from mlff_core.batch import MolBatch
 from mlff_core.calculator import PaiNNCalculator
-from mlff_core.dynamics import Dynamics, _normal, write_trajectory
 from mlff_core.errors import OutOfDomainError
-from mlff_core.potential import Potential
+from mlff_core.models.potential import Potential
+from mlff_core.moves.dynamics import Dynamics, _normal, write_trajectory
 from mlff_core.testing import random_model, random_molecule
 from mlff_core.units import BOLTZMANN_EV_K, TIME_FS
 

@@ -13,8 +13,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from mlff_core.moves.slots import Rows, State, where_row
 from mlff_core.painn import COVALENT_RADII
-from mlff_core.slots import Rows, State, where_row
 
 #: Longest move of any atom in one step of L-BFGS, and of all atoms together in FIRE, in Å (ASE).
 MAX_STEP = 0.2
@@ -78,7 +78,7 @@ class Optimizer:
         step: From the state and a force call to: is the trial point accepted, bool [n_slots]; the
             displacement from the point that is now accepted to the next trial point
             [n_slots, w, 3]; and what changed of the state.
-        constants: Under the names that its kernel in `ops/moves.py` has for them; None for a
+        constants: Under the names that its kernel in `minimise_triton.py` has for them; None for a
             minimiser that has no kernel and makes its plain steps on CUDA too.
         double: Positions are kept in float64, whatever the model computes in, as ASE keeps them.
     """

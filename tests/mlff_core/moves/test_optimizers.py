@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from mlff_core.optimizers import (
+from mlff_core.moves.optimizers import (
     CURVATURE,
     HISTORY,
     MAX_STEP,
@@ -14,8 +14,8 @@ from mlff_core.optimizers import (
     lbfgs_enter,
     lbfgs_step,
 )
+from mlff_core.moves.slots import Molecule, Rows
 from mlff_core.painn import COVALENT_RADII
-from mlff_core.slots import Molecule, Rows
 from mlff_core.testing import random_molecule
 
 

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from mlff_core.batch import MolBatch
 from mlff_core.buckets import TABLE, Batching, batch_sizes, bucket_of
-from mlff_core.optimizers import CURVATURE, MAX_STEP, MIN_RADIUS, OPTIMIZERS, Point
-from mlff_core.potential import Potential
-from mlff_core.slots import (
+from mlff_core.models.potential import Potential
+from mlff_core.moves.optimizers import CURVATURE, MAX_STEP, MIN_RADIUS, OPTIMIZERS, Point
+from mlff_core.moves.slots import (
     Compute,
     Molecule,
     Rows,
@@ -801,7 +801,7 @@ def step(rows: Rows, state: State, potential: Potential, settings: RelaxSettings
 def kernel_step(
     rows: Rows, settings: RelaxSettings, cutoff: float, capacity: int, compute: Compute
 ) -> Callable[[State], State]:
-    """`step` by the kernels of `ops/moves.py`: two launches beside the force call, in place.
+    """`step` by the kernels of `minimise_triton.py`: two launches beside the force call, in place.
 
     Args:
         rows: The molecules.
@@ -811,7 +811,7 @@ def kernel_step(
         compute: Energies and forces of a flat batch, as in `Potential.evaluate`.
     """
     # Triton is an extra, which only its backend needs.
-    from mlff_core.ops import moves
+    from mlff_core.moves import minimise_triton as moves
 
     flat = moves.FlatBatch.empty(len(rows.sizes), capacity, rows.sizes.device)
     rules = moves.Rules(
@@ -844,7 +844,7 @@ def kernel_step(
 def compiled_step(
     rows: Rows, state: State, potential: Potential, settings: RelaxSettings
 ) -> Callable[[State], State]:
-    """`step` of L-BFGS on a CPU by the loops of `ops/cpu_moves.py`, in place.
+    """`step` of L-BFGS on a CPU by the loops of `minimise_numba.py`, in place.
 
     Args:
         rows: The molecules.
@@ -855,7 +855,7 @@ def compiled_step(
     Raises:
         ImportError: Numba is not there.
     """
-    from mlff_core.ops import cpu_moves
+    from mlff_core.moves import minimise_numba
 
     n_slots, width = rows.numbers.shape
     numbers, mol_idx = (torch.empty(n_slots * width, dtype=torch.int64) for _ in range(2))
@@ -897,14 +897,14 @@ def compiled_step(
     )
 
     def run(state: State) -> State:
-        cpu_moves.gather(*gathered, *flat)
+        minimise_numba.gather(*gathered, *flat)
         n_atoms = int(ptr[-1])
         if n_atoms:
             energy, forces = potential.evaluate(
                 numbers[:n_atoms], positions[:n_atoms], mol_idx[:n_atoms], ptr, rows.charge
             )
             given = (flat[-1], energy.numpy(), forces.flatten().numpy())
-            cpu_moves.minimise(*molecules, *given, *changed, *constants)
+            minimise_numba.minimise(*molecules, *given, *changed, *constants)
         return {}
 
     return run

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from mlff_core import relaxation
 from mlff_core.batch import MolBatch
-from mlff_core.dynamics import Dynamics, _make_evaluate, _make_step
-from mlff_core.potential import Potential
-from mlff_core.relaxation import relax
-from mlff_core.slots import Stepper
+from mlff_core.models.potential import Potential
+from mlff_core.moves import relax as relaxation
+from mlff_core.moves.dynamics import Dynamics, _make_evaluate, _make_step
+from mlff_core.moves.relax import relax
+from mlff_core.moves.slots import Stepper
 from mlff_core.status import ConformerStatus
 from mlff_core.testing import random_model, random_molecule
 

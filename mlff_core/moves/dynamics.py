@@ -25,9 +25,9 @@ from ase.io.trajectory import TrajectoryWriter
 from torch import Tensor
 
 from mlff_core.batch import MolBatch
-from mlff_core.potential import Potential
-from mlff_core.relaxation import frozen_atoms
-from mlff_core.slots import Compute, Molecule, Rows, State, Stepper, evaluate_rows
+from mlff_core.models.potential import Potential
+from mlff_core.moves.relax import frozen_atoms
+from mlff_core.moves.slots import Compute, Molecule, Rows, State, Stepper, evaluate_rows
 from mlff_core.units import BOLTZMANN_EV_K, TIME_FS
 
 #: Steps that one captured launch holds.
@@ -194,13 +194,13 @@ class Dynamics:
         state["velocities"].copy_(v * self._here.free[..., None])
 
     def kernel_step(self, compute: Compute) -> Callable[[State], State]:
-        """One step by the kernels of `ops/moves.py`: two launches beside the force call, in place.
+        """One step by the kernels of `minimise_triton.py`: two launches beside the force call.
 
         Args:
             compute: Energies and forces of a flat batch.
         """
         # Triton is an extra, which only its backend needs.
-        from mlff_core.ops import moves
+        from mlff_core.moves import minimise_triton as moves
 
         device = self.potential.device
         batch = self._host.to(device, torch.float64)
