@@ -31,6 +31,15 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
+class Flag(StrEnum):
+    """What a user of an `ok` molecule should know beside its numbers; a row may have several."""
+
+    STEREO_NOT_KEPT = "stereo_not_kept"  # stereo of the input that the geometry does not hold
+    MIXTURE_OF_ISOMERS = "mixture_of_isomers"  # the input means several; one of them was computed
+    PROTONS_HELD = "protons_held"  # relaxed with bonds to hydrogen of charged groups held
+    OUTSIDE_TRAINING = "outside_training"  # a kind of molecule that no model was trained on
+
+
 class ConformerStatus(StrEnum):
     """How a conformer's relaxation ended."""
 

@@ -76,6 +76,13 @@ class PreparedMolecule:
             itself where it has but three.
         double_bonds: Specified double bonds, int16 [n_double_bonds, 5]: atoms i j k l with j=k the
             double bond, then +1 where i and l are on one side (cis), -1 where not.
+        variant: Which of the structures of this record it is, 0 for the first.
+        variant_kind: How the structure came from the record.
+        variant_weight: Share of the structure at the pH that was asked for, if any.
+        n_variants: Structures of this record.
+        mapped_smiles: SMILES with all hydrogens written and atom map numbers 1..n in the order of
+            the positions.
+        flags: Words of `mlff_core.status.Flag`.
         timings_s: Wall seconds spent on this molecule.
     """
 
@@ -101,6 +108,12 @@ class PreparedMolecule:
     bonds: NDArray[np.int16] = field(default_factory=lambda: np.empty((0, 2), np.int16))
     chirality: NDArray[np.int16] = field(default_factory=lambda: np.empty((0, 4), np.int16))
     double_bonds: NDArray[np.int16] = field(default_factory=lambda: np.empty((0, 5), np.int16))
+    variant: int = 0
+    variant_kind: str = "as_given"
+    variant_weight: float | None = None
+    n_variants: int = 1
+    mapped_smiles: str | None = None
+    flags: list[str] = field(default_factory=list)
     timings_s: float = 0.0
 
 
