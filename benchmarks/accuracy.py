@@ -63,10 +63,10 @@ from mlff_core.distill.protomers import protomer
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig
 from mlff_core.distill.steps import embed_all, read_test, write_test
 from mlff_core.distill.teacher import Teacher
+from mlff_core.models.painn import COVALENT_RADII
 from mlff_core.models.potential import Potential, load_potential
 from mlff_core.moves.dynamics import Dynamics, Frame
 from mlff_core.moves.relax import relax
-from mlff_core.painn import COVALENT_RADII
 from mlff_core.status import ConformerStatus
 from mlff_core.units import COULOMB_EV_ANGSTROM, EV_KCAL_MOL, TIME_FS
 

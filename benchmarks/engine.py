@@ -30,11 +30,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mlff_core.batch import MolBatch
 from mlff_core.models.checkpoint import find_model, read_checkpoint
+from mlff_core.models.painn import PaiNN
 from mlff_core.models.potential import TorchEngine
 from mlff_core.neighbors import neighbor_pairs
-from mlff_core.ops import reference
-from mlff_core.ops.analytic import AnalyticEngine, filter_matrix, mlp_weights
-from mlff_core.painn import PaiNN
+from mlff_core.ops import plain
+from mlff_core.ops.program import AnalyticEngine, filter_matrix, mlp_weights
 from mlff_core.testing import random_model
 
 #: Batch sizes of the scaling rows and of those rows that only show a way.
@@ -198,8 +198,8 @@ def triton_kernels(precision: str, *, graphs: bool) -> Callable[[PaiNN, MolBatch
     """Our kernels, launched one by one or recorded as a CUDA graph of the whole step."""
 
     def make(model: PaiNN, batch: MolBatch) -> Step:
-        from mlff_core.ops.capture import recording
-        from mlff_core.ops.engine import TritonEngine
+        from mlff_core.ops.triton.capture import recording
+        from mlff_core.ops.triton.engine import TritonEngine
 
         engine = TritonEngine(model, precision)
         static = batch.positions.clone()
@@ -229,7 +229,7 @@ def triton_engine(precision: str) -> Callable[[PaiNN, MolBatch], Step]:
     """What `load_potential` gives: graphs for small batches, pieces for very large ones."""
 
     def make(model: PaiNN, batch: MolBatch) -> Step:
-        from mlff_core.ops.engine import TritonEngine
+        from mlff_core.ops.triton.engine import TritonEngine
 
         return bind(TritonEngine(model, precision), batch)
 
@@ -430,8 +430,8 @@ def neighbour_rows(molecules: Molecules) -> Iterator[dict]:
         return lambda x: neighbor_pairs(x, batch.ptr, cutoff)
 
     def ours_triton() -> Step:
-        from mlff_core.ops.engine import TritonEngine
-        from mlff_core.ops.pairs import pairs
+        from mlff_core.ops.triton.engine import TritonEngine
+        from mlff_core.ops.triton.pairs import pairs
 
         engine = TritonEngine(random_model(1).cuda())
         rest = (batch.mol_idx, batch.ptr, batch.charge, engine.tables, cutoff)
@@ -498,16 +498,16 @@ def ceilings() -> dict:
 
 def kernel_rows(model: PaiNN, molecules: Molecules) -> Iterator[dict]:
     """Each operator against its plain meaning: time, and bytes and operations that it must do."""
-    from mlff_core.ops import linear, message, readout, update
-    from mlff_core.ops.engine import TritonEngine
-    from mlff_core.ops.pairs import pairs
+    from mlff_core.ops.triton import linear, message, readout, update
+    from mlff_core.ops.triton.engine import TritonEngine
+    from mlff_core.ops.triton.pairs import pairs
 
     batch = molecules.batch(KERNEL_SIZE)
     engine = TritonEngine(model)
     n_atoms, n = batch.n_atoms, model.config.n_features
     i, j = neighbor_pairs(batch.positions, batch.ptr, engine.cutoff)
     n_edges = len(i)
-    edges = reference.edge_geometry(batch.positions, i, j, model.config.n_rbf, engine.cutoff)
+    edges = plain.edge_geometry(batch.positions, i, j, model.config.n_rbf, engine.cutoff)
     rows, q, repulsion, _ = pairs(
         batch.numbers,
         batch.positions,
@@ -518,15 +518,15 @@ def kernel_rows(model: PaiNN, molecules: Molecules) -> Iterator[dict]:
         engine.cutoff,
     )
     block = engine.blocks[1]
-    plain, mixing = model.message[1], model.update[1]
-    filters = filter_matrix(plain)
+    gather, mixing = model.message[1], model.update[1]
+    filters = filter_matrix(gather)
     assert block.phi is not None, "only the first block has a table in its place"
     layers = block.phi
     mu = torch.randn(n_atoms, 3, n, device="cuda")
     phi = torch.randn(n_atoms, 3 * n, device="cuda")
     g_q, g_mu = torch.randn_like(q), torch.randn_like(mu)
     *_, saved = update.update_fwd(q, mu, block.update, with_mu=True, precision="tf32x3")
-    *_, plain_saved = reference.update_fwd(q, mu, mixing.uv.weight, *mlp_weights(mixing.a))
+    *_, plain_saved = plain.update_fwd(q, mu, mixing.uv.weight, *mlp_weights(mixing.a))
     w1, _, w2, _ = mlp_weights(mixing.a)
     three = "tf32x3"
     pull = message.new_pull(rows, n)
@@ -534,9 +534,9 @@ def kernel_rows(model: PaiNN, molecules: Molecules) -> Iterator[dict]:
     n_filter = 3 * (block.filters.degree + 1)
 
     def readout_plain() -> None:
-        _, h = reference.readout_fwd(q, *mlp_weights(model.readout), model.energy_scale)
+        _, h = plain.readout_fwd(q, *mlp_weights(model.readout), model.energy_scale)
         a, _, b, _ = mlp_weights(model.readout)
-        reference.readout_bwd(h, a, b, model.energy_scale)
+        plain.readout_bwd(h, a, b, model.energy_scale)
 
     # Name -> (ours, plain, operations, bytes that must move at least).
     table: dict[str, tuple[Callable, Callable, float, float]] = {
@@ -548,31 +548,31 @@ def kernel_rows(model: PaiNN, molecules: Molecules) -> Iterator[dict]:
                 silu_in=True,
                 precision=three,
             ),
-            lambda: reference.mlp_fwd(q, *mlp_weights(plain.phi)),
+            lambda: plain.mlp_fwd(q, *mlp_weights(gather.phi)),
             2 * n_atoms * 4 * n * n,
             4 * n_atoms * 5 * n,
         ),
         "message forward": (
             lambda: message.message_fwd(phi, mu, q, rows, block.filters),
-            lambda: reference.message_fwd(phi, mu, edges, filters),
+            lambda: plain.message_fwd(phi, mu, edges, filters),
             2 * n_edges * n * (n_filter + 9),
             4 * n_atoms * 11 * n,
         ),
         "message backward": (
             lambda: message.message_bwd(g_q, g_mu, phi, mu, rows, block.filters, pull, add=False),
-            lambda: reference.message_bwd(g_q, g_mu, phi, mu, edges, filters),
+            lambda: plain.message_bwd(g_q, g_mu, phi, mu, edges, filters),
             2 * n_edges * n * (2 * n_filter + 25),
             4 * n_atoms * 16 * n,
         ),
         "update forward": (
             lambda: update.update_fwd(q, mu, block.update, with_mu=True, precision=three),
-            lambda: reference.update_fwd(q, mu, mixing.uv.weight, *mlp_weights(mixing.a)),
+            lambda: plain.update_fwd(q, mu, mixing.uv.weight, *mlp_weights(mixing.a)),
             2 * n_atoms * 11 * n * n,
             4 * n_atoms * 17 * n,
         ),
         "update backward": (
             lambda: update.update_bwd(g_q, g_mu, saved, block.update, precision=three),
-            lambda: reference.update_bwd(g_q, g_mu, plain_saved, mixing.uv.weight, w1, w2),
+            lambda: plain.update_bwd(g_q, g_mu, plain_saved, mixing.uv.weight, w1, w2),
             2 * n_atoms * 11 * n * n,
             4 * n_atoms * 17 * n,
         ),

@@ -23,7 +23,7 @@ from rdkit.Chem import GetPeriodicTable
 
 from mlff_core.distill.training_log import read_training_log
 from mlff_core.models.checkpoint import find_model, read_checkpoint
-from mlff_core.painn import PaiNN
+from mlff_core.models.painn import PaiNN
 
 ROOT = Path(__file__).parents[1]
 

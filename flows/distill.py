@@ -23,8 +23,8 @@ from mlff_core.distill.teacher import ENSEMBLE_FILE, Teacher, default_cache
 from mlff_core.distill.training_log import read_training_log
 from mlff_core.errors import DeviceError
 from mlff_core.models.checkpoint import find_model, read_checkpoint
+from mlff_core.models.painn import PaiNNConfig
 from mlff_core.models.potential import choose_device
-from mlff_core.painn import PaiNNConfig
 from tasks.distill import average, choose, evaluate, make_test, package, train_leg
 
 Table = Annotated[

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from mlff_core.batch import MolBatch
 from mlff_core.distill.teacher import Label
+from mlff_core.models.painn import PaiNN, PaiNNConfig
 from mlff_core.models.potential import Potential
 from mlff_core.moves.slots import Molecule, Rows
-from mlff_core.painn import PaiNN, PaiNNConfig
 
 #: Geometries by name: (numbers, positions in Å, charge). Every bug adds its own.
 NAMED_MOLECULES: dict[str, tuple[list[int], list[list[float]], int]] = {

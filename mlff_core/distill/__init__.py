@@ -7,7 +7,6 @@ embedding.py   SMILES -> RDKit conformers, in processes beside the GPU
 sampling.py    conformers -> the geometries worth labelling
 labelling.py   geometries -> labels that count, and the reasons why others do not
 pool.py        labels on the device, and batches of fixed shape drawn from them
-edge_ops.py    the operators over pairs with first and second derivatives, as Triton kernels
 optimizer.py   Muon for the square blocks of the weights, AdamW for the rest
 training.py    losses, schedule, averaging; one step as a CUDA graph
 ranks.py       the processes that train one student together

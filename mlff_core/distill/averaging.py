@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from mlff_core.errors import ModelFileError
-from mlff_core.painn import PaiNN
+from mlff_core.models.painn import PaiNN
 
 
 def mean_of(networks: Sequence[PaiNN]) -> PaiNN:

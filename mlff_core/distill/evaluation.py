@@ -19,9 +19,9 @@ from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.labelling import Buckets, LabelConfig, label_geometries, pad, valid_labels
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig, sample
 from mlff_core.distill.teacher import Label, LabelsMolecules
+from mlff_core.models.painn import PaiNNConfig
 from mlff_core.models.potential import Potential
 from mlff_core.moves.relax import RelaxResult, relax
-from mlff_core.painn import PaiNNConfig
 from mlff_core.status import ConformerStatus
 from mlff_core.units import EV_KCAL_MOL
 

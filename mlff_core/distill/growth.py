@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mlff_core.errors import ModelFileError
-from mlff_core.painn import PaiNN, PaiNNConfig
+from mlff_core.models.painn import PaiNN, PaiNNConfig
 
 #: What a block adds goes through these.
 _LAST_LAYERS = ("phi.2.weight", "phi.2.bias", "a.2.weight", "a.2.bias")

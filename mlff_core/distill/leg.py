@@ -32,8 +32,8 @@ from mlff_core.distill.training import (
     fit_reference_energy,
 )
 from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
+from mlff_core.models.painn import PaiNN, PaiNNConfig
 from mlff_core.models.potential import Potential, load_potential
-from mlff_core.painn import PaiNN, PaiNNConfig
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from mlff_core.distill.leg import LegConfig
 from mlff_core.distill.molecules import MoleculesConfig
 from mlff_core.distill.sampling import SamplingConfig
 from mlff_core.distill.training import TrainingConfig
-from mlff_core.painn import PaiNNConfig
+from mlff_core.models.painn import PaiNNConfig
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ from mlff_core.distill.training_log import read_training_log, write_training_log
 from mlff_core.errors import ModelFileError, OutputError
 from mlff_core.library import open_library
 from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
+from mlff_core.models.painn import PaiNN
 from mlff_core.models.potential import Potential, load_potential
-from mlff_core.painn import PaiNN
 
 log = logging.getLogger(__name__)
 

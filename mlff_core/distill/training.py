@@ -10,9 +10,9 @@ from torch import Tensor
 from mlff_core.distill.optimizer import Optimizer
 from mlff_core.distill.pool import FixedBatch, LabelPool
 from mlff_core.distill.ranks import Ranks
-from mlff_core.ops.analytic import PLAIN_ATOM_OPS, PLAIN_OPS, AtomOps, EdgeOps, energy_and_forces
-from mlff_core.ops.capture import recording
-from mlff_core.painn import PaiNN
+from mlff_core.models.painn import PaiNN
+from mlff_core.ops.program import PLAIN_ATOM_OPS, PLAIN_OPS, AtomOps, EdgeOps, energy_and_forces
+from mlff_core.ops.triton.capture import recording
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def edge_ops(row: Tensor, reverse: Tensor) -> EdgeOps:
     """Triton kernels on CUDA, plain PyTorch elsewhere."""
     if row.device.type != "cuda":
         return PLAIN_OPS
-    from mlff_core.distill.edge_ops import triton_edge_ops
+    from mlff_core.ops.triton.message_twice import triton_edge_ops
 
     return triton_edge_ops(row, reverse)
 

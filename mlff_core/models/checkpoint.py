@@ -15,7 +15,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from mlff_core.errors import ModelFileError
-from mlff_core.painn import PaiNN, PaiNNConfig
+from mlff_core.models.painn import PaiNN, PaiNNConfig
 
 #: Short names of models in mlff_core/weights: the one that is used unless another is asked for, and
 #: one of a quarter of its weights.

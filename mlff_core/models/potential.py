@@ -11,8 +11,8 @@ from torch import Tensor
 from mlff_core.batch import MolBatch
 from mlff_core.errors import DeviceError, OutOfDomainError
 from mlff_core.models.checkpoint import find_model, read_checkpoint
+from mlff_core.models.painn import PaiNN, PaiNNConfig
 from mlff_core.neighbors import neighbor_pairs
-from mlff_core.painn import PaiNN, PaiNNConfig
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ def _make_engine(
     if wanted == "triton":
         # Triton is an extra: importing it must not be the price of the plain engine.
         try:
-            from mlff_core.ops.engine import TritonEngine
+            from mlff_core.ops.triton.engine import TritonEngine
 
             engine = TritonEngine(model, precision)
         except Exception as error:
@@ -220,9 +220,9 @@ def _make_engine(
     if device.type == "cpu" and precision != "float64":
         # Numba brings the compiled operators; the plain engine needs nothing but PyTorch.
         try:
-            from mlff_core.ops.analytic import AnalyticEngine
-            from mlff_core.ops.cpu import MessageOps
-            from mlff_core.ops.cpu_atoms import ATOM_OPS
+            from mlff_core.ops.numba.atoms import ATOM_OPS
+            from mlff_core.ops.numba.message import MessageOps
+            from mlff_core.ops.program import AnalyticEngine
         except ImportError as error:
             log.warning("the slow plain engine is used on this CPU: %s", error)
         else:

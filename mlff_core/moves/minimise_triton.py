@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mlff_core.ops.overlap import overlap, wait_for_inputs
+from mlff_core.ops.triton.launch import overlap, wait_for_inputs
 
 _TWO_PI = tl.constexpr(6.283185307179586)
 

@@ -13,8 +13,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from mlff_core.models.painn import COVALENT_RADII
 from mlff_core.moves.slots import Rows, State, where_row
-from mlff_core.painn import COVALENT_RADII
 
 #: Longest move of any atom in one step of L-BFGS, and of all atoms together in FIRE, in Å (ASE).
 MAX_STEP = 0.2

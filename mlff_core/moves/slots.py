@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mlff_core.models.potential import Potential
-from mlff_core.ops.capture import no_collection
+from mlff_core.ops.triton.capture import no_collection
 
 #: What changes while molecules move: tensors whose first axis is n_slots.
 State = dict[str, Tensor]

@@ -14,7 +14,7 @@ from mlff_core.distill.leg import LegConfig, run_leg
 from mlff_core.distill.ranks import Ranks, launch
 from mlff_core.distill.sampling import SamplingConfig
 from mlff_core.distill.training import TrainingConfig
-from mlff_core.painn import PaiNNConfig
+from mlff_core.models.painn import PaiNNConfig
 from mlff_core.testing import SpringTeacher
 
 SMILES = ["CCO", "CC(=O)O", "CCN", "c1ccccc1", "CC#N", "COC", "C[NH3+]", "CC(=O)[O-]"]

@@ -5,7 +5,7 @@ import torch
 
 from mlff_core.distill.averaging import mean_of
 from mlff_core.errors import ModelFileError
-from mlff_core.painn import PaiNNConfig
+from mlff_core.models.painn import PaiNNConfig
 from mlff_core.testing import random_model
 
 CONFIG = PaiNNConfig(n_features=16, n_interactions=2, n_rbf=8)

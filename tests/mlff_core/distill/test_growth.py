@@ -7,9 +7,9 @@ import torch
 
 from mlff_core.distill.growth import grown
 from mlff_core.errors import ModelFileError
+from mlff_core.models.painn import PaiNNConfig
 from mlff_core.models.potential import Potential
 from mlff_core.neighbors import neighbor_pairs
-from mlff_core.painn import PaiNNConfig
 from mlff_core.testing import named_batch, random_model
 
 CONFIG = PaiNNConfig(n_features=16, n_interactions=2, n_rbf=8)

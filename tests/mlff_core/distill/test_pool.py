@@ -6,7 +6,7 @@ import torch
 from mlff_core.batch import MolBatch
 from mlff_core.distill.pool import LabelPool
 from mlff_core.neighbors import neighbor_pairs
-from mlff_core.ops.analytic import energy_and_forces
+from mlff_core.ops.program import energy_and_forces
 from mlff_core.testing import random_model, random_molecule
 
 CUTOFF = 5.0

@@ -22,8 +22,8 @@ from mlff_core.distill.training import TrainingConfig
 from mlff_core.distill.training_log import read_training_log, write_training_log
 from mlff_core.errors import OutputError
 from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
+from mlff_core.models.painn import PaiNNConfig
 from mlff_core.models.potential import load_potential
-from mlff_core.painn import PaiNNConfig
 from mlff_core.testing import SpringTeacher, random_model
 
 SMILES = ["CCO", "CC(=O)[O-]", "C[NH3+]", "CCN", "COC", "CC=O", "CCC", "garbage", "CC.O", "CCO"]

@@ -17,9 +17,9 @@ from mlff_core.distill.training import (
     losses,
     schedule,
 )
+from mlff_core.models.painn import PaiNN, PaiNNConfig
 from mlff_core.neighbors import neighbor_pairs
-from mlff_core.ops.analytic import PLAIN_ATOM_OPS, PLAIN_OPS
-from mlff_core.painn import PaiNN, PaiNNConfig
+from mlff_core.ops.program import PLAIN_ATOM_OPS, PLAIN_OPS
 from mlff_core.testing import SpringTeacher, random_molecule
 
 SMALL = PaiNNConfig(n_features=16, n_interactions=2)

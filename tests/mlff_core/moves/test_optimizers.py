@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 
+from mlff_core.models.painn import COVALENT_RADII
 from mlff_core.moves.optimizers import (
     CURVATURE,
     HISTORY,
@@ -15,7 +16,6 @@ from mlff_core.moves.optimizers import (
     lbfgs_step,
 )
 from mlff_core.moves.slots import Molecule, Rows
-from mlff_core.painn import COVALENT_RADII
 from mlff_core.testing import random_molecule
 
 

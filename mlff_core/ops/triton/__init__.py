@@ -1,0 +1,15 @@
+"""The operators for a CUDA device, as Triton kernels, and the engine made of them.
+
+engine.py          energy and forces of a batch, forward and backward, with CUDA graphs
+pairs.py           neighbours, their geometry, nuclear repulsion
+spline.py          radial filters as splines of the distance
+message.py         gather, filter, reduce
+message_twice.py   the same with first and second derivatives, for training
+linear.py          products with weights
+update.py          mix scalars and vectors
+readout.py         energies, sums, forces
+tiles.py           how large a piece each program takes
+tune.py            measures that anew on another card
+launch.py          kernels that start before the one before them has ended
+capture.py         recording CUDA graphs
+"""

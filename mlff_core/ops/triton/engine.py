@@ -1,0 +1,394 @@
+"""The Triton engine: energy and forces of a batch from our own kernels, forward and backward.
+
+Below GRAPH_MAX_ATOMS a step costs the card less than its launches cost the host, so the step is
+recorded as a CUDA graph once for each capacity and replayed; capacities are rungs of a geometric
+ladder, and what a batch leaves free is padding.
+"""
+
+import logging
+import math
+from bisect import bisect_right
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from mlff_core.ops.plain import mlp_fwd
+from mlff_core.ops.program import AnalyticEngine, blocks, filter_matrix, mlp_weights
+from mlff_core.ops.triton.capture import recording
+from mlff_core.ops.triton.linear import contiguous_transpose, linear, mlp_bwd, split_weights
+from mlff_core.ops.triton.message import message_bwd, message_fwd, new_pull
+from mlff_core.ops.triton.pairs import AtomTables, pairs
+from mlff_core.ops.triton.readout import molecules, readout
+from mlff_core.ops.triton.spline import FilterTable, tabulate
+from mlff_core.ops.triton.tiles import load as load_tiles
+from mlff_core.ops.triton.tiles import row_class
+from mlff_core.ops.triton.update import UpdateSaved, UpdateWeights, update_bwd, update_fwd
+
+if TYPE_CHECKING:
+    from mlff_core.models.painn import PaiNN
+
+log = logging.getLogger(__name__)
+
+#: How products of matrices are computed under each choice of `precision`, forward and backward:
+#: tf32x3 keeps float32's accuracy, bf16x3 most of it. With tf32, 0.2 µs a molecule quicker, forces
+#: of drug-like molecules were off by up to 2e-3 eV/Å.
+PRODUCT_PRECISION = {"float32": ("tf32x3", "tf32x3"), "fast": ("bf16x3", "bf16x3")}
+#: Splines of the filters under each choice: degree, and intervals between 0 and the cutoff.
+FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 320)}
+#: Batches of more atoms are launched kernel by kernel.
+GRAPH_MAX_ATOMS = 32768
+#: Batches of more atoms are worked through in pieces, which bounds the memory of what is saved for
+#: the backward pass; a larger piece is hardly faster.
+PIECE_MAX_ATOMS = 65536
+#: Graphs that are kept; the one not used for longest makes room.
+MAX_GRAPHS = 32
+
+#: Atoms and molecules that a graph has room for, and the type of its positions.
+GraphKey = tuple[int, int, torch.dtype]
+#: A graph's first replay may differ from its eager step by so much, eV and eV/Å: the tiles of the
+#: matrix products may differ with the capacity.
+REPLAY_TOLERANCE = 2e-3
+
+
+class PhiWeights(NamedTuple):
+    """Weights of what the atoms say, split for the precision of their pass.
+
+    Attributes:
+        w1: First layer [2, n_features, n_features].
+        b1: Its bias.
+        w2: Second layer [2, 3 n_features, n_features].
+        b2: Its bias.
+        w1_t: Of the transpose of w1.
+        w2_t: Of the transpose of w2.
+    """
+
+    w1: Tensor
+    b1: Tensor
+    w2: Tensor
+    b2: Tensor
+    w1_t: Tensor
+    w2_t: Tensor
+
+
+class BlockWeights(NamedTuple):
+    """Weights of one interaction block, laid out for the kernels.
+
+    Attributes:
+        phi: Both layers of phi; None in the first block, where a table of all kinds of atoms takes
+            their place.
+        filters: Splines of the filters.
+        update: Of the update block.
+    """
+
+    phi: PhiWeights | None
+    filters: FilterTable
+    update: UpdateWeights
+
+
+class CapturedStep(NamedTuple):
+    """A recorded step and the buffers that it reads and writes.
+
+    Attributes:
+        graph: The recording.
+        inputs: numbers, positions, mol_idx, ptr, charge, at the capacity of the graph.
+        energy: float64 [n_mols at capacity].
+        forces: [n_atoms at capacity, 3].
+    """
+
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+    energy: Tensor
+    forces: Tensor
+
+
+def rung(n: int) -> int:
+    """The least capacity that holds n: powers of 2^(1/4), rounded up to multiples of 4."""
+    power = math.ceil(4 * math.log2(max(n, 1)) - 1e-9)
+    return -(-math.ceil(2 ** (power / 4) - 1e-9) // 4) * 4
+
+
+class TritonEngine:
+    """PaiNN in Triton kernels; forces by the hand-derived backward pass, no autograd graph."""
+
+    def __init__(
+        self,
+        model: "PaiNN",
+        precision: str = "float32",
+        *,
+        products: tuple[str, str] | None = None,
+        check: bool = True,
+    ):
+        """Lay the weights out; later changes to the model are not seen.
+
+        Args:
+            model: What is computed.
+            precision: "float32" or "fast".
+            products: How products of matrices are computed, forward and backward; None takes
+                what the precision says.
+            check: Compare with the plain operators on a small molecule first.
+
+        Raises:
+            ValueError: The precision or the model's width is not one that the kernels have.
+            RuntimeError: There is no CUDA device (nor Triton's interpreter), Triton cannot compile
+                here, or its answer on a small molecule is wrong.
+        """
+        if precision not in PRODUCT_PRECISION:
+            raise ValueError(f"precision: expected float32 or fast, found {precision!r}")
+        config = model.config
+        n_features = config.n_features
+        if n_features < 32 or n_features & (n_features - 1):
+            raise ValueError(
+                f"n_features: expected a power of two of at least 32, found {n_features}"
+            )
+        precisions = products or PRODUCT_PRECISION[precision]
+        self.forward_precision, self.backward_precision = precisions
+
+        def forward(w: Tensor) -> Tensor:
+            return split_weights(w, self.forward_precision)
+
+        def transposed(w: Tensor) -> Tensor:
+            return split_weights(contiguous_transpose(w), self.backward_precision)
+
+        self.cutoff = config.cutoff
+        with torch.no_grad():
+            self.tables = AtomTables(
+                atom_index=model.atom_index,
+                nuclear=model.nuclear_charge,
+                nuclear_power=model.nuclear_charge**0.23,
+                radius=model.radius,
+                element=model.element.weight.detach(),
+                charge=model.charge.weight.detach(),
+                min_charge=config.min_charge,
+            )
+            degree, n_intervals = FILTER_SPLINES[precision]
+            self.blocks: list[BlockWeights] = []
+            for message, update in blocks(model):
+                layers = [w.detach() for w in mlp_weights(message.phi)]
+                phi = None
+                if self.blocks:
+                    w1, b1, w2, b2 = layers
+                    phi = PhiWeights(
+                        forward(w1), b1, forward(w2), b2, transposed(w1), transposed(w2)
+                    )
+                else:
+                    self.first_phi = phi_of_kinds(self.tables, layers)
+                filters = filter_matrix(message).detach()
+                w1, b1, w2, b2 = (w.detach() for w in mlp_weights(update.a))
+                self.blocks.append(
+                    BlockWeights(
+                        phi=phi,
+                        filters=tabulate(filters, self.cutoff, degree, n_intervals),
+                        update=UpdateWeights.make(
+                            (update.uv.weight.detach(), w1, b1, w2, b2), *precisions
+                        ),
+                    )
+                )
+            w1, b1, w2, b2 = (w.detach() for w in mlp_weights(model.readout))
+            self.readout = (
+                forward(w1),
+                b1,
+                (w2[0] * model.energy_scale).contiguous(),
+                b2 * model.energy_scale,
+                split_weights(contiguous_transpose(w1), self.forward_precision),
+            )
+            self.reference_energy = model.reference_energy
+        self.compiled: set[tuple[str, str]] = set()
+        self.graphs: OrderedDict[GraphKey, CapturedStep | None] = OrderedDict()
+        device = self.reference_energy.device
+        if device.type == "cuda":
+            load_tiles(torch.cuda.get_device_name(device))
+            if check:
+                self._check_against_plain(model, device)
+        elif not triton.knobs.runtime.interpret:
+            raise RuntimeError(
+                f"expected a CUDA device, found {device.type}; "
+                "on a CPU set TRITON_INTERPRET=1 to run the kernels in Triton's interpreter"
+            )
+
+    def _check_against_plain(self, model: "PaiNN", device: torch.device) -> None:
+        """Two atoms of the model's first element through the kernels and the plain operators."""
+        step = (
+            torch.full((2,), model.config.elements[0], device=device),
+            torch.tensor([[0.0, 0.1, 0.0], [0.4, 0.5, 0.9]], device=device),
+            torch.zeros(2, dtype=torch.int64, device=device),
+            torch.tensor([0, 2], device=device),
+            torch.full((1,), model.config.min_charge, device=device),
+        )
+        energy, forces = self.step(*step)
+        plain_energy, plain_forces = AnalyticEngine(model).evaluate(*step)
+        scale = 1.0 + plain_forces.abs().max()
+        error = torch.maximum(
+            (energy - plain_energy).abs().max(), (forces - plain_forces).abs().max()
+        )
+        if not error <= 0.02 * scale:
+            raise RuntimeError(f"the kernels are off by {error:.2g} eV on a molecule of two atoms")
+
+    def evaluate(
+        self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3].
+
+        Atoms from ptr[-1] on are padding and get forces of zero; a molecule without atoms gets
+        energy zero; an atom with more than pairs.MAX_NEIGHBORS neighbours turns its molecule into
+        NaN. Can be captured in a CUDA graph; outside of one, never waits for the device but at the
+        first call with a new capacity and with more than PIECE_MAX_ATOMS atoms.
+        """
+        n_atoms, n_mols = len(numbers), len(charge)
+        if n_atoms == 0 or n_mols == 0:
+            return torch.zeros_like(charge, dtype=torch.float64), torch.zeros_like(positions)
+        if positions.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+            return self.step(numbers, positions, mol_idx, ptr, charge)
+        if n_atoms > PIECE_MAX_ATOMS:
+            return self._in_pieces(numbers, positions, mol_idx, ptr, charge)
+        if n_atoms > GRAPH_MAX_ATOMS:
+            return self.step(numbers, positions, mol_idx, ptr, charge)
+        # Whoever captures a step of this size next must find its kernels compiled.
+        classes = row_class(n_atoms), row_class(3 * n_atoms)
+        if classes not in self.compiled:
+            self.compiled.add(classes)
+            return self.step(numbers, positions, mol_idx, ptr, charge)
+        key = (rung(n_atoms), rung(n_mols), positions.dtype)
+        if key not in self.graphs:
+            if len(self.graphs) == MAX_GRAPHS:
+                self.graphs.popitem(last=False)
+            self.graphs[key] = self._capture(key, numbers, positions, mol_idx, ptr, charge)
+        self.graphs.move_to_end(key)
+        captured = self.graphs[key]
+        if captured is None:
+            return self.step(numbers, positions, mol_idx, ptr, charge)
+        self._fill(captured, numbers, positions, mol_idx, ptr, charge)
+        captured.graph.replay()
+        return captured.energy[:n_mols].clone(), captured.forces[:n_atoms].clone()
+
+    def _in_pieces(
+        self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As many molecules at a time as have PIECE_MAX_ATOMS atoms, one at the least."""
+        energy = torch.empty(len(charge), dtype=torch.float64, device=positions.device)
+        forces = torch.zeros_like(positions)
+        starts = ptr.tolist()
+        first = 0
+        while first < len(charge):
+            end = max(bisect_right(starts, starts[first] + PIECE_MAX_ATOMS) - 1, first + 1)
+            a, b = starts[first], starts[end]
+            if b > a:
+                energy[first:end], forces[a:b] = self.step(
+                    numbers[a:b],
+                    positions[a:b],
+                    mol_idx[a:b] - first,
+                    ptr[first : end + 1] - a,
+                    charge[first:end],
+                )
+            else:
+                energy[first:end] = 0.0
+            first = end
+        return energy, forces
+
+    def _capture(self, key: GraphKey, *inputs: Tensor) -> CapturedStep | None:
+        """Record a step at a capacity; None if its first replay is not what eager gives."""
+        numbers, positions, mol_idx, ptr, charge = inputs
+        n_atoms, n_mols = len(numbers), len(charge)
+        atoms, mols, _ = key
+        buffers = (
+            numbers.new_zeros(atoms),
+            positions.new_zeros(atoms, 3),
+            mol_idx.new_zeros(atoms),
+            ptr.new_zeros(mols + 1),
+            charge.new_zeros(mols),
+        )
+        expected_energy, expected_forces = self.step(*inputs)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            # Compiles what this capacity needs, which a recording must not.
+            self.step(*buffers)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with recording(graph):
+            energy, forces = self.step(*buffers)
+        captured = CapturedStep(graph, buffers, energy, forces)
+        self._fill(captured, *inputs)
+        graph.replay()
+        same = (
+            torch.isclose(
+                energy[:n_mols], expected_energy, rtol=0, atol=REPLAY_TOLERANCE, equal_nan=True
+            ).all()
+            & torch.isclose(
+                forces[:n_atoms], expected_forces, rtol=1e-4, atol=REPLAY_TOLERANCE, equal_nan=True
+            ).all()
+        )
+        if not same:
+            log.warning(
+                "a CUDA graph for %d atoms in %d molecules does not repeat the eager step; "
+                "such batches run without it",
+                atoms,
+                mols,
+            )
+            return None
+        return captured
+
+    def _fill(self, captured: CapturedStep, *inputs: Tensor) -> None:
+        """Copy a batch into a graph's buffers; the molecules left over begin where it ends."""
+        for buffer, given in zip(captured.inputs, inputs, strict=True):
+            buffer[: len(given)].copy_(given)
+        ptr, given_ptr = captured.inputs[3], inputs[3]
+        ptr[len(given_ptr) :].copy_(given_ptr[-1:].expand(len(ptr) - len(given_ptr)))
+
+    def step(
+        self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What `evaluate` means, kernel by kernel: the same launches whatever the values are."""
+        positions = positions.detach().contiguous()
+        precision = self.forward_precision
+        rows, q, repulsion, gradient = pairs(
+            numbers, positions, mol_idx, ptr, charge, self.tables, self.cutoff
+        )
+        mu: Tensor | None = None
+        phi, hidden = self.first_phi, q
+        saved: list[tuple[BlockWeights, Tensor, Tensor, Tensor | None, UpdateSaved]] = []
+        for k, block in enumerate(self.blocks):
+            if block.phi is not None:
+                hidden = linear(q, block.phi.w1, block.phi.b1, precision=precision)
+                phi = linear(hidden, block.phi.w2, block.phi.b2, silu_in=True, precision=precision)
+            q, mixed = message_fwd(phi, mu, q, rows, block.filters)
+            mu_in = mu
+            last = k == len(self.blocks) - 1
+            q, mu, kept = update_fwd(q, mixed, block.update, with_mu=not last, precision=precision)
+            saved.append((block, phi, hidden, mu_in, kept))
+        atomic, g_q = readout(q, repulsion, *self.readout, precision=precision)
+        precision = self.backward_precision
+        pull = new_pull(rows, q.shape[1])
+        g_mu: Tensor | None = None
+        for k, (block, phi, hidden, mu_in, kept) in enumerate(reversed(saved)):
+            g_q, g_mixed = update_bwd(g_q, g_mu, kept, block.update, precision=precision)
+            gradients = message_bwd(g_q, g_mixed, phi, mu_in, rows, block.filters, pull, add=k > 0)
+            if gradients is not None and block.phi is not None:
+                g_phi, g_mu = gradients
+                w1_t, w2_t = block.phi.w1_t, block.phi.w2_t
+                g_q = mlp_bwd(g_phi, hidden, w1_t, w2_t, g_q, precision=precision)
+        return molecules(
+            atomic,
+            numbers,
+            positions,
+            mol_idx,
+            ptr,
+            self.tables.atom_index,
+            self.reference_energy,
+            gradient,
+            rows,
+            pull,
+        )
+
+
+def phi_of_kinds(tables: AtomTables, layers: list[Tensor]) -> Tensor:
+    """What atoms say in the first block, where element and charge decide it; two thirds of it.
+
+    Returns:
+        In the order of PairRows.kind [n_elements * n_charges, 2 n_features].
+    """
+    q = (tables.element[:, None] + tables.charge).double().flatten(0, 1)
+    phi, _ = mlp_fwd(q, *(w.double() for w in layers))
+    return phi[:, : 2 * q.shape[1]].to(tables.element.dtype).contiguous()

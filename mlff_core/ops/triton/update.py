@@ -1,0 +1,494 @@
+# mypy: disable-error-code="arg-type, assignment, call-arg, no-untyped-def, var-annotated"
+# ... because kernels are not Python: their arguments become pointers, their constants numbers.
+"""The update block: mix scalars and vectors of each atom. Forward and backward.
+
+Meaning: plain.update_fwd and plain.update_bwd. Everything that is elementwise (the norm,
+the products U·V, their gradients) happens inside the matrix products that produce or consume it.
+"""
+
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from mlff_core.models.painn import NORM_FLOOR
+from mlff_core.ops.triton.launch import overlap, wait_for_inputs
+from mlff_core.ops.triton.linear import (
+    contiguous_transpose,
+    linear,
+    load_weights,
+    product,
+    sigmoid,
+    split_weights,
+)
+from mlff_core.ops.triton.tiles import tile_options
+
+_NORM_FLOOR = tl.constexpr(NORM_FLOOR)
+
+
+class UpdateWeights(NamedTuple):
+    """Weights of one update block, and the transposes that its backward reads.
+
+    Weights are split in two for the precision of their pass.
+
+    Attributes:
+        uv: U above V [2, 2 n_features, n_features].
+        w1: First layer [2, n_features, 2 n_features].
+        b1: Its bias.
+        w2: Second layer [2, 3 n_features, n_features].
+        b2: Its bias.
+        uv_t: Of the transpose of uv.
+        w1_t: Of the transpose of w1.
+        w2_t: Of the transpose of w2.
+    """
+
+    uv: Tensor
+    w1: Tensor
+    b1: Tensor
+    w2: Tensor
+    b2: Tensor
+    uv_t: Tensor
+    w1_t: Tensor
+    w2_t: Tensor
+
+    @classmethod
+    def make(
+        cls,
+        layers: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+        forward_precision: str,
+        backward_precision: str,
+    ) -> "UpdateWeights":
+        """Split, with the transposes; layers are uv, w1, b1, w2, b2 as in plain.update_fwd."""
+        uv, w1, b1, w2, b2 = layers
+        transposed = (
+            split_weights(contiguous_transpose(w), backward_precision) for w in (uv, w1, w2)
+        )
+        uv, w1, w2 = (split_weights(w, forward_precision) for w in (uv, w1, w2))
+        return cls(uv, w1, b1, w2, b2, *transposed)
+
+
+class UpdateSaved(NamedTuple):
+    """What the backward needs from the forward.
+
+    Attributes:
+        uv: U mu beside V mu [n_atoms, 3, 2 n_features].
+        a: a_mu beside a_q_mu [n_atoms, 2 n_features].
+        hidden: Hidden layer before silu [n_atoms, n_features].
+    """
+
+    uv: Tensor
+    a: Tensor
+    hidden: Tensor
+
+
+@triton.jit(do_not_specialize=["n_atoms"])
+def update_hidden_kernel(
+    q_ptr,  # [n_atoms, n_features]
+    uv_ptr,  # [n_atoms, 3, 2 n_features]
+    w_ptr,  # pieces of [n_features, 2 n_features]
+    b_ptr,  # [n_features]
+    hidden_ptr,  # [n_atoms, n_features]
+    n_atoms,
+    N_FEATURES: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):
+    ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
+    N_IN: tl.constexpr = 2 * N_FEATURES
+    PIECE: tl.constexpr = N_FEATURES * N_IN
+    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    real = rows[:, None] < n_atoms
+    wide = rows.to(tl.int64)[:, None]
+    if ONE_PIECE:
+        k = tl.arange(0, BLOCK_K)
+        w = load_weights(w_ptr, n, k, N_IN, PIECE)
+        w_norm = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
+    bias = tl.load(b_ptr + n)
+    wait_for_inputs(OVERLAP)
+    acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for start in range(0, N_FEATURES, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        q = tl.load(q_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
+        if not ONE_PIECE:
+            w = load_weights(w_ptr, n, k, N_IN, PIECE)
+        acc = product(q, w, acc, PRECISION)
+    for start in range(0, N_FEATURES, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        v = uv_ptr + wide * (6 * N_FEATURES) + N_FEATURES + k[None, :]
+        vx = tl.load(v, mask=real, other=0.0)
+        vy = tl.load(v + 2 * N_FEATURES, mask=real, other=0.0)
+        vz = tl.load(v + 4 * N_FEATURES, mask=real, other=0.0)
+        norm = tl.sqrt(vx * vx + vy * vy + vz * vz + _NORM_FLOOR)
+        if not ONE_PIECE:
+            w_norm = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
+        acc = product(norm, w_norm, acc, PRECISION)
+    acc += bias[None, :]
+    tl.store(hidden_ptr + wide * N_FEATURES + n[None, :], acc, mask=real)
+
+
+@triton.jit(do_not_specialize=["n_atoms"])
+def update_out_kernel(
+    q_ptr,  # [n_atoms, n_features]
+    mu_ptr,  # [n_atoms, 3, n_features]
+    uv_ptr,  # [n_atoms, 3, 2 n_features]
+    hidden_ptr,  # [n_atoms, n_features]
+    w_ptr,  # pieces of [3 n_features, n_features]
+    b_ptr,  # [3 n_features]
+    a_ptr,  # [n_atoms, 2 n_features]
+    q_out_ptr,  # [n_atoms, n_features]
+    mu_out_ptr,  # [n_atoms, 3, n_features]
+    n_atoms,
+    N_FEATURES: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+    WITH_MU: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):
+    ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
+    PIECE: tl.constexpr = 3 * N_FEATURES * N_FEATURES
+    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    real = rows[:, None] < n_atoms
+    wide = rows.to(tl.int64)[:, None]
+    if ONE_PIECE:
+        k = tl.arange(0, BLOCK_K)
+        if WITH_MU:
+            w_mu = load_weights(w_ptr, n, k, N_FEATURES, PIECE)
+        w_q_mu = load_weights(w_ptr, N_FEATURES + n, k, N_FEATURES, PIECE)
+        w_q = load_weights(w_ptr, 2 * N_FEATURES + n, k, N_FEATURES, PIECE)
+    wait_for_inputs(OVERLAP)
+    a_mu = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    a_q_mu = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    a_q = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for start in range(0, N_FEATURES, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        h = tl.load(hidden_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
+        if not ONE_PIECE:
+            if WITH_MU:
+                w_mu = load_weights(w_ptr, n, k, N_FEATURES, PIECE)
+            w_q_mu = load_weights(w_ptr, N_FEATURES + n, k, N_FEATURES, PIECE)
+            w_q = load_weights(w_ptr, 2 * N_FEATURES + n, k, N_FEATURES, PIECE)
+        h = h * sigmoid(h)
+        if WITH_MU:
+            a_mu = product(h, w_mu, a_mu, PRECISION)
+        a_q_mu = product(h, w_q_mu, a_q_mu, PRECISION)
+        a_q = product(h, w_q, a_q, PRECISION)
+    a_q_mu += tl.load(b_ptr + N_FEATURES + n)[None, :]
+    a_q += tl.load(b_ptr + 2 * N_FEATURES + n)[None, :]
+    u = uv_ptr + wide * (6 * N_FEATURES) + n[None, :]
+    ux = tl.load(u, mask=real, other=0.0)
+    uy = tl.load(u + 2 * N_FEATURES, mask=real, other=0.0)
+    uz = tl.load(u + 4 * N_FEATURES, mask=real, other=0.0)
+    inner = ux * tl.load(u + N_FEATURES, mask=real, other=0.0)
+    inner += uy * tl.load(u + 3 * N_FEATURES, mask=real, other=0.0)
+    inner += uz * tl.load(u + 5 * N_FEATURES, mask=real, other=0.0)
+    scalar = wide * N_FEATURES + n[None, :]
+    q = tl.load(q_ptr + scalar, mask=real, other=0.0)
+    tl.store(q_out_ptr + scalar, q + a_q + a_q_mu * inner, mask=real)
+    a = a_ptr + wide * (2 * N_FEATURES) + n[None, :]
+    tl.store(a + N_FEATURES, a_q_mu, mask=real)
+    if WITH_MU:
+        a_mu += tl.load(b_ptr + n)[None, :]
+        tl.store(a, a_mu, mask=real)
+        vector = wide * (3 * N_FEATURES) + n[None, :]
+        mx = tl.load(mu_ptr + vector, mask=real, other=0.0)
+        my = tl.load(mu_ptr + vector + N_FEATURES, mask=real, other=0.0)
+        mz = tl.load(mu_ptr + vector + 2 * N_FEATURES, mask=real, other=0.0)
+        tl.store(mu_out_ptr + vector, mx + a_mu * ux, mask=real)
+        tl.store(mu_out_ptr + vector + N_FEATURES, my + a_mu * uy, mask=real)
+        tl.store(mu_out_ptr + vector + 2 * N_FEATURES, mz + a_mu * uz, mask=real)
+
+
+@triton.jit(do_not_specialize=["n_atoms"])
+def update_bwd_hidden_kernel(
+    g_q_ptr,  # [n_atoms, n_features]
+    g_mu_ptr,  # [n_atoms, 3, n_features], unused without WITH_MU
+    uv_ptr,  # [n_atoms, 3, 2 n_features]
+    hidden_ptr,  # [n_atoms, n_features]
+    w_ptr,  # pieces of the transposed second layer [n_features, 3 n_features]
+    g_hidden_ptr,  # [n_atoms, n_features]
+    n_atoms,
+    N_FEATURES: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+    WITH_MU: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):
+    ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
+    N_IN: tl.constexpr = 3 * N_FEATURES
+    PIECE: tl.constexpr = N_FEATURES * N_IN
+    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    real = rows[:, None] < n_atoms
+    wide = rows.to(tl.int64)[:, None]
+    if ONE_PIECE:
+        k = tl.arange(0, BLOCK_K)
+        if WITH_MU:
+            w_mu = load_weights(w_ptr, n, k, N_IN, PIECE)
+        w_q_mu = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
+        w_q = load_weights(w_ptr, n, 2 * N_FEATURES + k, N_IN, PIECE)
+    wait_for_inputs(OVERLAP)
+    acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for start in range(0, N_FEATURES, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        u = uv_ptr + wide * (6 * N_FEATURES) + k[None, :]
+        ux = tl.load(u, mask=real, other=0.0)
+        uy = tl.load(u + 2 * N_FEATURES, mask=real, other=0.0)
+        uz = tl.load(u + 4 * N_FEATURES, mask=real, other=0.0)
+        inner = ux * tl.load(u + N_FEATURES, mask=real, other=0.0)
+        inner += uy * tl.load(u + 3 * N_FEATURES, mask=real, other=0.0)
+        inner += uz * tl.load(u + 5 * N_FEATURES, mask=real, other=0.0)
+        g_q = tl.load(g_q_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
+        if WITH_MU:
+            g = g_mu_ptr + wide * (3 * N_FEATURES) + k[None, :]
+            g_a_mu = ux * tl.load(g, mask=real, other=0.0)
+            g_a_mu += uy * tl.load(g + N_FEATURES, mask=real, other=0.0)
+            g_a_mu += uz * tl.load(g + 2 * N_FEATURES, mask=real, other=0.0)
+            if not ONE_PIECE:
+                w_mu = load_weights(w_ptr, n, k, N_IN, PIECE)
+            acc = product(g_a_mu, w_mu, acc, PRECISION)
+        if not ONE_PIECE:
+            w_q_mu = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
+            w_q = load_weights(w_ptr, n, 2 * N_FEATURES + k, N_IN, PIECE)
+        acc = product(g_q * inner, w_q_mu, acc, PRECISION)
+        acc = product(g_q, w_q, acc, PRECISION)
+    h = tl.load(hidden_ptr + wide * N_FEATURES + n[None, :], mask=real, other=0.0)
+    gate = sigmoid(h)
+    acc *= gate * (1.0 + h * (1.0 - gate))
+    tl.store(g_hidden_ptr + wide * N_FEATURES + n[None, :], acc, mask=real)
+
+
+@triton.jit(do_not_specialize=["n_atoms"])
+def update_bwd_in_kernel(
+    g_hidden_ptr,  # [n_atoms, n_features]
+    g_q_ptr,  # [n_atoms, n_features]
+    uv_ptr,  # [n_atoms, 3, 2 n_features]
+    w_ptr,  # pieces of the transposed first layer [2 n_features, n_features]
+    g_q_out_ptr,  # [n_atoms, n_features]
+    ratio_ptr,  # g_norm / norm [n_atoms, n_features]
+    n_atoms,
+    N_FEATURES: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):
+    ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
+    PIECE: tl.constexpr = 2 * N_FEATURES * N_FEATURES
+    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    real = rows[:, None] < n_atoms
+    wide = rows.to(tl.int64)[:, None]
+    if ONE_PIECE:
+        k = tl.arange(0, BLOCK_K)
+        w_q = load_weights(w_ptr, n, k, N_FEATURES, PIECE)
+        w_norm = load_weights(w_ptr, N_FEATURES + n, k, N_FEATURES, PIECE)
+    wait_for_inputs(OVERLAP)
+    acc_q = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    acc_norm = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for start in range(0, N_FEATURES, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        g = tl.load(g_hidden_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
+        if not ONE_PIECE:
+            w_q = load_weights(w_ptr, n, k, N_FEATURES, PIECE)
+            w_norm = load_weights(w_ptr, N_FEATURES + n, k, N_FEATURES, PIECE)
+        acc_q = product(g, w_q, acc_q, PRECISION)
+        acc_norm = product(g, w_norm, acc_norm, PRECISION)
+    scalar = wide * N_FEATURES + n[None, :]
+    acc_q += tl.load(g_q_ptr + scalar, mask=real, other=0.0)
+    tl.store(g_q_out_ptr + scalar, acc_q, mask=real)
+    v = uv_ptr + wide * (6 * N_FEATURES) + N_FEATURES + n[None, :]
+    vx = tl.load(v, mask=real, other=0.0)
+    vy = tl.load(v + 2 * N_FEATURES, mask=real, other=0.0)
+    vz = tl.load(v + 4 * N_FEATURES, mask=real, other=0.0)
+    norm = tl.sqrt(vx * vx + vy * vy + vz * vz + _NORM_FLOOR)
+    tl.store(ratio_ptr + scalar, acc_norm / norm, mask=real)
+
+
+@triton.jit(do_not_specialize=["n_rows"])
+def update_bwd_mu_kernel(
+    g_q_ptr,  # as given to the backward [n_atoms, n_features]
+    g_mu_ptr,  # [n_atoms, 3, n_features], unused without WITH_MU
+    uv_ptr,  # [n_atoms, 3, 2 n_features]
+    a_ptr,  # [n_atoms, 2 n_features]
+    ratio_ptr,  # [n_atoms, n_features]
+    w_ptr,  # pieces of the transposed U above V [n_features, 2 n_features]
+    g_mu_out_ptr,  # [n_atoms, 3, n_features]
+    n_rows,  # 3 n_atoms
+    N_FEATURES: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+    WITH_MU: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):
+    ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
+    N_IN: tl.constexpr = 2 * N_FEATURES
+    PIECE: tl.constexpr = N_FEATURES * N_IN
+    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    real = rows[:, None] < n_rows
+    wide = rows.to(tl.int64)[:, None]
+    atom = wide // 3
+    if ONE_PIECE:
+        k = tl.arange(0, BLOCK_K)
+        w_u = load_weights(w_ptr, n, k, N_IN, PIECE)
+        w_v = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
+    wait_for_inputs(OVERLAP)
+    acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for start in range(0, N_FEATURES, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        u = tl.load(uv_ptr + wide * (2 * N_FEATURES) + k[None, :], mask=real, other=0.0)
+        v = tl.load(
+            uv_ptr + wide * (2 * N_FEATURES) + N_FEATURES + k[None, :], mask=real, other=0.0
+        )
+        g_q = tl.load(g_q_ptr + atom * N_FEATURES + k[None, :], mask=real, other=0.0)
+        ratio = tl.load(ratio_ptr + atom * N_FEATURES + k[None, :], mask=real, other=0.0)
+        a = a_ptr + atom * (2 * N_FEATURES) + k[None, :]
+        g_product = g_q * tl.load(a + N_FEATURES, mask=real, other=0.0)
+        g_u = g_product * v
+        if WITH_MU:
+            g_mu = tl.load(g_mu_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
+            g_u += tl.load(a, mask=real, other=0.0) * g_mu
+        g_v = g_product * u + ratio * v
+        if not ONE_PIECE:
+            w_u = load_weights(w_ptr, n, k, N_IN, PIECE)
+            w_v = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
+        acc = product(g_u, w_u, acc, PRECISION)
+        acc = product(g_v, w_v, acc, PRECISION)
+    if WITH_MU:
+        acc += tl.load(g_mu_ptr + wide * N_FEATURES + n[None, :], mask=real, other=0.0)
+    tl.store(g_mu_out_ptr + wide * N_FEATURES + n[None, :], acc, mask=real)
+
+
+def update_fwd(
+    q: Tensor, mu: Tensor, weights: UpdateWeights, *, with_mu: bool, precision: str
+) -> tuple[Tensor, Tensor | None, UpdateSaved]:
+    """Scalars, vectors (None without `with_mu`) and what the backward needs.
+
+    Args:
+        q: [n_atoms, n_features].
+        mu: [n_atoms, 3, n_features].
+        weights: Of the block.
+        with_mu: Whether anything after this block reads the vectors.
+        precision: As in `linear.linear`.
+    """
+    n_atoms, n_features = q.shape
+    uv = linear(mu.view(3 * n_atoms, n_features), weights.uv, precision=precision)
+    hidden, q_out = q.new_empty(n_atoms, n_features), q.new_empty(n_atoms, n_features)
+    sizes = tile_options("update_hidden", precision, n_atoms, n_features, n_features)
+    grid = (triton.cdiv(n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
+    update_hidden_kernel[grid](
+        q,
+        uv,
+        weights.w1,
+        weights.b1,
+        hidden,
+        n_atoms,
+        N_FEATURES=n_features,
+        PRECISION=precision,
+        **sizes,
+        **overlap(n_atoms),
+    )
+    a = q.new_empty(n_atoms, 2 * n_features)
+    mu_out = mu.new_empty(mu.shape) if with_mu else None
+    sizes = tile_options("update_out", precision, n_atoms, n_features, n_features)
+    grid = (triton.cdiv(n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
+    update_out_kernel[grid](
+        q,
+        mu,
+        uv,
+        hidden,
+        weights.w2,
+        weights.b2,
+        a,
+        q_out,
+        mu if mu_out is None else mu_out,
+        n_atoms,
+        N_FEATURES=n_features,
+        PRECISION=precision,
+        WITH_MU=with_mu,
+        **sizes,
+        **overlap(n_atoms),
+    )
+    return q_out, mu_out, UpdateSaved(uv, a, hidden)
+
+
+def update_bwd(
+    g_q: Tensor, g_mu: Tensor | None, saved: UpdateSaved, weights: UpdateWeights, *, precision: str
+) -> tuple[Tensor, Tensor]:
+    """Gradients with respect to the q and mu that `update_fwd` was given.
+
+    Args:
+        g_q: [n_atoms, n_features].
+        g_mu: [n_atoms, 3, n_features]; None where the forward ran without `with_mu`.
+        saved: From the forward.
+        weights: Of the block.
+        precision: As in `linear.linear`.
+    """
+    n_atoms, n_features = g_q.shape
+    with_mu = g_mu is not None
+    g_mu_or_any = saved.uv if g_mu is None else g_mu
+    g_hidden = g_q.new_empty(n_atoms, n_features)
+    sizes = tile_options("update_bwd_hidden", precision, n_atoms, n_features, n_features)
+    grid = (triton.cdiv(n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
+    update_bwd_hidden_kernel[grid](
+        g_q,
+        g_mu_or_any,
+        saved.uv,
+        saved.hidden,
+        weights.w2_t,
+        g_hidden,
+        n_atoms,
+        N_FEATURES=n_features,
+        PRECISION=precision,
+        WITH_MU=with_mu,
+        **sizes,
+        **overlap(n_atoms),
+    )
+    g_q_out, ratio = g_q.new_empty(n_atoms, n_features), g_q.new_empty(n_atoms, n_features)
+    sizes = tile_options("update_bwd_in", precision, n_atoms, n_features, n_features)
+    grid = (triton.cdiv(n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
+    update_bwd_in_kernel[grid](
+        g_hidden,
+        g_q,
+        saved.uv,
+        weights.w1_t,
+        g_q_out,
+        ratio,
+        n_atoms,
+        N_FEATURES=n_features,
+        PRECISION=precision,
+        **sizes,
+        **overlap(n_atoms),
+    )
+    g_mu_out = g_q.new_empty(n_atoms, 3, n_features)
+    sizes = tile_options("update_bwd_mu", precision, 3 * n_atoms, n_features, n_features)
+    grid = (triton.cdiv(3 * n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
+    update_bwd_mu_kernel[grid](
+        g_q,
+        g_mu_or_any,
+        saved.uv,
+        saved.a,
+        ratio,
+        weights.uv_t,
+        g_mu_out,
+        3 * n_atoms,
+        N_FEATURES=n_features,
+        PRECISION=precision,
+        WITH_MU=with_mu,
+        **sizes,
+        **overlap(3 * n_atoms),
+    )
+    return g_q_out, g_mu_out

@@ -1,0 +1,118 @@
+"""Compiles the kernels of a step for a card that need not be there, for test_compiled.py.
+
+A process of its own, because it puts a stand-in in the place of Triton's driver.
+
+    python run_compiled.py CAPABILITY steps|tf32x3|bf16x3 OUT.json
+"""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from mlff_core.batch import MolBatch
+from mlff_core.models.painn import PaiNNConfig
+from mlff_core.ops.triton import tiles, tune
+from mlff_core.ops.triton.engine import TritonEngine
+from mlff_core.testing import NAMED_MOLECULES, random_model
+
+#: Narrow, so that little is compiled.
+CONFIG = PaiNNConfig(n_features=32, n_interactions=2, n_rbf=3)
+
+
+class Card:
+    """What the compiler asks a driver."""
+
+    def __init__(self, capability: int):
+        self.capability = capability
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.capability, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def pretend(capability: int) -> dict[str, str]:
+    """Let launches stop short of the card; the assembly of every kernel comes to the result."""
+    driver.set_active(Card(capability))
+    launch = JITFunction.run
+    assembly: dict[str, str] = {}
+
+    def compile_only(kernel, *arguments, grid, warmup, **options):
+        compiled = launch(kernel, *arguments, grid=grid, warmup=True, **options)
+        assembly[f"{kernel.__name__} {compiled.hash}"] = compiled.asm.get("ptx", "")
+        return compiled
+
+    JITFunction.run = compile_only
+    launch._can_overlap = lambda: capability >= 90
+    # The engine takes the CPU's memory only where it believes itself interpreted.
+    triton.knobs.runtime.interpret = True
+    return assembly
+
+
+def arguments() -> tuple[torch.Tensor, ...]:
+    """Of a step of one molecule."""
+    batch = MolBatch.from_arrays([NAMED_MOLECULES["water"]])
+    return batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge
+
+
+def compile_steps() -> None:
+    """Both precisions, and float64 positions."""
+    numbers, positions, *rest = arguments()
+    for precision in ("float32", "fast"):
+        TritonEngine(random_model(1, CONFIG), precision).step(numbers, positions, *rest)
+    TritonEngine(random_model(1, CONFIG)).step(numbers, positions.double(), *rest)
+
+
+def layouts_only(backend=None, stages=None, *_):
+    """Compile as far as layouts are chosen, where tiles and the compiler fall out with each other.
+
+    Called without arguments to say what its results may not be confused with.
+    """
+    if stages is None:
+        return "layouts only", "layouts only"
+    del stages["llir"], stages["ptx"]
+    stages["cubin"] = lambda _, metadata: metadata.update(name="", shared=0, tmem_size=0) or b""
+    return None
+
+
+def compile_tiles(products: str) -> list[str]:
+    """Every tile in use and every one that may be tried, on both splines; those that fail."""
+    triton.knobs.runtime.add_stages_inspection_hook = layouts_only
+    step = arguments()
+    failures = []
+    engines = tune.make_engines(products, "cpu")
+    for size in tiles.CLASSES:
+        tiles.CLASSES = {size: 0}
+        tune.one_step(engines, step)
+        for table, choice in tune.candidates(size, products):
+            run = partial(tune.one_step, tune.concerned(table, engines), step)
+            tried = list(tune.with_choice(run, table, size, choice))
+            if [kernels for kernels, _ in tried] != [list(table)]:
+                failures.append(f"{size} {choice}")
+    return failures
+
+
+def main(capability: int, what: str, out: str) -> None:
+    """Compile, and keep the assembly or the failures."""
+    assembly = pretend(capability)
+    if what == "steps":
+        compile_steps()
+        Path(out).write_text(json.dumps(assembly), encoding="utf-8")
+    else:
+        Path(out).write_text(json.dumps(compile_tiles(what)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])

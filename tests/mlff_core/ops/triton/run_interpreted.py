@@ -1,0 +1,89 @@
+"""Runs the Triton kernels in Triton's interpreter and writes what came out, for test_kernels.py.
+
+A process of its own, because Triton decides when it is imported whether it interprets.
+
+    TRITON_INTERPRET=1 python run_interpreted.py OUT.pt
+"""
+
+import sys
+
+import torch
+
+from mlff_core.batch import MolBatch
+from mlff_core.models.painn import PaiNNConfig
+from mlff_core.ops.triton import engine as engines
+from mlff_core.ops.triton import pairs, tiles
+from mlff_core.ops.triton.engine import TritonEngine
+from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
+
+#: Narrow and shallow: the interpreter is slow. The width is the least that the kernels take.
+CONFIG = PaiNNConfig(n_features=32, n_interactions=2, n_rbf=3)
+
+
+def mixed_batch() -> MolBatch:
+    """Every named molecule and random ones, of sizes that are no power of two, in one batch."""
+    molecules = [random_molecule(n, n, charge=n % 3 - 1) for n in (1, 3, 11)]
+    return MolBatch.from_arrays([*NAMED_MOLECULES.values(), *molecules])
+
+
+def arguments(batch: MolBatch) -> tuple[torch.Tensor, ...]:
+    """What `evaluate` takes."""
+    return batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge
+
+
+def padded(batch: MolBatch, n_atoms: int, n_mols: int) -> tuple[torch.Tensor, ...]:
+    """The same with padding of every kind behind it, numbers and positions of nonsense included."""
+    numbers, positions, mol_idx, ptr, charge = arguments(batch)
+    return (
+        torch.cat([numbers, torch.zeros(n_atoms, dtype=torch.int64)]),
+        torch.cat([positions, positions[-1:] + torch.linspace(0, 1, n_atoms)[:, None]]),
+        torch.cat([mol_idx, torch.zeros(n_atoms, dtype=torch.int64)]),
+        torch.cat([ptr, ptr[-1:].expand(n_mols)]),
+        torch.cat([charge, torch.zeros(n_mols, dtype=torch.int64)]),
+    )
+
+
+def poisoned(batch: MolBatch) -> MolBatch:
+    """The first molecule once whole, once with a NaN, once with two atoms in one place."""
+    three = batch.select([0, 0, 0])
+    positions = three.positions.clone()
+    positions[three.ptr[1] + 1, 1] = torch.nan
+    positions[three.ptr[2] + 1] = positions[three.ptr[2]]
+    return three.with_positions(positions)
+
+
+def main(out: str) -> None:
+    """Evaluate every case."""
+    engine = TritonEngine(random_model(1, CONFIG))
+    batch = mixed_batch()
+    few = batch.select([3, 4])
+    results = {
+        "mixed": engine.evaluate(*arguments(batch)),
+        "few": engine.evaluate(*arguments(few)),
+        "padded": engine.evaluate(*padded(few, 3, 2)),
+        "poisoned": engine.evaluate(*arguments(poisoned(few))),
+        "empty": engine.evaluate(*arguments(MolBatch.from_arrays([]))),
+    }
+    tracked = few.with_positions(few.positions.clone().requires_grad_(True))
+    results["history"] = [x.requires_grad for x in engine.evaluate(*arguments(tracked))]
+    results["fast"] = TritonEngine(random_model(1, CONFIG), "fast").evaluate(*arguments(batch))
+    # On the tiles of batches that would take the interpreter too long, and in several pieces along
+    # the inner dimension, which so narrow a model would not have.
+    classes = tiles.CLASSES
+    tiles.CLASSES = {"large": 0}
+    for kernels in tiles.TILES.values():
+        for sizes in kernels.values():
+            sizes["large"] = sizes["large"]._replace(k=16)
+    results["large"] = TritonEngine(random_model(1, CONFIG), "fast").evaluate(*arguments(batch))
+    tiles.CLASSES = classes
+    # Pieces of one molecule or several, and one molecule larger than a piece.
+    engines.PIECE_MAX_ATOMS = 9
+    results["pieces"] = engine._in_pieces(*padded(batch, 3, 2))
+    # Rows too short for the largest molecule.
+    pairs.MAX_NEIGHBORS = 8
+    results["overflow"] = engine.evaluate(*arguments(batch.select([3, 8])))
+    torch.save(results, out)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

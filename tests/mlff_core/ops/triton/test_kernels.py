@@ -1,0 +1,117 @@
+"""The Triton kernels against their plain meaning, in Triton's interpreter on the CPU."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlff_core.ops.program import AnalyticEngine
+from mlff_core.testing import random_model
+
+SCRIPT = Path(__file__).with_name("run_interpreted.py")
+
+
+def load_script():
+    """The script as a module: its batches, without its kernels running."""
+    spec = importlib.util.spec_from_file_location("run_interpreted", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+CASES = load_script()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, interpret):
+    out = tmp_path_factory.mktemp("kernels") / "results.pt"
+    interpret(SCRIPT, out)
+    return torch.load(out)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return CASES.mixed_batch()
+
+
+@pytest.fixture(scope="module")
+def truth(batch):
+    model = random_model(1, CASES.CONFIG).double()
+    return AnalyticEngine(model).evaluate(*CASES.arguments(batch.to(dtype=torch.float64)))
+
+
+def test_kernels_are_as_near_to_float64_as_plain_float32(results, truth, batch):
+    plain = AnalyticEngine(random_model(1, CASES.CONFIG)).evaluate(*CASES.arguments(batch))
+    for found, by_torch, expected, floor in zip(
+        results["mixed"], plain, truth, (1e-6, 1e-6), strict=True
+    ):
+        bound = 2 * (by_torch - expected).abs().max() + floor
+        assert (found - expected).abs().max() <= bound
+    assert (results["mixed"][1] - truth[1]).abs().max() < 1e-4
+
+
+def test_the_smallest_molecules_are_right_one_by_one(results, truth, batch):
+    # A maximum over the batch could hide an atom that a kernel skipped.
+    energy, forces = results["mixed"]
+    torch.testing.assert_close(energy, truth[0], rtol=0, atol=2e-5)
+    for found, expected in zip(batch.split(forces.double()), batch.split(truth[1]), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_padding_changes_no_bit_and_feels_no_force(results):
+    energy, forces = results["padded"]
+    expected_energy, expected_forces = results["few"]
+    assert torch.equal(energy[:2], expected_energy)
+    assert torch.equal(forces[:8], expected_forces)
+    assert (energy[2:] == 0).all()
+    assert (forces[8:] == 0).all()
+
+
+def test_a_molecule_does_not_feel_its_neighbours_in_the_batch(results, batch):
+    # Not bit for bit: the interpreter's matrix products sum a row in an order that depends on
+    # where in a tile it lies.
+    energy, forces = results["few"]
+    torch.testing.assert_close(energy, results["mixed"][0][3:5], rtol=0, atol=1e-5)
+    expected = torch.cat(batch.split(results["mixed"][1])[3:5])
+    torch.testing.assert_close(forces, expected, rtol=0, atol=1e-5)
+
+
+def test_pieces_of_a_batch_give_what_the_whole_gives(results, batch):
+    energy, forces = results["pieces"]
+    torch.testing.assert_close(energy[:-2], results["mixed"][0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(forces[: batch.n_atoms], results["mixed"][1], rtol=0, atol=1e-5)
+    assert (energy[-2:] == 0).all()
+    assert (forces[batch.n_atoms :] == 0).all()
+
+
+@pytest.mark.parametrize("case", ["fast", "large"])
+def test_fast_stays_near_float64_on_small_tiles_and_on_large_ones(results, truth, case):
+    energy, forces = results[case]
+    assert (energy - truth[0]).abs().max() < 2e-4
+    assert (forces - truth[1]).abs().max() < 1e-4
+
+
+def test_bad_molecules_get_nan_and_leave_the_others_alone(results):
+    energy, forces = results["poisoned"]
+    assert energy[1:].isnan().all()
+    assert forces[3:].isnan().all()
+    torch.testing.assert_close(energy[0], results["few"][0][0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(forces[:3], results["few"][1][:3], rtol=0, atol=1e-5)
+
+
+def test_an_atom_with_too_many_neighbours_poisons_its_molecule_alone(results):
+    energy, forces = results["overflow"]
+    torch.testing.assert_close(energy[0], results["mixed"][0][3], rtol=0, atol=1e-5)
+    assert energy[1].isnan()
+    assert forces[3:].isnan().all()
+
+
+def test_results_carry_no_history_that_a_second_derivative_could_follow(results):
+    assert results["history"] == [False, False]
+
+
+def test_an_empty_batch_gives_empty_results(results):
+    energy, forces = results["empty"]
+    assert energy.shape == (0,)
+    assert forces.shape == (0, 3)

@@ -1,0 +1,265 @@
+"""The compiled kernels on a CUDA device. `pytest -m gpu`."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mlff_core.batch import MolBatch
+from mlff_core.errors import ModelFileError
+from mlff_core.models.checkpoint import find_model, read_checkpoint
+from mlff_core.models.painn import PaiNN
+from mlff_core.neighbors import neighbor_pairs
+from mlff_core.ops.program import AnalyticEngine
+from mlff_core.ops.triton import engine as engines
+from mlff_core.ops.triton import pairs
+from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
+from mlff_core.units import EV_KCAL_MOL
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+MOLECULES = Path(__file__).parents[3] / "benchmarks" / "molecules.npz"
+SIZES = (1, 2, 3, 7, 16, 31, 33, 64, 90, 130, 250)
+
+
+def shipped() -> list[str]:
+    """The shipped model, where there is one."""
+    try:
+        find_model("default")
+    except ModelFileError:
+        return []
+    return ["default"]
+
+
+@pytest.fixture(scope="module", params=["random", *shipped()])
+def network(request) -> PaiNN:
+    if request.param == "random":
+        return random_model(1)
+    return read_checkpoint(find_model(request.param))[0]
+
+
+def on_gpu(network, dtype=torch.float32):
+    model = PaiNN(network.config)
+    model.load_state_dict(network.state_dict())
+    model = model.to("cuda", dtype).requires_grad_(False)
+    model.reference_energy = network.reference_energy.double().cuda()
+    return model
+
+
+@pytest.fixture(scope="module")
+def batch():
+    clouds = [random_molecule(n, n, charge=n % 3 - 1) for n in SIZES]
+    return MolBatch.from_arrays([*NAMED_MOLECULES.values(), *clouds], device="cuda")
+
+
+def engine_of(network, precision="float32"):
+    from mlff_core.ops.triton.engine import TritonEngine
+
+    return TritonEngine(on_gpu(network), precision)
+
+
+def arguments(batch):
+    return batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge
+
+
+def in_float64(network, batch):
+    return AnalyticEngine(on_gpu(network, torch.float64)).evaluate(
+        *arguments(batch.to(dtype=torch.float64))
+    )
+
+
+def atomic_scale(network, batch):
+    """Σ |energy of an atom beyond its reference| of each molecule in eV."""
+    model = on_gpu(network, torch.float64)
+    x = batch.positions.double()
+    i, j = neighbor_pairs(x, batch.ptr, model.config.cutoff)
+    species = model.atom_index[batch.numbers]
+    atomic = model.atomic_energy(species, x, batch.charge[batch.mol_idx], i, j)
+    return torch.zeros_like(batch.charge, dtype=torch.float64).index_add(
+        0, batch.mol_idx, atomic.abs()
+    )
+
+
+def test_float32_is_as_near_to_float64_as_plain_pytorch(network, batch):
+    energy, forces = engine_of(network).step(*arguments(batch))
+    _, plain_forces = AnalyticEngine(on_gpu(network)).evaluate(*arguments(batch))
+    true_energy, true_forces = in_float64(network, batch)
+    assert ((energy - true_energy).abs() <= 1e-5 * atomic_scale(network, batch) + 1e-5).all()
+    # Forces of these clouds reach thousands of eV/Å where no molecule has ever been.
+    assert (forces - true_forces).abs().max() <= 4 * (plain_forces - true_forces).abs().max() + 1e-5
+
+
+def test_fast_stays_near_float64_relative_to_the_forces(network, batch):
+    _, forces = engine_of(network, "fast").step(*arguments(batch))
+    _, true_forces = in_float64(network, batch)
+    assert (forces - true_forces).abs().max() <= 5e-4 * true_forces.abs().max() + 1e-3
+
+
+def test_energies_of_dense_clouds_are_as_near_to_float64_as_plain_pytorch(network):
+    # Matrix units cut off where float32 rounds; added up carelessly that shows here first.
+    clouds = [random_molecule(n, seed) for n in (130, 190, 250) for seed in range(4)]
+    dense = MolBatch.from_arrays(clouds, device="cuda")
+    energy, _ = engine_of(network).step(*arguments(dense))
+    plain, _ = AnalyticEngine(on_gpu(network)).evaluate(*arguments(dense))
+    true_energy, _ = in_float64(network, dense)
+    # Untrained models and unlikely atoms: energies reach thousands of eV, and errors go with them.
+    scale = atomic_scale(network, dense)
+    error, plain_error = ((e - true_energy).abs() / scale for e in (energy, plain))
+    assert error.mean() <= 4 * plain_error.mean() + 1e-8
+    assert error.max() <= 4 * plain_error.max() + 1e-8
+
+
+@pytest.mark.skipif(not shipped(), reason="needs the shipped model")
+@pytest.mark.parametrize(("precision", "worst"), [("float32", 1e-4), ("fast", 2e-3)])
+def test_forces_and_relative_energies_of_conformers_are_kept(precision, worst):
+    network = read_checkpoint(find_model("default"))[0]
+    data = np.load(MOLECULES)
+    spans = zip(data["ptr"][:-1], data["ptr"][1:], data["charge"], strict=True)
+    few = [(data["numbers"][a:b], data["positions"][a:b], int(q)) for a, b, q in spans][::8]
+    generator = torch.Generator("cuda").manual_seed(0)
+    energies = []
+    for _ in range(4):
+        batch = MolBatch.from_arrays(few, device="cuda")
+        noise = torch.randn(batch.positions.shape, device="cuda", generator=generator)
+        batch = batch.with_positions(batch.positions + 0.05 * noise)
+        energy, forces = engine_of(network, precision).step(*arguments(batch))
+        true_energy, true_forces = in_float64(network, batch)
+        assert (forces - true_forces).abs().max() <= worst
+        energies.append(energy - true_energy)
+    relative = torch.stack(energies)
+    relative -= relative[0].clone()
+    assert relative.abs().max() <= 0.02 / EV_KCAL_MOL
+
+
+def test_a_batch_in_pieces_gives_what_the_whole_gives(network, batch, monkeypatch):
+    engine = engine_of(network)
+    energy, forces = engine.step(*arguments(batch))
+    monkeypatch.setattr(engines, "PIECE_MAX_ATOMS", 200)
+    in_pieces = engine.evaluate(*arguments(batch))
+    # Fewer rows take other tiles, and sum in another order.
+    torch.testing.assert_close(in_pieces[0], energy, rtol=1e-6, atol=1e-4)
+    strongest = forces.abs().max().item()
+    torch.testing.assert_close(in_pieces[1], forces, rtol=0, atol=5e-5 * strongest)
+
+
+def test_results_repeat_bit_for_bit(network, batch):
+    engine = engine_of(network)
+    first, second = engine.step(*arguments(batch)), engine.step(*arguments(batch))
+    replayed = [engine.evaluate(*arguments(batch)) for _ in range(2)]
+    for k in range(2):
+        assert torch.equal(first[k], second[k])
+        assert torch.equal(replayed[0][k], replayed[1][k])
+
+
+def test_a_graph_gives_what_the_launches_give_and_sees_new_coordinates(network, batch):
+    engine = engine_of(network)
+    for _ in range(2):  # The first call of a size compiles, the second captures.
+        engine.evaluate(*arguments(batch))
+    moved = batch.with_positions(batch.positions + 0.05 * torch.randn_like(batch.positions))
+    smaller = moved.select(range(len(NAMED_MOLECULES) + 8))
+    for some in (moved, smaller):
+        for found, expected in zip(
+            engine.evaluate(*arguments(some)), engine.step(*arguments(some)), strict=True
+        ):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert all(captured is not None for captured in engine.graphs.values())
+
+
+def test_a_caller_can_capture_a_step_and_change_the_molecules_in_it(network, batch):
+    engine = engine_of(network)
+    few, other = batch.select([2, 3, 4, 9]), batch.select([5, 4])
+    buffers = [t.clone() for t in arguments(few)]
+    engine.evaluate(*buffers)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        energy, forces = engine.evaluate(*buffers)
+    n_atoms = other.n_atoms
+    for buffer, given in zip(buffers[:3], arguments(other)[:3], strict=True):
+        buffer[:n_atoms] = given
+    buffers[3].fill_(n_atoms)
+    buffers[3][:3] = other.ptr
+    buffers[4][:2] = other.charge
+    graph.replay()
+    expected_energy, expected_forces = engine.step(*arguments(other))
+    torch.testing.assert_close(energy[:2], expected_energy, rtol=0, atol=1e-5)
+    torch.testing.assert_close(forces[:n_atoms], expected_forces, rtol=1e-5, atol=1e-5)
+    assert (energy[2:] == 0).all()
+    assert (forces[n_atoms:] == 0).all()
+
+
+def test_a_molecule_does_not_feel_its_neighbours_in_the_batch(network, batch):
+    engine = engine_of(network)
+    energy, forces = engine.step(*arguments(batch))
+    rest_energy, rest_forces = engine.step(*arguments(batch.select(range(6, batch.n_mols))))
+    first = int(batch.ptr[6])
+    # Of the same class of tiles: bit for bit.
+    assert torch.equal(rest_energy, energy[6:])
+    assert torch.equal(rest_forces, forces[first:])
+
+
+@pytest.mark.parametrize("fault", ["nan", "inf", "in one place", "too many neighbours"])
+def test_bad_molecules_get_nan_and_leave_the_others_alone(network, batch, fault, monkeypatch):
+    engine = engine_of(network)
+    energy, forces = engine.step(*arguments(batch))
+    positions = batch.positions.clone()
+    victims = torch.zeros(batch.n_mols, dtype=torch.bool, device="cuda")
+    if fault == "too many neighbours":
+        monkeypatch.setattr(pairs, "MAX_NEIGHBORS", 64)
+        i, _ = neighbor_pairs(positions, batch.ptr, 5.0)
+        crowded = torch.bincount(i, minlength=batch.n_atoms) > 64
+        victims[batch.mol_idx[crowded]] = True
+        assert victims.any()
+    else:
+        first = batch.ptr[9]
+        positions[first + 2, 1] = {"nan": torch.nan, "inf": torch.inf}.get(fault, 0.0)
+        if fault == "in one place":
+            positions[first + 2] = positions[first]
+        victims[9] = True
+    bad_energy, bad_forces = engine.step(*arguments(batch.with_positions(positions)))
+    hit = victims[batch.mol_idx]
+    assert bad_energy[victims].isnan().all()
+    assert bad_forces[hit].isnan().all()
+    assert torch.equal(bad_energy[~victims], energy[~victims])
+    assert torch.equal(bad_forces[~hit], forces[~hit])
+
+
+def test_where_a_molecule_is_costs_nothing_if_its_positions_are_float64(network):
+    batch = MolBatch.from_arrays([NAMED_MOLECULES["water"], NAMED_MOLECULES["ammonium"]])
+    engine = engine_of(network)
+    x = batch.positions.double()
+    results = []
+    for shift in (0.0, 1e4):
+        for _ in range(3):  # Launched at first, then from a graph.
+            moved = batch.with_positions(x + shift).to("cuda")
+            results.append(engine.evaluate(*arguments(moved)))
+    for energy, forces in results[1:]:
+        torch.testing.assert_close(energy, results[0][0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(forces, results[0][1], rtol=0, atol=1e-5)
+
+
+def test_constant_energy_dynamics_drift_no_more_than_with_the_reference(network):
+    # Water and ammonium, velocity Verlet, 0.25 fs in Å sqrt(amu/eV), from rest.
+    batch = MolBatch.from_arrays(
+        [NAMED_MOLECULES["water"], NAMED_MOLECULES["ammonium"]], device="cuda"
+    )
+    mass = torch.where(batch.numbers == 1, 1.008, 15.0)[:, None].double()
+    dt = 0.25 / 10.18
+
+    def drift(engine, dtype):
+        x, v = batch.positions.double(), torch.zeros_like(batch.positions, dtype=torch.float64)
+        _, forces = engine.evaluate(*arguments(batch.with_positions(x.to(dtype))))
+        totals = []
+        for _ in range(200):
+            v = v + 0.5 * dt * forces.double() / mass
+            x = x + dt * v
+            energy, forces = engine.evaluate(*arguments(batch.with_positions(x.to(dtype))))
+            v = v + 0.5 * dt * forces.double() / mass
+            totals.append(energy.sum() + 0.5 * (mass * v.square()).sum())
+        return (totals[-1] - totals[0]).abs().item()
+
+    truth = drift(AnalyticEngine(on_gpu(network, torch.float64)), torch.float64)
+    assert drift(engine_of(network), torch.float32) <= truth + 1e-3

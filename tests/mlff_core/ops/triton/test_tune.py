@@ -1,0 +1,38 @@
+"""How candidates are tried; the measuring itself needs a card."""
+
+import pytest
+
+from mlff_core.ops.triton import tune
+from mlff_core.ops.triton.tiles import LAUNCHES, TILES, Tile
+
+SMALL, LARGE = Tile(16, 16, 16, 1, 1), Tile(128, 128, 128, 8, 4)
+
+
+def table():
+    return {"a": {"small": SMALL}, "b": {"small": SMALL}}
+
+
+def test_a_choice_is_tried_for_all_kernels_at_once_and_taken_back():
+    tried = table()
+    results = list(tune.with_choice(lambda: dict(tried["a"]), tried, "small", LARGE))
+    assert results == [(["a", "b"], {"small": LARGE})]
+    assert tried == table()
+
+
+def test_a_kernel_that_is_too_large_for_the_card_does_not_spoil_the_choice_for_others():
+    tried = table()
+
+    def run():
+        if tried["a"]["small"] == LARGE:
+            raise RuntimeError("out of shared memory")
+        return "measured"
+
+    assert list(tune.with_choice(run, tried, "small", LARGE)) == [(["b"], "measured")]
+    assert tried == table()
+
+
+@pytest.mark.parametrize("size", tune.TILE_CANDIDATES)
+def test_candidates_are_for_tables_that_there_are(size):
+    tables = [table for table, _ in tune.candidates(size, tune.WALKS_PRECISION)]
+    assert all(any(table is known for known in (*TILES.values(), LAUNCHES)) for table in tables)
+    assert size in tune.N_MOLS
