@@ -32,7 +32,6 @@ import itertools
 import json
 import math
 import multiprocessing
-import os
 import platform
 import random
 import re
@@ -55,6 +54,7 @@ from rdkit.Chem import rdDistGeom
 
 from mlff_core.batch import MolBatch
 from mlff_core.chem.topology import BROKEN
+from mlff_core.cores import usable_cores
 from mlff_core.distill import evaluation
 from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.labelling import LabelConfig
@@ -63,7 +63,7 @@ from mlff_core.distill.protomers import protomer
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig
 from mlff_core.distill.steps import embed_all, read_test, write_test
 from mlff_core.distill.teacher import Teacher
-from mlff_core.models.painn import COVALENT_RADII
+from mlff_core.elements import COVALENT_RADII
 from mlff_core.models.potential import Potential, load_potential
 from mlff_core.moves.dynamics import Dynamics, Frame
 from mlff_core.moves.relax import relax
@@ -175,7 +175,7 @@ def labelled(
             for job in jobs:
                 write_labels(*job)
         else:
-            n_processes = len(os.sched_getaffinity(0))
+            n_processes = usable_cores()
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(n_processes, context, torch.set_num_threads, (1,)) as pool:
                 waiting = [pool.submit(write_labels, *job) for job in jobs]
@@ -501,7 +501,7 @@ def protomers(arguments: argparse.Namespace, student: Potential) -> Part:
     """Energies of held-out molecules with other protons and charges, where the student relaxed."""
     teacher = Teacher(arguments.teacher, student.device)
     smiles = other_states(held_out(arguments, student), arguments, student)
-    molecules, failed = embed_all(smiles, 1, arguments.seed, len(os.sched_getaffinity(0)))
+    molecules, failed = embed_all(smiles, 1, arguments.seed, usable_cores())
     starts = MolBatch.from_arrays([(m.numbers, m.positions[0], m.charge) for m in molecules])
     found = relax(starts, student, fmax=0.05)
     converged = np.array([s == ConformerStatus.CONVERGED for s in found.status])
@@ -744,9 +744,7 @@ def embedded(
 ) -> tuple[list[str], list[Embedded], Counter[str]]:
     """SMILES of held-out molecules, those of them that embed, and why the others do not."""
     smiles = held_out(arguments, student)[: arguments.molecules]
-    molecules, failed = embed_all(
-        smiles, arguments.conformers, arguments.seed, len(os.sched_getaffinity(0))
-    )
+    molecules, failed = embed_all(smiles, arguments.conformers, arguments.seed, usable_cores())
     log(f"embedded {len(molecules)} molecules")
     return smiles, molecules, failed
 

@@ -12,7 +12,6 @@ ratios are of neighbours in time. Core time is the CPU time of this process and 
 import argparse
 import json
 import multiprocessing
-import os
 import platform
 import statistics
 import time
@@ -25,7 +24,8 @@ from rdkit import Chem
 from rdkit.Chem import QED, Crippen, Descriptors, rdDistGeom, rdMolDescriptors
 
 from mlff_core.chem.molecule import ChemistrySettings
-from mlff_core.chem.pool import EmbeddingPool, usable_cores
+from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.cores import usable_cores
 
 SETTINGS = ChemistrySettings()
 #: Bare-loop molecules sent to a process at a time: few enough that the processes end together.
@@ -154,7 +154,7 @@ def main() -> None:
         "molecules": len(library),
         "rounds": rounds,
         "core_time_pool_over_bare": ratios,
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "machine": platform.machine(),
         "python": platform.python_version(),
         "rdkit": rdkit.__version__,

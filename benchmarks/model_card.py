@@ -19,9 +19,9 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
-from rdkit.Chem import GetPeriodicTable
 
 from mlff_core.distill.training_log import read_training_log
+from mlff_core.elements import SYMBOLS
 from mlff_core.models.checkpoint import find_model, read_checkpoint
 from mlff_core.models.painn import PaiNN
 
@@ -56,7 +56,7 @@ def signed(charge: int) -> str:
 
 def symbol(atomic_number: int | str) -> str:
     """Of an element."""
-    return str(GetPeriodicTable().GetElementSymbol(int(atomic_number)))
+    return SYMBOLS[int(atomic_number)]
 
 
 def device(part: Results) -> str:

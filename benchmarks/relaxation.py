@@ -23,7 +23,6 @@ our L-BFGS comes to at 0.001 eV/Å, do the molecules stand at other fmax?
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -46,6 +45,7 @@ import mlff_core.moves.relax as relax_module
 from mlff_core.batch import MolBatch
 from mlff_core.buckets import batch_sizes
 from mlff_core.calculator import PaiNNCalculator
+from mlff_core.cores import usable_cores
 from mlff_core.models.potential import Potential, load_potential
 from mlff_core.moves.relax import Relaxed, RelaxSettings, relax, relax_conformers, relax_molecules
 from mlff_core.moves.slots import Molecule, Stepper
@@ -521,7 +521,7 @@ def setting(potential: Potential) -> dict[str, Any]:
     return {
         "device": device,
         "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "backend": potential.backend,
         "precision": potential.precision,
         "model": potential.name,
@@ -636,7 +636,7 @@ def main() -> None:
     write(report, options.json)
     ase = partial(
         paths_of_ase, potential, options.model, n_reference,
-        options.processes or os.cpu_count() or 1,
+        options.processes or usable_cores(),
     )  # fmt: skip
     if "energies" in options.parts:
         report["final_energies"] = final_energies(potential, ase())

@@ -29,6 +29,7 @@ import flows.screen
 import tasks.embed
 import tasks.relax
 import tasks.write
+from mlff_core.cores import usable_cores
 from mlff_core.models.potential import Potential
 from mlff_core.tables import read_manifest
 
@@ -119,7 +120,7 @@ def main() -> None:
         "library": arguments.library,
         "n_records": n,
         "shard_size": manifest.parameters["shard_size"],
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu",
         "versions": manifest.versions,
         "python": platform.python_version(),

@@ -11,7 +11,6 @@ to learn from, and others.
 import argparse
 import json
 import logging
-import os
 import time
 from collections import Counter
 from dataclasses import replace
@@ -21,6 +20,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
+from mlff_core.cores import usable_cores
 from mlff_core.distill import evaluation
 from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.evaluation import TestBlock, make_test_blocks
@@ -54,7 +54,7 @@ log = logging.getLogger("student_shapes")
 def embedded(file: Path, n_molecules: int, seed: int) -> list[Embedded]:
     """Two conformers each of the first molecules of a table."""
     smiles = pq.read_table(file, columns=["smiles"])["smiles"].to_pylist()[:n_molecules]
-    return embed_all(smiles, 2, seed, len(os.sched_getaffinity(0)))[0]
+    return embed_all(smiles, 2, seed, usable_cores())[0]
 
 
 def labelled(

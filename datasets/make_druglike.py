@@ -22,6 +22,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from rdkit import Chem, RDLogger
 
+from mlff_core.elements import KNOWN_ELEMENTS, SYMBOLS
+
 HERE = Path(__file__).parent
 SOURCE = "data/chembl_approved_drugs.parquet"
 SOURCE_SHA256 = "bce5eec9f840a9169d8142269f919f8b21ab632866b7a3a1b5f85fb38f7c71f0"
@@ -45,7 +47,7 @@ KINDS = {"zwitterion": 5, "cation": 8, "anion": 15, "salt or hydrate": 20}
 #: Largest number of atoms in a bin, hydrogens counted -> drugs in it. The mean of 39 keeps a run
 #: over the whole set short on two CPU cores.
 SIZES = {10: 5, 20: 22, 30: 42, 40: 51, 50: 40, 60: 22, 80: 12, 120: 6}
-SUPPORTED = frozenset("H B C N O F Si P S Cl As Se Br I".split())  # noqa: SIM905
+SUPPORTED = frozenset(SYMBOLS[number] for number in KNOWN_ELEMENTS)
 ZWITTERION = tuple(map(Chem.MolFromSmarts, ("[+;!$([+]~[-])]", "[-;!$([-]~[+])]")))
 
 

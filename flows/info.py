@@ -1,6 +1,5 @@
 """`mlff-screen info`: versions, device, backend, model card, what is missing and how to get it."""
 
-import os
 import platform
 from importlib import metadata as packages
 from importlib.util import find_spec
@@ -9,6 +8,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from mlff_core.cores import usable_cores
+from mlff_core.elements import symbols
 from mlff_core.errors import MlffError
 from mlff_core.models.potential import load_potential
 
@@ -35,7 +36,7 @@ def print_info() -> int:
             table.add_row(name, packages.version(name))
         except packages.PackageNotFoundError:
             table.add_row(name, "-")
-    table.add_row("cores usable", str(len(os.sched_getaffinity(0))))
+    table.add_row("cores usable", str(usable_cores()))
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         table.add_row("device", f"cuda: {torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
@@ -51,7 +52,7 @@ def print_info() -> int:
         config = potential.config
         table.add_row("backend", potential.backend)
         table.add_row("model", f"{potential.name} (sha256 {potential.sha256[:16]}…)")
-        table.add_row("elements", " ".join(_symbol(z) for z in config.elements))
+        table.add_row("elements", symbols(config.elements))
         table.add_row("total charge", f"{config.min_charge:+d} to {config.max_charge:+d}")
         for name, value in potential.errors.items():
             table.add_row(name, value)
@@ -60,9 +61,3 @@ def print_info() -> int:
             table.add_row(f"missing: {module}", f"{gives}; {command}")
     console.print(table)
     return status
-
-
-def _symbol(atomic_number: int) -> str:
-    from rdkit.Chem import GetPeriodicTable
-
-    return str(GetPeriodicTable().GetElementSymbol(atomic_number))

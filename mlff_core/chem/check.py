@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from rdkit import Chem
 
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule, rejected
+from mlff_core.elements import SYMBOLS, symbols
 from mlff_core.status import Reason
 
 
@@ -22,7 +23,7 @@ def check_domain(
     if unknown:
         raise rejected(
             Reason.UNSUPPORTED_ELEMENT,
-            f"the model does not know {_symbols(unknown)}, it knows {_symbols(settings.elements)}",
+            f"the model does not know {_names(unknown)}, it knows {symbols(settings.elements)}",
         )
     charge = molecule.charge or 0
     if not settings.min_charge <= charge <= settings.max_charge:
@@ -38,17 +39,13 @@ def check_domain(
         raise rejected(Reason.RADICAL, f"{unpaired} unpaired electron{'s' if unpaired > 1 else ''}")
     if any(isotopes):
         names = {
-            f"{isotope}{_symbols([number])}"
+            f"{isotope}{SYMBOLS[number]}"
             for number, isotope in zip(numbers, isotopes, strict=True)
             if isotope
         }
         notes.append(f"isotopes {', '.join(sorted(names))} are computed as the plain elements")
 
 
-def _symbols(numbers: Iterable[int]) -> str:
-    table = Chem.GetPeriodicTable()
-    names = (
-        table.GetElementSymbol(number) if number else "* (wildcard or attachment point)"
-        for number in numbers
-    )
-    return " ".join(names)
+def _names(numbers: Iterable[int]) -> str:
+    """Write symbols as `symbols` does, and say what `*` stands for."""
+    return symbols(numbers).replace("*", "* (wildcard or attachment point)")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mlff_core.elements import KNOWN_ELEMENTS
 from mlff_core.status import MoleculeStatus, Reason
 
 
@@ -33,7 +34,7 @@ class ChemistrySettings:
     prune_rmsd_angstrom: float = 0.3
     embed_timeout_s: int = 10
     hard_timeout_s: float = 60.0
-    elements: tuple[int, ...] = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 53)
+    elements: tuple[int, ...] = KNOWN_ELEMENTS
     min_charge: int = -3
     max_charge: int = 3
 

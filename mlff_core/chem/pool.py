@@ -23,12 +23,12 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.prepare import prepare
+from mlff_core.cores import usable_cores
 from mlff_core.interrupts import interrupts_kept_from_children
 from mlff_core.status import MoleculeStatus, Reason
 
@@ -48,19 +48,6 @@ _BOOTSTRAP: Final = (
 )
 
 Prepare = Callable[[int, str | None, str, ChemistrySettings], PreparedMolecule]
-
-
-def usable_cores() -> int:
-    """Cores that this process may keep busy: its CPU affinity, and its control group's quota."""
-    if hasattr(os, "sched_getaffinity"):
-        n_cores = len(os.sched_getaffinity(0))
-    else:
-        n_cores = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(n_cores, int(quota) // int(period)))
-    except (OSError, ValueError):  # no such file, or "max": no quota
-        return n_cores
 
 
 class _Worker:

@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mlff_core.elements import COVALENT_RADII, SYMBOLS
+
 #: Above this a bond is broken. Longest real ones: 1.1 (hexaphenylethane), 1.16 (N->B in nitriles).
 BROKEN: Final = 1.3
 #: Below this a new bond has formed. Nearest real contacts: 1.23 (across bicyclo[1.1.1]pentane),
@@ -24,14 +26,7 @@ _PAIRS_AT_ONCE: Final = 500_000
 
 #: Covalent radii in Å by atomic number; 1.5 where the model has no element anyway.
 _RADII: Final = np.full(120, 1.5)
-_RADII[[1, 5, 6, 7, 8, 9]] = 0.31, 0.84, 0.76, 0.71, 0.66, 0.57
-_RADII[[14, 15, 16, 17]] = 1.11, 1.07, 1.05, 1.02
-_RADII[[33, 34, 35, 53]] = 1.19, 1.20, 1.20, 1.39
-
-_SYMBOLS: Final = {
-    1: "H", 5: "B", 6: "C", 7: "N", 8: "O", 9: "F", 14: "Si", 15: "P", 16: "S", 17: "Cl",
-    33: "As", 34: "Se", 35: "Br", 53: "I",
-}  # fmt: skip
+_RADII[list(COVALENT_RADII)] = list(COVALENT_RADII.values())
 
 
 def rearranged(
@@ -67,7 +62,7 @@ def rearranged(
     inverted = np.flatnonzero(np.einsum("ni,ni->n", a - d, np.cross(b - d, c - d)) <= 0)
     if inverted.size:
         centre = _centre(chirality[inverted[0]], bonds)
-        return f"stereocentre {_SYMBOLS.get(int(numbers[centre]), '?')}{centre} inverted"
+        return f"stereocentre {SYMBOLS[numbers[centre]]}{centre} inverted"
     flipped = np.flatnonzero(_cos_dihedrals(x, double_bonds) * double_bonds[:, 4] <= 0)
     if flipped.size:
         _, a, b, _, sign = double_bonds[flipped[0]]
@@ -192,4 +187,4 @@ def _cos_dihedrals(
 
 
 def _pair(a: int, b: int, numbers: NDArray[np.integer]) -> str:
-    return "-".join(f"{_SYMBOLS.get(int(numbers[atom]), '?')}{int(atom)}" for atom in (a, b))
+    return "-".join(f"{SYMBOLS[numbers[atom]]}{int(atom)}" for atom in (a, b))

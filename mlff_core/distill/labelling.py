@@ -11,7 +11,7 @@ from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig, sample
 from mlff_core.distill.teacher import Label, LabelsMolecules
-from mlff_core.models.painn import COVALENT_RADII
+from mlff_core.elements import COVALENT_RADII
 
 #: Widths of padded batches; few, so that one is soon full, and pairs of padding are few.
 WIDTHS = (24, 32, 40, 48, 56, 64, 80, 96)

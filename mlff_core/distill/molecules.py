@@ -17,6 +17,7 @@ from typing import Final
 from rdkit import Chem, rdBase
 
 from mlff_core.distill.protomers import protomer
+from mlff_core.elements import KNOWN_ELEMENTS
 from mlff_core.interrupts import interrupts_kept_from_children
 
 #: Elements of the teacher that no SMILES table at hand holds: written in place of a relative.
@@ -54,7 +55,7 @@ class MoleculesConfig:
     """
 
     column: str = ""
-    elements: tuple[int, ...] = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 53)
+    elements: tuple[int, ...] = KNOWN_ELEMENTS
     common: int = 560_000
     max_atoms: int = 96
     max_charge: int = 3

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mlff_core.elements import MASSES
 from mlff_core.units import BOLTZMANN_EV_K, TIME_FS
 
 #: (numbers [n, width], positions [n, width, 3], charge [n]) -> forces in eV/Å [n, width, 3].
@@ -27,12 +28,6 @@ Driver = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 #: Kinds of geometry, in the order of `sample`'s second axis.
 KINDS = ("path", "minimum", "hot", "distorted")
-
-#: Standard atomic weights in amu by atomic number, for the elements that the teacher knows.
-MASSES = {
-    1: 1.008, 5: 10.81, 6: 12.011, 7: 14.007, 8: 15.999, 9: 18.998, 14: 28.085, 15: 30.974,
-    16: 32.06, 17: 35.45, 33: 74.922, 34: 78.971, 35: 79.904, 53: 126.904,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -26,26 +26,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from mlff_core.elements import COVALENT_RADII, KNOWN_ELEMENTS
 from mlff_core.units import BOHR_ANGSTROM, COULOMB_EV_ANGSTROM
-
-#: Covalent radii in Å by atomic number (Cordero et al., Dalton Trans. 2008, 2832; C is sp3).
-COVALENT_RADII: dict[int, float] = {
-    1: 0.31,
-    5: 0.84,
-    6: 0.76,
-    7: 0.71,
-    8: 0.66,
-    9: 0.57,
-    14: 1.11,
-    15: 1.07,
-    16: 1.05,
-    17: 1.02,
-    33: 1.19,
-    34: 1.20,
-    35: 1.20,
-    53: 1.39,
-}
-
 
 #: Added to the square of a vector feature's norm before the root is taken. Some features always
 #: pass near zero, and a smaller number makes a kink there.
@@ -78,7 +60,7 @@ class PaiNNConfig:
     n_interactions: int = 3
     n_rbf: int = 20
     cutoff: float = 5.0
-    elements: tuple[int, ...] = tuple(COVALENT_RADII)
+    elements: tuple[int, ...] = KNOWN_ELEMENTS
     min_charge: int = -3
     max_charge: int = 3
 
@@ -88,9 +70,9 @@ class PaiNNConfig:
                 raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
         if not self.cutoff > 0:
             raise ValueError(f"cutoff: expected more than 0 Å, found {self.cutoff}")
-        unknown = set(self.elements) - set(COVALENT_RADII)
+        unknown = set(self.elements) - set(KNOWN_ELEMENTS)
         if unknown or not self.elements:
-            raise ValueError(f"elements: expected some of {list(COVALENT_RADII)}, found {unknown}")
+            raise ValueError(f"elements: expected some of {list(KNOWN_ELEMENTS)}, found {unknown}")
         if self.min_charge > self.max_charge:
             raise ValueError(f"charge range is empty: {self.min_charge} to {self.max_charge}")
 

@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from mlff_core.models.painn import COVALENT_RADII
+from mlff_core.elements import COVALENT_RADII
 from mlff_core.moves.slots import Rows, State, where_row
 
 #: Longest move of any atom in one step of L-BFGS, and of all atoms together in FIRE, in Å (ASE).

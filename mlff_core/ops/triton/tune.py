@@ -10,7 +10,6 @@ Without it the tiles of `tiles.py` are used.
 import argparse
 import math
 import multiprocessing
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from mlff_core.batch import MolBatch
+from mlff_core.cores import usable_cores
 from mlff_core.ops.triton import tiles
 from mlff_core.ops.triton.engine import FILTER_SPLINES, TritonEngine
 from mlff_core.ops.triton.launch import kernels_apart
@@ -222,7 +222,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sizes, precisions = arguments.sizes.split(","), arguments.precisions.split(",")
     free_gib = torch.cuda.mem_get_info()[0] // 2**30
-    n_shares = max(1, min(MAX_PROCESSES, (os.cpu_count() or 1) - 1, free_gib - 1))
+    n_shares = max(1, min(MAX_PROCESSES, usable_cores() - 1, free_gib - 1))
     spawn = multiprocessing.get_context("spawn")
     shares = [
         spawn.Process(target=compile_share, args=(k, n_shares, sizes, precisions))

@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
-from mlff_core.chem.pool import EmbeddingPool, usable_cores
+from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.prepare import prepare
+from mlff_core.cores import usable_cores
 from mlff_core.status import MoleculeStatus, Reason
 
 ROOT = Path(__file__).parents[3]

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from mlff_core.models.painn import COVALENT_RADII
+from mlff_core.elements import COVALENT_RADII
 from mlff_core.moves.optimizers import (
     CURVATURE,
     HISTORY,
