@@ -29,9 +29,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mlff_core.batch import MolBatch
-from mlff_core.models.checkpoint import find_model, read_checkpoint
+from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.painn import PaiNN
 from mlff_core.models.potential import TorchEngine
+from mlff_core.models.reference import find_model
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops import plain
 from mlff_core.ops.program import AnalyticEngine, filter_matrix, mlp_weights

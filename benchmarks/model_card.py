@@ -22,8 +22,9 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from mlff_core.distill.training_log import read_training_log
 from mlff_core.elements import SYMBOLS
-from mlff_core.models.checkpoint import find_model, read_checkpoint
+from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.painn import PaiNN
+from mlff_core.models.reference import find_model
 
 ROOT = Path(__file__).parents[1]
 

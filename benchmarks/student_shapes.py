@@ -32,9 +32,10 @@ from mlff_core.distill.sampling import KINDS
 from mlff_core.distill.steps import embed_all, summary
 from mlff_core.distill.teacher import Teacher
 from mlff_core.distill.training import Trainer
-from mlff_core.models.checkpoint import find_model, read_checkpoint
+from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.painn import PaiNN
 from mlff_core.models.potential import Potential, choose_device
+from mlff_core.models.reference import find_model
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,7 +6,6 @@ pickle.
 
 import hashlib
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +15,6 @@ from safetensors.torch import save as save_safetensors
 
 from mlff_core.errors import ModelFileError
 from mlff_core.models.painn import PaiNN, PaiNNConfig
-
-#: Short names of models in mlff_core/weights: the one that is used unless another is asked for, and
-#: one of a quarter of its weights.
-SHORT_NAMES = {"default": "painn-aimnet2", "small": "painn-aimnet2-small"}
-
-
-def find_model(model: str | Path = "default") -> Path:
-    """Path of a checkpoint's tensors, from a name or a path.
-
-    Raises:
-        ModelFileError: There is none.
-    """
-    shipped = Path(str(resources.files("mlff_core") / "weights"))
-    name = SHORT_NAMES.get(str(model), str(model))
-    for candidate in (shipped / f"{name}.safetensors", Path(name)):
-        if candidate.is_file():
-            return candidate
-    known = ", ".join(sorted(p.stem for p in shipped.glob("*.safetensors"))) or "none"
-    raise ModelFileError(
-        f"no model {str(model)!r}: expected a path of a .safetensors file, "
-        f"or the name of a shipped model ({known})"
-    )
 
 
 def read_checkpoint(tensors_file: Path) -> tuple[PaiNN, dict[str, Any], str]:

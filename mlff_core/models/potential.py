@@ -10,8 +10,9 @@ from torch import Tensor
 
 from mlff_core.batch import MolBatch
 from mlff_core.errors import DeviceError, OutOfDomainError
-from mlff_core.models.checkpoint import find_model, read_checkpoint
+from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.painn import PaiNN, PaiNNConfig
+from mlff_core.models.reference import find_model
 from mlff_core.neighbors import neighbor_pairs
 
 log = logging.getLogger(__name__)

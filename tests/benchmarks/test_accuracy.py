@@ -19,7 +19,7 @@ from ase.data import atomic_masses
 from rdkit import Chem
 
 from mlff_core.batch import MolBatch
-from mlff_core.models.checkpoint import find_model
+from mlff_core.models.reference import find_model
 from mlff_core.moves.dynamics import Frame
 from mlff_core.testing import SpringTeacher
 from mlff_core.units import COULOMB_EV_ANGSTROM, TIME_FS

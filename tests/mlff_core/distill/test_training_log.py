@@ -4,7 +4,7 @@ import pytest
 
 from mlff_core.distill.training_log import SUFFIX, read_training_log, write_training_log
 from mlff_core.errors import ModelFileError
-from mlff_core.models.checkpoint import SHORT_NAMES, find_model
+from mlff_core.models.reference import SHORT_NAMES, find_model
 
 
 @pytest.mark.parametrize("model", SHORT_NAMES)

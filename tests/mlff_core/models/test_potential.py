@@ -10,9 +10,10 @@ import torch
 
 from mlff_core.batch import MolBatch
 from mlff_core.errors import DeviceError, ModelFileError, OutOfDomainError
-from mlff_core.models.checkpoint import find_model, read_checkpoint, save_checkpoint
+from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
 from mlff_core.models.painn import PaiNNConfig
 from mlff_core.models.potential import Potential, choose_device, load_potential
+from mlff_core.models.reference import find_model
 from mlff_core.testing import NAMED_MOLECULES, named_batch, random_model, random_potential
 
 SHIPPED = sorted(Path(str(resources.files("mlff_core") / "weights")).glob("*.safetensors"))

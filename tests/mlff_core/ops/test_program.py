@@ -7,8 +7,9 @@ import torch
 
 from mlff_core.batch import MolBatch
 from mlff_core.errors import ModelFileError
-from mlff_core.models.checkpoint import find_model, read_checkpoint
+from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.potential import TorchEngine
+from mlff_core.models.reference import find_model
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops.program import AnalyticEngine, energy_and_forces
 from mlff_core.testing import NAMED_MOLECULES, named_batch, random_model, random_molecule

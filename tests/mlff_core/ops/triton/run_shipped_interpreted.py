@@ -8,7 +8,8 @@ import sys
 import torch
 
 from mlff_core.batch import MolBatch
-from mlff_core.models.checkpoint import find_model, read_checkpoint
+from mlff_core.models.checkpoint import read_checkpoint
+from mlff_core.models.reference import find_model
 from mlff_core.ops.triton.engine import TritonEngine
 from mlff_core.testing import NAMED_MOLECULES
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from mlff_core.models.checkpoint import find_model, read_checkpoint
+from mlff_core.models.checkpoint import read_checkpoint
+from mlff_core.models.reference import find_model
 from mlff_core.ops.program import AnalyticEngine
 from mlff_core.units import EV_KCAL_MOL
 

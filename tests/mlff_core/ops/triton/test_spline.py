@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mlff_core.models.checkpoint import find_model, read_checkpoint
+from mlff_core.models.checkpoint import read_checkpoint
+from mlff_core.models.reference import find_model
 from mlff_core.ops.plain import edge_geometry
 from mlff_core.ops.program import filter_matrix
 from mlff_core.ops.triton.engine import FILTER_SPLINES

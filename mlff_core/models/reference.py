@@ -1,0 +1,88 @@
+"""A model by reference: where its file lies, what its card says. Needs no torch, so it is quick."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from mlff_core.errors import ModelFileError
+
+#: Short names of models in mlff_core/weights: the one that is used unless another is asked for, and
+#: one of a quarter of its weights.
+SHORT_NAMES: Final = {"default": "painn-aimnet2", "small": "painn-aimnet2-small"}
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """A checkpoint whose tensors are those that its card names.
+
+    Attributes:
+        name: As the card gives it.
+        file: Path of the tensors.
+        sha256: Of the tensors.
+        elements: Atomic numbers that it knows.
+        min_charge: Lowest total charge that it knows.
+        max_charge: Highest.
+        errors: What its card says of its errors: a text for each quantity.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    elements: tuple[int, ...]
+    min_charge: int
+    max_charge: int
+    errors: dict[str, str]
+
+
+def find_model(model: str | Path = "default") -> Path:
+    """Path of a checkpoint's tensors, from a name or a path.
+
+    Raises:
+        ModelFileError: There is none.
+    """
+    shipped = Path(str(resources.files("mlff_core") / "weights"))
+    name = SHORT_NAMES.get(str(model), str(model))
+    for candidate in (shipped / f"{name}.safetensors", Path(name)):
+        if candidate.is_file():
+            return candidate
+    names = [*SHORT_NAMES, *sorted(p.stem for p in shipped.glob("*.safetensors"))]
+    raise ModelFileError(
+        f"no model {str(model)!r}: expected a shipped model ({', '.join(names)}), or the path of a "
+        ".safetensors file"
+    )
+
+
+def refer_to_model(model: str | Path = "default") -> ModelReference:
+    """Find a checkpoint, read its card, and check its tensors against it.
+
+    Raises:
+        ModelFileError: A file is missing, damaged, or not one of ours.
+    """
+    file = find_model(model)
+    card_file = file.with_suffix(".json")
+    try:
+        card = json.loads(card_file.read_text(encoding="utf-8"))
+        config, expected = card["config"], card["sha256"]
+        stated = card.get("headline")
+        reference = ModelReference(
+            name=str(card.get("name", file.stem)),
+            file=str(file.absolute()),
+            sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+            elements=tuple(int(z) for z in config["elements"]),
+            min_charge=int(config["min_charge"]),
+            max_charge=int(config["max_charge"]),
+            # The card may have come with anyone's weights.
+            errors={str(k): str(v) for k, v in stated.items()} if isinstance(stated, dict) else {},
+        )
+    except OSError as error:
+        raise ModelFileError(f"{card_file}: no model card beside the tensors: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(f"{card_file}: not a model card of mlff-screen: {error!r}") from error
+    if reference.sha256 != expected:
+        raise ModelFileError(
+            f"{file}: damaged: expected sha256 {expected}, found {reference.sha256}"
+        )
+    return reference
