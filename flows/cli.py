@@ -1,26 +1,36 @@
-"""The command line `mlff-screen`. Its options are the flow's parameters, word for word.
+"""The command line `mlff-screen`. Its options are the fields of a call, word for word.
 
 Exit status: 0, every record is accounted for (rejected and failed molecules are data); 1, the run
-itself failed; 2, the call was wrong.
+itself failed; 2, the call was wrong; 130, it was stopped by Ctrl-C.
+
+Torch and Prefect take seconds to import, so nothing here imports them before the call was checked.
 """
 
 import argparse
-import inspect
+import json
+import logging
 import os
 import signal
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType, NoneType, UnionType
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
-import psutil
-from pydantic import TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
+from flows.call import Call, DistillCall, ScreenCall
 from mlff_core.errors import MlffError
+
+if TYPE_CHECKING:
+    from flows.watch import Watcher
+
+C = TypeVar("C", bound=Call)
 
 #: Nothing of a run leaves the machine; a terminal shows the run, not the orchestration.
 ENVIRONMENT = {
@@ -30,15 +40,16 @@ ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
     # The first start makes a database, and may share slow cores.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
 
+EPILOGUE = "Results, parameters, schedules: docs/operations.md. Columns: docs/schema.md."
+
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that says what is wrong in one line."""
+    """An ArgumentParser that says what is wrong in one line, and whose `%` is a plain letter."""
 
     def error(self, message: str) -> NoReturn:
         """Leave with status 2."""
@@ -55,135 +66,189 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    parser = Parser(prog="mlff-screen", description="SMILES -> relaxed 3D conformers in Parquet.")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-    run = commands.add_parser("run", help="screen a library", description="Screen a library.")
-    add_flow_options(run, _screen_parameters())
-    student = commands.add_parser(
-        "distill", help="train a student", description="Teach a student what a teacher knows."
-    )
-    add_flow_options(student, _distill_parameters())
-    for command in (run, student):
-        command.add_argument("--verbose", action="store_true", help="show the flow's log")
-    commands.add_parser("info", help="versions, device, model, and what is missing")
-    arguments = vars(parser.parse_args(argv))
+    arguments = vars(parser().parse_args(argv))
     command = arguments.pop("command")
     if command == "info":
         from flows.info import print_info
 
-        return print_info()
-    if arguments.pop("verbose"):
-        os.environ["PREFECT_LOGGING_LEVEL"] = "INFO"
-    return run_screen(arguments) if command == "run" else run_distill(arguments)
-
-
-def add_flow_options(
-    parser: argparse.ArgumentParser, parameters: dict[str, inspect.Parameter]
-) -> None:
-    """Add an option for each parameter of a flow; what it reads is positional."""
-    for name, parameter in parameters.items():
-        field, kind = _field_of(parameter)
-        help_text = (field.description or "").replace("%", "%%")
-        option = "--" + name.replace("_", "-")
-        if name in ("library", "table"):
-            parser.add_argument(name, metavar=name.upper(), help=help_text)
-        elif kind is bool:
-            parser.add_argument(option, action="store_true", help=help_text)
-        elif typing.get_origin(kind) is Literal:
-            choices = "|".join(typing.get_args(kind))
-            parser.add_argument(
-                option, metavar=choices, help=f"{help_text} (default {parameter.default})"
-            )
-        else:
-            default = "" if parameter.default is None else f" (default {parameter.default})"
-            if name == "out" and "library" in parameters:
-                default = " (default out/NAME-OF-THE-LIBRARY)"
-            parser.add_argument(option, metavar=_metavar(kind), help=help_text + default)
-
-
-def _screen_parameters() -> dict[str, inspect.Parameter]:
-    # Prefect takes a second to import; --help and a wrong call of another kind do not need it.
-    from flows.screen import screen
-
-    return dict(inspect.signature(screen.fn).parameters)
-
-
-def _distill_parameters() -> dict[str, inspect.Parameter]:
-    from flows.distill import distill
-
-    return dict(inspect.signature(distill.fn).parameters)
-
-
-def _field_of(parameter: inspect.Parameter) -> tuple[FieldInfo, Any]:
-    """A parameter's field and its bare type, None taken off."""
-    annotated, field = typing.get_args(parameter.annotation)[:2]
-    if isinstance(annotated, UnionType):
-        annotated = next(t for t in typing.get_args(annotated) if t is not NoneType)
-    return field, annotated
-
-
-def _metavar(kind: Any) -> str:
-    return {int: "N", float: "X"}.get(kind, "TEXT")
-
-
-def stop_at_once(signal_number: int, frame: FrameType | None) -> NoReturn:
-    """Leave on Ctrl-C. Files are whole at any moment, so there is nothing to wait for.
-
-    Ctrl-C reaches Prefect's temporary server as well: an orderly end would wait for the shard on
-    the device, and then fail to report it.
-    """
-    goes_on = "the same command" if "distill" in sys.argv[:2] else "--resume"
-    print(f"\nmlff-screen: stopped; {goes_on} goes on from here", file=sys.stderr, flush=True)
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            child.kill()
-    os._exit(1)
-
-
-def checked(arguments: dict[str, Any], parameters: dict[str, inspect.Parameter]) -> dict[str, Any]:
-    """The parameters of a flow from what was given, each within its bounds."""
-    values: dict[str, Any] = {}
-    for name, parameter in parameters.items():
-        value = parameter.default if arguments[name] is None else arguments[name]
-        try:
-            values[name] = TypeAdapter(parameter.annotation).validate_python(value)
-        except ValidationError as error:
-            found = error.errors()[0]
-            refuse(f"--{name.replace('_', '-')} {value!r}: {found['msg']}")
-    return values
-
-
-def run_screen(arguments: dict[str, Any]) -> int:
-    """Check the call, run the flow in this process, print the summary."""
-    from rich.console import Console
-
-    from flows.plan import make_plan
-    from flows.screen import screen
-    from flows.summary import print_summary
-    from mlff_core.tables import read_manifest
-
+        return print_info(as_json=arguments["json"])
+    quiet, as_json = arguments.pop("quiet"), arguments.pop("json")
+    level = "INFO" if arguments.pop("verbose") else "WARNING"
+    # Prefect reads it when it is imported, which is later than this.
+    if level == "INFO":
+        os.environ["PREFECT_LOGGING_LEVEL"] = level
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", level)
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    if command == "distill":
+        return run_distill(checked(arguments, DistillCall), quiet=quiet, as_json=as_json)
     if arguments["out"] is None:
         arguments["out"] = str(Path("out") / Path(arguments["library"]).name.split(".")[0])
-    parameters = checked(arguments, _screen_parameters())
+    return run_screen(checked(arguments, ScreenCall), quiet=quiet, as_json=as_json)
+
+
+def parser() -> Parser:
+    """All commands and their options."""
+    top = Parser(prog="mlff-screen", description="SMILES -> relaxed 3D conformers in Parquet.")
+    top.add_argument("--version", action="version", version=f"mlff-screen {version('mlff-screen')}")
+    commands = top.add_subparsers(dest="command", required=True, parser_class=Parser)
+    for name, call, positional, sentence in (
+        ("run", ScreenCall, "library", "Screen a library."),
+        ("distill", DistillCall, "table", "Teach a student what a teacher knows."),
+    ):
+        command = commands.add_parser(
+            name, help=sentence, description=sentence, epilog=EPILOGUE, allow_abbrev=False
+        )
+        add_options(command, call, positional)
+        speech = command.add_argument_group("what is said")
+        speech.add_argument("--quiet", action="store_true", help="Say nothing but errors")
+        speech.add_argument("--json", action="store_true", help="One JSON object on stdout, alone")
+        speech.add_argument("--verbose", action="store_true", help="Show the log")
+    info = commands.add_parser("info", help="Say versions, device, model, and what is missing.")
+    info.add_argument("--json", action="store_true", help="One JSON object")
+    return top
+
+
+def add_options(command: argparse.ArgumentParser, call: type[Call], positional: str) -> None:
+    """Add an option for each field of a call, in the field's group; what it reads is positional."""
+    groups: dict[str, Any] = {}
+    for name, field in call.model_fields.items():
+        kind: Any = field.annotation
+        if isinstance(kind, UnionType):
+            kind = next(t for t in typing.get_args(kind) if t is not NoneType)
+        choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+        metavar = "|".join(choices) or {int: "N", float: "X"}.get(kind, "TEXT")
+        default = "" if name == positional or field.default in (None, False) else field.default
+        if (name, call) == ("out", ScreenCall):
+            default = "out/NAME-OF-THE-LIBRARY"
+        text = f"{field.description} (default {default})" if default != "" else field.description
+        text = str(text).replace("%", "%%")
+        assert isinstance(field.json_schema_extra, dict)
+        title = str(field.json_schema_extra["group"])
+        if title not in groups:
+            groups[title] = command.add_argument_group(title)
+        group = groups[title]
+        if name == positional:
+            command.add_argument(name, metavar=name.upper(), help=text)
+        elif kind is bool:
+            group.add_argument(_option(name), action="store_true", help=text)
+        else:
+            group.add_argument(_option(name), metavar=metavar, help=text)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def checked(arguments: dict[str, Any], call: type[C]) -> C:
+    """The call from what was given, each value within its bounds."""
+    given = {name: value for name, value in arguments.items() if value is not None}
     try:
-        # Before Prefect starts, which takes seconds: what is wrong with a call is said at once.
-        make_plan(**parameters).check_output()
-    except (MlffError, ValueError) as error:
-        refuse(error)
-    signal.signal(signal.SIGINT, stop_at_once)
+        return call.model_validate(given)
+    except ValidationError as error:
+        found = error.errors()[0]
+        where = f"{_option(str(found['loc'][0]))} {found['input']!r}: " if found["loc"] else ""
+        refuse(where + str(found.get("ctx", {}).get("error", found["msg"])))
+
+
+class Stop:
+    """Leaves at once on Ctrl-C. Files are whole at any moment, so there is nothing to wait for.
+
+    Ctrl-C reaches every process of a terminal: an orderly end would wait for the shard on the
+    device, and where a Prefect server shares the terminal, fail to report it.
+
+    Args:
+        kept: Says, when the time comes, what is kept and how to go on.
+    """
+
+    def __init__(self, kept: Callable[[], str]) -> None:
+        self._kept = kept
+
+    def __call__(self, signal_number: int, frame: FrameType | None) -> NoReturn:
+        """Say it, end every process that was started, leave with status 130."""
+        import psutil
+
+        print(f"\nmlff-screen: stopped; {self._kept()}", file=sys.stderr, flush=True)
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        os._exit(130)
+
+
+def kept(out: Path) -> str:
+    """What a run that was stopped leaves in its folder, and how to go on."""
+    n_parts = len(list((out / "molecules").glob("part-*.parquet")))
+    if not n_parts:
+        return "no shard was finished"
+    shards = "1 finished shard is" if n_parts == 1 else f"{n_parts:,} finished shards are"
+    return f"{shards} kept in {out}; --resume goes on from here"
+
+
+def run_screen(call: ScreenCall, *, quiet: bool, as_json: bool) -> int:
+    """Run the screen in this process; where PREFECT_API_URL names a server, as a flow run there.
+
+    Returns:
+        0, or 1 if the run failed.
+    """
+    from flows.terminal import Terminal
+
+    out = Path(call.out).expanduser().absolute()
+    signal.signal(signal.SIGINT, Stop(lambda: kept(out)))
+    terminal = Terminal(quiet=quiet or as_json)
+    if "://" in call.library:  # another host may take its time
+        terminal.tell(f"mlff-screen: opening {call.library}")
     try:
-        screen(**parameters)
+        if os.environ.get("PREFECT_API_URL"):
+            run_on_server(call, terminal)
+        else:
+            from flows import run
+            from flows.engines import LocalEngine
+
+            run.run_screen(call, LocalEngine(), terminal)
     except Exception as error:
+        terminal.close()
+        if not terminal.begun and isinstance(error, MlffError | ValueError):
+            refuse(error)
         print(f"mlff-screen: the run failed: {error}", file=sys.stderr)
         return 1
-    manifest = read_manifest(Path(parameters["out"]))
-    assert manifest is not None
-    print_summary(manifest, Path(parameters["out"]), Console())
+    show(out, as_json=as_json, quiet=quiet)
     return 0
 
 
-def run_distill(arguments: dict[str, Any]) -> int:
+def run_on_server(call: ScreenCall, watcher: "Watcher") -> None:
+    """Run the flow in this process; its states, its log and its page are the server's."""
+    from flows.plan import open_call
+
+    open_call(call)  # before Prefect starts, which takes seconds: what is wrong is said at once
+    if find_spec("prefect") is None:
+        raise ValueError(
+            'PREFECT_API_URL is set, but there is no Prefect: pip install "mlff-screen[prefect]"'
+        )
+    from flows.screen import screen
+    from flows.watch import watched_by
+
+    with watched_by(watcher):
+        screen(**call.model_dump())
+
+
+def show(out: Path, *, as_json: bool, quiet: bool) -> None:
+    """Print what came of a screen."""
+    from rich.console import Console
+
+    from flows.summary import print_summary
+    from mlff_core.tables import read_manifest
+
+    manifest = read_manifest(out)
+    assert manifest is not None
+    if as_json:
+        print(json.dumps({"out": str(out)} | asdict(manifest), ensure_ascii=False))
+    elif not quiet:
+        print_summary(manifest, out, Console())
+
+
+def run_distill(call: DistillCall, *, quiet: bool, as_json: bool) -> int:
     """Check the call, run the flow in this process, print what came out."""
+    if find_spec("prefect") is None:
+        refuse('distill is a Prefect flow: pip install "mlff-screen[prefect]"')
     from rich.console import Console
     from rich.markdown import Markdown
 
@@ -191,23 +256,24 @@ def run_distill(arguments: dict[str, Any]) -> int:
     from mlff_core.distill.recipe import read_recipe
     from mlff_core.library import open_library
 
-    parameters = checked(arguments, _distill_parameters())
+    signal.signal(signal.SIGINT, Stop(lambda: "the same command goes on from here"))
     try:
-        recipe = read_recipe(Path(parameters["recipe"]))
-        open_library(parameters["table"], recipe.molecules.column or None)
-        given = {name: parameters[name] for name in ("teacher", "start", "device", "gpus")}
-        check(student=recipe.student, **given)
+        recipe = read_recipe(Path(call.recipe))
+        open_library(call.table, recipe.molecules.column or None)
+        check(call, recipe.student)
     except (MlffError, ValueError, OSError) as error:
         refuse(error)
-    signal.signal(signal.SIGINT, stop_at_once)
     try:
-        found = distill(**parameters)
+        found = distill(**call.model_dump())
     except Exception as error:
         print(f"mlff-screen: the run failed: {error}", file=sys.stderr)
         return 1
-    console = Console()
-    console.print(Markdown(report(Path(found["weights"]))))
-    console.print(f"\nweights: {found['weights']}")
+    if as_json:
+        print(json.dumps(found))
+    elif not quiet:
+        console = Console()
+        console.print(Markdown(report(Path(found["weights"]))))
+        console.print(f"\nweights: {found['weights']}")
     return 0
 
 

@@ -8,69 +8,30 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import psutil
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
-from pydantic import Field
 
+from flows.call import DistillCall, takes
+from mlff_core.cores import usable_cores
 from mlff_core.distill.growth import grown
 from mlff_core.distill.recipe import read_recipe
 from mlff_core.distill.steps import claim
 from mlff_core.distill.teacher import ENSEMBLE_FILE, Teacher, default_cache
 from mlff_core.distill.training_log import read_training_log
 from mlff_core.errors import DeviceError
-from mlff_core.models.checkpoint import find_model, read_checkpoint
+from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.painn import PaiNNConfig
 from mlff_core.models.potential import choose_device
+from mlff_core.models.reference import find_model
 from tasks.distill import average, choose, evaluate, make_test, package, train_leg
-
-Table = Annotated[
-    str,
-    Field(
-        min_length=1,
-        description="SMILES to choose from: a path or URL of .smi .csv .tsv .parquet .sdf, or .gz",
-    ),
-]
-TeacherFile = Annotated[
-    str,
-    Field(
-        min_length=1,
-        description="what datasets/fetch_teacher.py prints; auto: where it keeps the file",
-    ),
-]
-RecipeFile = Annotated[str, Field(min_length=1, description="every choice and seed, a .toml file")]
-OutputFolder = Annotated[str, Field(min_length=1, description="folder for the files of every step")]
-Legs = Annotated[
-    int | None, Field(ge=1, le=1000, description="number of legs; the recipe's if not given")
-]
-Start = Annotated[
-    str,
-    Field(
-        min_length=1,
-        description="where the first leg starts: none for random weights, a shipped model's name "
-        "(default, small), or a path",
-    ),
-]
-DeviceChoice = Annotated[
-    Literal["auto", "cpu", "cuda"], Field(description="auto is cuda where there is one")
-]
-Gpus = Annotated[int, Field(ge=1, le=64, description="how many GPUs train together")]
 
 
 @flow(name="distill", persist_result=False)
-def distill(
-    table: Table,
-    teacher: TeacherFile = "auto",
-    recipe: RecipeFile = "datasets/recipes/student.toml",
-    out: OutputFolder = "out/distill",
-    legs: Legs = None,
-    start: Start = "none",
-    device: DeviceChoice = "auto",
-    gpus: Gpus = 1,
-) -> dict[str, Any]:
+@takes(DistillCall)
+def distill(**parameters: Any) -> dict[str, Any]:
     """Teach a PaiNN what a large potential knows.
 
     1. Choose the molecules, and hold some out by their connectivity.
@@ -81,24 +42,24 @@ def distill(
     6. Package it, with its card.
     """
     log = get_run_logger()
-    chosen = read_recipe(Path(recipe))
-    n_legs = legs or chosen.leg.n_legs
-    teacher_sha256 = check(teacher, start, chosen.student, device, gpus)
-    folder, kind = Path(out), choose_device(device).type
-    open_teacher = partial(Teacher, teacher_file(teacher))
-    claim(folder, chosen)
-    cores = len(psutil.Process().cpu_affinity() or [0])
-    molecules = choose(table, chosen, folder, cores)
-    test = make_test(molecules, open_teacher, kind, chosen)
-    weights = None if start == "none" else find_model(start)
+    call = DistillCall(**parameters)
+    recipe = read_recipe(Path(call.recipe))
+    teacher_sha256 = check(call, recipe.student)
+    folder, kind = Path(call.out), choose_device(call.device).type
+    open_teacher = partial(Teacher, teacher_file(call.teacher))
+    claim(folder, recipe)
+    molecules = choose(call.table, recipe, folder, usable_cores())
+    test = make_test(molecules, open_teacher, kind, recipe)
+    weights = None if call.start == "none" else find_model(call.start)
     finished: list[Path] = []
+    n_legs = call.legs or recipe.leg.n_legs
     for number in range(1, n_legs + 1):
-        weights = train_leg(number, molecules, test, open_teacher, kind, chosen, weights, gpus)
+        weights = train_leg(number, molecules, test, open_teacher, kind, recipe, weights, call.gpus)
         finished.append(weights)
         log.info("leg %d of %d: %s", number, n_legs, weights)
-    weights = average(finished[-chosen.leg.averaged_legs :])
+    weights = average(finished[-recipe.leg.averaged_legs :])
     metrics = evaluate(weights, test, kind)
-    packaged = package(weights, metrics, molecules, teacher_sha256, chosen)
+    packaged = package(weights, metrics, molecules, teacher_sha256, recipe)
     create_markdown_artifact(report(packaged), key="distill-summary")
     return {"weights": str(packaged), "metrics": str(metrics)}
 
@@ -108,22 +69,22 @@ def teacher_file(teacher: str) -> Path:
     return default_cache() / ENSEMBLE_FILE if teacher == "auto" else Path(teacher)
 
 
-def check(teacher: str, start: str, student: PaiNNConfig, device: str, gpus: int) -> str:
+def check(call: DistillCall, student: PaiNNConfig) -> str:
     """Refuse what cannot work, before anything is done; returns the teacher's sha256.
 
     Raises:
         MlffError: The teacher is missing or damaged, there are no weights to start from, theirs is
             no shape that grows into the student's, or there is no such device.
     """
-    if gpus > 1:
+    if call.gpus > 1:
         import torch
 
-        if device == "cpu" or torch.cuda.device_count() < gpus:
-            raise DeviceError(f"gpus: {gpus} asked for, {torch.cuda.device_count()} to be had")
-    choose_device(device)
-    if start != "none":
-        grown(read_checkpoint(find_model(start))[0], student)
-    return Teacher.check(teacher_file(teacher))
+        if call.device == "cpu" or torch.cuda.device_count() < call.gpus:
+            raise DeviceError(f"gpus: {call.gpus} asked for, {torch.cuda.device_count()} to be had")
+    choose_device(call.device)
+    if call.start != "none":
+        grown(read_checkpoint(find_model(call.start))[0], student)
+    return Teacher.check(teacher_file(call.teacher))
 
 
 def report(packaged: Path) -> str:

@@ -1,11 +1,13 @@
 """`mlff-screen info`: versions, device, backend, model card, what is missing and how to get it."""
 
+import json
 import platform
 from importlib import metadata as packages
 from importlib.util import find_spec
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mlff_core.cores import usable_cores
@@ -17,47 +19,56 @@ VERSIONS = (
     "mlff-screen", "torch", "triton", "rdkit", "ase", "prefect", "pyarrow", "polars", "numba",
 )  # fmt: skip
 
-#: What a missing module would give, and the command that brings it.
+#: What a missing module would give, and the extra that brings it.
 OPTIONAL = {
-    "triton": ("the Triton engine, used on a CUDA device", 'pip install "mlff-screen[triton]"'),
-    "numba": ("the fast edge kernels of the CPU engine", 'pip install "mlff-screen[cpu]"'),
-    "duckdb": ("DuckDB over the tables (docs/schema.md)", 'pip install "mlff-screen[recipes]"'),
-    "pandas": ("pandas over the tables (docs/schema.md)", 'pip install "mlff-screen[recipes]"'),
+    "prefect": ("schedules, retries and a page to watch (docs/operations.md)", "prefect"),
+    "triton": ("the triton backend, for a CUDA device", "triton"),
+    "duckdb": ("DuckDB over the tables (docs/schema.md)", "recipes"),
+    "pandas": ("pandas over the tables (docs/schema.md)", "recipes"),
 }
 
 
-def print_info() -> int:
+def print_info(*, as_json: bool = False) -> int:
     """Print it; 0 if the default model loads, else 1."""
-    console = Console()
+    found, status = gather()
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return status
     table = Table("what", "found", title="mlff-screen")
-    table.add_row("python", platform.python_version())
+    for what, value in found.items():
+        table.add_row(escape(what), escape(str(value)))
+    Console().print(table)
+    return status
+
+
+def gather() -> tuple[dict[str, str | int], int]:
+    """What was found, by what it is; 1 beside it if the default model does not load, else 0."""
+    found: dict[str, str | int] = {"python": platform.python_version()}
     for name in VERSIONS:
         try:
-            table.add_row(name, packages.version(name))
+            found[name] = packages.version(name)
         except packages.PackageNotFoundError:
-            table.add_row(name, "-")
-    table.add_row("cores usable", str(usable_cores()))
+            found[name] = "-"
+    found["cores usable"] = usable_cores()
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-        table.add_row("device", f"cuda: {torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
+        found["device"] = f"cuda: {torch.cuda.get_device_name(0)}, {memory:.0f} GiB"
     else:
-        table.add_row("device", "cpu (PyTorch finds no CUDA device)")
+        found["device"] = "cpu (PyTorch finds no CUDA device)"
     status = 0
     try:
         potential = load_potential("default")
     except MlffError as error:
-        table.add_row("model", f"not usable: {error}")
+        found["model"] = f"not usable: {error}"
         status = 1
     else:
         config = potential.config
-        table.add_row("backend", potential.backend)
-        table.add_row("model", f"{potential.name} (sha256 {potential.sha256[:16]}…)")
-        table.add_row("elements", symbols(config.elements))
-        table.add_row("total charge", f"{config.min_charge:+d} to {config.max_charge:+d}")
-        for name, value in potential.errors.items():
-            table.add_row(name, value)
-    for module, (gives, command) in OPTIONAL.items():
+        found["backend"] = potential.backend
+        found["model"] = f"{potential.name} (sha256 {potential.sha256[:16]}…)"
+        found["elements"] = symbols(config.elements)
+        found["total charge"] = f"{config.min_charge:+d} to {config.max_charge:+d}"
+        found |= potential.errors
+    for module, (gives, extra) in OPTIONAL.items():
         if find_spec(module) is None:
-            table.add_row(f"missing: {module}", f"{gives}; {command}")
-    console.print(table)
-    return status
+            found[f"missing: {module}"] = f'{gives}; pip install "mlff-screen[{extra}]"'
+    return found, status

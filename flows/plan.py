@@ -1,29 +1,27 @@
-"""What one run of the screen will do: the call, checked, with everything it names opened."""
+"""What one run of the screen will do, as data: the call, opened, and the plan, which is JSON.
+
+A wrong call is refused within a second or two, so nothing here imports torch unless it must.
+"""
 
 import hashlib
 import json
 import platform
-import shutil
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata as packages
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
+from pydantic import BaseModel, ConfigDict
+
+from flows.call import ScreenCall
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.library import Library, open_library
-from mlff_core.models.potential import Potential, load_potential
+from mlff_core.models.reference import ModelReference, refer_to_model
 from mlff_core.shard import RelaxOptions
-from mlff_core.tables import (
-    SCHEMA_VERSION,
-    Manifest,
-    check_output,
-    open_output,
-    read_manifest,
-)
+from mlff_core.tables import SCHEMA_VERSION, Manifest, check_output, read_manifest
 
 #: Records in a shard where the caller does not say. On a GPU a shard must be worth some tens of
 #: seconds of its time; on a CPU it bounds what a crash can lose to a minute or two.
@@ -34,44 +32,145 @@ VERSIONED = ("mlff-screen", "torch", "triton", "rdkit", "numpy", "pyarrow", "pre
 
 
 @dataclass(frozen=True)
-class ScreenPlan:
-    """A checked call.
+class OpenedCall:
+    """A call whose library, model and output folder were found usable.
 
     Attributes:
-        parameters: The flow's parameters as they will be recorded.
-        library: The opened library.
-        n_records: Records to be read, the limit applied.
-        potential: The loaded model.
-        chemistry: How molecules are prepared and embedded.
-        relaxation: How conformers are relaxed.
-        shard_size: Records in a shard.
+        call: The call.
+        library: Found readable, to its first record.
+        model: Found whole.
         out_dir: Folder of the tables, absolute.
-        workers: Embedding processes; None for one a core.
-        overwrite: Replace another run's results.
-        resume: Go on with a run that was cut off.
     """
 
-    parameters: dict[str, Any]
+    call: ScreenCall
     library: Library
-    n_records: int
-    potential: Potential
-    chemistry: ChemistrySettings
-    relaxation: RelaxOptions
-    shard_size: int
+    model: ModelReference
     out_dir: Path
-    workers: int | None
-    overwrite: bool
-    resume: bool
 
     @property
     def work_dir(self) -> Path:
         """Folder of the intermediate files; a leading dot hides it from readers of the tables."""
         return self.out_dir / ".mlff-screen"
 
-    @cached_property
-    def library_sha256(self) -> str:
-        """Of the library's bytes."""
-        return self.library.sha256()
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The call as the manifest keeps it; what was said about older results is not of it."""
+        return self.call.model_dump(exclude={"overwrite", "resume"})
+
+    def sentences(self) -> list[str]:
+        """What will be done, and what was guessed."""
+        call = self.call
+        limit = f", the first {call.limit:,} records" if call.limit else ""
+        conformers = "1 conformer" if call.conformers == 1 else f"{call.conformers} conformers"
+        return [
+            f"mlff-screen {version('mlff-screen')}",
+            f"library: {self.library.location}{limit}",
+            *(f"library: {note}" for note in self.library.notes),
+            f"model: {self.model.name}, {conformers} a molecule",
+            f"output: {self.out_dir}",
+        ]
+
+    def shard_size(self, device: str) -> int:
+        """Records in a shard: as asked for, or as a resumed run had it, or as suits the device."""
+        if self.call.shard_size is not None:
+            return self.call.shard_size
+        earlier = read_manifest(self.out_dir) if self.call.resume else None
+        if earlier is not None:
+            return int(earlier.parameters["shard_size"])
+        return SHARD_SIZE[device]
+
+
+def open_call(call: ScreenCall) -> OpenedCall:
+    """Open the library and the model that a call names, and look at the output folder.
+
+    Raises:
+        LibraryError: The library cannot be read, or has no SMILES.
+        ModelFileError: The model is missing or damaged.
+        OutputError: The output folder cannot be written, or holds results that are in the way.
+        DeviceError: A device was asked for by name that is not there.
+    """
+    if call.device == "cuda":  # only torch knows, and it takes seconds to import
+        from mlff_core.models.potential import choose_device
+
+        choose_device(call.device)
+    opened = OpenedCall(
+        call=call,
+        library=open_library(call.library, call.smiles_column, call.id_column),
+        model=refer_to_model(call.model),
+        out_dir=Path(call.out).expanduser().absolute(),
+    )
+    if not call.resume:  # whether a run may be resumed is known when the library was read
+        check_output(opened.out_dir, _provisional(opened), overwrite=call.overwrite)
+    return opened
+
+
+def _provisional(opened: OpenedCall) -> Manifest:
+    """Of a run whose library was not read yet; the same call as the earlier one has its key."""
+    manifest = Manifest(
+        run_id="", run_key="", parameters=opened.parameters, library={}, model={}, versions={},
+        started="",
+    )  # fmt: skip
+    earlier = read_manifest(opened.out_dir)
+    if earlier is not None:
+        same = {"out": opened.call.out, "shard_size": opened.call.shard_size}
+        if earlier.parameters | same == opened.parameters:
+            manifest.run_key = earlier.run_key
+    return manifest
+
+
+class LibraryFingerprint(BaseModel):
+    """Which records a run reads.
+
+    Attributes:
+        location: Path or URL as given.
+        sha256: Of the library's bytes.
+        n_records: Records that are read, the limit applied.
+        smiles_column: Column of the SMILES, if the format has any.
+        id_column: Column of the ids, if there is one.
+        notes: What was guessed, or looks odd.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    location: str
+    sha256: str
+    n_records: int
+    smiles_column: str | None
+    id_column: str | None
+    notes: tuple[str, ...]
+
+
+class ScreenPlan(BaseModel):
+    """All that a run will do, as data that goes through JSON unchanged.
+
+    Attributes:
+        parameters: The call, as it will be recorded.
+        library: Which records.
+        model: Which weights, and what they know.
+        device: What `auto` came to: "cpu" or "cuda".
+        chemistry: How molecules are prepared and embedded.
+        relaxation: How conformers are relaxed.
+        shard_size: Records in a shard.
+        out: Folder of the tables, absolute.
+        work: Folder of the intermediate files, absolute.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parameters: ScreenCall
+    library: LibraryFingerprint
+    model: ModelReference
+    device: Literal["cpu", "cuda"]
+    chemistry: ChemistrySettings
+    relaxation: RelaxOptions
+    shard_size: int
+    out: str
+    work: str
+
+    @property
+    def n_shards(self) -> int:
+        """Number of shards."""
+        return -(-self.library.n_records // self.shard_size)
 
     @cached_property
     def run_key(self) -> str:
@@ -88,148 +187,97 @@ class ScreenPlan:
         relaxation = asdict(self.relaxation)
         del relaxation["batching"]
         return {
-            "library": self.library_sha256,
+            "library": self.library.sha256,
             "smiles_column": self.library.smiles_column,
             "id_column": self.library.id_column,
-            "n_records": self.n_records,
+            "n_records": self.library.n_records,
             "shard_size": self.shard_size,
             "chemistry": asdict(self.chemistry),
             "relaxation": relaxation,
-            "precision": self.potential.precision,
-            "model": self.potential.sha256,
+            "precision": self.parameters.precision,
+            "model": self.model.sha256,
             "schema_version": SCHEMA_VERSION,
-            "mlff-screen": _version("mlff-screen"),
+            "mlff-screen": version("mlff-screen"),
         }
 
     def part_metadata(self) -> dict[str, str]:
         """What the footer of every part says of the run."""
         return {
             "run_key": self.run_key,
-            "model_name": self.potential.name,
-            "model_sha256": self.potential.sha256,
-            "model_errors": json.dumps(self.potential.errors, ensure_ascii=False),
+            "model_name": self.model.name,
+            "model_sha256": self.model.sha256,
+            "model_errors": json.dumps(self.model.errors, ensure_ascii=False),
             "schema_version": SCHEMA_VERSION,
         }
 
     def records_in(self, shards: set[int]) -> int:
         """Number of records in these shards."""
-        last = self.n_records // self.shard_size
-        short = self.n_records % self.shard_size
+        last = self.library.n_records // self.shard_size
+        short = self.library.n_records % self.shard_size
         return sum(short if shard == last else self.shard_size for shard in shards)
 
     def manifest(self) -> Manifest:
         """Of a run that begins now."""
+        parameters = self.parameters.model_dump(exclude={"overwrite", "resume"})
         return Manifest(
             run_id=str(uuid4()),
             run_key=self.run_key,
-            parameters=self.parameters | {"shard_size": self.shard_size},
-            library={
-                "location": self.library.location,
-                "sha256": self.library_sha256,
-                "n_records": self.n_records,
-            },
+            parameters=parameters | {"shard_size": self.shard_size},
+            library=self.library.model_dump(exclude={"notes"}),
             model={
-                "name": self.potential.name,
-                "sha256": self.potential.sha256,
-                "errors": self.potential.errors,
+                "name": self.model.name,
+                "sha256": self.model.sha256,
+                "errors": self.model.errors,
             },
             versions={"python": platform.python_version()}
-            | {name: version for name in VERSIONED if (version := _version(name))},
+            | {name: found for name in VERSIONED if (found := version(name))},
             started=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
-    def check_output(self) -> None:
-        """Find out, without touching it, whether the output folder may be used.
 
-        Raises:
-            OutputError: It cannot be written, or holds results that are in the way.
-        """
-        check_output(self.out_dir, self.manifest(), overwrite=self.overwrite, resume=self.resume)
+def make_plan(
+    opened: OpenedCall, *, n_records: int, sha256: str, shard_size: int, device: str
+) -> ScreenPlan:
+    """The plan of a call whose library was read: it has so many records and this fingerprint."""
+    call, library, model = opened.call, opened.library, opened.model
+    return ScreenPlan.model_validate(
+        {
+            "parameters": call,
+            "library": LibraryFingerprint(
+                location=library.location,
+                sha256=sha256,
+                n_records=n_records,
+                smiles_column=library.smiles_column,
+                id_column=library.id_column,
+                notes=library.notes,
+            ),
+            "model": model,
+            "device": device,
+            "chemistry": ChemistrySettings(
+                n_conformers=call.conformers,
+                max_atoms=call.max_atoms,
+                seed=call.seed,
+                hard_timeout_s=call.molecule_seconds,
+                elements=model.elements,
+                min_charge=model.min_charge,
+                max_charge=model.max_charge,
+            ),
+            "relaxation": RelaxOptions(
+                optimizer=call.optimizer,
+                fmax=call.fmax,
+                max_steps=call.max_steps,
+                batching=call.batching,
+            ),
+            "shard_size": shard_size,
+            "out": str(opened.out_dir),
+            "work": str(opened.work_dir),
+        }
+    )
 
-    def claim_output(self) -> Manifest:
-        """Make the output folder ours and leave an unfinished manifest in it.
 
-        Raises:
-            OutputError: It cannot be written, or holds results that are in the way.
-        """
-        manifest = open_output(
-            self.out_dir, self.manifest(), overwrite=self.overwrite, resume=self.resume
-        )
-        shutil.rmtree(self.work_dir, ignore_errors=True)  # of a run that was cut off
-        self.work_dir.mkdir()
-        return manifest
-
-    def release_output(self, manifest: Manifest) -> None:
-        """Mark the run finished and remove the intermediate files."""
-        manifest.finished = datetime.now(UTC).isoformat(timespec="seconds")
-        manifest.write(self.out_dir)
-        shutil.rmtree(self.work_dir, ignore_errors=True)
-
-
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Of an installed package; None if it is not there."""
     try:
         return packages.version(package)
     except packages.PackageNotFoundError:
         return None
-
-
-def make_plan(**parameters: Any) -> ScreenPlan:
-    """Open the library and the model that a call names; parameters are those of the flow.
-
-    Raises:
-        LibraryError: The library cannot be read, to its last record.
-        ModelFileError: The model is missing or damaged.
-        DeviceError: The device or the backend is not available here.
-        ValueError: Two parameters contradict each other.
-    """
-    if parameters["overwrite"] and parameters["resume"]:
-        raise ValueError("overwrite and resume contradict each other: choose one")
-    library = open_library(
-        parameters["library"], parameters["smiles_column"], parameters["id_column"]
-    )
-    potential = load_potential(
-        parameters["model"],
-        device=parameters["device"],
-        backend=parameters["backend"],
-        precision=parameters["precision"],
-    )
-    out_dir = Path(parameters["out"]).expanduser().absolute()
-    config = potential.config
-    limit = parameters["limit"]
-    # Reading it once to its end finds what is damaged before hours are spent on the rest.
-    n_records = sum(1 for _ in islice(library.records(), limit)) if limit else library.count()
-    return ScreenPlan(
-        parameters={k: v for k, v in parameters.items() if k not in ("overwrite", "resume")},
-        library=library,
-        n_records=n_records,
-        potential=potential,
-        chemistry=ChemistrySettings(
-            n_conformers=parameters["conformers"],
-            max_atoms=parameters["max_atoms"],
-            seed=parameters["seed"],
-            hard_timeout_s=parameters["molecule_seconds"],
-            elements=config.elements,
-            min_charge=config.min_charge,
-            max_charge=config.max_charge,
-        ),
-        relaxation=RelaxOptions(
-            optimizer=parameters["optimizer"],
-            fmax=parameters["fmax"],
-            max_steps=parameters["max_steps"],
-            batching=parameters["batching"],
-        ),
-        shard_size=parameters["shard_size"]
-        or _shard_size(parameters["resume"], out_dir, potential),
-        out_dir=out_dir,
-        workers=parameters["workers"],
-        overwrite=parameters["overwrite"],
-        resume=parameters["resume"],
-    )
-
-
-def _shard_size(resume: bool, out_dir: Path, potential: Potential) -> int:
-    """The size that a resumed run had, wherever it ran, else what suits the device."""
-    earlier = read_manifest(out_dir) if resume else None
-    if earlier is not None:
-        return int(earlier.parameters["shard_size"])
-    return SHARD_SIZE[potential.device.type]

@@ -1,194 +1,123 @@
 """The flow `screen`: a library of SMILES -> relaxed conformers with energies and forces -> Parquet.
 
-Shards of the library move through three tasks, embed -> relax -> write, and the stages overlap:
-while one shard is relaxed, the next is embedded and the last is written. A bounded number of
-shards is under way at once, so memory and intermediate files stay bounded. What is finished is
-told by the files alone, not by Prefect's states.
+The steps are those of run.py. What Prefect adds is here: a form, a task run for each stage of a
+shard, a page to watch.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, cast
+from uuid import UUID
 
-from prefect import flow
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
-from prefect.futures import PrefectConcurrentFuture, as_completed
+from prefect import Task, flow, task
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.parameters import (
-    BackendChoice,
-    Batching,
-    Conformers,
-    DeviceChoice,
-    Fmax,
-    IdColumn,
-    LibraryLocation,
-    Limit,
-    MaxAtoms,
-    MaxSteps,
-    ModelChoice,
-    MoleculeSeconds,
-    Optimizer,
-    OutputFolder,
-    Overwrite,
-    PrecisionChoice,
-    Resume,
-    Seed,
-    ShardSize,
-    SmilesColumn,
-    Workers,
-)
-from flows.plan import ScreenPlan, make_plan
-from flows.progress import Progress
+from flows.call import ScreenCall, takes
+from flows.engines import LocalEngine, Stage
+from flows.run import run_screen
 from flows.summary import markdown_summary
-from mlff_core.chem.pool import EmbeddingPool
-from mlff_core.shard import ShardFiles, StepReport, write_records
-from mlff_core.tables import Manifest, finished_shards, reconcile
-from tasks.embed import embed
-from tasks.relax import relax
-from tasks.write import write
+from flows.watch import Watcher, Watchers, current_watcher
+from mlff_core.shard import StepReport
+from mlff_core.tables import Manifest
 
-#: Shards between reading and writing: one in each stage, and one that waits for the device, so
-#: that the device never waits for it.
-SHARDS_IN_FLIGHT = 4
+#: An update of the artifact costs some milliseconds and a row in the server's event table.
+SECONDS_BETWEEN_UPDATES = 2.0
 
 
 @flow(name="screen", persist_result=False)
-def screen(
-    library: LibraryLocation = "datasets/druglike",
-    out: OutputFolder = "out/druglike",
-    smiles_column: SmilesColumn = None,
-    id_column: IdColumn = None,
-    conformers: Conformers = 1,
-    optimizer: Optimizer = "lbfgs",
-    fmax: Fmax = 0.05,
-    max_steps: MaxSteps = 300,
-    device: DeviceChoice = "auto",
-    backend: BackendChoice = "auto",
-    precision: PrecisionChoice = "float32",
-    model: ModelChoice = "default",
-    batching: Batching = "auto",
-    shard_size: ShardSize = None,
-    limit: Limit = None,
-    max_atoms: MaxAtoms = 250,
-    seed: Seed = 20_260_101,
-    molecule_seconds: MoleculeSeconds = 60.0,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
-    resume: Resume = False,
-) -> dict[str, Any]:
+@takes(ScreenCall)
+def screen(**parameters: Any) -> dict[str, Any]:
     """Turn a library of SMILES into relaxed 3D conformers with energies and forces.
 
-    1. Check the call, the library and the model; claim the output folder.
-    2. For each shard: embed on all cores, relax on the device, write its tables.
-    3. Reconcile the tables with the library: every record exactly once.
-    4. Leave the manifest, and the summary as artifacts.
+    1. Check the call; open the library and the model.
+    2. Read the library, cut it into shards, claim the output folder.
+    3. For each shard: embed on all cores, relax on the device, write its tables.
+    4. Reconcile the tables with the library: every record exactly once.
+    5. Leave the manifest, and the summary as artifacts.
     """
-    log = get_run_logger()
-    # A retry of this very run finishes what it began, whatever it was told about older results.
-    retried = (flow_run.run_count or 1) > 1
-    plan = make_plan(
-        library=library,
-        out=out,
-        smiles_column=smiles_column,
-        id_column=id_column,
-        conformers=conformers,
-        optimizer=optimizer,
-        fmax=fmax,
-        max_steps=max_steps,
-        device=device,
-        backend=backend,
-        precision=precision,
-        model=model,
-        batching=batching,
-        shard_size=shard_size,
-        limit=limit,
-        max_atoms=max_atoms,
-        seed=seed,
-        molecule_seconds=molecule_seconds,
-        workers=workers,
-        overwrite=overwrite and not retried,
-        resume=resume or retried,
-    )
-    for note in plan.library.notes:
-        log.info("library: %s", note)
-    manifest = plan.claim_output()
-    log.info(
-        "%d records in shards of %d; model %s on %s (%s)",
-        plan.n_records, plan.shard_size, plan.potential.name, plan.potential.device,
-        plan.potential.backend,
-    )  # fmt: skip
-
-    started = time.monotonic()
-    run_shards(plan, manifest)
-    manifest.counts = reconcile(plan.out_dir, plan.n_records).to_dict()
-    manifest.timings_s["total"] = manifest.timings_s.get("total", 0.0) + time.monotonic() - started
-    plan.release_output(manifest)
-
-    create_markdown_artifact(markdown_summary(manifest, plan.out_dir), key="screen-summary")
-    create_link_artifact(
-        plan.out_dir.as_uri(), link_text=str(plan.out_dir), key="screen-tables",
-        description="Folder of the tables `molecules` and `conformers`",
-    )  # fmt: skip
-    return {"out": str(plan.out_dir), "n_records": plan.n_records, **manifest.counts}
+    call = ScreenCall(**parameters)
+    if (flow_run.run_count or 1) > 1:
+        # A retry of this very run finishes what it began, whatever it was told about older results.
+        call = call.model_copy(update={"overwrite": False, "resume": True})
+    watchers = Watchers([Page(), current_watcher()])
+    manifest = run_screen(call, LocalEngine(as_task_run), watchers)
+    out = Path(call.out).expanduser().absolute()
+    return {"out": str(out), "n_records": manifest.library["n_records"], **manifest.counts}
 
 
-def run_shards(plan: ScreenPlan, manifest: Manifest) -> None:
-    """Move every unfinished shard through embed, relax and write; fill in the timings."""
-    finished = finished_shards(plan.out_dir, plan.run_key)
-    waiting = unfinished_shards(plan, finished)
-    under_way: dict[PrefectConcurrentFuture[StepReport], tuple[str, ShardFiles]] = {}
-    metadata = plan.part_metadata()
-    with (
-        Progress(plan.n_records, done=plan.records_in(finished)) as progress,
-        EmbeddingPool(plan.chemistry, plan.workers) as pool,
-        # Two, so that the next shard fills the cores while the last molecules of one finish.
-        ThreadPoolTaskRunner[StepReport](max_workers=2) as embedders,
-        # One thread has the device: no two shards ever share its memory.
-        ThreadPoolTaskRunner[StepReport](max_workers=1) as relaxers,
-        ThreadPoolTaskRunner[StepReport](max_workers=1) as writers,
-    ):
-        while True:
-            while len(under_way) < SHARDS_IN_FLIGHT and (files := next(waiting, None)):
-                future = embedders.submit(
-                    embed, dict(shard=files.shard, records_file=files.records,
-                                embedded_file=files.embedded, pool=pool)
-                )  # fmt: skip
-                under_way[future] = ("embed", files)
-            if not under_way:
-                return
-            future = cast(PrefectConcurrentFuture, next(as_completed(list(under_way))))
-            stage, files = under_way.pop(future)
-            report = future.result()
-            manifest.add_timings(report.timings_s)
-            if stage == "embed":
-                following = relaxers.submit(
-                    relax, dict(shard=files.shard, embedded_file=files.embedded,
-                                relaxed_file=files.relaxed, potential=plan.potential,
-                                settings=plan.relaxation)
-                )  # fmt: skip
-                under_way[following] = ("relax", files)
-            elif stage == "relax":
-                following = writers.submit(
-                    write, dict(shard=files.shard, embedded_file=files.embedded,
-                                relaxed_file=files.relaxed, out_dir=plan.out_dir,
-                                metadata=metadata)
-                )  # fmt: skip
-                under_way[following] = ("write", files)
-            else:
-                files.remove()
-                progress.advance(report.n_records)
+@cache
+def _task_of(
+    name: str, run: Callable[..., StepReport], retries: int, retry_delay_s: float
+) -> Task[..., StepReport]:
+    # Finished work is found by looking at the disk, so Prefect need not remember any result.
+    return task(
+        name=name, task_run_name=name + "-{shard}", retries=retries,
+        retry_delay_seconds=retry_delay_s, cache_policy=NO_CACHE, persist_result=False,
+    )(run)  # fmt: skip
 
 
-def unfinished_shards(plan: ScreenPlan, finished: set[int]) -> Iterator[ShardFiles]:
-    """The files of each shard that is still to do, its records written, in order."""
-    for shard, records in plan.library.shards(plan.shard_size, plan.n_records):
-        if shard not in finished:
-            files = ShardFiles.of(plan.work_dir, shard)
-            write_records(records, files.records)
-            yield files
+def as_task_run(stage: Stage, shard: int) -> StepReport:
+    """Run a stage of a shard as a Prefect task."""
+    run = _task_of(stage.name, stage.run, stage.retries, stage.retry_delay_s)
+    return run(shard=shard, **stage.arguments)
+
+
+class Page(Watcher):
+    """The flow run's page: its log, its progress, and what came of it."""
+
+    def __init__(self) -> None:
+        self._log = get_run_logger()
+        self._n_records, self._done, self._updated = 1, 0, 0.0
+        self._progress: UUID | None = None
+
+    def tell(self, sentence: str) -> None:
+        """Write it into the log."""
+        self._log.info(sentence)
+
+    def begin(self, n_records: int, done: int) -> None:
+        """Put a progress bar into the timeline."""
+        self._n_records, self._done = max(n_records, 1), done
+        # Prefect types the result as perhaps a coroutine; in a flow that is not async it is none.
+        self._progress = cast(
+            UUID,
+            create_progress_artifact(
+                self._percent(), key="screen-progress", description=f"of {n_records} records"
+            ),
+        )
+
+    def advance(self, stage: str, report: StepReport) -> None:
+        """Count records that are finished, written and all."""
+        if stage == "write":
+            self._done += report.n_records
+            if time.monotonic() - self._updated > SECONDS_BETWEEN_UPDATES:
+                self._update()
+
+    def end(self, manifest: Manifest, out: Path) -> None:
+        """Leave the summary and a link to the tables."""
+        self._update()
+        create_markdown_artifact(markdown_summary(manifest, out), key="screen-summary")
+        create_link_artifact(
+            out.as_uri(), link_text=str(out), key="screen-tables",
+            description="Folder of the tables `molecules` and `conformers`",
+        )  # fmt: skip
+
+    def _update(self) -> None:
+        self._updated = time.monotonic()
+        assert self._progress is not None
+        update_progress_artifact(self._progress, self._percent())
+
+    def _percent(self) -> float:
+        return 100.0 * self._done / self._n_records
 
 
 if __name__ == "__main__":

@@ -1,25 +1,36 @@
 """What came of a run, for the terminal and for Prefect's page."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from mlff_core.tables import Manifest
 
-
-def count_rows(manifest: Manifest) -> list[tuple[str, str, int]]:
-    """(table, what, how many) for every status and reason that occurred."""
-    counts = manifest.counts
-    rows = [("molecules", status, n) for status, n in counts["status"].items()]
-    rows += [("reason", reason, n) for reason, n in counts["reason"].items()]
-    rows += [("conformers", status, n) for status, n in counts["conformer_status"].items()]
-    return [row for row in rows if row[2]]
+#: Molecules that are named for each reason, so that a person can look at one.
+EXAMPLES = 3
+#: Longest id that is shown, in characters.
+LONGEST_ID = 40
 
 
-def rate_rows(manifest: Manifest) -> list[tuple[str, str]]:
-    """(stage, molecules/s) of each stage by itself, and of the whole run."""
+def printable(text: str) -> str:
+    """Text of others on one line: a card or a library may come from anyone."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+
+
+def quotable(text: str) -> str:
+    """The same without what would end a code span or a cell of a table in Markdown."""
+    return text.translate({ord("|"): "/", ord("`"): "'"})
+
+
+def counted(counts: dict[str, int]) -> str:
+    """The words that occurred, with their numbers."""
+    return ", ".join(f"{n:,} {word}" for word, n in counts.items() if n) or "none"
+
+
+def rates(manifest: Manifest) -> dict[str, str]:
+    """Molecules/s of each stage by itself, and of the whole run."""
     n_records = manifest.library["n_records"]
     names = {
         "embed": "embedding (all cores)",
@@ -27,22 +38,36 @@ def rate_rows(manifest: Manifest) -> list[tuple[str, str]]:
         "write": "tables",
         "total": "whole run, stages overlapping",
     }
-    return [
-        (text, f"{n_records / manifest.timings_s[stage]:,.1f}")
+    return {
+        text: f"{n_records / manifest.timings_s[stage]:,.1f}"
         for stage, text in names.items()
         if manifest.timings_s.get(stage)
-    ]
+    }
 
 
-def error_rows(manifest: Manifest) -> list[tuple[str, str]]:
-    """(what, how large) of the model's errors that matter to a screen, as far as its card says."""
-    errors = manifest.model.get("errors", {})
-    # A card may come with anyone's weights: its words are data, on a page as in a terminal.
-    return [
-        (name, " ".join(errors[name].split()).translate({ord("|"): "/", ord("`"): "'"}))
+def errors(manifest: Manifest) -> dict[str, str]:
+    """The model's errors that matter to a screen, as far as its card says."""
+    stated = manifest.model.get("errors", {})
+    return {
+        name: quotable(printable(stated[name]))
         for name in ("minima", "conformer ranking")
-        if name in errors
-    ]
+        if name in stated
+    }
+
+
+def examples(out_dir: Path, reasons: Iterable[str]) -> dict[str, list[str]]:
+    """The first few molecules of each reason, by their ids; reads no more parts than it must."""
+    found: dict[str, list[str]] = {reason: [] for reason in reasons}
+    for part in sorted((out_dir / "molecules").glob("part-*.parquet")) if found else ():
+        if all(len(names) >= EXAMPLES for names in found.values()):
+            break
+        table = pq.read_table(part, columns=["record", "input_id", "reason"])
+        for row in table.filter(table["reason"].is_valid()).to_pylist():
+            names = found.get(row["reason"], [])
+            if len(names) < EXAMPLES:
+                name = row["input_id"] or f"record {row['record']}"
+                names.append(printable(name)[:LONGEST_ID])
+    return found
 
 
 def next_steps(out_dir: Path) -> str:
@@ -52,48 +77,55 @@ def next_steps(out_dir: Path) -> str:
     )
 
 
+def lines(manifest: Manifest, out_dir: Path) -> list[str]:
+    """The summary in lines: what came out, what did not and why, how fast, how good, where."""
+    reasons = {reason: n for reason, n in manifest.counts["reason"].items() if n}
+    named = examples(out_dir, reasons)
+    width = max(map(len, reasons), default=0)
+    stated = errors(manifest)
+    return [
+        f"{manifest.library['n_records']:,} records: {counted(manifest.counts['status'])}",
+        *(
+            f"  {reason:{width}}  {n:,}: {', '.join(named[reason])}"
+            + (", ..." if n > len(named[reason]) else "")
+            for reason, n in reasons.items()
+        ),
+        f"conformers: {counted(manifest.counts['conformer_status'])}",
+        "molecules/s: " + ", ".join(f"{what} {rate}" for what, rate in rates(manifest).items()),
+        *([f"energies of {printable(manifest.model['name'])} against its teacher"] * bool(stated)),
+        *(f"  {name}: {text}" for name, text in stated.items()),
+        f"tables: {out_dir / 'molecules'}, {out_dir / 'conformers'}",
+        f"look at them: {next_steps(out_dir)}",
+    ]
+
+
 def print_summary(manifest: Manifest, out_dir: Path, console: Console) -> None:
-    """Print counts, rates and where the result is."""
-    counts = Table("table", "what", "rows", title=f"{manifest.library['n_records']:,} records")
-    counts.columns[2].justify = "right"
-    for table, what, n in count_rows(manifest):
-        counts.add_row(table, what, f"{n:,}")
-    rates = Table("stage", "molecules/s")
-    rates.columns[1].justify = "right"
-    for stage, rate in rate_rows(manifest):
-        rates.add_row(stage, rate)
-    console.print(counts)
-    console.print(rates)
-    if found := error_rows(manifest):
-        errors = Table("energies", escape(f"{manifest.model['name']} against its teacher"))
-        for row in found:
-            errors.add_row(*map(escape, row))
-        console.print(errors)
-    for path in (out_dir / "molecules", out_dir / "conformers", out_dir / "manifest.json"):
-        console.print(str(path), markup=False, highlight=False, soft_wrap=True)
-    console.print("Look at it:", next_steps(out_dir), markup=False, highlight=False, soft_wrap=True)
+    """Print it."""
+    for line in lines(manifest, out_dir):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def markdown_summary(manifest: Manifest, out_dir: Path) -> str:
     """The same as Markdown."""
-    lines = [f"# {manifest.library['n_records']:,} records", "", "| table | what | rows |"]
-    lines += ["|---|---|---:|"]
-    lines += [f"| {table} | {what} | {n:,} |" for table, what, n in count_rows(manifest)]
-    lines += ["", "| stage | molecules/s |", "|---|---:|"]
-    lines += [f"| {stage} | {rate} |" for stage, rate in rate_rows(manifest)]
-    if errors := error_rows(manifest):
-        lines += ["", "| energies | the model against its teacher |", "|---|---|"]
-        lines += [f"| {name} | `{text}` |" for name, text in errors]
-    lines += [
+    reasons = {reason: n for reason, n in manifest.counts["reason"].items() if n}
+    page = [
+        f"# {manifest.library['n_records']:,} records: {counted(manifest.counts['status'])}",
         "",
-        "Tables:",
-        "",
-        "```",
-        str(out_dir),
-        "```",
-        "",
-        "```sh",
-        next_steps(out_dir),
-        "```",
+        f"Conformers: {counted(manifest.counts['conformer_status'])}",
     ]
-    return "\n".join(lines) + "\n"
+    if reasons:
+        page += ["", "| reason | molecules | the first |", "|---|---:|---|"]
+        for reason, names in examples(out_dir, reasons).items():
+            # In a table of Markdown, names of others are data, too.
+            quoted = ", ".join(f"`{name.replace('`', chr(39))}`" for name in names).replace(
+                "|", "/"
+            )
+            page += [f"| {reason} | {reasons[reason]:,} | {quoted} |"]
+    page += ["", "| stage | molecules/s |", "|---|---:|"]
+    page += [f"| {stage} | {rate} |" for stage, rate in rates(manifest).items()]
+    if stated := errors(manifest):
+        page += ["", "| energies | the model against its teacher |", "|---|---|"]
+        page += [f"| {name} | `{text}` |" for name, text in stated.items()]
+    page += ["", "Tables:", "", "```", str(out_dir), "```"]
+    page += ["", "```sh", next_steps(out_dir), "```"]
+    return "\n".join(page) + "\n"

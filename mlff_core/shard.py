@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +21,12 @@ from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.superpose import aligned_rmsd
 from mlff_core.chem.topology import Topology, rearrangements
 from mlff_core.library import Record
-from mlff_core.models.potential import Potential
-from mlff_core.moves.relax import relax_conformers
 from mlff_core.status import ConformerStatus, MoleculeStatus, Reason
 from mlff_core.tables import conformers_table, molecules_table, write_part
 from mlff_core.units import BOLTZMANN_EV_K, EV_KCAL_MOL, ROOM_TEMPERATURE_K
+
+if TYPE_CHECKING:
+    from mlff_core.models.potential import Potential
 
 RECORDS_SCHEMA = pa.schema(
     [("record", pa.int64()), ("input_id", pa.string()), ("smiles", pa.string())]
@@ -165,9 +166,12 @@ def _embedded_table(molecules: Sequence[PreparedMolecule]) -> pa.Table:
 
 
 def relax_shard(
-    embedded_file: Path, relaxed_file: Path, potential: Potential, settings: RelaxOptions
+    embedded_file: Path, relaxed_file: Path, potential: "Potential", settings: RelaxOptions
 ) -> StepReport:
     """Relax every conformer of a shard."""
+    # Torch takes seconds to import; a call is checked, and molecules are embedded, without it.
+    from mlff_core.moves.relax import relax_conformers
+
     started = time.monotonic()
     embedded = _read_arrow(embedded_file)
     numbers, positions = _arrays(embedded, "numbers"), _arrays(embedded, "positions")

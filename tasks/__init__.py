@@ -1,1 +1,7 @@
-"""Prefect tasks: read a shard, call one function of mlff_core, write a shard, return its path."""
+"""One step of a shard each: read a file, call one function of mlff_core, write a file.
+
+A task takes references (paths, names, numbers, small frozen dataclasses) and returns numbers, so it
+may run in any process that sees the files. It is a plain function; flows/engines.py runs it, and
+where there is a Prefect server, as a Prefect task. What must stay open between shards is in
+opened.py.
+"""

@@ -1,25 +1,26 @@
-"""The task that relaxes a shard's conformers on the device; one at a time has the device."""
+"""The step that relaxes a shard's conformers on the device; one at a time has the device."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
+from mlff_core.shard import RelaxOptions, ShardFiles, StepReport, relax_shard
+from tasks.opened import potential
 
-from mlff_core.models.potential import Potential
-from mlff_core.shard import RelaxOptions, StepReport, relax_shard
+if TYPE_CHECKING:
+    from mlff_core.models.potential import Backend, Device, Precision
 
 
-@task(
-    task_run_name="relax-{shard}",
-    retries=1,
-    retry_delay_seconds=5,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
 def relax(
-    shard: int, embedded_file: Path, relaxed_file: Path, potential: Any, settings: RelaxOptions
+    shard: int,
+    work_dir: str,
+    model: str,
+    sha256: str,
+    device: "Device",
+    backend: "Backend",
+    precision: "Precision",
+    options: RelaxOptions,
 ) -> StepReport:
-    """Relax a shard; `potential` is a `Potential` that stays loaded for the whole run."""
-    assert isinstance(potential, Potential)
-    return relax_shard(embedded_file, relaxed_file, potential, settings)
+    """Relax a shard; the model stays loaded for the whole run."""
+    files = ShardFiles.of(Path(work_dir), shard)
+    force_field = potential(work_dir, model, sha256, device, backend, precision)
+    return relax_shard(files.embedded, files.relaxed, force_field, options)

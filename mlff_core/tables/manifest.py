@@ -32,6 +32,9 @@ class Manifest:
         finished: When; None as long as the tables are not whole.
         counts: Molecules by status and by reason, conformers by status.
         timings_s: Seconds by stage.
+        notes: What was guessed of the library, or looks odd, in sentences.
+        ran: What computed the conformers: device, backend, precision, what `auto` came to and why;
+            one entry for each that took part.
         schema_version: `SCHEMA_VERSION` of the tables.
     """
 
@@ -45,6 +48,8 @@ class Manifest:
     finished: str | None = None
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    ran: list[dict[str, Any]] = field(default_factory=list)
     schema_version: str = SCHEMA_VERSION
 
     def add_timings(self, timings_s: Mapping[str, float]) -> None:
@@ -111,6 +116,7 @@ def check_output(
                 run_id=earlier.run_id,
                 started=earlier.started,
                 timings_s=earlier.timings_s,
+                ran=earlier.ran,
             )
         _check_own_parts(parts, manifest.run_key)
     elif not overwrite and (earlier is not None or parts):

@@ -1,4 +1,4 @@
-"""The flow `screen` on a few molecules: tables, statuses, resume, and being killed."""
+"""A screen of a few molecules: tables, statuses, resume, being killed, and the flow of Prefect."""
 
 import json
 import os
@@ -12,15 +12,16 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from flows.screen import screen
+from flows.call import ScreenCall
+from flows.engines import LocalEngine
+from flows.run import run_screen
+from flows.watch import Watcher
 from mlff_core.errors import LibraryError, OutputError
 from mlff_core.models.checkpoint import save_checkpoint
-from mlff_core.tables import read_manifest
+from mlff_core.tables import Manifest, read_manifest
 from mlff_core.testing import random_model
 
 ROOT = Path(__file__).parents[2]
-
-pytestmark = pytest.mark.usefixtures("prefect_server")
 
 LIBRARY = [
     ("CCO", "ethanol"),
@@ -43,9 +44,11 @@ def library(tmp_path: Path) -> Path:
     return path
 
 
-def call(library: Path, out: Path, model: Path, **more: object) -> dict:
+def call(library: Path, out: Path, model: Path, **more: object) -> Manifest:
+    """Run the pipeline in this process, as the command does where there is no server."""
     options = dict(shard_size=4, max_steps=3, workers=2, device="cpu") | more
-    return screen(library=str(library), out=str(out), model=str(model), **options)
+    one = ScreenCall(library=str(library), out=str(out), model=str(model), **options)
+    return run_screen(one, LocalEngine(), Watcher())
 
 
 def test_every_record_is_in_the_tables_once_with_its_reason(
@@ -80,7 +83,11 @@ def test_every_record_is_in_the_tables_once_with_its_reason(
     manifest = read_manifest(out)
     assert manifest is not None
     assert manifest.finished is not None
-    assert manifest.counts["status"] == returned["status"] == {"ok": 5, "rejected": 5, "failed": 0}
+    assert (
+        manifest.counts["status"]
+        == returned.counts["status"]
+        == {"ok": 5, "rejected": 5, "failed": 0}
+    )
     assert not (out / ".mlff-screen").exists()
 
 
@@ -143,44 +150,77 @@ def test_a_missing_library_fails_the_run_before_it_touches_the_folder(
     assert not (tmp_path / "out").exists()
 
 
-def start_run(tmp_path: Path, model: Path) -> tuple[subprocess.Popen, Path, Path]:
-    """A run of 60 molecules in its own session, stopped in its middle by whoever calls this."""
-    library, out = tmp_path / "library.smi", tmp_path / "out"
-    library.write_text("".join(f"{'C' * (3 + n % 8)}O m{n}\n" for n in range(60)))
-    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
-    environment |= {"PREFECT_HOME": str(tmp_path / "prefect"), "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable, "-m", "flows.cli", "run", str(library), "--out", str(out),
-        "--model", str(model), "--shard-size", "3", "--max-steps", "60", "--device", "cpu",
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while len(list((out / "molecules").glob("part-*"))) < 3 and process.poll() is None:
-        time.sleep(0.02)
-    return process, library, out
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
 def test_a_run_stopped_in_its_middle_leaves_whole_files_and_resume_finishes_it(
     number: signal.Signals, tmp_path: Path, small_model: Path
 ) -> None:
-    process, library, out = start_run(tmp_path, small_model)
+    library, out = tmp_path / "library.smi", tmp_path / "out"
+    library.write_text("".join(f"{'C' * (3 + n % 8)}O m{n}\n" for n in range(24)))
+    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
+    command = [
+        sys.executable, str(Path(__file__).with_name("run_until_third_part.py")), "run",
+        str(library), "--out", str(out), "--model", str(small_model), "--shard-size", "3",
+        "--max-steps", "3", "--device", "cpu",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    molecules = out / "molecules"
+    while len(list(molecules.glob("part-*"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.02)
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     if number == signal.SIGINT:
-        assert process.returncode == 1
-        assert errors.strip().endswith("--resume goes on from here")
+        assert process.returncode == 130
+        assert errors.strip().endswith(
+            f"stopped; 3 finished shards are kept in {out}; --resume goes on from here"
+        )
         assert "Traceback" not in errors
-    molecules = out / "molecules"
     parts = sorted(molecules.glob("part-*"))
-    assert 3 <= len(parts) < 20, "the run was to be stopped in its middle"
     records = pl.read_parquet(parts)["record"]  # whole files only, or this raises
-    assert len(records) == len(set(records)) == 3 * len(parts)
+    assert len(parts) == 3
+    assert len(records) == len(set(records)) == 9
     assert json.loads((out / "manifest.json").read_text())["finished"] is None
 
-    call(library, out, small_model, resume=True, shard_size=None, max_steps=60, workers=None)
-    assert sorted(pl.read_parquet(molecules)["record"]) == list(range(60))
-    assert pl.read_parquet(out / "conformers")["record"].n_unique() == 60
+    before = {part: part.stat().st_mtime_ns for part in parts}
+    call(library, out, small_model, resume=True, shard_size=None, workers=None)
+    assert {part: part.stat().st_mtime_ns for part in parts} == before
+    assert sorted(pl.read_parquet(molecules)["record"]) == list(range(24))
+    assert pl.read_parquet(out / "conformers")["record"].n_unique() == 24
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_flow_and_the_command_give_the_same_tables(
+    library: Path, tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    from flows.cli import main
+
+    options = ["--model", str(small_model), "--shard-size", "4", "--max-steps", "3", "--workers"]
+    options += ["2", "--device", "cpu", "--conformers", "2", "--quiet"]
+    with get_client(sync_client=True) as client:
+        before = len(client.read_flow_runs())
+        monkeypatch.delenv("PREFECT_API_URL", raising=False)
+        assert main(["run", str(library), "--out", str(tmp_path / "plain"), *options]) == 0
+        assert len(client.read_flow_runs()) == before
+        monkeypatch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
+        assert main(["run", str(library), "--out", str(tmp_path / "flow"), *options]) == 0
+        runs = client.read_flow_runs()
+        assert len(runs) == before + 1
+        names = {run.name for run in client.read_task_runs()}
+        stages = ("embed", "relax", "write")
+        assert names >= {f"{stage}-{shard}" for stage in stages for shard in range(3)}
+    for table in ("molecules", "conformers"):
+        plain, flow = (
+            pl.read_parquet(tmp_path / way / table).sort("record") for way in ("plain", "flow")
+        )
+        assert plain.height > 5
+        assert plain.equals(flow)
+    manifests = [read_manifest(tmp_path / way) for way in ("plain", "flow")]
+    assert manifests[0].counts == manifests[1].counts
+    assert manifests[0].run_key == manifests[1].run_key

@@ -1,0 +1,218 @@
+"""What a run is asked to do: the one list of parameters of each flow.
+
+The flow's signature and form, `-p name=value`, prefect.yaml, the command line and the manifest all
+come from these classes: a name, its type, its bounds, its default and the sentence that a person
+reads. A field is an option `--name`, in the group of `--help` that it names.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+#: Groups of `--help`, in their order: what matters first, first.
+GROUPS = {
+    "first": "options that matter first",
+    "library": "the library",
+    "molecules": "molecules and conformers",
+    "relaxation": "relaxation",
+    "machine": "how fast, on what",
+    "results": "results that are there already",
+}
+
+
+def option(default: Any, group: str, description: str, **bounds: Any) -> Any:
+    """A field of a call: a pydantic `Field` that knows its group."""
+    return Field(
+        default, description=description, json_schema_extra={"group": GROUPS[group]}, **bounds
+    )
+
+
+class Call(BaseModel):
+    """Frozen, bounded; a name that is not a field is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def signature_of_flow(cls) -> inspect.Signature:
+        """The fields as keyword parameters, each with its bounds and its sentence."""
+        return inspect.Signature(
+            [
+                inspect.Parameter(
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=inspect.Parameter.empty if field.is_required() else field.default,
+                    annotation=Annotated[
+                        field.annotation, Field(description=field.description), *field.metadata
+                    ],
+                )
+                for name, field in cls.model_fields.items()
+            ]
+        )
+
+
+def takes(call: type[Call]) -> Callable[[Function], Function]:
+    """Give a function `**parameters` the signature of a call, for Prefect and its form.
+
+    Prefect 3.8 shows what stands under `Args:` in the docstring beside each entry of the form.
+    """
+
+    def give(function: Function) -> Function:
+        function.__signature__ = call.signature_of_flow()  # type: ignore[attr-defined]
+        sentences = (f"    {name}: {f.description}" for name, f in call.model_fields.items())
+        function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Args:", *sentences])
+        return function
+
+    return give
+
+
+class ScreenCall(Call):
+    """One screen of a library."""
+
+    library: str = option(
+        "datasets/druglike",
+        "first",
+        "Library of SMILES: .smi .csv .tsv .parquet .sdf, plain or .gz; a path on the worker, a "
+        "folder that holds one such file, or a URL",
+        min_length=1,
+    )
+    out: str = option(
+        "out/druglike", "first", "Folder for the tables; made if it is not there", min_length=1
+    )
+    conformers: int = option(
+        1, "first", "Conformers to embed for each molecule, before pruning", ge=1, le=1000
+    )
+    model: str = option(
+        "default",
+        "first",
+        "default; small, which takes less than half of the time and errs by more; or the path of a "
+        ".safetensors checkpoint",
+        min_length=1,
+    )
+    device: Literal["auto", "cpu", "cuda"] = option(
+        "auto", "first", "auto is cuda where there is one"
+    )
+    limit: int | None = option(
+        None, "first", "Read no more than this many records of the library", ge=1
+    )
+    smiles_column: str | None = option(
+        None,
+        "library",
+        "Column with the SMILES; guessed from the names, and told, when not given",
+    )
+    id_column: str | None = option(
+        None, "library", "Column with the molecules' names; guessed and told when not given"
+    )
+    max_atoms: int = option(
+        250,
+        "molecules",
+        "Larger molecules, hydrogens counted, are rejected too_large",
+        ge=1,
+        le=2000,
+    )
+    molecule_seconds: float = option(
+        60.0,
+        "molecules",
+        "Seconds that embedding one molecule may take at most",
+        gt=0,
+        le=86_400,
+    )
+    seed: int = option(
+        20_260_101,
+        "molecules",
+        "Seed of conformers and of chosen stereo isomers",
+        ge=0,
+        le=2**31 - 1,
+    )
+    optimizer: Literal["lbfgs", "fire"] = option(
+        "lbfgs", "relaxation", "How each conformer is relaxed"
+    )
+    fmax: float = option(
+        0.05,
+        "relaxation",
+        "A conformer has converged below this largest force, in eV/Å: 0.05 leaves it about 1 "
+        "kcal/mol above its minimum, 0.01 less than 0.1 (medians)",
+        gt=0,
+        le=10,
+    )
+    max_steps: int = option(
+        300, "relaxation", "Relaxation steps at most; 0 is a single point", ge=0, le=100_000
+    )
+    backend: Literal["auto", "triton", "numba", "torch"] = option(
+        "auto",
+        "machine",
+        "What computes the model; auto is triton on cuda and numba on a CPU; torch is the old name "
+        "of numba",
+    )
+    precision: Literal["float32", "fast", "float64"] = option(
+        "float32",
+        "machine",
+        "Precision of the model; fast lowers it where the stated error allows",
+    )
+    batching: Literal["auto", "table"] = option(
+        "auto", "machine", "Batch sizes: the fixed table, or what the device earns"
+    )
+    shard_size: int | None = option(
+        None,
+        "machine",
+        "Records in a shard, the unit of a task and of what a crash can lose; chosen for the "
+        "device when not given",
+        ge=1,
+        le=1_000_000,
+    )
+    workers: int | None = option(
+        None,
+        "machine",
+        "Embedding processes; one for each usable core if not given",
+        ge=1,
+        le=1024,
+    )
+    overwrite: bool = option(False, "results", "Replace the results of an earlier run there")
+    resume: bool = option(False, "results", "Finish a run of the same call that was cut off")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if self.overwrite and self.resume:
+            raise ValueError("overwrite and resume contradict each other: choose one")
+        return self
+
+
+class DistillCall(Call):
+    """One distillation."""
+
+    table: str = option(
+        ...,
+        "first",
+        "SMILES to choose from: a path or URL of .smi .csv .tsv .parquet .sdf, or .gz",
+        min_length=1,
+    )
+    teacher: str = option(
+        "auto",
+        "first",
+        "what datasets/fetch_teacher.py prints; auto: where it keeps the file",
+        min_length=1,
+    )
+    recipe: str = option(
+        "datasets/recipes/student.toml",
+        "first",
+        "every choice and seed, a .toml file",
+        min_length=1,
+    )
+    out: str = option("out/distill", "first", "folder for the files of every step", min_length=1)
+    legs: int | None = option(
+        None, "first", "number of legs; the recipe's if not given", ge=1, le=1000
+    )
+    start: str = option(
+        "none",
+        "first",
+        "where the first leg starts: none for random weights, a shipped model's name (default, "
+        "small), or a path",
+        min_length=1,
+    )
+    device: Literal["auto", "cpu", "cuda"] = option(
+        "auto", "machine", "auto is cuda where there is one"
+    )
+    gpus: int = option(1, "machine", "how many GPUs train together", ge=1, le=64)

@@ -1,0 +1,122 @@
+"""Shards through their stages, and who runs a stage. `local`: threads of this process."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from mlff_core.shard import StepReport
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step that every shard takes.
+
+    Attributes:
+        name: As it is shown.
+        run: A task: takes the number of a shard and the arguments.
+        arguments: References, by name.
+        width: Shards that may be in it at once.
+        retries: How often it is tried again. That is for what passes, such as a full disk; bad
+            molecules are rows, not exceptions.
+        retry_delay_s: How long after.
+    """
+
+    name: str
+    run: Callable[..., StepReport]
+    arguments: Mapping[str, object]
+    width: int = 1
+    retries: int = 1
+    retry_delay_s: float = 2.0
+
+
+class Engine(Protocol):
+    """Who runs the stages; a context manager that waits for what it began."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def submit(self, stage: Stage, shard: int) -> Future[StepReport]:
+        """Run a stage of a shard when there is room in it."""
+
+
+def pipeline(
+    shards: Iterator[int], stages: Sequence[Stage], engine: Engine, in_flight: int
+) -> Iterator[tuple[Stage, StepReport]]:
+    """Move every shard through the stages; yields what each did, as it comes.
+
+    A bounded number of shards is between the first stage and the last, so memory and intermediate
+    files stay bounded.
+
+    Raises:
+        Exception: What a stage raised at its last try.
+    """
+    under_way: dict[Future[StepReport], tuple[int, int]] = {}
+    while True:
+        while len(under_way) < in_flight and (shard := next(shards, None)) is not None:
+            under_way[engine.submit(stages[0], shard)] = 0, shard
+        if not under_way:
+            return
+        done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+        ended = [(*under_way.pop(future), future.result()) for future in done]
+        for stage, shard, _ in ended:
+            if stage + 1 < len(stages):
+                under_way[engine.submit(stages[stage + 1], shard)] = stage + 1, shard
+        for stage, _, report in ended:
+            yield stages[stage], report
+
+
+def run_stage(stage: Stage, shard: int) -> StepReport:
+    """Run a stage here, and try again what failed."""
+    for attempt in range(stage.retries + 1):
+        try:
+            return stage.run(shard, **stage.arguments)
+        except Exception as error:
+            if attempt == stage.retries:
+                raise
+            log.warning("%s of shard %d is tried again: %s", stage.name, shard, error)
+            time.sleep(stage.retry_delay_s)
+    raise AssertionError("the last try returns or raises")
+
+
+class LocalEngine:
+    """Threads of this process, as many a stage as it is wide.
+
+    Args:
+        run: How one stage of one shard is run: plainly, or as a Prefect task. It sees the context
+            variables of who submits.
+    """
+
+    def __init__(self, run: Callable[[Stage, int], StepReport] = run_stage) -> None:
+        self._run = run
+        self._threads: dict[str, ThreadPoolExecutor] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for threads in self._threads.values():
+            threads.shutdown(cancel_futures=True)
+
+    def submit(self, stage: Stage, shard: int) -> Future[StepReport]:
+        """Run a stage of a shard when there is room in it."""
+        if stage.name not in self._threads:
+            self._threads[stage.name] = ThreadPoolExecutor(stage.width, stage.name)
+        return self._threads[stage.name].submit(copy_context().run, self._run, stage, shard)

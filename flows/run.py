@@ -1,0 +1,172 @@
+"""One run of the screen, step by step: in this process, or as the Prefect flow of screen.py.
+
+Shards of the library move through three stages, embed -> relax -> write, and the stages overlap:
+while one shard is relaxed, the next is embedded and the last is written. What is finished is told
+by the files alone, not by who ran them.
+"""
+
+import shutil
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from flows.call import ScreenCall
+from flows.engines import Engine, Stage, pipeline
+from flows.plan import OpenedCall, ScreenPlan, make_plan, open_call
+from flows.watch import Watcher
+from mlff_core.tables import Manifest, finished_shards, open_output, reconcile
+from tasks import opened as live
+from tasks.embed import embed
+from tasks.ingest import ingest
+from tasks.relax import relax
+from tasks.write import write
+
+if TYPE_CHECKING:
+    from mlff_core.models.potential import Backend
+
+#: Shards between the first stage and the last: one in each, and one that waits for the device, so
+#: that the device never waits for it.
+SHARDS_IN_FLIGHT = 4
+
+
+def run_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifest:
+    """Turn a library of SMILES into relaxed 3D conformers with energies and forces.
+
+    Raises:
+        MlffError: What the call names cannot be used, or the tables do not add up.
+    """
+    opened = open_call(call)
+    for sentence in opened.sentences():
+        watcher.tell(sentence)
+    try:
+        device = open_model(opened, watcher)
+        plan = read_library(opened, device)
+        manifest = claim_output(plan)
+        watcher.tell(f"{plan.library.n_records:,} records in shards of {plan.shard_size:,}")
+        manifest.notes = list(plan.library.notes)
+        started = time.monotonic()
+        compute(plan, manifest, engine, watcher)
+        manifest.counts = reconcile(Path(plan.out), plan.library.n_records).to_dict()
+        manifest.add_timings({"total": time.monotonic() - started})
+        release_output(plan, manifest)
+        watcher.end(manifest, opened.out_dir)
+    finally:
+        live.close(str(opened.work_dir))
+    return manifest
+
+
+def open_model(opened: OpenedCall, watcher: Watcher) -> Literal["cpu", "cuda"]:
+    """Load the model, which stays loaded for the run; returns the type of its device.
+
+    Raises:
+        DeviceError: The device or the backend is not available here.
+    """
+    # Torch takes seconds to import: the first words of a run do not wait for it.
+    from mlff_core.models.potential import choose_device
+
+    device: Literal["cpu", "cuda"] = (
+        "cuda" if choose_device(opened.call.device).type == "cuda" else "cpu"
+    )
+    potential = live.potential(
+        str(opened.work_dir), opened.model.file, opened.model.sha256, device, _backend(opened.call),
+        opened.call.precision,
+    )  # fmt: skip
+    watcher.tell(f"device: {device}, backend {potential.backend}, {potential.precision}")
+    return device
+
+
+def _backend(call: ScreenCall) -> "Backend":
+    return cast("Backend", {"numba": "torch"}.get(call.backend, call.backend))
+
+
+def read_library(opened: OpenedCall, device: str) -> ScreenPlan:
+    """Read the library, once: its records lie in shards, and the plan is known.
+
+    Raises:
+        LibraryError: The library breaks off or cannot be read on; no folder is left then.
+    """
+    was_there = opened.out_dir.exists()
+    shutil.rmtree(opened.work_dir, ignore_errors=True)  # of a run that was cut off
+    shard_size = opened.shard_size(device)
+    try:
+        opened.work_dir.mkdir(parents=True)
+        read = ingest(opened.library, str(opened.work_dir), shard_size, opened.call.limit)
+    except BaseException:
+        shutil.rmtree(opened.work_dir, ignore_errors=True)
+        if not was_there:
+            with suppress(OSError):
+                opened.out_dir.rmdir()
+        raise
+    return make_plan(
+        opened, n_records=read.n_records, sha256=read.sha256, shard_size=shard_size, device=device
+    )
+
+
+def claim_output(plan: ScreenPlan) -> Manifest:
+    """Make the output folder ours and leave an unfinished manifest in it.
+
+    Raises:
+        OutputError: It cannot be written, or holds results that are in the way.
+    """
+    call = plan.parameters
+    try:
+        return open_output(
+            Path(plan.out), plan.manifest(), overwrite=call.overwrite, resume=call.resume
+        )
+    except BaseException:
+        shutil.rmtree(plan.work, ignore_errors=True)
+        raise
+
+
+def stages(plan: ScreenPlan) -> tuple[Stage, ...]:
+    """What every shard goes through, in order, by reference to the plan."""
+    call = plan.parameters
+    return (
+        Stage(
+            "embed",
+            embed,
+            dict(work_dir=plan.work, chemistry=plan.chemistry, workers=call.workers),
+            width=2,  # so that the next shard fills the cores while the last molecules of one end
+        ),
+        Stage(
+            "relax",
+            relax,
+            dict(
+                work_dir=plan.work,
+                model=plan.model.file,
+                sha256=plan.model.sha256,
+                device=plan.device,
+                backend=_backend(call),
+                precision=call.precision,
+                options=plan.relaxation,
+            ),
+            width=1,  # one thread has the device: no two shards ever share its memory
+            retry_delay_s=5.0,
+        ),
+        Stage(
+            "write",
+            write,
+            dict(work_dir=plan.work, out=plan.out, metadata=plan.part_metadata()),
+            retries=2,
+        ),
+    )
+
+
+def compute(plan: ScreenPlan, manifest: Manifest, engine: Engine, watcher: Watcher) -> None:
+    """Move every unfinished shard through the stages; fill in the timings."""
+    finished = finished_shards(Path(plan.out), plan.run_key)
+    unfinished = (shard for shard in range(plan.n_shards) if shard not in finished)
+    watcher.begin(plan.library.n_records, plan.records_in(finished))
+    with engine:
+        for stage, report in pipeline(unfinished, stages(plan), engine, SHARDS_IN_FLIGHT):
+            manifest.add_timings(report.timings_s)
+            watcher.advance(stage.name, report)
+
+
+def release_output(plan: ScreenPlan, manifest: Manifest) -> None:
+    """Mark the run finished and remove the intermediate files."""
+    manifest.finished = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest.write(Path(plan.out))
+    shutil.rmtree(plan.work, ignore_errors=True)

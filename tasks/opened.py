@@ -1,0 +1,85 @@
+"""What stays open between the shards of a run: opened where it is used, once a process.
+
+A run is named by its work folder. Who runs it in this process closes what it opened; in another
+process it ends with the process.
+"""
+
+import threading
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from mlff_core.chem.molecule import ChemistrySettings
+from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from mlff_core.models.potential import Backend, Device, Potential, Precision
+
+T = TypeVar("T")
+
+
+class Opened(Generic[T]):
+    """Things of one kind that are open, by the run that they are open for."""
+
+    def __init__(self, end: Callable[[T], None]) -> None:
+        self._end = end
+        self._lock = threading.Lock()
+        self._open: dict[tuple[str, Hashable], T] = {}
+
+    def get(self, run: str, how: Hashable, begin: Callable[[], T]) -> T:
+        """What is open for a run; `begin` opens it the first time, and `how` tells two apart."""
+        with self._lock:
+            if (run, how) not in self._open:
+                self._open[run, how] = begin()
+            return self._open[run, how]
+
+    def close(self, run: str) -> None:
+        """End what is open for a run."""
+        with self._lock:
+            for key in [key for key in self._open if key[0] == run]:
+                self._end(self._open.pop(key))
+
+
+_POOLS = Opened[EmbeddingPool](EmbeddingPool.close)
+_POTENTIALS = Opened["Potential"](lambda potential: None)
+
+
+def embedding_pool(run: str, settings: ChemistrySettings, workers: int | None) -> EmbeddingPool:
+    """The processes that embed a run's molecules."""
+    return _POOLS.get(run, (settings, workers), lambda: EmbeddingPool(settings, workers))
+
+
+def potential(
+    run: str,
+    model: str,
+    sha256: str,
+    device: "Device",
+    backend: "Backend",
+    precision: "Precision",
+) -> "Potential":
+    """The model of a run, on its device.
+
+    Raises:
+        ModelFileError: The checkpoint is missing, damaged, or no longer the one that was meant.
+        DeviceError: The device or the backend is not available here.
+    """
+
+    def load() -> "Potential":
+        # Torch takes seconds to import: molecules are embedded without it.
+        from mlff_core.models.potential import load_potential
+
+        loaded = load_potential(Path(model), device=device, backend=backend, precision=precision)
+        if loaded.sha256 != sha256:
+            raise ModelFileError(
+                f"{model}: was replaced: expected sha256 {sha256}, found {loaded.sha256}"
+            )
+        return loaded
+
+    return _POTENTIALS.get(run, (model, sha256, device, backend, precision), load)
+
+
+def close(run: str) -> None:
+    """End the processes of a run and let go of its model."""
+    _POOLS.close(run)
+    _POTENTIALS.close(run)
