@@ -6,12 +6,16 @@ J. Chem. Inf. Model. 2015, 55, 2562; Wang, Witek, Landrum and Riniker, J. Chem. 
 """
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
+
+from mlff_core.chem.graph import Graph
+from mlff_core.chem.torsions import etkdg_parameters, torsion_terms
 
 #: Rings of more atoms are wide enough for a chain to go through.
 _LARGEST_RING: Final = 8
@@ -24,12 +28,11 @@ _LARGEST_VOLUME: Final = 100.0
 #: second is for an atom of several rings of three or four, which cannot be very tetrahedral.
 _TETRAHEDRAL: Final = 0.5
 _TETRAHEDRAL_IN_CAGES: Final = 0.125
-#: Force constant of the torsions that keep small rings of sp2 atoms flat, as RDKit has it.
-_FLAT_RING: Final = 100.0
 _CHIRAL_TAGS: Final = (Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
 _CIS: Final = (Chem.BondStereo.STEREOZ, Chem.BondStereo.STEREOCIS)
 _TRANS: Final = (Chem.BondStereo.STEREOE, Chem.BondStereo.STEREOTRANS)
-_SP2: Final = Chem.HybridizationType.SP2
+_DOUBLE: Final = Chem.BondType.DOUBLE
+_TRIPLE: Final = Chem.BondType.TRIPLE
 
 
 class ContradictingBoundsError(ValueError):
@@ -110,19 +113,16 @@ def embedding_constraints(mol: Chem.Mol) -> EmbeddingConstraints:
     """
     if mol.GetNumAtoms() == 0:
         raise ValueError("the molecule has no atom")
-    atoms = list(mol.GetAtoms())
-    neighbours = [[atom.GetIdx() for atom in centre.GetNeighbors()] for centre in atoms]
-    bonds = list(mol.GetBonds())
-    angles, linear = _angles(bonds, neighbours)
-    chiral, chiral_volumes, tetrahedral, tetrahedral_volumes = _centres(mol, atoms, neighbours)
-    planar, planar_stiff = _planar(atoms, neighbours)
-    bent, double_bonds = _double_bonds(bonds, neighbours, mol)
-    torsions, heights, signs = _torsions(mol)
-    rings = [ring for ring in mol.GetRingInfo().AtomRings() if len(ring) <= _LARGEST_RING]
-    pairs = [sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())) for bond in bonds]
+    graph = Graph(mol)
+    angles, linear = _angles(graph)
+    chiral, chiral_volumes, tetrahedral, tetrahedral_volumes = _centres(graph)
+    planar, planar_stiff = _planar(graph)
+    bent, double_bonds = _double_bonds(graph)
+    torsions = torsion_terms(graph)
+    rings = [ring for ring in graph.rings if len(ring) <= _LARGEST_RING]
     return EmbeddingConstraints(
         bounds=distance_bounds(mol),
-        bonds=_rows(pairs, 2),
+        bonds=_rows(graph.pairs, 2),
         angles=_rows(angles, 3),
         linear=_rows(linear, 3),
         bent=_rows(bent, 3),
@@ -133,9 +133,9 @@ def embedding_constraints(mol: Chem.Mol) -> EmbeddingConstraints:
         double_bonds=_rows(double_bonds, 5),
         planar=_rows(planar, 4),
         planar_stiff=np.array(planar_stiff, bool),
-        torsions=_rows(torsions, 4),
-        torsion_heights=np.array(heights, np.float32).reshape(-1, 6),
-        torsion_signs=np.array(signs, np.int8).reshape(-1, 6),
+        torsions=_rows([term.atoms for term in torsions], 4),
+        torsion_heights=np.array([term.heights for term in torsions], np.float32).reshape(-1, 6),
+        torsion_signs=np.array([term.signs for term in torsions], np.int8).reshape(-1, 6),
         rings=_rows([[*ring, *[-1] * (_LARGEST_RING - len(ring))] for ring in rings], 8),
     )
 
@@ -149,7 +149,7 @@ def distance_bounds(mol: Chem.Mol) -> NDArray[np.float32]:
     Raises:
         ContradictingBoundsError: The triangle inequality does not hold then either.
     """
-    parameters = rdDistGeom.ETKDGv3()  # with its 1-4 distances of macrocycles
+    parameters = etkdg_parameters()  # with the 1-4 distances of macrocycles
     for strict in (True, False):
         bounds = rdDistGeom.GetMoleculeBoundsMatrix(
             mol, parameters, set15bounds=strict, scaleVDW=not strict
@@ -165,40 +165,37 @@ def _rows(rows: list, width: int) -> NDArray[np.int16]:
     return np.array(rows, np.int16).reshape(-1, width)
 
 
-def _angles(
-    bonds: list[Chem.Bond], neighbours: list[list[int]]
-) -> tuple[list[list[int]], list[list[int]]]:
+def _angles(graph: Graph) -> tuple[list[list[int]], list[list[int]]]:
     """All angles, and those of a triple bond or of two double bonds that share an atom."""
-    triple: set[int] = set()
-    double: list[int] = []
-    for bond in bonds:
-        kind = bond.GetBondType()
-        ends = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
-        if kind == Chem.BondType.TRIPLE:
-            triple.update(ends)
-        elif kind == Chem.BondType.DOUBLE:
-            double.extend(ends)
-    straight = {a for a in triple if len(neighbours[a]) == 2}
-    straight.update(a for a in set(double) if double.count(a) == len(neighbours[a]) == 2)
+    n_double = [0] * len(graph.numbers)
+    straight = set()
+    for pair, kind in zip(graph.pairs, graph.bond_types, strict=True):
+        if kind == _TRIPLE:
+            straight.update(pair)
+        elif kind == _DOUBLE:
+            for atom in pair:
+                n_double[atom] += 1
     angles, linear = [], []
-    for centre, around in enumerate(neighbours):
-        ordered = sorted(around)
-        for i, first in enumerate(ordered):
-            for last in ordered[i + 1 :]:
-                angles.append([first, centre, last])
-                if centre in straight:
-                    linear.append([first, centre, last])
+    for centre, around in enumerate(graph.neighbours):
+        if len(around) < 2:
+            continue
+        own = [[first, centre, last] for first, last in combinations(sorted(around), 2)]
+        angles += own
+        if centre in straight or n_double[centre] == len(around) == 2:
+            linear += own
     return angles, linear
 
 
 def _centres(
-    mol: Chem.Mol, atoms: list[Chem.Atom], neighbours: list[list[int]]
+    graph: Graph,
 ) -> tuple[list[list[int]], list[list[float]], list[list[int]], list[float]]:
     """Specified stereocentres with volumes, and ring atoms to be checked, with volumes."""
-    rings = mol.GetRingInfo()
+    rings = graph.mol.GetRingInfo()
     chiral, chiral_volumes, tetrahedral, tetrahedral_volumes = [], [], [], []
-    for centre, (atom, around) in enumerate(zip(atoms, neighbours, strict=True)):
-        tag = atom.GetChiralTag()
+    for centre, around in enumerate(graph.neighbours):
+        if len(around) < 3:
+            continue
+        tag = graph.mol.GetAtomWithIdx(centre).GetChiralTag()
         if tag in _CHIRAL_TAGS:
             lowest = _VOLUME[len(around)]
             chiral.append([centre, *[*around, centre][:4]])
@@ -208,8 +205,8 @@ def _centres(
                 chiral_volumes.append([-_LARGEST_VOLUME, -lowest])
         elif (
             len(around) == 4
+            and graph.numbers[centre] in (6, 7)
             and rings.NumAtomRings(centre) > 1
-            and atom.GetAtomicNum() in (6, 7)
             and not rings.IsAtomInRingOfSize(centre, 3)
         ):
             caged = sum(size < 5 for size in rings.AtomRingSizes(centre)) > 1
@@ -218,47 +215,33 @@ def _centres(
     return chiral, chiral_volumes, tetrahedral, tetrahedral_volumes
 
 
-def _planar(
-    atoms: list[Chem.Atom], neighbours: list[list[int]]
-) -> tuple[list[list[int]], list[bool]]:
-    sp2 = [atom.GetHybridization() == _SP2 for atom in atoms]
-    numbers = [atom.GetAtomicNum() for atom in atoms]
+def _planar(graph: Graph) -> tuple[list[list[int]], list[bool]]:
+    numbers, sp2 = graph.numbers, graph.sp2
     planar, stiff = [], []
-    for centre, around in enumerate(neighbours):
+    for centre, around in enumerate(graph.neighbours):
         if sp2[centre] and len(around) == 3 and numbers[centre] in _FLAT:
             planar.append([centre, *around])
             stiff.append(numbers[centre] == 6 and any(numbers[a] == 8 and sp2[a] for a in around))
     return planar, stiff
 
 
-def _double_bonds(
-    bonds: list[Chem.Bond], neighbours: list[list[int]], mol: Chem.Mol
-) -> tuple[list[list[int]], list[list[int]]]:
+def _double_bonds(graph: Graph) -> tuple[list[list[int]], list[list[int]]]:
     """What must not be linear around double bonds, and E or Z where it is specified."""
+    types = dict(zip(graph.pairs, graph.bond_types, strict=True))
     bent, specified = [], []
-    for bond in bonds:
-        if bond.GetBondType() != Chem.BondType.DOUBLE:
+    for index, kind in enumerate(graph.bond_types):
+        if kind != _DOUBLE:
             continue
+        bond = graph.mol.GetBondWithIdx(index)
         begin, end = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         for near, far in ((begin, end), (end, begin)):
-            others = [atom for atom in neighbours[near] if atom != far]
-            if len(neighbours[near]) == 2:
-                (other,) = others
-                kind = mol.GetBondBetweenAtoms(near, other).GetBondType()
-                others = others if kind == Chem.BondType.SINGLE else []
-            bent.extend([other, near, far] for other in others)
+            others = [atom for atom in graph.neighbours[near] if atom != far]
+            if len(others) == 1:
+                pair = min(near, others[0]), max(near, others[0])
+                others = others if types[pair] == Chem.BondType.SINGLE else []
+            bent += [[other, near, far] for other in others]
         stereo = bond.GetStereo()
         if stereo in _CIS or stereo in _TRANS:
             first, last = bond.GetStereoAtoms()
             specified.append([first, begin, end, last, 1 if stereo in _CIS else -1])
     return bent, specified
-
-
-def _torsions(mol: Chem.Mol) -> tuple[list, list, list]:
-    """Atoms, heights and signs of the torsion terms: preferences, then flat rings."""
-    parameters = rdDistGeom.ETKDGv3()
-    preferences = rdDistGeom.GetExperimentalTorsions(mol, parameters)
-    atoms = [list(term["atomIndices"]) for term in preferences]
-    heights = [list(term["V"]) for term in preferences]
-    signs = [list(term["signs"]) for term in preferences]
-    return atoms, heights, signs
