@@ -101,11 +101,12 @@ class EmbeddingConstraints:
         return len(self.bounds)
 
 
-def embedding_constraints(mol: Chem.Mol) -> EmbeddingConstraints:
+def embedding_constraints(mol: Chem.Mol, graph: Graph | None = None) -> EmbeddingConstraints:
     """The constraints of one molecule.
 
     Args:
         mol: One fragment with all hydrogens, its stereo assigned.
+        graph: Its graph, if it is known.
 
     Raises:
         ContradictingBoundsError: The distance bounds contradict each other.
@@ -113,7 +114,7 @@ def embedding_constraints(mol: Chem.Mol) -> EmbeddingConstraints:
     """
     if mol.GetNumAtoms() == 0:
         raise ValueError("the molecule has no atom")
-    graph = Graph(mol)
+    graph = graph or Graph(mol)
     angles, linear = _angles(graph)
     chiral, chiral_volumes, tetrahedral, tetrahedral_volumes = _centres(graph)
     planar, planar_stiff = _planar(graph)

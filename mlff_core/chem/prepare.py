@@ -6,6 +6,8 @@ molecule's message.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -31,12 +33,35 @@ def prepare(
         smiles: SMILES or CXSMILES; a name behind it is ignored.
         settings: What is accepted and how it is embedded.
     """
-    start = time.perf_counter()
     molecule = PreparedMolecule(record, input_id, smiles)
-    notes: list[str] = []
+    with told(molecule) as notes:
+        mol = checked(molecule, settings, notes)
+        try:
+            hydrogenated = Chem.AddHs(mol)
+            seed = molecule_seed(settings.seed, molecule.smiles or "")
+            chosen = embed(hydrogenated, settings, seed, notes)
+            mol = as_chosen(molecule, mol, hydrogenated, chosen, notes)
+        finally:
+            molecule.inchikey = Chem.MolToInchiKey(mol) or None
+        molecule.positions = np.array(
+            [conformer.GetPositions() for conformer in hydrogenated.GetConformers()], np.float32
+        )
+        store_topology(molecule, hydrogenated)
+    return molecule
+
+
+@contextmanager
+def told(molecule: PreparedMolecule) -> Iterator[list[str]]:
+    """Run what may end a molecule, and write into it how it ended: nothing is raised any further.
+
+    Yields:
+        The notes that make the molecule's message.
+    """
+    start = time.perf_counter()
+    notes = [molecule.message] if molecule.message else []
     try:
         with rdBase.BlockLogs():
-            _prepare(molecule, settings, notes)
+            yield notes
     except NotOkError as stop:
         molecule.status, molecule.reason = stop.status, stop.reason
         notes.append(str(stop))
@@ -47,11 +72,16 @@ def prepare(
         molecule.status, molecule.reason = MoleculeStatus.FAILED, Reason.INTERNAL_ERROR
         notes.append(f"{type(error).__name__}: {error}")
     molecule.message = "; ".join(notes) or None
-    molecule.timings_s = time.perf_counter() - start
-    return molecule
+    molecule.timings_s += time.perf_counter() - start
 
 
-def _prepare(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list[str]) -> None:
+def checked(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list[str]) -> Chem.Mol:
+    """The part of the record that is computed, in canonical order; fills the columns it decides.
+
+    Raises:
+        NotOkError: It is not something that can be computed. Its InChIKey is known then too, if it
+            could be parsed and is not too large.
+    """
     mol = largest_fragment(parse(molecule.input_smiles, settings), notes)
     molecule.n_heavy_atoms = mol.GetNumHeavyAtoms()
     molecule.n_atoms = mol.GetNumAtoms() + sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
@@ -70,24 +100,39 @@ def _prepare(molecule: PreparedMolecule, settings: ChemistrySettings, notes: lis
     describe(molecule, mol)
     try:
         check_domain(molecule, mol, settings, notes)
-        hydrogenated = Chem.AddHs(mol)
-        seed = molecule_seed(settings.seed, molecule.smiles)
-        chosen = embed(hydrogenated, settings, seed, notes)
-        smiles = Chem.MolToSmiles(Chem.RemoveHs(hydrogenated)) if chosen else molecule.smiles
-        if smiles != molecule.smiles:  # in adamantane, say, all "choices" are the same molecule
-            notes.append(f"chose one isomer: {chosen} had no stereo")
-            molecule.smiles = smiles
-            mol = Chem.MolFromSmiles(smiles) or mol
-    finally:
+    except NotOkError:
         molecule.inchikey = Chem.MolToInchiKey(mol) or None
-    _store_geometry(molecule, hydrogenated)
+        raise
+    return mol
 
 
-def _store_geometry(molecule: PreparedMolecule, mol: Chem.Mol) -> None:
+def as_chosen(
+    molecule: PreparedMolecule,
+    mol: Chem.Mol,
+    hydrogenated: Chem.Mol,
+    chosen: str,
+    notes: list[str],
+) -> Chem.Mol:
+    """The molecule without hydrogens once its geometry has decided stereo that was undefined.
+
+    Args:
+        molecule: Gets the SMILES of what was chosen.
+        mol: The molecule without hydrogens, as it was.
+        hydrogenated: The same with its hydrogens and its stereo.
+        chosen: What was undefined, in words; empty if nothing was.
+        notes: Gets a sentence about it.
+    """
+    smiles = Chem.MolToSmiles(Chem.RemoveHs(hydrogenated)) if chosen else molecule.smiles
+    if smiles == molecule.smiles:  # in adamantane, say, all "choices" are the same molecule
+        return mol
+    notes.append(f"chose one isomer: {chosen} had no stereo")
+    molecule.smiles = smiles
+    return Chem.MolFromSmiles(smiles) or mol
+
+
+def store_topology(molecule: PreparedMolecule, mol: Chem.Mol) -> None:
+    """Fill in elements, bonds and stereo of the molecule with its hydrogens."""
     molecule.numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], np.int8)
-    molecule.positions = np.array(
-        [conformer.GetPositions() for conformer in mol.GetConformers()], np.float32
-    )
     molecule.bonds = np.argwhere(np.triu(Chem.GetAdjacencyMatrix(mol))).astype(np.int16)
     # The SMILES tells whether there is any stereo; walking over all atoms costs more than to look.
     smiles = molecule.smiles or ""

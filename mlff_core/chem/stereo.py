@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
 
+from mlff_core.chem.graph import Graph
+
 _CHIRAL_TAGS: Final = {Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW}
 #: +1 where a double bond's stereo atoms are on one side, -1 where not.
 _SIDES: Final = {
@@ -15,6 +17,10 @@ _SIDES: Final = {
     Chem.BondStereo.STEREOE: -1,
     Chem.BondStereo.STEREOTRANS: -1,
 }
+#: Atoms of three neighbours that are flat: B, C.
+_NO_PYRAMIDS: Final = (5, 6)
+#: Smallest ring in which a double bond can be E or Z.
+_SMALLEST_E: Final = 8
 _STEREO_TYPES: Final = (Chem.StereoType.Atom_Tetrahedral, Chem.StereoType.Bond_Double)
 
 
@@ -35,6 +41,62 @@ def assign_undefined(mol: Chem.Mol) -> str:
         if n
     ]
     return " and ".join(words)
+
+
+def may_lack_stereo(graph: Graph) -> bool:
+    """Whether stereo may be undefined: False is certain, True is a reason to look closer.
+
+    Args:
+        graph: Of the molecule with all its hydrogens, its stereo assigned.
+    """
+    return any(
+        _may_be_centre(graph, centre)
+        and graph.mol.GetAtomWithIdx(centre).GetChiralTag() not in _CHIRAL_TAGS
+        for centre in range(len(graph.numbers))
+    ) or any(
+        kind == Chem.BondType.DOUBLE
+        and _may_have_sides(graph, *pair)
+        and graph.mol.GetBondBetweenAtoms(*pair).GetStereo() not in _SIDES
+        for pair, kind in zip(graph.pairs, graph.bond_types, strict=True)
+    )
+
+
+def _may_be_centre(graph: Graph, centre: int) -> bool:
+    around = graph.neighbours[centre]
+    if len(around) == 3 and graph.numbers[centre] == 7:  # held by its rings, or it would invert
+        rings = [ring for ring in graph.rings if centre in ring]
+        return len(rings) > 1 or any(len(ring) == 3 for ring in rings)
+    if len(around) < 4 and (graph.numbers[centre] in _NO_PYRAMIDS or len(around) < 3):
+        return False
+    return _all_different(graph, centre, around)
+
+
+def _may_have_sides(graph: Graph, i: int, j: int) -> bool:
+    if any(i in ring and j in ring and len(ring) < _SMALLEST_E for ring in graph.rings):
+        return False
+    return all(
+        len(graph.neighbours[near]) > 1
+        and _all_different(graph, near, [n for n in graph.neighbours[near] if n != far])
+        for near, far in ((i, j), (j, i))
+    )
+
+
+def _all_different(graph: Graph, centre: int, around: list[int]) -> bool:
+    """False if two substituents are surely the same: the same atom with nothing but hydrogens."""
+    seen = set()
+    for atom in around:
+        others = [n for n in graph.neighbours[atom] if n != centre]
+        if all(graph.numbers[n] == 1 for n in others):
+            isotopes = tuple(graph.mol.GetAtomWithIdx(n).GetIsotope() for n in (atom, *others))
+            kind = (
+                graph.numbers[atom],
+                isotopes,
+                graph.bond_kinds[min(atom, centre), max(atom, centre)],
+            )
+            if kind in seen:
+                return False
+            seen.add(kind)
+    return True
 
 
 def _stereo(mol: Chem.Mol, *, defined: bool) -> set[tuple[Chem.StereoType, int]]:

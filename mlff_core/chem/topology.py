@@ -63,7 +63,7 @@ def rearranged(
     if inverted.size:
         centre = _centre(chirality[inverted[0]], bonds)
         return f"stereocentre {SYMBOLS[numbers[centre]]}{centre} inverted"
-    flipped = np.flatnonzero(_cos_dihedrals(x, double_bonds) * double_bonds[:, 4] <= 0)
+    flipped = np.flatnonzero(cos_dihedrals(x, double_bonds) * double_bonds[:, 4] <= 0)
     if flipped.size:
         _, a, b, _, sign = double_bonds[flipped[0]]
         return f"double bond {_pair(a, b, numbers)} is {'trans' if sign > 0 else 'cis'} now"
@@ -137,7 +137,7 @@ def _odd(positions: Sequence[NDArray], topologies: Sequence[Topology]) -> NDArra
     p, q, r, s = x[centres.T]
     odd[owner[~(np.einsum("ni,ni->n", p - s, np.cross(q - s, r - s)) > 0)]] = True
     doubles, owner = gathered("double_bonds", 4)
-    odd[owner[~(_cos_dihedrals(x, doubles) * doubles[:, 4] > 0)]] = True
+    odd[owner[~(cos_dihedrals(x, doubles) * doubles[:, 4] > 0)]] = True
     return odd
 
 
@@ -177,9 +177,7 @@ def _centre(around: NDArray[np.integer], bonds: NDArray[np.integer]) -> int:
     return int(np.bincount(np.concatenate([bonds[starts, 0], bonds[ends, 1]])).argmax())
 
 
-def _cos_dihedrals(
-    x: NDArray[np.float64], double_bonds: NDArray[np.integer]
-) -> NDArray[np.float64]:
+def cos_dihedrals(x: NDArray[np.float64], double_bonds: NDArray[np.integer]) -> NDArray[np.float64]:
     """Cosine, times a positive factor, of the dihedral of each row's atoms i j k l; cis is +."""
     i, j, k, last = x[double_bonds[:, :4].T]
     axis = k - j

@@ -1,0 +1,128 @@
+"""SMILES -> checked molecule with the constraints of its geometry, for an embedder elsewhere.
+
+`prepare_constraints` does on a core what `prepare.prepare` does, but leaves the embedding to a
+device; `choose_stereo` judges what came back. The words in the molecule's message are the same.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rdkit import Chem
+
+from mlff_core.chem.constraints import (
+    ContradictingBoundsError,
+    EmbeddingConstraints,
+    embedding_constraints,
+)
+from mlff_core.chem.embed import molecule_seed
+from mlff_core.chem.graph import Graph
+from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule
+from mlff_core.chem.prepare import as_chosen, checked, store_topology, told
+from mlff_core.chem.stereo import assign_undefined, may_lack_stereo
+from mlff_core.chem.topology import cos_dihedrals
+from mlff_core.status import MoleculeStatus, Reason
+
+
+@dataclass
+class ConstrainedMolecule(PreparedMolecule):
+    """A molecule that waits for its geometry.
+
+    Attributes:
+        constraints: What an embedder needs; None if the molecule is not ok, or is one atom, whose
+            geometry is there.
+        seed: What all random numbers of its embedding are to come from.
+        undefined_stereo: Whether stereo may be undefined, which the first geometry decides. The
+            InChIKey is not known before.
+    """
+
+    constraints: EmbeddingConstraints | None = None
+    seed: int = 0
+    undefined_stereo: bool = False
+
+
+def prepare_constraints(
+    record: int, input_id: str | None, smiles: str, settings: ChemistrySettings
+) -> ConstrainedMolecule:
+    """Check one SMILES and say what its geometry must satisfy; never raises on chemistry.
+
+    Args:
+        record: Position in the library, handed through.
+        input_id: Identifier in the library, handed through.
+        smiles: SMILES or CXSMILES; a name behind it is ignored.
+        settings: What is accepted.
+    """
+    molecule = ConstrainedMolecule(record, input_id, smiles)
+    with told(molecule) as notes:
+        mol = checked(molecule, settings, notes)
+        hydrogenated = Chem.AddHs(mol)
+        molecule.seed = molecule_seed(settings.seed, molecule.smiles or "")
+        graph = Graph(hydrogenated)
+        molecule.undefined_stereo = may_lack_stereo(graph)
+        if not molecule.undefined_stereo:
+            molecule.inchikey = Chem.MolToInchiKey(mol) or None
+        store_topology(molecule, hydrogenated)
+        if molecule.n_atoms == 1:
+            molecule.positions = np.zeros((1, 1, 3), np.float32)
+            return molecule
+        try:
+            molecule.constraints = embedding_constraints(hydrogenated, graph)
+        except ContradictingBoundsError as error:
+            molecule.inchikey = molecule.inchikey or Chem.MolToInchiKey(mol) or None
+            raise NotOkError(MoleculeStatus.FAILED, Reason.EMBEDDING_FAILED, str(error)) from None
+    return molecule
+
+
+def choose_stereo(
+    molecule: ConstrainedMolecule, positions: NDArray[np.floating], settings: ChemistrySettings
+) -> ConstrainedMolecule | None:
+    """The molecule with the stereo of its first geometry where its SMILES left it open.
+
+    Args:
+        molecule: As `prepare_constraints` gave it; it is changed.
+        positions: Its first geometry, Å [n_atoms, 3].
+        settings: As for `prepare_constraints`.
+
+    Returns:
+        The molecule, its constraints those of the isomer if it is to have more conformers; None if
+        stereo that was given came out wrong: the molecule is as it was, to be embedded again.
+    """
+    if not keeps_stereo(molecule, positions):
+        return None
+    if not molecule.undefined_stereo or molecule.status != MoleculeStatus.OK:
+        return molecule
+    with told(molecule) as notes:
+        mol = Chem.MolFromSmiles(molecule.smiles)
+        hydrogenated = Chem.AddHs(mol)
+        conformer = Chem.Conformer(hydrogenated.GetNumAtoms())
+        conformer.SetPositions(np.asarray(positions, np.float64))
+        hydrogenated.AddConformer(conformer, assignId=True)
+        chosen = assign_undefined(hydrogenated)
+        mol = as_chosen(molecule, mol, hydrogenated, chosen, notes)
+        molecule.inchikey = Chem.MolToInchiKey(mol) or None
+        molecule.undefined_stereo = False
+        store_topology(molecule, hydrogenated)
+        if chosen and settings.n_conformers > 1:
+            molecule.constraints = embedding_constraints(hydrogenated)
+    return molecule
+
+
+def keeps_stereo(molecule: PreparedMolecule, positions: NDArray[np.floating]) -> bool:
+    """Whether a geometry [n_atoms, 3] has the stereo that the molecule specifies."""
+    x = np.asarray(positions, np.float64)
+    a, b, c, d = x[molecule.chirality.T]
+    volumes = np.einsum("ni,ni->n", a - d, np.cross(b - d, c - d))
+    sides = cos_dihedrals(x, molecule.double_bonds) * molecule.double_bonds[:, 4]
+    # "above" rather than "not below": NaN is neither.
+    return bool(np.all(volumes > 0) and np.all(sides > 0))
+
+
+def not_embedded(molecule: ConstrainedMolecule, why: str) -> ConstrainedMolecule:
+    """The molecule as failed, as it has no geometry for the reason that `why` says in words."""
+    with told(molecule) as notes:
+        if molecule.inchikey is None:
+            molecule.inchikey = Chem.MolToInchiKey(Chem.MolFromSmiles(molecule.smiles)) or None
+        molecule.constraints = None
+        notes.append(why)
+        molecule.status, molecule.reason = MoleculeStatus.FAILED, Reason.EMBEDDING_FAILED
+    return molecule

@@ -1,0 +1,144 @@
+"""Molecules prepared for an embedder elsewhere: rows and words are those of RDKit's embedding."""
+
+import csv
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rdkit import Chem
+
+from mlff_core.chem.constrained import (
+    ConstrainedMolecule,
+    choose_stereo,
+    not_embedded,
+    prepare_constraints,
+)
+from mlff_core.chem.graph import Graph
+from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
+from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.chem.prepare import prepare
+from mlff_core.chem.stereo import may_lack_stereo
+from mlff_core.status import MoleculeStatus, Reason
+
+DRUGLIKE = Path(__file__).parents[3] / "datasets" / "druglike" / "druglike.csv"
+SETTINGS = ChemistrySettings()
+RECORDS = [
+    "C[C@H](F)Cl",
+    "CC(F)Cl",
+    "FC=CF",
+    "CC(O)C(F)C=CC",
+    "CC1(C)C2CCC1(C)C(=O)C2",
+    "C[S@](=O)CC",
+    "C[N+](C)(C)CC(=O)[O-].Cl",
+    "C/C=N\\O",
+    "[13CH3]CO",
+    "C1CC2CCC1CC2",
+    "[Cl-]",
+    "[Na+]",
+    "CC(",
+    "",
+    "[CH3]",
+    "C[Hg]C",
+]
+
+
+def constrained(smiles: str, settings: ChemistrySettings = SETTINGS) -> ConstrainedMolecule:
+    return prepare_constraints(7, "id", smiles, settings)
+
+
+def assert_same_row(found: PreparedMolecule, expected: PreparedMolecule) -> None:
+    for field in fields(PreparedMolecule):
+        if field.name not in ("positions", "timings_s"):
+            a, b = getattr(found, field.name), getattr(expected, field.name)
+            same = np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
+            assert same, field.name
+
+
+@pytest.mark.parametrize("smiles", RECORDS)
+def test_a_row_is_the_same_as_with_an_embedding_by_rdkit(smiles):
+    expected = prepare(7, "id", smiles, SETTINGS)
+    found = constrained(smiles)
+    if found.status == MoleculeStatus.OK and found.n_atoms != 1:
+        assert found.constraints is not None
+        assert len(found.constraints.bounds) == expected.n_atoms
+        found = choose_stereo(found, expected.positions[0], SETTINGS)
+        assert found is not None
+    assert_same_row(found, expected)
+    assert not found.undefined_stereo or found.status != MoleculeStatus.OK
+
+
+def test_a_single_atom_has_its_geometry_already():
+    found = constrained("[Cl-]")
+    assert found.positions.tolist() == [[[0.0, 0.0, 0.0]]]
+    assert found.constraints is None
+
+
+def test_stereo_that_came_out_wrong_is_to_be_embedded_again():
+    right = prepare(7, "id", "C[C@H](F)/C=C/Cl", SETTINGS).positions[0]
+    found = constrained("C[C@H](F)/C=C/Cl")
+    assert choose_stereo(found, right * [1, 1, -1], SETTINGS) is None
+    assert choose_stereo(found, np.full_like(right, np.nan), SETTINGS) is None
+    other_side = prepare(7, "id", "C[C@H](F)/C=C\\Cl", SETTINGS)
+    assert other_side.numbers.tolist() == found.numbers.tolist()
+    assert choose_stereo(found, other_side.positions[0], SETTINGS) is None
+    assert choose_stereo(found, right, SETTINGS) is found
+
+
+@pytest.mark.parametrize("mirror", [1, -1])
+def test_the_first_geometry_decides_stereo_and_the_others_are_held_to_it(mirror):
+    settings = ChemistrySettings(n_conformers=5)
+    geometry = prepare(7, "id", "CC(F)Cl", SETTINGS).positions[0] * [1, 1, mirror]
+    found = constrained("CC(F)Cl", settings)
+    assert found.undefined_stereo
+    assert found.inchikey is None
+    assert not len(found.constraints.chiral)
+    chosen = choose_stereo(found, geometry, settings)
+    assert chosen.message == "chose one isomer: 1 stereocentre had no stereo"
+    assert len(chosen.constraints.chiral) == 1
+    a, b, c, d = geometry[chosen.constraints.chiral[0, 1:]]
+    low, high = chosen.constraints.chiral_volumes[0]
+    assert low < (a - d) @ np.cross(b - d, c - d) < high
+    expected = Chem.MolFromSmiles(chosen.smiles)
+    assert chosen.inchikey == Chem.MolToInchiKey(expected)
+    tags = {"C[C@H](F)Cl", "C[C@@H](F)Cl"}
+    assert chosen.smiles in tags
+    other = choose_stereo(constrained("CC(F)Cl"), geometry * [1, 1, -1], settings)
+    assert {chosen.smiles, other.smiles} == tags
+
+
+def test_a_molecule_without_a_geometry_fails_in_words():
+    found = not_embedded(constrained("CC(F)Cl"), "stereocentres came out wrong")
+    assert (found.status, found.reason) == (MoleculeStatus.FAILED, Reason.EMBEDDING_FAILED)
+    assert found.message == "stereocentres came out wrong"
+    assert found.inchikey == Chem.MolToInchiKey(Chem.MolFromSmiles("CC(F)Cl"))
+    assert found.constraints is None
+
+
+def test_undefined_stereo_is_never_overlooked():
+    with DRUGLIKE.open() as lines:
+        flat = [row["smiles"].replace("@", "") for row in csv.DictReader(lines)][:150]
+    n_undefined = 0
+    for smiles in flat:
+        mol = Chem.AddHs(Chem.MolFromSmiles(smiles.replace("/", "").replace("\\", "")))
+        kinds = Chem.StereoType.Atom_Tetrahedral, Chem.StereoType.Bond_Double
+        undefined = [
+            info
+            for info in Chem.FindPotentialStereo(mol)
+            if info.type in kinds and info.specified != Chem.StereoSpecified.Specified
+        ]
+        n_undefined += bool(undefined)
+        assert may_lack_stereo(Graph(mol)) >= bool(undefined), smiles
+    assert n_undefined > 50
+
+
+def test_a_pool_hands_over_the_constraints():
+    records = [(k, None, smiles) for k, smiles in enumerate(("CCO", "c1ccccc1O", "C("))]
+    with EmbeddingPool(SETTINGS, 1, prepare=prepare_constraints) as pool:
+        first, second, third = pool.map(records)
+    assert isinstance(second, ConstrainedMolecule)
+    assert third.reason == Reason.INVALID_SMILES
+    alone = constrained("c1ccccc1O").constraints
+    assert np.array_equal(second.constraints.bounds, alone.bounds)
+    assert np.array_equal(second.constraints.torsions, alone.torsions)
+    assert first.constraints.n_atoms == first.n_atoms == 9
