@@ -169,7 +169,7 @@ def _rows(rows: list, width: int) -> NDArray[np.int16]:
 def _angles(graph: Graph) -> tuple[list[list[int]], list[list[int]]]:
     """All angles, and those of a triple bond or of two double bonds that share an atom."""
     n_double = [0] * len(graph.numbers)
-    straight = set()
+    straight: set[int] = set()
     for pair, kind in zip(graph.pairs, graph.bond_types, strict=True):
         if kind == _TRIPLE:
             straight.update(pair)

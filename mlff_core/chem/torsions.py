@@ -102,7 +102,7 @@ class _Centre:
 def etkdg_parameters() -> rdDistGeom.EmbedParameters:
     """ETKDGv3 with its macrocycles, and with the torsions of small rings."""
     parameters = rdDistGeom.ETKDGv3()
-    parameters.useSmallRingTorsions = True
+    parameters.useSmallRingTorsions = True  # type: ignore[assignment]  # the stub errs
     return parameters
 
 
@@ -134,7 +134,7 @@ class _Preferences:
         kinds = self._kinds
 
         def bond(i: int, j: int) -> int:
-            return kinds.bond_bit(query.GetBondBetweenAtoms(i, j).GetSmarts())
+            return kinds.bond_bit(query.GetBondBetweenAtoms(i, j).GetSmarts())  # type: ignore[call-arg]
 
         def atom(i: int) -> int:
             return kinds.atom_bit(without_recursion(query.GetAtomWithIdx(i).GetSmarts()))
