@@ -1,5 +1,30 @@
 """The science and the speed: molecules, a PaiNN potential, relaxation. Imports no Prefect.
 
+Each line may import from those above it, and none from those below:
+
+units.py        Å, eV, eV/Å, amu, and what they are in other units
+errors.py       exceptions that a caller may want to catch
+elements.py     symbols, covalent radii, atomic weights
+status.py       the words of the tables
+interrupts.py   Ctrl-C in processes that do not handle it
+cores.py        how many cores this process may keep busy
+store.py        where results lie, and how a file gets its final name
+weights/        the shipped models
+chem/           SMILES to checked molecules with starting geometries
+library/        libraries of molecules in five formats
+tables/         the tables that a run leaves
+batch.py        molecules of any sizes, flat
+neighbors.py    pairs of atoms within the cutoff
+buckets.py      size classes, and how many molecules of each are computed at once
+ops/            PaiNN's operators: their plain meaning, and the fast ones beside it
+models/         what computes energies and forces
+moves/          relaxation and dynamics
+calculator.py   the force field for ASE
+tune.py         measuring which tiles of the kernels are fastest on a card
+shard.py        one shard of a library through its steps
+distill/        teaching PaiNN what a large potential knows
+testing.py      what tests share
+
 Names are resolved on first use, because the processes that embed molecules import
 `mlff_core.chem` and must not pay for torch.
 """

@@ -15,6 +15,42 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 #: package -> packages that it must not import
 CLOSED = {"mlff_core": {"prefect", "tasks", "flows"}, "tasks": {"flows"}}
 
+#: The rooms of mlff_core: each may import from those in lines above its own, and from itself.
+ORDER = (
+    "units errors elements status interrupts cores weights store",
+    "chem library",
+    "tables",
+    "batch",
+    "neighbors buckets",
+    "ops",
+    "models",
+    "moves calculator tune",
+    "shard",
+    "distill",
+    "testing",
+)
+
+#: A file has at most so many lines ...
+MAX_LINES = 400
+#: ... but for these, each for a reason.
+LONG_FILES = {
+    "benchmarks/accuracy.py": "eight measurements of one model, which share their molecules",
+    "benchmarks/engine.py": "every way to compute one thing, side by side in one process",
+    "benchmarks/model_card.py": "one document, written from top to bottom",
+    "benchmarks/relaxation.py": "every way to relax, side by side in one process",
+    "mlff_core/distill/evaluation.py": "errors and minima share the held-out molecules",
+    "mlff_core/distill/leg.py": "one loop over four kinds of work that feed each other",
+    "mlff_core/moves/dynamics.py": "three integrators behind one loop",
+    "mlff_core/moves/minimise_triton.py": "one family of kernels",
+    "mlff_core/moves/relax.py": "one loop, three ways to take its steps",
+    "mlff_core/ops/triton/message.py": "one family of kernels",
+    "mlff_core/ops/triton/message_twice.py": "one family of kernels",
+    "mlff_core/ops/triton/update.py": "one family of kernels",
+    "tests/mlff_core/moves/test_relax.py": "one door, seen from all sides",
+    "tests/mlff_core/test_library.py": "five formats, one contract",
+    "tests/mlff_core/test_tables.py": "one contract of two tables and a manifest",
+}
+
 
 def imported_modules(path: Path) -> set[str]:
     names = set()
@@ -32,6 +68,61 @@ def test_imports_run_one_way(package: str) -> None:
     assert files
     for file in files:
         assert not imported_modules(file) & CLOSED[package], file
+
+
+def run_time_imports(path: Path) -> set[str]:
+    """Modules of mlff_core that a file imports, at its top or within a function."""
+    names = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return {name for name in names if name.startswith("mlff_core.")}
+
+
+def test_imports_inside_mlff_core_run_one_way_too() -> None:
+    level = {room: k for k, line in enumerate(ORDER) for room in line.split()}
+    met = set()
+    for file in (ROOT / "mlff_core").rglob("*.py"):
+        room = file.relative_to(ROOT / "mlff_core").parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue  # Names of the package are resolved on first use.
+        assert room in level, f"ORDER does not say where {room} stands"
+        met.add(room)
+        for name in run_time_imports(file):
+            other = name.split(".")[1]
+            if other in level and other != room:
+                assert level[other] < level[room], f"{file} imports {name}"
+    assert met == set(level)
+
+
+def test_every_table_of_contents_is_complete() -> None:
+    for init in (ROOT / "mlff_core").rglob("__init__.py"):
+        here = init.parent
+        rooms = {p.parent.name for p in here.glob("*/__init__.py")} - {"weights"}
+        files = {p.stem for p in here.glob("*.py")} - {"__init__"}
+        text = ast.get_docstring(ast.parse(init.read_text())) or ""
+        lines = [line.split() for line in text.splitlines()]
+        first = [words[0].removesuffix(".py").removesuffix("/") for words in lines if words]
+        for name in rooms | files:
+            assert first.count(name) == 1, f"{init}: {name} is not there exactly once"
+
+
+def test_only_the_named_files_are_long() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "*.py"], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.split()
+    lengths = {name: len((ROOT / name).read_text().splitlines()) for name in listed}
+    assert lengths
+    assert {name for name, n in lengths.items() if n > MAX_LINES} == set(LONG_FILES)
 
 
 def test_every_package_is_listed_for_the_wheel() -> None:

@@ -1,1 +1,16 @@
-"""SMILES to checked molecules with starting geometries. Needs numpy and rdkit, never torch."""
+"""SMILES to checked molecules with starting geometries. Needs numpy and rdkit, never torch.
+
+molecule.py      what is asked of a molecule, and what became of it
+prepare.py       the steps below, in order
+parse.py         a line of a library to an RDKit molecule
+fragments.py     which part of a salt or a mixture is computed
+check.py         elements, charge, closed shell
+stereo.py        what is defined, and choosing what is not
+describe.py      columns that depend on the bonds alone
+constraints.py   what distance geometry has to know
+embed.py         starting conformers
+topology.py      whether a geometry stayed the molecule it was
+superpose.py     how far geometries are apart
+pool.py          processes that prepare molecules
+worker.py        the process at the other end
+"""

@@ -3,16 +3,19 @@
 molecules.py   which molecules, and on which side of the split each stands
 teacher.py     the teacher's TorchScript files behind one class
 aimnet2.py     the networks in them, evaluated together
+protomers.py   protonation states of a molecule
 embedding.py   SMILES -> RDKit conformers, in processes beside the GPU
 sampling.py    conformers -> the geometries worth labelling
 labelling.py   geometries -> labels that count, and the reasons why others do not
 pool.py        labels on the device, and batches of fixed shape drawn from them
 optimizer.py   Muon for the square blocks of the weights, AdamW for the rest
 training.py    losses, schedule, averaging; one step as a CUDA graph
+averaging.py   the mean of several students
+growth.py      a larger student that says what a smaller one said
 ranks.py       the processes that train one student together
 leg.py         embedding, sampling, labelling and training side by side, for a given time
 evaluation.py  a student against its teacher on held-out molecules
-training_log.py  the legs that led to a checkpoint, beside it
 recipe.py      every choice and seed, from one TOML file
+training_log.py   the legs that led to a checkpoint, beside it
 steps.py       the steps of a distillation, from files to files
 """

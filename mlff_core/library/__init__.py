@@ -13,6 +13,14 @@ molecule is still handed on, as an empty or odd SMILES, for the chemistry to rej
 
 Text is UTF-8; bytes that are not become U+FFFD, which no SMILES may hold. Memory does not grow with
 the length of the library; of Parquet it holds at most two columns of a row group.
+
+layout.py      what a reader must know of a file, and what it hands on
+recognise.py   what a location means and what its file is
+columns.py     which column holds the SMILES, and which the ids
+files.py       opening a file: a path or a URL, plain or compressed
+text.py        .smi, .csv and .tsv
+parquet.py     .parquet
+sdf.py         .sdf
 """
 
 import hashlib

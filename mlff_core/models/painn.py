@@ -27,19 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from mlff_core.elements import COVALENT_RADII, KNOWN_ELEMENTS
+from mlff_core.ops.plain import NORM_FLOOR, REPULSION_WIDTH, seen_distance
 from mlff_core.units import BOHR_ANGSTROM, COULOMB_EV_ANGSTROM
-
-#: Added to the square of a vector feature's norm before the root is taken. Some features always
-#: pass near zero, and a smaller number makes a kink there.
-NORM_FLOOR = 0.05
-
-#: Width of the repulsion's end, relative to the sum of two covalent radii; bonds vibrate there.
-REPULSION_WIDTH = 0.04
-
-#: Distances in Å up to which the network sees one and the same distance, and from which on it sees
-#: what is there. No bond is at rest below the second, but for that of H2, and hot ones hardly come
-#: there; narrower, the step would be hard on the splines that the kernels take filters from.
-SEEN_ALIKE, SEEN_TRULY = 0.35, 0.85
 
 
 @dataclass(frozen=True)
@@ -84,20 +73,6 @@ class PaiNNConfig:
     def from_dict(cls, values: dict) -> "PaiNNConfig":
         """From JSON; a key that is not a field is a TypeError."""
         return cls(**(values | {"elements": tuple(values["elements"])}))
-
-
-def seen_distance(distance: Tensor) -> tuple[Tensor, Tensor]:
-    """The distance in Å that the network sees in place of one, and its slope, each [n_edges].
-
-    The very distance from `SEEN_TRULY` on, and half-way between the two bounds, 0.6 Å, up to
-    `SEEN_ALIKE`; in between the slope goes from 0 to 1 as the smoothstep of degree 7, so that four
-    derivatives are continuous.
-    """
-    width = SEEN_TRULY - SEEN_ALIKE
-    x = ((distance - SEEN_ALIKE) / width).clamp(0.0, 1.0)
-    more = 0.5 - x + x**5 * (7.0 + x * (-14.0 + x * (10.0 - 2.5 * x)))
-    slope = x**4 * (35.0 + x * (-84.0 + x * (70.0 - 20.0 * x)))
-    return distance.clamp(min=SEEN_ALIKE) + width * more, slope
 
 
 def radial_basis(distance: Tensor, n_rbf: int, cutoff: float) -> Tensor:

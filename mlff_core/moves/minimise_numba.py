@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numba import njit
 
-from mlff_core.ops.numba.message import FASTMATH, Unaliased
+from mlff_core.ops.numba.compile import FASTMATH, Unaliased
 
 _serial: Callable[[Callable[..., None]], Callable[..., None]] = njit(
     nogil=True, cache=True, fastmath=FASTMATH, pipeline_class=Unaliased

@@ -20,8 +20,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, logsigmoid, silu
 
-from mlff_core.models.painn import NORM_FLOOR, REPULSION_WIDTH, seen_distance
 from mlff_core.units import BOHR_ANGSTROM, COULOMB_EV_ANGSTROM
+
+#: Added to the square of a vector feature's norm before the root is taken. Some features always
+#: pass near zero, and a smaller number makes a kink there.
+NORM_FLOOR = 0.05
+
+#: Width of the repulsion's end, relative to the sum of two covalent radii; bonds vibrate there.
+REPULSION_WIDTH = 0.04
+
+#: Distances in Å up to which the network sees one and the same distance, and from which on it sees
+#: what is there. No bond is at rest below the second, but for that of H2, and hot ones hardly come
+#: there; narrower, the step would be hard on the splines that the kernels take filters from.
+SEEN_ALIKE, SEEN_TRULY = 0.35, 0.85
 
 #: The four terms of the ZBL screening function: amplitudes and exponents.
 ZBL_TERMS = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))
@@ -38,7 +49,7 @@ class Edges(NamedTuple):
         distance: Å [n_edges].
         unit: Unit vectors from i to j [n_edges, 3].
         basis: Radial basis times cutoff function of the distance that the network sees
-            (`painn.seen_distance`), and the cutoff function itself as the last column, for the
+            (`seen_distance`), and the cutoff function itself as the last column, for the
             filter's bias [n_edges, n_rbf + 1].
         slope: Derivative of the basis with respect to the distance [n_edges, n_rbf + 1].
     """
@@ -49,6 +60,20 @@ class Edges(NamedTuple):
     unit: Tensor
     basis: Tensor
     slope: Tensor
+
+
+def seen_distance(distance: Tensor) -> tuple[Tensor, Tensor]:
+    """The distance in Å that the network sees in place of one, and its slope, each [n_edges].
+
+    The very distance from `SEEN_TRULY` on, and half-way between the two bounds, 0.6 Å, up to
+    `SEEN_ALIKE`; in between the slope goes from 0 to 1 as the smoothstep of degree 7, so that four
+    derivatives are continuous.
+    """
+    width = SEEN_TRULY - SEEN_ALIKE
+    x = ((distance - SEEN_ALIKE) / width).clamp(0.0, 1.0)
+    more = 0.5 - x + x**5 * (7.0 + x * (-14.0 + x * (10.0 - 2.5 * x)))
+    slope = x**4 * (35.0 + x * (-84.0 + x * (70.0 - 20.0 * x)))
+    return distance.clamp(min=SEEN_ALIKE) + width * more, slope
 
 
 def edge_geometry(positions: Tensor, i: Tensor, j: Tensor, n_rbf: int, cutoff: float) -> Edges:

@@ -1,5 +1,7 @@
 """The operators for a CPU, compiled by Numba.
 
-message.py   those over pairs
-atoms.py     those over atoms
+pairs.py     pairs within the cutoff, their geometry and repulsion
+message.py   gather, filter, reduce; the filters, tabulated
+atoms.py     what runs over atoms
+compile.py   loops compiled twice, with threads of their own and without
 """

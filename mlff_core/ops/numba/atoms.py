@@ -13,8 +13,8 @@ from numba import prange
 from torch import Tensor
 from torch.nn.functional import linear
 
-from mlff_core.models.painn import NORM_FLOOR
-from mlff_core.ops.numba.message import FASTMATH, kernel, run
+from mlff_core.ops.numba.compile import FASTMATH, kernel, run
+from mlff_core.ops.plain import NORM_FLOOR
 from mlff_core.ops.program import AtomOps
 
 

@@ -16,83 +16,21 @@ The operators mean what those of `plain` with their names mean.
 
 import math
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import FunctionType
-from typing import Any
 
-import numba
 import numpy as np
 import torch
-from numba import njit, prange
-from numba.core.compiler import Compiler
+from numba import prange
 from torch import Tensor
 
-from mlff_core.models.painn import REPULSION_WIDTH
-from mlff_core.ops.plain import ZBL_LENGTH, ZBL_TERMS, Edges, edge_geometry
+from mlff_core.ops.numba import pairs
+from mlff_core.ops.numba.compile import FASTMATH, kernel, run
+from mlff_core.ops.plain import Edges, edge_geometry
 from mlff_core.ops.program import EdgeOps
-from mlff_core.units import COULOMB_EV_ANGSTROM
-
-# To ask Numba starts its threads, and where these are OpenMP's, PyTorch's number changes with them.
-_torch_threads = torch.get_num_threads()
-#: Threads that Numba has started, an upper bound on what a call may use.
-_MOST_THREADS = numba.get_num_threads()
-torch.set_num_threads(_torch_threads)
 
 #: Where the tables begin and how dense they are at least, in Å.
 FIRST_KNOT, KNOT_DISTANCE = 0.5, 0.005
 #: Tables that are kept, one an interaction block.
 MAX_TABLES = 8
-
-#: Numba's fallback threading layer must not be entered by two threads at once.
-_PARALLEL = threading.Lock()
-
-# Reassociation lets the sums over features use vector registers; NaN and infinity keep their
-# meaning, because a molecule that has them must show them.
-FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
-
-
-class Unaliased(Compiler):
-    """Compiles a function of which no two arguments share memory.
-
-    Numba says so of the body of a parallel loop, but of no other function, and without it LLVM
-    uses no vector registers in a loop over more than a few arrays.
-    """
-
-    def define_pipelines(self) -> list:
-        """As in `Compiler`."""
-        self.state.flags.noalias = True
-        return super().define_pipelines()
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A loop over atoms, compiled twice from one source; neither holds the interpreter's lock.
-
-    Attributes:
-        parallel: With threads of its own, for one caller at a time.
-        serial: In the caller's thread, beside other callers.
-    """
-
-    parallel: Callable[..., None]
-    serial: Callable[..., None]
-
-
-def kernel(**options: Any) -> Callable[[Callable[..., None]], Kernel]:
-    """Compile a function whose outermost loop is a `prange`."""
-
-    def compiled(function: Callable[..., None]) -> Kernel:
-        assert isinstance(function, FunctionType)
-        # Numba's cache on disk tells functions apart by their names, not by these options.
-        serial = FunctionType(function.__code__, function.__globals__, function.__name__)
-        serial.__qualname__ = f"{function.__qualname__}_serial"
-        serial.__module__ = function.__module__
-        return Kernel(
-            parallel=njit(parallel=True, nogil=True, cache=True, **options)(function),
-            serial=njit(nogil=True, cache=True, pipeline_class=Unaliased, **options)(serial),
-        )
-
-    return compiled
 
 
 @kernel(fastmath=FASTMATH)
@@ -239,162 +177,6 @@ def _message_bwd(
             g_unit[reverse, 2] = g_z
 
 
-@kernel()
-def _count_pairs(
-    positions: np.ndarray,  # [n_atoms, 3]
-    mol_idx: np.ndarray,  # [n_atoms]
-    ptr: np.ndarray,  # [n_mols + 1]
-    cutoff: float,
-    count: np.ndarray,  # int64 [n_atoms], out
-) -> None:
-    limit = positions.dtype.type(cutoff * cutoff)
-    for a in prange(len(positions)):
-        n = 0
-        for b in range(ptr[mol_idx[a]], ptr[mol_idx[a] + 1]):
-            dx = positions[b, 0] - positions[a, 0]
-            dy = positions[b, 1] - positions[a, 1]
-            dz = positions[b, 2] - positions[a, 2]
-            if dx * dx + dy * dy + dz * dz < limit and b != a:
-                n += 1
-        count[a] = n
-
-
-@kernel(error_model="numpy")
-def _fill_pairs(
-    positions: np.ndarray,  # [n_atoms, 3]
-    mol_idx: np.ndarray,  # [n_atoms]
-    ptr: np.ndarray,  # [n_mols + 1]
-    cutoff: float,
-    row: np.ndarray,  # int64 [n_atoms + 1]
-    i: np.ndarray,  # int64 [n_edges], out
-    j: np.ndarray,  # int64 [n_edges], out
-    distance: np.ndarray,  # [n_edges], out
-    unit: np.ndarray,  # [n_edges, 3], out
-) -> None:
-    limit = positions.dtype.type(cutoff * cutoff)
-    for a in prange(len(positions)):
-        e = row[a]
-        for b in range(ptr[mol_idx[a]], ptr[mol_idx[a] + 1]):
-            dx = positions[b, 0] - positions[a, 0]
-            dy = positions[b, 1] - positions[a, 1]
-            dz = positions[b, 2] - positions[a, 2]
-            square = dx * dx + dy * dy + dz * dz
-            if square < limit and b != a:
-                d = np.sqrt(square)
-                i[e], j[e], distance[e] = a, b, d
-                unit[e, 0], unit[e, 1], unit[e, 2] = dx / d, dy / d, dz / d
-                e += 1
-
-
-@kernel(fastmath=FASTMATH, error_model="numpy")
-def _repulsion(
-    row: np.ndarray,  # [n_atoms + 1]
-    j: np.ndarray,  # [n_edges]
-    distance: np.ndarray,  # [n_edges]
-    Z: np.ndarray,  # nuclear charges [n_atoms]
-    Z_power: np.ndarray,  # Z^0.23 [n_atoms]
-    radius: np.ndarray,  # covalent radii [n_atoms]
-    terms: np.ndarray,  # amplitudes and exponents of the screening function [n_terms, 2]
-    width: float,
-    zbl_length: float,
-    coulomb: float,
-    energy: np.ndarray,  # [n_atoms], out
-    slope: np.ndarray,  # [n_edges], out
-) -> None:
-    real = distance.dtype.type
-    zero, one, half = real(0), real(1), real(0.5)
-    w, length, unit_energy = real(width), real(zbl_length), real(coulomb)
-    for a in prange(len(energy)):
-        total = zero
-        for e in range(row[a], row[a + 1]):
-            b, d = j[e], distance[e]
-            contact = radius[a] + radius[b]
-            beyond = (d / contact - one) / w
-            slope[e] = zero
-            if beyond > 20:
-                # What is left here of the envelope, 1e-28, and of its slope no sum would notice.
-                continue
-            inverse_length = (Z_power[a] + Z_power[b]) / length
-            screening, screening_slope = zero, zero
-            for k in range(len(terms)):
-                decay = terms[k, 1] * inverse_length
-                term = terms[k, 0] * math.exp(-decay * d)
-                screening += term
-                screening_slope -= decay * term
-            x = math.exp(-abs(beyond))
-            t = w * (max(-beyond, zero) + math.log1p(x))
-            sigmoid = (x if beyond > 0 else one) / (one + x)
-            envelope = real(120) - real(21) * t
-            envelope = real(336) + t * (t * envelope - real(280))
-            envelope = t * t * t * (real(56) + t * (t * envelope - real(210)))
-            y = one - t
-            envelope_slope = -real(168) * (y * y * y * y * y) * (t * t) * sigmoid / contact
-            scale = half * unit_energy * Z[a] * Z[b] / d
-            total += scale * screening * envelope
-            slope[e] = scale * (
-                screening_slope * envelope + screening * (envelope_slope - envelope / d)
-            )
-        energy[a] = total
-
-
-@njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", pipeline_class=Unaliased)
-def _position_gradient(
-    i: np.ndarray,  # [n_edges]
-    j: np.ndarray,  # [n_edges]
-    distance: np.ndarray,  # [n_edges]
-    unit: np.ndarray,  # [n_edges, 3]
-    g_distance: np.ndarray,  # [n_edges]
-    g_unit: np.ndarray,  # [n_edges, 3]
-    gradient: np.ndarray,  # [n_atoms, 3], zeros; out
-) -> None:
-    for e in range(len(i)):
-        a, b = i[e], j[e]
-        ux, uy, uz = unit[e, 0], unit[e, 1], unit[e, 2]
-        gx, gy, gz = g_unit[e, 0], g_unit[e, 1], g_unit[e, 2]
-        along = gx * ux + gy * uy + gz * uz
-        d, radial = distance[e], g_distance[e]
-        x = radial * ux + (gx - along * ux) / d
-        y = radial * uy + (gy - along * uy) / d
-        z = radial * uz + (gz - along * uz) / d
-        gradient[b, 0] += x
-        gradient[b, 1] += y
-        gradient[b, 2] += z
-        gradient[a, 0] -= x
-        gradient[a, 1] -= y
-        gradient[a, 2] -= z
-
-
-def run(compiled: Kernel, *arguments: Any) -> None:
-    """Call a kernel with as many threads as PyTorch would use in the calling one."""
-    given = [_array(a) if isinstance(a, Tensor) else float(a) for a in arguments]
-    n_threads = min(torch.get_num_threads(), _MOST_THREADS)
-    if n_threads == 1:
-        compiled.serial(*given)
-        return
-    with _PARALLEL:
-        numba.set_num_threads(n_threads)
-        compiled.parallel(*given)
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    """The same numbers, contiguous.
-
-    Every operator of PyTorch lets go of the interpreter's lock, and where callers are side by side
-    may wait to have it back; so none is called that does nothing.
-    """
-    if tensor.requires_grad:
-        tensor = tensor.detach()
-    return (tensor if tensor.is_contiguous() else tensor.contiguous()).numpy()
-
-
-def position_gradient(edges: Edges, g_distance: Tensor, g_unit: Tensor, n_atoms: int) -> Tensor:
-    """`plain.position_gradient`, in the caller's thread."""
-    gradient = torch.zeros(n_atoms, 3, dtype=g_unit.dtype)
-    given = (*edges[:4], g_distance, g_unit, gradient)
-    _position_gradient(*(_array(tensor) for tensor in given))
-    return gradient
-
-
 class MessageOps:
     """The message operators of a model: its filters are tabulated when they are first seen."""
 
@@ -421,7 +203,7 @@ class MessageOps:
             self.scalar_bwd,
             self.find_edges,
             self.repulsion,
-            position_gradient,
+            pairs.position_gradient,
         )
 
     def find_edges(self, positions: Tensor, mol_idx: Tensor, ptr: Tensor, n_rbf: int) -> Edges:
@@ -429,15 +211,8 @@ class MessageOps:
 
         The basis is computed below the first knot only; what else is in it is not read here.
         """
-        count = torch.empty(len(positions), dtype=torch.int64)
-        run(_count_pairs, positions, mol_idx, ptr, self.cutoff, count)
-        row = torch.zeros(len(positions) + 1, dtype=torch.int64)
-        torch.cumsum(count, 0, out=row[1:])
-        n_edges = int(row[-1])
-        i, j = (torch.empty(n_edges, dtype=torch.int64) for _ in range(2))
-        distance, unit = positions.new_empty(n_edges), positions.new_empty(n_edges, 3)
-        run(_fill_pairs, positions, mol_idx, ptr, self.cutoff, row, i, j, distance, unit)
-        basis, slope = (positions.new_empty(n_edges, n_rbf + 1) for _ in range(2))
+        row, i, j, distance, unit = pairs.find_pairs(positions, mol_idx, ptr, self.cutoff)
+        basis, slope = (positions.new_empty(len(i), n_rbf + 1) for _ in range(2))
         place, near = self._places(distance)
         if len(near):
             close = edge_geometry(positions, i[near], j[near], n_rbf, self.cutoff)
@@ -448,13 +223,8 @@ class MessageOps:
 
     def repulsion(self, edges: Edges, Z: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
         """Half of `plain.repulsion_fwd_bwd` a pair, its energies added up by destination."""
-        energy, slope = torch.empty_like(Z), torch.empty_like(edges.distance)
         row = self._prepared_row(edges, len(Z))
-        terms = torch.tensor(ZBL_TERMS, dtype=Z.dtype)
-        constants = (REPULSION_WIDTH, ZBL_LENGTH, COULOMB_EV_ANGSTROM)
-        given = (row, edges.j, edges.distance, Z, Z**0.23, radius, terms)
-        run(_repulsion, *given, *constants, energy, slope)
-        return energy, slope
+        return pairs.repulsion(row, edges.j, edges.distance, Z, radius)
 
     def message_fwd(
         self, phi: Tensor, mu: Tensor, edges: Edges, filters: Tensor

@@ -9,7 +9,7 @@ linear.py          products with weights
 update.py          mix scalars and vectors
 readout.py         energies, sums, forces
 tiles.py           how large a piece each program takes
-tune.py            measures that anew on another card
+tune.py            measuring that anew on another card
 launch.py          kernels that start before the one before them has ended
 capture.py         recording CUDA graphs
 """

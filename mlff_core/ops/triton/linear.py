@@ -165,7 +165,8 @@ def linear(
     n_rows = len(x)
     y = x.new_empty(n_rows, n_out)
     other = add if add is not None else silu_slope_of
-    sizes = tile_options("linear", precision, n_rows, n_out, n_in)
+    # One of the two is the width of the features, the other a multiple of it.
+    sizes = tile_options("linear", precision, n_rows, min(n_out, n_in), n_out, n_in)
     grid = (triton.cdiv(n_rows, sizes["BLOCK_M"]), n_out // sizes["BLOCK_N"])
     linear_kernel[grid](
         x,
@@ -197,7 +198,7 @@ def mlp_bwd(
 
 
 def split_weights(w: Tensor, precision: str) -> Tensor:
-    """Weights [n_out, n_in] as the addends that `add_product` takes [2, n_out, n_in]."""
+    """Weights [n_out, n_in] as the addends that `product` takes [2, n_out, n_in]."""
     if precision == "bf16x3":
         high = w.bfloat16()
         return torch.stack([high, (w - high.float()).bfloat16()])

@@ -20,7 +20,7 @@ from torch import Tensor
 from mlff_core.ops.triton.launch import overlap, wait_for_inputs
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.spline import FilterTable, spline_weights
-from mlff_core.ops.triton.tiles import LAUNCHES, row_class
+from mlff_core.ops.triton.tiles import launch_of
 
 #: Components of what a pair gives to the positions of its ends.
 N_PULL = 3
@@ -321,8 +321,8 @@ def message_fwd(
     n_atoms, n_features = q.shape
     q_out = torch.empty_like(q)
     mu_out = q.new_empty(n_atoms, 3, n_features)
-    launch = LAUNCHES["message_fwd"][row_class(n_atoms)]
-    block_f = min(launch.features, n_features)
+    launch = launch_of("message_fwd", n_atoms, n_features)
+    block_f = launch.features
     message_fwd_kernel[(triton.cdiv(n_atoms, launch.atoms), n_features // block_f)](
         phi,
         phi if mu is None else mu,
@@ -352,8 +352,7 @@ def message_fwd(
 def new_pull(rows: PairRows, n_features: int) -> Tensor:
     """Memory for what `message_bwd` writes [n_atoms, stride, n_slices, N_PULL]."""
     n_atoms, stride = rows.j.shape
-    launch = LAUNCHES["message_bwd"][row_class(n_atoms)]
-    n_slices = n_features // min(launch.features, n_features)
+    n_slices = n_features // launch_of("message_bwd", n_atoms, n_features).features
     return rows.geometry.new_empty(n_atoms, stride, n_slices, N_PULL)
 
 
@@ -386,7 +385,7 @@ def message_bwd(
     """
     n_atoms, n_features = g_q.shape
     gradients = None if mu is None else (torch.empty_like(phi), torch.empty_like(mu))
-    launch = LAUNCHES["message_bwd"][row_class(n_atoms)]
+    launch = launch_of("message_bwd", n_atoms, n_features)
     n_slices = pull.shape[2]
     message_bwd_kernel[(triton.cdiv(n_atoms, launch.atoms), n_slices)](
         g_q,

@@ -17,8 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mlff_core.models.painn import REPULSION_WIDTH
-from mlff_core.ops.plain import ZBL_LENGTH, ZBL_TERMS
+from mlff_core.ops.plain import REPULSION_WIDTH, ZBL_LENGTH, ZBL_TERMS
 from mlff_core.ops.triton.launch import overlap, wait_for_inputs
 from mlff_core.units import COULOMB_EV_ANGSTROM
 

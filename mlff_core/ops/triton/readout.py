@@ -209,7 +209,7 @@ def readout(
     """
     n_atoms, n_features = q.shape
     atomic, g_q = q.new_empty(n_atoms), q.new_empty(n_atoms, n_features)
-    sizes = tile_options("readout", precision, n_atoms, n_features, n_features)
+    sizes = tile_options("readout", precision, n_atoms, n_features, n_features, n_features)
     del sizes["BLOCK_N"]
     readout_kernel[(triton.cdiv(n_atoms, sizes["BLOCK_M"]),)](
         q,

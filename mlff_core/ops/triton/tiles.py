@@ -1,16 +1,18 @@
 """How large a piece of the work one program of each kernel takes.
 
 The choice depends on the kernel and on a coarse class of the number of rows, never on the exact
-batch, so that a handful of compiled kernels serves every batch. What stands here was measured on
-one H200; `mlff_core.ops.triton.tune` measures it anew on another card and keeps the result on
-disk, where `load` finds it.
+batch, so that a handful of compiled kernels serves every batch. What stands in tiles.json was
+measured on one H200; `python -m mlff_core.tune` measures it anew on another card and keeps the
+result on disk, where `load` finds it.
 """
 
 import json
 import logging
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from mlff_core.store import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -67,97 +69,50 @@ class Launch(NamedTuple):
 #: Fewest rows of each class.
 CLASSES = {"large": 4097, "medium": 513, "small": 0}
 
-#: Precision of the products -> kernel -> class -> piece.
-TILES: dict[str, dict[str, dict[str, Tile]]] = {
-    "tf32x3": {
-        "linear": {
-            "large": Tile(64, 64, 32, 4, 3),
-            "medium": Tile(32, 64, 32, 4, 3),
-            "small": Tile(16, 32, 64, 4, 2),
-        },
-        "update_hidden": {
-            "large": Tile(64, 64, 32, 4, 3),
-            "medium": Tile(16, 64, 32, 4, 3),
-            "small": Tile(16, 32, 64, 4, 2),
-        },
-        "update_out": {
-            "large": Tile(32, 32, 32, 2, 3),
-            "medium": Tile(16, 32, 32, 4, 3),
-            "small": Tile(16, 32, 64, 4, 2),
-        },
-        "update_bwd_hidden": {
-            "large": Tile(32, 128, 32, 4, 2),
-            "medium": Tile(16, 64, 32, 4, 3),
-            "small": Tile(16, 32, 64, 2, 2),
-        },
-        "update_bwd_in": {
-            "large": Tile(64, 64, 32, 4, 3),
-            "medium": Tile(16, 32, 32, 4, 3),
-            "small": Tile(16, 32, 128, 4, 1),
-        },
-        "update_bwd_mu": {
-            "large": Tile(32, 128, 32, 4, 2),
-            "medium": Tile(32, 32, 32, 2, 3),
-            "small": Tile(16, 32, 64, 2, 2),
-        },
-        "readout": {
-            "large": Tile(64, 64, 32, 4, 3),
-            "medium": Tile(16, 32, 32, 4, 3),
-            "small": Tile(16, 16, 64, 4, 2),
-        },
-    },
-    "bf16x3": {
-        "linear": {
-            "large": Tile(64, 64, 32, 4, 3),
-            "medium": Tile(16, 64, 32, 4, 3),
-            "small": Tile(16, 32, 128, 4, 1),
-        },
-        "update_hidden": {
-            "large": Tile(64, 128, 32, 4, 3),
-            "medium": Tile(16, 64, 32, 4, 3),
-            "small": Tile(16, 32, 128, 4, 1),
-        },
-        "update_out": {
-            "large": Tile(32, 32, 32, 2, 3),
-            "medium": Tile(16, 64, 32, 4, 3),
-            "small": Tile(16, 32, 128, 4, 1),
-        },
-        "update_bwd_hidden": {
-            "large": Tile(32, 128, 32, 4, 2),
-            "medium": Tile(16, 64, 32, 4, 3),
-            "small": Tile(16, 32, 64, 4, 2),
-        },
-        "update_bwd_in": {
-            "large": Tile(32, 64, 32, 2, 3),
-            "medium": Tile(16, 32, 32, 4, 3),
-            "small": Tile(16, 32, 128, 4, 1),
-        },
-        "update_bwd_mu": {
-            "large": Tile(64, 128, 32, 4, 3),
-            "medium": Tile(32, 64, 32, 4, 3),
-            "small": Tile(16, 32, 64, 4, 2),
-        },
-        "readout": {
-            "large": Tile(64, 128, 32, 4, 3),
-            "medium": Tile(16, 64, 32, 4, 3),
-            "small": Tile(16, 32, 128, 4, 1),
-        },
-    },
-}
 
-#: Kernel -> class -> piece.
-LAUNCHES: dict[str, dict[str, Launch]] = {
-    "message_fwd": {
-        "large": Launch(1, 1, 128, 1, 112),
-        "medium": Launch(1, 4, 64, 2, 96),
-        "small": Launch(1, 32, 16, 4),
-    },
-    "message_bwd": {
-        "large": Launch(1, 1, 128, 1, 128),
-        "medium": Launch(1, 4, 32, 1),
-        "small": Launch(1, 16, 32, 4),
-    },
-}
+class Choices(NamedTuple):
+    """What has been chosen.
+
+    Attributes:
+        tiles: Width of the features -> precision of the products -> kernel -> class -> piece.
+        launches: Width -> kernel -> class -> piece.
+    """
+
+    tiles: dict[int, dict[str, dict[str, dict[str, Tile]]]]
+    launches: dict[int, dict[str, dict[str, Launch]]]
+
+
+def read(file: Path) -> Choices:
+    """The choices that a file holds.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError, KeyError, TypeError, AttributeError: It is not a table of tiles.
+    """
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    return Choices(
+        {
+            int(width): {
+                precision: {
+                    kernel: {size: Tile(*values) for size, values in sizes.items()}
+                    for kernel, sizes in kernels.items()
+                }
+                for precision, kernels in precisions.items()
+            }
+            for width, precisions in kept["tiles"].items()
+        },
+        {
+            int(width): {
+                kernel: {size: Launch(*values) for size, values in sizes.items()}
+                for kernel, sizes in kernels.items()
+            }
+            for width, kernels in kept["launches"].items()
+        },
+    )
+
+
+#: The choices in use: at first those that were measured on one H200.
+TILES, LAUNCHES = read(Path(__file__).with_suffix(".json"))
 
 
 def row_class(n_rows: int) -> str:
@@ -165,9 +120,26 @@ def row_class(n_rows: int) -> str:
     return next(name for name, least in CLASSES.items() if n_rows >= least)
 
 
-def tile_options(kernel: str, precision: str, n_rows: int, n_out: int, n_in: int) -> dict[str, int]:
-    """Keyword arguments of a product's launch, cut down where a dimension is smaller."""
-    tile = TILES.get(precision, TILES["tf32x3"])[kernel][row_class(n_rows)]
+def width_class(n_features: int) -> int:
+    """The width whose choices features of this width take: the next that there is, or the last."""
+    return min((width for width in TILES if width >= n_features), default=max(TILES))
+
+
+def tile_options(
+    kernel: str, precision: str, n_rows: int, n_features: int, n_out: int, n_in: int
+) -> dict[str, int]:
+    """Keyword arguments of a product's launch, cut down where a dimension is smaller.
+
+    Args:
+        kernel: Its name in the table.
+        precision: How products are computed.
+        n_rows: Rows that are multiplied.
+        n_features: Width of the model's features.
+        n_out: Columns of the result.
+        n_in: Columns of what is multiplied.
+    """
+    tables = TILES[width_class(n_features)]
+    tile = tables.get(precision, tables["tf32x3"])[kernel][row_class(n_rows)]
     return {
         "BLOCK_M": tile.m,
         "BLOCK_N": min(tile.n, n_out & -n_out),
@@ -175,6 +147,12 @@ def tile_options(kernel: str, precision: str, n_rows: int, n_out: int, n_in: int
         "num_warps": tile.warps,
         "num_stages": tile.stages,
     }
+
+
+def launch_of(kernel: str, n_atoms: int, n_features: int) -> Launch:
+    """The piece of a walk over pairs, its features at most as many as there are."""
+    launch = LAUNCHES[width_class(n_features)][kernel][row_class(n_atoms)]
+    return launch._replace(features=min(launch.features, n_features))
 
 
 def cache_file(device_name: str) -> Path:
@@ -187,22 +165,14 @@ def load(device_name: str) -> bool:
     """Take the choices kept for a card, if there are any; says whether."""
     file = cache_file(device_name)
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        tiles = {
-            (precision, kernel, size): Tile(*values)
-            for precision, kernels in kept["tiles"].items()
-            for kernel, sizes in kernels.items()
-            for size, values in sizes.items()
-        }
-        launches = {
-            (kernel, size): Launch(*values)
-            for kernel, sizes in kept["launches"].items()
-            for size, values in sizes.items()
-        }
-        for (precision, kernel, size), tile in tiles.items():
-            TILES[precision][kernel][size] = tile
-        for (kernel, size), launch in launches.items():
-            LAUNCHES[kernel][size] = launch
+        kept = read(file)
+        for width, precisions in kept.tiles.items():
+            for precision, kernels in precisions.items():
+                for kernel, sizes in kernels.items():
+                    TILES[width][precision][kernel].update(sizes)
+        for width, walks in kept.launches.items():
+            for kernel, choices in walks.items():
+                LAUNCHES[width][kernel].update(choices)
     except FileNotFoundError:
         return False
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -211,11 +181,23 @@ def load(device_name: str) -> bool:
     return True
 
 
-def save(device_name: str) -> Path:
-    """Keep the present choices for a card."""
-    file = cache_file(device_name)
+def save(device_name: str, file: Path | None = None) -> Path:
+    """Keep the present choices for a card, or write them to a file."""
+    file = file or cache_file(device_name)
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps({"tiles": TILES, "launches": LAUNCHES}, indent=1), encoding="utf-8")
-    part.replace(file)
+    text = (
+        f'{{\n "device": {json.dumps(device_name)},\n'
+        f' "tiles": {_text(TILES, 4)},\n "launches": {_text(LAUNCHES, 3)}\n}}\n'
+    )
+    with whole_file(file) as stream:
+        stream.write(text.encode())
     return file
+
+
+def _text(table: Any, depth: int, indent: int = 1) -> str:
+    """JSON of a nested table, a line for each kernel."""
+    if depth == 1:
+        return json.dumps(table)
+    pad = " " * indent
+    rows = (f'{pad} "{key}": {_text(x, depth - 1, indent + 1)}' for key, x in table.items())
+    return "{\n" + ",\n".join(rows) + f"\n{pad}}}"

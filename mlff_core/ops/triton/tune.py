@@ -1,19 +1,10 @@
-"""Measure which tiles are fastest on this card, and keep them for every later process.
+"""Measure which tiles are fastest on this card. The command is `python -m mlff_core.tune`."""
 
-    python -m mlff_core.ops.triton.tune
-    python -m mlff_core.ops.triton.tune --sizes large --precisions bf16x3
-
-Takes a minute or two, most of it compilation, which several processes share.
-Without it the tiles of `tiles.py` are used.
-"""
-
-import argparse
 import math
-import multiprocessing
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import triton
@@ -21,12 +12,13 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from mlff_core.batch import MolBatch
-from mlff_core.cores import usable_cores
 from mlff_core.ops.triton import tiles
 from mlff_core.ops.triton.engine import FILTER_SPLINES, TritonEngine
 from mlff_core.ops.triton.launch import kernels_apart
 from mlff_core.ops.triton.tiles import Launch, Tile
-from mlff_core.testing import random_model, random_molecule
+
+if TYPE_CHECKING:
+    from mlff_core.models.painn import PaiNN
 
 Result = TypeVar("Result")
 
@@ -86,8 +78,6 @@ LAUNCH_CANDIDATES = {
 }
 #: Molecules of 40 atoms that stand for each class.
 N_MOLS = {"large": 512, "medium": 16, "small": 1}
-#: Processes that compile what the others do not; each holds a context, of less than 1 GiB.
-MAX_PROCESSES = 24
 #: With whose products walks over pairs are measured, which have none; on the splines of both
 #: `float32` and `fast`, because they share the choice.
 WALKS_PRECISION = "tf32x3"
@@ -117,13 +107,14 @@ def kernel_times(
 Table = dict[str, dict[str, Tile]] | dict[str, dict[str, Launch]]
 
 
-def candidates(size: str, precision: str) -> Iterator[tuple[Table, Tile | Launch]]:
+def candidates(width: int, size: str, precision: str) -> Iterator[tuple[Table, Tile | Launch]]:
     """Every choice, and the table of the kernels that it is for."""
     for tile in TILE_CANDIDATES[size]:
-        yield tiles.TILES[precision], tile
+        yield tiles.TILES[width][precision], tile
     if precision == WALKS_PRECISION:
         for launch in LAUNCH_CANDIDATES[size]:
-            yield tiles.LAUNCHES, launch
+            if launch.features <= width:
+                yield tiles.LAUNCHES[width], launch
 
 
 def with_choice(
@@ -151,9 +142,8 @@ def with_choice(
                 return
 
 
-def make_engines(products: str, device: str = "cuda") -> list[TritonEngine]:
+def make_engines(model: "PaiNN", products: str) -> list[TritonEngine]:
     """One on the splines of each precision; not checked, which would compile more."""
-    model = random_model().to(device).requires_grad_(False)
     return [
         TritonEngine(model, precision, products=(products, products), check=False)
         for precision in FILTER_SPLINES
@@ -162,30 +152,34 @@ def make_engines(products: str, device: str = "cuda") -> list[TritonEngine]:
 
 def concerned(table: Table, engines: list[TritonEngine]) -> list[TritonEngine]:
     """The engines in which a choice from a table makes a difference, each of them one."""
-    return engines if table is tiles.LAUNCHES else engines[:1]
+    walks = any(table is known for known in tiles.LAUNCHES.values())
+    return engines if walks else engines[:1]
 
 
-def make_batch(n_mols: int) -> MolBatch:
-    """Molecules of 40 atoms."""
-    return MolBatch.from_arrays([random_molecule(40)] * n_mols, device="cuda")
+def tune(model: "PaiNN", batch: MolBatch, precision: str) -> Iterator[str]:
+    """Find and set the fastest pieces of a model's width, for one precision of the products.
 
+    Args:
+        model: On the device.
+        batch: On the device; as many molecules as stand for the class, see `N_MOLS`.
+        precision: Of the products.
 
-def tune(size: str, precision: str) -> None:
-    """Find the fastest pieces of one class and one precision, set and keep them."""
-    engines, batch = make_engines(precision), make_batch(N_MOLS[size])
-    best: dict[str, tuple[float, Tile | Launch]] = {}
-    for table, choice in candidates(size, precision):
+    Yields:
+        What was chosen for each kernel, in words.
+    """
+    width, size = tiles.width_class(model.config.n_features), tiles.row_class(batch.n_atoms)
+    engines = make_engines(model, precision)
+    best: dict[str, tuple[float, Table, Tile | Launch]] = {}
+    for table, choice in candidates(width, size, precision):
         run = partial(kernel_times, concerned(table, engines), batch)
         for kernels, times in with_choice(run, table, size, choice):
             for kernel in kernels:
                 # What the profiler has not seen took no time at all, and is no measurement.
-                if 0 < times[kernel] < best.get(kernel, (math.inf, choice))[0]:
-                    best[kernel] = (times[kernel], choice)
-    for kernel, (time, choice) in best.items():
-        table = tiles.LAUNCHES if isinstance(choice, Launch) else tiles.TILES[precision]
+                if 0 < times[kernel] < best.get(kernel, (math.inf,))[0]:
+                    best[kernel] = (times[kernel], table, choice)
+    for kernel, (time, table, choice) in best.items():
         table[kernel][size] = choice  # type: ignore[assignment]
-        print(f"{precision} {size} {kernel}: {choice}, {time:.1f} µs", flush=True)
-    tiles.save(torch.cuda.get_device_name())
+        yield f"{width} {precision} {size} {kernel}: {choice}, {time:.1f} µs"
 
 
 def one_step(engines: Sequence[TritonEngine], step: tuple[Tensor, ...]) -> bool:
@@ -196,47 +190,31 @@ def one_step(engines: Sequence[TritonEngine], step: tuple[Tensor, ...]) -> bool:
 
 
 @kernels_apart()
-def compile_share(share: int, n_shares: int, sizes: list[str], precisions: list[str]) -> None:
-    """Compile every n_shares-th candidate, for Triton's cache on disk."""
-    torch.set_num_threads(1)
-    place = 0
-    for size in sizes:
-        # As few atoms as the class admits.
-        batch = make_batch(tiles.CLASSES[size] // 40 + 1)
+def compile_share(
+    model: "PaiNN",
+    batches: Sequence[MolBatch],
+    precisions: Sequence[str],
+    share: int,
+    n_shares: int,
+) -> None:
+    """Compile every n_shares-th candidate, for Triton's cache on disk.
+
+    Args:
+        model: On the device.
+        batches: On the device; one of each class, of as few atoms as the class admits.
+        precisions: Of the products.
+        share: Number of the share.
+        n_shares: How many there are.
+    """
+    width, place = tiles.width_class(model.config.n_features), 0
+    for batch in batches:
+        size = tiles.row_class(batch.n_atoms)
         step = (batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge)
         for precision in precisions:
-            engines = make_engines(precision)
-            for table, choice in candidates(size, precision):
+            engines = make_engines(model, precision)
+            for table, choice in candidates(width, size, precision):
                 place += 1
                 if place % n_shares == share:
                     run = partial(one_step, concerned(table, engines), step)
                     for _ in with_choice(run, table, size, choice):
                         pass
-
-
-def main() -> None:
-    """Tune every class and keep the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", default=",".join(tiles.CLASSES))
-    parser.add_argument("--precisions", default=",".join(tiles.TILES))
-    arguments = parser.parse_args()
-    sizes, precisions = arguments.sizes.split(","), arguments.precisions.split(",")
-    free_gib = torch.cuda.mem_get_info()[0] // 2**30
-    n_shares = max(1, min(MAX_PROCESSES, usable_cores() - 1, free_gib - 1))
-    spawn = multiprocessing.get_context("spawn")
-    shares = [
-        spawn.Process(target=compile_share, args=(k, n_shares, sizes, precisions))
-        for k in range(n_shares)
-    ]
-    for process in shares:
-        process.start()
-    for process in shares:
-        process.join()
-    for size in sizes:
-        for precision in precisions:
-            tune(size, precision)
-    print(f"written to {tiles.cache_file(torch.cuda.get_device_name())}")
-
-
-if __name__ == "__main__":
-    main()

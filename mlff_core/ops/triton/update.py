@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mlff_core.models.painn import NORM_FLOOR
+from mlff_core.ops.plain import NORM_FLOOR
 from mlff_core.ops.triton.launch import overlap, wait_for_inputs
 from mlff_core.ops.triton.linear import (
     contiguous_transpose,
@@ -385,9 +385,10 @@ def update_fwd(
         precision: As in `linear.linear`.
     """
     n_atoms, n_features = q.shape
+    widths = (n_features, n_features, n_features)
     uv = linear(mu.view(3 * n_atoms, n_features), weights.uv, precision=precision)
     hidden, q_out = q.new_empty(n_atoms, n_features), q.new_empty(n_atoms, n_features)
-    sizes = tile_options("update_hidden", precision, n_atoms, n_features, n_features)
+    sizes = tile_options("update_hidden", precision, n_atoms, *widths)
     grid = (triton.cdiv(n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
     update_hidden_kernel[grid](
         q,
@@ -403,7 +404,7 @@ def update_fwd(
     )
     a = q.new_empty(n_atoms, 2 * n_features)
     mu_out = mu.new_empty(mu.shape) if with_mu else None
-    sizes = tile_options("update_out", precision, n_atoms, n_features, n_features)
+    sizes = tile_options("update_out", precision, n_atoms, *widths)
     grid = (triton.cdiv(n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
     update_out_kernel[grid](
         q,
@@ -438,10 +439,11 @@ def update_bwd(
         precision: As in `linear.linear`.
     """
     n_atoms, n_features = g_q.shape
+    widths = (n_features, n_features, n_features)
     with_mu = g_mu is not None
     g_mu_or_any = saved.uv if g_mu is None else g_mu
     g_hidden = g_q.new_empty(n_atoms, n_features)
-    sizes = tile_options("update_bwd_hidden", precision, n_atoms, n_features, n_features)
+    sizes = tile_options("update_bwd_hidden", precision, n_atoms, *widths)
     grid = (triton.cdiv(n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
     update_bwd_hidden_kernel[grid](
         g_q,
@@ -458,7 +460,7 @@ def update_bwd(
         **overlap(n_atoms),
     )
     g_q_out, ratio = g_q.new_empty(n_atoms, n_features), g_q.new_empty(n_atoms, n_features)
-    sizes = tile_options("update_bwd_in", precision, n_atoms, n_features, n_features)
+    sizes = tile_options("update_bwd_in", precision, n_atoms, *widths)
     grid = (triton.cdiv(n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
     update_bwd_in_kernel[grid](
         g_hidden,
@@ -474,7 +476,7 @@ def update_bwd(
         **overlap(n_atoms),
     )
     g_mu_out = g_q.new_empty(n_atoms, 3, n_features)
-    sizes = tile_options("update_bwd_mu", precision, 3 * n_atoms, n_features, n_features)
+    sizes = tile_options("update_bwd_mu", precision, 3 * n_atoms, *widths)
     grid = (triton.cdiv(3 * n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
     update_bwd_mu_kernel[grid](
         g_q,

@@ -10,16 +10,14 @@ from torch import Tensor
 
 from mlff_core.batch import MolBatch
 from mlff_core.models.painn import (
-    SEEN_ALIKE,
-    SEEN_TRULY,
     PaiNN,
     PaiNNConfig,
     cosine_cutoff,
     radial_basis,
-    seen_distance,
     zbl_repulsion,
 )
 from mlff_core.models.potential import Potential, PotentialOutput, load_potential
+from mlff_core.ops.plain import SEEN_ALIKE, SEEN_TRULY, seen_distance
 from mlff_core.testing import (
     NAMED_MOLECULES,
     random_model,
@@ -27,7 +25,7 @@ from mlff_core.testing import (
     random_rotation,
 )
 
-MOLECULES = Path(__file__).parents[2] / "benchmarks" / "molecules.npz"
+MOLECULES = Path(__file__).parents[3] / "benchmarks" / "molecules.npz"
 SHIPPED = sorted(Path(str(resources.files("mlff_core") / "weights")).glob("*.safetensors"))
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 

@@ -12,7 +12,7 @@ from mlff_core.batch import MolBatch
 from mlff_core.models.potential import TorchEngine
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops import plain
-from mlff_core.ops.numba import message
+from mlff_core.ops.numba import message, pairs
 from mlff_core.ops.numba.atoms import ATOM_OPS
 from mlff_core.ops.program import AnalyticEngine
 from mlff_core.testing import named_batch, random_model, random_molecule
@@ -162,7 +162,7 @@ def test_the_repulsion_and_the_gradient_of_positions_are_the_plain_ones() -> Non
     assert (slope.abs() > 1e-3).any()
     g_distance, g_unit = torch.randn_like(edges.distance), torch.randn_like(edges.unit)
     torch.testing.assert_close(
-        message.position_gradient(edges, g_distance, g_unit, batch.n_atoms),
+        pairs.position_gradient(edges, g_distance, g_unit, batch.n_atoms),
         plain.position_gradient(edges, g_distance, g_unit, batch.n_atoms),
     )
 

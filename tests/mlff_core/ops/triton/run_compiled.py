@@ -18,7 +18,7 @@ from triton.runtime.jit import JITFunction
 
 from mlff_core.batch import MolBatch
 from mlff_core.models.painn import PaiNNConfig
-from mlff_core.ops.triton import tiles, tune
+from mlff_core.ops.triton import launch, tiles, tune
 from mlff_core.ops.triton.engine import TritonEngine
 from mlff_core.testing import NAMED_MOLECULES, random_model
 
@@ -45,11 +45,11 @@ class Card:
 def pretend(capability: int) -> dict[str, str]:
     """Let launches stop short of the card; the assembly of every kernel comes to the result."""
     driver.set_active(Card(capability))
-    launch = JITFunction.run
+    run = JITFunction.run
     assembly: dict[str, str] = {}
 
     def compile_only(kernel, *arguments, grid, warmup, **options):
-        compiled = launch(kernel, *arguments, grid=grid, warmup=True, **options)
+        compiled = run(kernel, *arguments, grid=grid, warmup=True, **options)
         assembly[f"{kernel.__name__} {compiled.hash}"] = compiled.asm.get("ptx", "")
         return compiled
 
@@ -91,11 +91,12 @@ def compile_tiles(products: str) -> list[str]:
     triton.knobs.runtime.add_stages_inspection_hook = layouts_only
     step = arguments()
     failures = []
-    engines = tune.make_engines(products, "cpu")
+    model = random_model().requires_grad_(False)
+    engines, width = tune.make_engines(model, products), model.config.n_features
     for size in tiles.CLASSES:
         tiles.CLASSES = {size: 0}
         tune.one_step(engines, step)
-        for table, choice in tune.candidates(size, products):
+        for table, choice in tune.candidates(width, size, products):
             run = partial(tune.one_step, tune.concerned(table, engines), step)
             tried = list(tune.with_choice(run, table, size, choice))
             if [kernels for kernels, _ in tried] != [list(table)]:

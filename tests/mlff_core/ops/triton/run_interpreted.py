@@ -71,9 +71,10 @@ def main(out: str) -> None:
     # the inner dimension, which so narrow a model would not have.
     classes = tiles.CLASSES
     tiles.CLASSES = {"large": 0}
-    for kernels in tiles.TILES.values():
-        for sizes in kernels.values():
-            sizes["large"] = sizes["large"]._replace(k=16)
+    for precisions in tiles.TILES.values():
+        for kernels in precisions.values():
+            for sizes in kernels.values():
+                sizes["large"] = sizes["large"]._replace(k=16)
     results["large"] = TritonEngine(random_model(1, CONFIG), "fast").evaluate(*arguments(batch))
     tiles.CLASSES = classes
     # Pieces of one molecule or several, and one molecule larger than a piece.

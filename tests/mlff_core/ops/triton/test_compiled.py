@@ -34,7 +34,7 @@ def compiled(tmp_path):
         environment = os.environ | {
             "TRITON_CACHE_DIR": str(tmp_path / "cache"),
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(__file__).parents[3]),
+            "PYTHONPATH": str(Path(__file__).parents[4]),
         }
         environment.pop("TRITON_INTERPRET", None)
         ended = subprocess.run(

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
-MOLECULES = Path(__file__).parents[3] / "benchmarks" / "molecules.npz"
+MOLECULES = Path(__file__).parents[4] / "benchmarks" / "molecules.npz"
 SIZES = (1, 2, 3, 7, 16, 31, 33, 64, 90, 130, 250)
 
 

@@ -31,8 +31,10 @@ def test_a_kernel_that_is_too_large_for_the_card_does_not_spoil_the_choice_for_o
     assert tried == table()
 
 
+@pytest.mark.parametrize("width", TILES)
 @pytest.mark.parametrize("size", tune.TILE_CANDIDATES)
-def test_candidates_are_for_tables_that_there_are(size):
-    tables = [table for table, _ in tune.candidates(size, tune.WALKS_PRECISION)]
-    assert all(any(table is known for known in (*TILES.values(), LAUNCHES)) for table in tables)
+def test_candidates_are_for_the_tables_of_one_width(size, width):
+    tables = [table for table, _ in tune.candidates(width, size, tune.WALKS_PRECISION)]
+    own = (TILES[width][tune.WALKS_PRECISION], LAUNCHES[width])
+    assert {id(table) for table in tables} == {id(table) for table in own}
     assert size in tune.N_MOLS
