@@ -1,50 +1,76 @@
 """The words of the tables: what became of a molecule, why, and how a relaxation ended.
 
-They are part of the tables' contract (docs/schema.md): a word may be added, but never reused for
-something else.
+They are part of the tables' contract (docs/schema.md, which is written from here): a word may be
+added, but never reused for something else.
 """
 
 from enum import StrEnum
+from typing import Self
 
 
-class MoleculeStatus(StrEnum):
+class Word(StrEnum):
+    """A word of the tables with what it means; compares and prints as the word."""
+
+    meaning: str
+
+    def __new__(cls, word: str, meaning: str = "") -> Self:
+        """A member is declared as `NAME = "word", "what it means"`."""
+        self = str.__new__(cls, word)
+        self._value_ = word
+        self.meaning = meaning
+        return self
+
+
+class MoleculeStatus(Word):
     """What became of an input record."""
 
-    OK = "ok"
-    REJECTED = "rejected"  # the input is not something that can be computed
-    FAILED = "failed"  # the input is fine, the computation did not succeed
+    OK = "ok", "computed; its conformers are in the other table"
+    REJECTED = "rejected", "the input is not something that can be computed"
+    FAILED = "failed", "the input is fine, the computation did not succeed"
 
 
-class Reason(StrEnum):
+class Reason(Word):
     """Why a molecule is not `ok`."""
 
-    EMPTY = "empty"
-    INVALID_SMILES = "invalid_smiles"
-    UNSUPPORTED_ELEMENT = "unsupported_element"
-    UNSUPPORTED_CHARGE = "unsupported_charge"
-    RADICAL = "radical"
-    TOO_LARGE = "too_large"
-    EMBEDDING_FAILED = "embedding_failed"
-    EMBEDDING_TIMEOUT = "embedding_timeout"
-    ALL_CONFORMERS_FAILED = "all_conformers_failed"
-    OUT_OF_MEMORY = "out_of_memory"
-    INTERNAL_ERROR = "internal_error"
+    EMPTY = "empty", "no SMILES, or one without atoms"
+    INVALID_SMILES = "invalid_smiles", "not a SMILES, or not a possible molecule"
+    UNSUPPORTED_ELEMENT = "unsupported_element", "an element that the model was not trained on"
+    UNSUPPORTED_CHARGE = "unsupported_charge", "a total charge that the model was not trained on"
+    RADICAL = "radical", "unpaired electrons"
+    TOO_LARGE = "too_large", "more atoms than `--max-atoms`"
+    EMBEDDING_FAILED = "embedding_failed", "no starting geometry was found"
+    EMBEDDING_TIMEOUT = "embedding_timeout", "no starting geometry was found in time"
+    ALL_CONFORMERS_FAILED = (
+        "all_conformers_failed",
+        "no conformer of it ended as `converged` or `max_steps`",
+    )
+    OUT_OF_MEMORY = "out_of_memory", "does not fit into memory even alone"
+    INTERNAL_ERROR = "internal_error", "an error in the software; `message` says which"
 
 
-class Flag(StrEnum):
+class VariantKind(Word):
+    """What makes a structure of a record another one than the record says, joined by `+`."""
+
+    AS_GIVEN = "as_given", "the structure of the library, undefined stereo chosen"
+    STEREOISOMER = "stereoisomer", "a stereocentre or double bond that was left open is set"
+    TAUTOMER = "tautomer", "protons stand elsewhere"
+    PROTOMER = "protomer", "protons were taken or given"
+
+
+class Flag(Word):
     """What a user of an `ok` molecule should know beside its numbers; a row may have several."""
 
-    STEREO_NOT_KEPT = "stereo_not_kept"  # stereo of the input that the geometry does not hold
-    MIXTURE_OF_ISOMERS = "mixture_of_isomers"  # the input means several; one of them was computed
-    PROTONS_HELD = "protons_held"  # relaxed with bonds to hydrogen of charged groups held
-    OUTSIDE_TRAINING = "outside_training"  # a kind of molecule that no model was trained on
+    STEREO_NOT_KEPT = "stereo_not_kept", "stereo of the input that the geometry does not hold"
+    MIXTURE_OF_ISOMERS = "mixture_of_isomers", "the input means several; one of them was computed"
+    PROTONS_HELD = "protons_held", "relaxed with bonds to hydrogen of charged groups held"
+    OUTSIDE_TRAINING = "outside_training", "a kind of molecule that no model was trained on"
 
 
-class ConformerStatus(StrEnum):
+class ConformerStatus(Word):
     """How a conformer's relaxation ended."""
 
-    CONVERGED = "converged"
-    MAX_STEPS = "max_steps"
-    EXPLODED = "exploded"
-    REARRANGED = "rearranged"
-    NON_FINITE = "non_finite"
+    CONVERGED = "converged", "the largest force is at most `--fmax`"
+    MAX_STEPS = "max_steps", "`--max-steps` were not enough"
+    EXPLODED = "exploded", "energies or forces beyond all measure"
+    REARRANGED = "rearranged", "bonds or stereocentres are no longer those of the SMILES"
+    NON_FINITE = "non_finite", "the model gave a number that is not finite"

@@ -1,15 +1,186 @@
-"""Where results lie, and how a file gets its final name: whole or not at all."""
+"""Where results lie: named files that are there whole or not at all.
+
+A `Store` is what the tables ask of a folder, or of whatever stands for one: names with slashes
+between their parts, no renaming, no half-written file under its final name. `FolderStore` keeps
+them in a local folder. `whole_file` is the one place where the project gives a file its name.
+"""
 
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Final, Protocol
+
+from filelock import FileLock, Timeout
+
+from mlff_core.errors import OutputError
+
+#: What a write that was cut off leaves; a leading dot hides it from the patterns of readers.
+_LEFTOVER_NAME: Final = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
+
+
+class Store(Protocol):
+    """Named files in one place. Names are relative, their parts separated by slashes."""
+
+    @property
+    def location(self) -> str:
+        """Where the store is, as a person would write it; what messages begin with."""
+
+    def list(self, folder: str = "") -> list[str]:
+        """Names of the whole files in a folder, not in those below it, sorted; none if none."""
+
+    def exists(self, name: str) -> bool:
+        """Whether a file of this name is there, whole."""
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file for reading at any place.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+
+    def put(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """Open a file that appears under its name, in the place of an earlier one, at the end.
+
+        If the block raises, or the process dies in it, the name keeps what it had.
+        """
+
+    def delete(self, name: str) -> None:
+        """Remove a file; nothing happens if there is none."""
+
+    def tidy(self, folder: str, names: re.Pattern[str]) -> None:
+        """Remove what writes that were cut off left in a folder of files of these names."""
+
+    def url(self, name: str) -> str:
+        """Where other programs find a file: a path, or an address that they know."""
+
+    def check(self) -> None:
+        """Find out, without touching anything, whether files can be put here.
+
+        Raises:
+            OutputError: They cannot.
+        """
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Hold a name that only one process can hold; it is free again when the holder is gone.
+
+        Raises:
+            OutputError: Another process holds it.
+        """
+
+
+class FolderStore:
+    """A local folder as a `Store`. It is made when the first file is put into it."""
+
+    def __init__(self, folder: Path | str) -> None:
+        """Take a folder, which need not be there."""
+        self.folder = Path(folder)
+
+    def __repr__(self) -> str:
+        return f"FolderStore({str(self.folder)!r})"
+
+    @property
+    def location(self) -> str:
+        """The folder."""
+        return str(self.folder)
+
+    def list(self, folder: str = "") -> list[str]:
+        """Names of the whole files in a folder, not in those below it, sorted; none if none."""
+        prefix = f"{folder}/" if folder else ""
+        try:
+            found = [path for path in (self.folder / folder).iterdir() if path.is_file()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(prefix + p.name for p in found if not _LEFTOVER_NAME.fullmatch(p.name))
+
+    def exists(self, name: str) -> bool:
+        """Whether a file of this name is there, whole."""
+        return (self.folder / name).is_file()
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file for reading at any place.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        return open(self.folder / name, "rb")
+
+    @contextmanager
+    def put(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file that appears under its name, in the place of an earlier one, at the end."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as stream:
+            yield stream
+
+    def delete(self, name: str) -> None:
+        """Remove a file; nothing happens if there is none."""
+        (self.folder / name).unlink(missing_ok=True)
+
+    def tidy(self, folder: str, names: re.Pattern[str]) -> None:
+        """Remove what writes that were cut off left in a folder of files of these names."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for path in (self.folder / folder).iterdir():
+                leftover = _LEFTOVER_NAME.fullmatch(path.name)
+                if leftover and names.fullmatch(leftover["name"]):
+                    path.unlink(missing_ok=True)
+
+    def url(self, name: str) -> str:
+        """The file's path."""
+        return str(self.folder / name)
+
+    def check(self) -> None:
+        """Find out, without touching anything, whether files can be put here.
+
+        Raises:
+            OutputError: The folder, or the nearest above it that is there, cannot be written.
+        """
+        folder = self.folder
+        try:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(folder)  # lexists is silent about a name that cannot be
+            nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+        except (OSError, ValueError) as error:  # too long a name, a NUL in it
+            raise OutputError(f"{str(folder)!r}: cannot be written: {one_line(error)}") from error
+        if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+            raise OutputError(f"{folder}: cannot be written: {nearest} is not a writable folder")
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold a name that only one process can hold; it is free again when the holder is gone.
+
+        Raises:
+            OutputError: Another process holds it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / f".{name}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise OutputError(
+                f"{self.folder}: another process is at work here; wait for it, or choose another "
+                "folder"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def open_store(location: Store | Path | str) -> Store:
+    """The store at a location: a folder by its path, or a store that is one already."""
+    return FolderStore(location) if isinstance(location, Path | str) else location
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that appears under its name only when it is whole and on the disk."""
+    """Open a file that appears under its name only when it is whole and on the disk.
+
+    Args:
+        path: Final name; its folder must be there. An earlier file of that name stays as it is
+            until it is replaced, and for good if the block raises.
+    """
     hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(hidden, "wb") as stream:
@@ -26,3 +197,14 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         os.fsync(folder)  # the name, too, outlives a loss of power
     finally:
         os.close(folder)
+
+
+def one_line(error: BaseException) -> str:
+    """Say an error in one line."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with whole_file(path) as stream:
+        stream.write(data)

@@ -1,11 +1,12 @@
 """What is asked of a molecule and what became of it: settings, the result, the way out between."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlff_core.elements import KNOWN_ELEMENTS
+from mlff_core.schema import MoleculeRow, column
 from mlff_core.status import MoleculeStatus, Reason
 
 
@@ -63,12 +64,13 @@ class ChemistrySettings:
 
 
 @dataclass
-class PreparedMolecule:
-    """One input record after the chemistry: its columns of the table `molecules`, and its geometry.
+class PreparedMolecule(MoleculeRow):
+    """One input record after the chemistry: its row of the table `molecules`, and its geometry.
+
+    The columns of the row are in `mlff_core.schema`; those that the relaxation knows are not filled
+    in yet.
 
     Attributes:
-        smiles: Canonical isomeric SMILES of what was really embedded; None if nothing was parsed.
-        message: Why the molecule is not ok, or what was decided on the way to an ok one.
         numbers: Atomic numbers, int8 [n_atoms].
         positions: Starting geometries in Å, float32 [n_conformers, n_atoms, 3].
         bonds: Bonded pairs of the SMILES, hydrogens included, int16 [n_bonds, 2].
@@ -77,45 +79,19 @@ class PreparedMolecule:
             itself where it has but three.
         double_bonds: Specified double bonds, int16 [n_double_bonds, 5]: atoms i j k l with j=k the
             double bond, then +1 where i and l are on one side (cis), -1 where not.
-        variant: Which of the structures of this record it is, 0 for the first.
-        variant_kind: How the structure came from the record.
-        variant_weight: Share of the structure at the pH that was asked for, if any.
-        n_variants: Structures of this record.
-        mapped_smiles: SMILES with all hydrogens written and atom map numbers 1..n in the order of
-            the positions.
-        flags: Words of `mlff_core.status.Flag`.
         timings_s: Wall seconds spent on this molecule.
     """
 
-    record: int
-    input_id: str | None
-    input_smiles: str
-    smiles: str | None = None
-    inchikey: str | None = None
-    formula: str | None = None
-    charge: int | None = None
-    n_atoms: int | None = None
-    n_heavy_atoms: int | None = None
-    n_rotatable_bonds: int | None = None
-    mol_weight: float | None = None
-    clogp: float | None = None
-    tpsa: float | None = None
-    qed: float | None = None
-    status: MoleculeStatus = MoleculeStatus.OK
-    reason: Reason | None = None
-    message: str | None = None
-    numbers: NDArray[np.int8] = field(default_factory=lambda: np.empty(0, np.int8))
-    positions: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0, 3), np.float32))
-    bonds: NDArray[np.int16] = field(default_factory=lambda: np.empty((0, 2), np.int16))
-    chirality: NDArray[np.int16] = field(default_factory=lambda: np.empty((0, 4), np.int16))
-    double_bonds: NDArray[np.int16] = field(default_factory=lambda: np.empty((0, 5), np.int16))
-    variant: int = 0
-    variant_kind: str = "as_given"
-    variant_weight: float | None = None
-    n_variants: int = 1
-    mapped_smiles: str | None = None
-    flags: list[str] = field(default_factory=list)
+    numbers: NDArray[np.int8] = column("list<int8>", "atomic numbers")
+    positions: NDArray[np.float32] = column("list<float32>", "starting geometries", "Å", width=3)
+    bonds: NDArray[np.int16] = column("list<int16>", "bonded pairs", width=2)
+    chirality: NDArray[np.int16] = column("list<int16>", "tetrahedral centres", width=4)
+    double_bonds: NDArray[np.int16] = column("list<int16>", "double bonds", width=5)
     timings_s: float = 0.0
+
+    def conformers(self) -> NDArray[np.float32]:
+        """The starting geometries in Å, [n_conformers, n_atoms, 3]; a file has them flat."""
+        return self.positions.reshape(-1, max(len(self.numbers), 1), 3)
 
 
 class NotOkError(Exception):

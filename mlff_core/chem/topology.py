@@ -62,7 +62,7 @@ def rearranged(
     inverted = np.flatnonzero(np.einsum("ni,ni->n", a - d, np.cross(b - d, c - d)) <= 0)
     if inverted.size:
         centre = _centre(chirality[inverted[0]], bonds)
-        return f"stereocentre {SYMBOLS[numbers[centre]]}{centre} inverted"
+        return f"stereocentre {atom_name(centre, numbers)} inverted"
     flipped = np.flatnonzero(cos_dihedrals(x, double_bonds) * double_bonds[:, 4] <= 0)
     if flipped.size:
         _, a, b, _, sign = double_bonds[flipped[0]]
@@ -185,4 +185,9 @@ def cos_dihedrals(x: NDArray[np.float64], double_bonds: NDArray[np.integer]) -> 
 
 
 def _pair(a: int, b: int, numbers: NDArray[np.integer]) -> str:
-    return "-".join(f"{SYMBOLS[numbers[atom]]}{int(atom)}" for atom in (a, b))
+    return f"{atom_name(a, numbers)}-{atom_name(b, numbers)}"
+
+
+def atom_name(atom: int, numbers: NDArray[np.integer]) -> str:
+    """An atom as messages call it: its element and its atom map number in `mapped_smiles`."""
+    return f"{SYMBOLS[int(numbers[atom])]}{int(atom) + 1}"

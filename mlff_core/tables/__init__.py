@@ -6,20 +6,24 @@
 
 A shard of the library gives one part of each table, under the shard's number. The part of
 `conformers` is written first: a shard is finished when its part of `molecules` is there. What the
-columns mean for a reader is in docs/schema.md.
+columns are is declared in `mlff_core.schema`, what they mean for a reader in docs/schema.md.
 
-    schema      the columns: names, types, units, meanings
-    rows        rows to Arrow tables
+    rows        rows to Arrow tables, and what must hold of them
     parts       one shard's part of a table, written whole and found again
     manifest    what made the tables, and the folder that a run makes its own
     reconcile   the proof that nothing is missing
 """
 
+from mlff_core.schema import SCHEMA_VERSION
 from mlff_core.tables.manifest import Manifest, check_output, open_output, read_manifest
-from mlff_core.tables.parts import finished_shards, read_part_key, write_part
+from mlff_core.tables.parts import finished_shards, write_part
 from mlff_core.tables.reconcile import Counts, reconcile
-from mlff_core.tables.rows import conformers_table, molecules_table
-from mlff_core.tables.schema import CONFORMERS_SCHEMA, MOLECULES_SCHEMA, SCHEMA_VERSION
+from mlff_core.tables.rows import (
+    CONFORMERS_SCHEMA,
+    MOLECULES_SCHEMA,
+    conformers_table,
+    molecules_table,
+)
 
 __all__ = [
     "CONFORMERS_SCHEMA",
@@ -33,7 +37,6 @@ __all__ = [
     "molecules_table",
     "open_output",
     "read_manifest",
-    "read_part_key",
     "reconcile",
     "write_part",
 ]

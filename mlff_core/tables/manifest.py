@@ -1,20 +1,18 @@
-"""The manifest of a run, and the folder that it makes its own."""
+"""The manifest of a run, and the place that it makes its own."""
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from mlff_core.errors import OutputError
-from mlff_core.store import whole_file
-from mlff_core.tables.parts import one_line, parts_in, read_part_key
-from mlff_core.tables.schema import SCHEMA_VERSION, TABLES
+from mlff_core.schema import ROWS, SCHEMA_VERSION
+from mlff_core.store import Store, one_line, open_store
+from mlff_core.tables.parts import PART_NAME, parts_in, read_part_key
 
-_LEFTOVER_NAME: Final = re.compile(r"\.(part-\d{6,}\.parquet|manifest\.json)\.\d+\.tmp")
+_NAME: Final = "manifest.json"
 
 
 @dataclass
@@ -57,23 +55,23 @@ class Manifest:
         for stage, seconds in timings_s.items():
             self.timings_s[stage] = self.timings_s.get(stage, 0.0) + seconds
 
-    def write(self, out_dir: Path) -> Path:
-        """Write DIR/manifest.json, whole or not at all."""
-        path = out_dir / "manifest.json"
-        with whole_file(path) as stream:
+    def write(self, out: Store | Path) -> None:
+        """Write manifest.json, whole or not at all."""
+        with open_store(out).put(_NAME) as stream:
             stream.write(json.dumps(asdict(self), indent=2, default=str).encode() + b"\n")
-        return path
 
 
-def read_manifest(out_dir: Path) -> Manifest | None:
-    """Read DIR/manifest.json; None if there is none.
+def read_manifest(out: Store | Path) -> Manifest | None:
+    """Read manifest.json; None if there is none.
 
     Raises:
         OutputError: If it cannot be read or is not one of ours.
     """
-    path = out_dir / "manifest.json"
+    out = open_store(out)
+    path = out.url(_NAME)
     try:
-        content = json.loads(path.read_bytes())
+        with out.open(_NAME) as stream:
+            content = json.loads(stream.read())
         names = {f.name for f in fields(Manifest)}
         return Manifest(**{name: value for name, value in content.items() if name in names})
     except (FileNotFoundError, NotADirectoryError):
@@ -85,32 +83,29 @@ def read_manifest(out_dir: Path) -> Manifest | None:
 
 
 def check_output(
-    out_dir: Path, manifest: Manifest, *, overwrite: bool = False, resume: bool = False
+    out: Store | Path, manifest: Manifest, *, overwrite: bool = False, resume: bool = False
 ) -> Manifest:
-    """Find out, without touching anything, whether a run may have a folder.
+    """Find out, without touching anything, whether a run may write its tables somewhere.
 
-    Arguments, result and errors are those of `open_output`, but for a folder that turns out not to
+    Arguments, result and errors are those of `open_output`, but for a place that turns out not to
     be writable.
     """
+    out = open_store(out)
     if overwrite and resume:
-        raise OutputError(f"{out_dir}: --overwrite and --resume contradict each other")
-    try:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            os.lstat(out_dir)  # lexists is silent about a name that cannot be
-        nearest = next(path for path in (out_dir, *out_dir.parents) if os.path.lexists(path))
-    except (OSError, ValueError) as error:  # too long a name, a NUL in it
-        raise OutputError(f"{str(out_dir)!r}: cannot be written: {one_line(error)}") from error
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
-        raise OutputError(f"{out_dir}: cannot be written: {nearest} is not a writable folder")
-    earlier = read_manifest(out_dir)
-    parts = [path for table in TABLES for path in parts_in(out_dir / table).values()]
-    for table in TABLES:
-        for path in (out_dir / table).glob("[!.]*.parquet"):
-            if path not in parts:
-                raise OutputError(f"{path}: is in the way of the tables; choose another folder")
+        raise OutputError(f"{out.location}: --overwrite and --resume contradict each other")
+    out.check()
+    earlier = read_manifest(out)
+    parts = [name for table in ROWS for name in parts_in(out, table).values()]
+    for table in ROWS:
+        for name in out.list(table):
+            file = name.rpartition("/")[2]
+            if file.endswith(".parquet") and not file.startswith(".") and name not in parts:
+                raise OutputError(
+                    f"{out.url(name)}: is in the way of the tables; choose another folder"
+                )
     if resume:
         if earlier is not None:
-            _check_same_run(out_dir, earlier, manifest)
+            _check_same_run(out.location, earlier, manifest)
             manifest = replace(
                 manifest,
                 run_id=earlier.run_id,
@@ -118,19 +113,20 @@ def check_output(
                 timings_s=earlier.timings_s,
                 ran=earlier.ran,
             )
-        _check_own_parts(parts, manifest.run_key)
+        _check_own_parts(out, parts, manifest.run_key)
     elif not overwrite and (earlier is not None or parts):
-        raise OutputError(_occupied(out_dir, earlier, manifest))
+        raise OutputError(_occupied(out.location, earlier, manifest))
     return manifest
 
 
 def open_output(
-    out_dir: Path, manifest: Manifest, *, overwrite: bool = False, resume: bool = False
+    out: Store | Path, manifest: Manifest, *, overwrite: bool = False, resume: bool = False
 ) -> Manifest:
-    """Make a folder ready for a run and leave its unfinished manifest there.
+    """Make a place ready for a run and leave its unfinished manifest there.
 
     Args:
-        out_dir: Folder of the tables; made if it is not there. Files of others in it stay.
+        out: Where the tables will lie; a folder is made if it is not there. Files of others in it
+            stay.
         manifest: Of the run that begins.
         overwrite: Remove the tables of an earlier run.
         resume: Keep the finished parts of an earlier run, which must have the same run key.
@@ -143,36 +139,40 @@ def open_output(
         OutputError: If the folder cannot be written, or what is in it is in the way. Says in one
             line what to do.
     """
-    manifest = check_output(out_dir, manifest, overwrite=overwrite, resume=resume)
+    out = open_store(out)
+    manifest = check_output(out, manifest, overwrite=overwrite, resume=resume)
     try:
-        for table in TABLES:
-            (out_dir / table).mkdir(parents=True, exist_ok=True)
+        for table in ROWS:
             if overwrite:
-                for path in parts_in(out_dir / table).values():
-                    path.unlink()
-        for folder in (out_dir, *(out_dir / table for table in TABLES)):
-            for path in folder.iterdir():
-                if _LEFTOVER_NAME.fullmatch(path.name):
-                    path.unlink()
-        manifest.write(out_dir)
+                for name in parts_in(out, table).values():
+                    out.delete(name)
+            out.tidy(table, PART_NAME)
+        out.tidy("", re.compile(re.escape(_NAME)))
+        manifest.write(out)
     except OSError as error:
-        raise OutputError(f"{out_dir}: cannot be written: {one_line(error)}") from error
+        raise OutputError(f"{out.location}: cannot be written: {one_line(error)}") from error
     return manifest
 
 
-def _occupied(out_dir: Path, earlier: Manifest | None, manifest: Manifest) -> str:
+def _occupied(where: str, earlier: Manifest | None, manifest: Manifest) -> str:
     if earlier is None:
-        return f"{out_dir}: holds tables of an unknown run; --overwrite replaces them"
+        return f"{where}: holds tables of an unknown run; --overwrite replaces them"
     if earlier.run_key != manifest.run_key:
-        return f"{out_dir}: holds the results of another run; --overwrite replaces them"
+        return f"{where}: holds the results of another run; --overwrite replaces them"
     if earlier.finished is None:
-        return f"{out_dir}: holds this run unfinished; --resume ends it, --overwrite begins anew"
-    return f"{out_dir}: holds this run's results already; --overwrite computes them anew"
+        return f"{where}: holds this run unfinished; --resume ends it, --overwrite begins anew"
+    return f"{where}: holds this run's results already; --overwrite computes them anew"
 
 
-def _check_same_run(out_dir: Path, earlier: Manifest, manifest: Manifest) -> None:
+def _check_same_run(where: str, earlier: Manifest, manifest: Manifest) -> None:
     if earlier.run_key == manifest.run_key:
         return
+    if earlier.schema_version != manifest.schema_version:
+        raise OutputError(
+            f"{where}: cannot be resumed, its tables are of schema version "
+            f"{earlier.schema_version}, and this release writes version {manifest.schema_version}; "
+            "--overwrite replaces them"
+        )
     pairs = {
         name: (earlier.parameters.get(name), manifest.parameters.get(name))
         # The folder is this one, however it is spelled; the library counts by its content.
@@ -181,20 +181,19 @@ def _check_same_run(out_dir: Path, earlier: Manifest, manifest: Manifest) -> Non
     }
     for name, key in (("library", "sha256"), ("library", "n_records"), ("model", "sha256")):
         pairs[f"{name} {key}"] = (getattr(earlier, name).get(key), getattr(manifest, name).get(key))
-    pairs["schema_version"] = (earlier.schema_version, manifest.schema_version)
     pairs |= {
         f"version of {name}": (earlier.versions.get(name), manifest.versions.get(name))
         for name in [*earlier.versions, *manifest.versions]
     }
     told = "; ".join(f"{name} was {a}, is {b}" for name, (a, b) in pairs.items() if a != b)
     raise OutputError(
-        f"{out_dir}: cannot be resumed, it holds another run ({told or 'its run key differs'}); "
+        f"{where}: cannot be resumed, it holds another run ({told or 'its run key differs'}); "
         "--overwrite replaces it"
     )
 
 
-def _check_own_parts(parts: Sequence[Path], run_key: str) -> None:
-    for path in parts:
+def _check_own_parts(out: Store, parts: Sequence[str], run_key: str) -> None:
+    for name in parts:
         # A part without a key is torn: its shard is not finished and will be written anew.
-        if read_part_key(path) not in (None, run_key):
-            raise OutputError(f"{path}: is of another run; --overwrite replaces all parts")
+        if read_part_key(out, name) not in (None, run_key):
+            raise OutputError(f"{out.url(name)}: is of another run; --overwrite replaces all parts")

@@ -85,7 +85,7 @@ def test_a_bond_pulled_apart_is_seen():
     positions[chlorine] += 0.3 * along
     found = judged(molecule, positions)
     assert found is not None
-    assert found.startswith(f"bond C{carbon}-Cl{chlorine} broken (2.6")
+    assert found.startswith(f"bond C{carbon + 1}-Cl{chlorine + 1} broken (2.6")
 
 
 def test_a_ring_that_closed_is_seen():
@@ -94,7 +94,7 @@ def test_a_ring_that_closed_is_seen():
     a, b = sorted(molecule.bonds[0].tolist())
     found = judged(molecule, molecule.positions[0], bonds=open_chain)
     assert found is not None
-    assert found.startswith(f"bond C{a}-C{b} formed (1.5")
+    assert found.startswith(f"bond C{a + 1}-C{b + 1} formed (1.5")
 
 
 def test_a_three_ring_that_closed_is_seen():
@@ -111,7 +111,7 @@ def test_a_proton_that_moved_is_seen():
     positions[proton] = positions[oxygen] + 0.97 * away / np.linalg.norm(away)
     found = judged(molecule, positions)
     assert found is not None
-    assert f"-H{proton} broken" in found
+    assert f"-H{proton + 1} broken" in found
     # The same geometry seen as the neutral tautomer is fine there: no bond is broken or formed.
     bonds = molecule.bonds.copy()
     bonds[[set(pair) == {nitrogen, proton} for pair in bonds.tolist()]] = oxygen, proton
@@ -127,7 +127,7 @@ def test_an_inverted_centre_is_seen(smiles, centre):
     mirrored = molecule.positions[0] * np.float32([1, 1, -1])
     atom = index(molecule, centre)[0]
     symbol = Chem.GetPeriodicTable().GetElementSymbol(int(molecule.numbers[atom]))
-    assert judged(molecule, mirrored) == f"stereocentre {symbol}{atom} inverted"
+    assert judged(molecule, mirrored) == f"stereocentre {symbol}{atom + 1} inverted"
     unspecified = np.empty((0, 4), np.int16)
     assert judged(molecule, mirrored, chirality=unspecified) is None
 
@@ -139,7 +139,7 @@ def test_a_flipped_double_bond_is_seen(smiles, now):
         molecule, other = other, molecule
     # Both SMILES number their atoms alike, so the one's coordinates serve as the other's.
     assert np.array_equal(molecule.bonds, other.bonds)
-    assert judged(molecule, other.positions[0]) == f"double bond C1-C2 is {now} now"
+    assert judged(molecule, other.positions[0]) == f"double bond C2-C3 is {now} now"
 
 
 def test_a_coordinate_that_is_not_a_number_is_no_molecule():

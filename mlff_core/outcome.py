@@ -1,0 +1,137 @@
+"""What came of a shard's molecules: conformers judged, ranked and weighed, and put in words."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from mlff_core.chem.mishap import mishap
+from mlff_core.chem.molecule import PreparedMolecule
+from mlff_core.chem.superpose import aligned_rmsd
+from mlff_core.chem.topology import Topology, rearrangements
+from mlff_core.schema import ConformerRow, MoleculeRow
+from mlff_core.status import ConformerStatus, MoleculeStatus, Reason
+from mlff_core.units import BOLTZMANN_EV_K, EV_KCAL_MOL, ROOM_TEMPERATURE_K
+
+#: Those whose geometry means something.
+_USABLE: Final = (ConformerStatus.CONVERGED, ConformerStatus.MAX_STEPS)
+
+#: What a person may do where no conformer of a molecule is usable, by how most of them ended.
+_ADVICE: Final = {
+    ConformerStatus.EXPLODED: "another start may do (--conformers 5)",
+    ConformerStatus.NON_FINITE: "another start may do (--conformers 5)",
+    ConformerStatus.REARRANGED: "the model takes it for another molecule: another start may do "
+    "(--conformers 5), or another tautomer or protonation state",
+}
+
+
+def final_rows(
+    molecules: Sequence[PreparedMolecule], conformers: Sequence[ConformerRow]
+) -> list[ConformerRow]:
+    """Fill in what only the relaxed geometries of a shard tell, in both kinds of row.
+
+    Args:
+        molecules: Rows of a shard, as the chemistry left them.
+        conformers: What the relaxation knows of their conformers, those of a molecule one after the
+            other; one that did not fit into memory has no status.
+
+    Returns:
+        The rows of `conformers`: those given, without the ones of molecules that did not fit into
+        memory.
+    """
+    members: dict[tuple[int, int], list[int]] = {}
+    for c, conformer in enumerate(conformers):
+        members.setdefault((conformer.record, conformer.variant), []).append(c)
+    of_key = {(molecule.record, molecule.variant): molecule for molecule in molecules}
+
+    # What needs the geometries is computed for the whole shard at once: the interpreter's lock is
+    # then free for the thread that drives the device.
+    owners = [of_key[conformer.record, conformer.variant] for conformer in conformers]
+    starts = [
+        owner.conformers()[conformer.conformer]
+        for owner, conformer in zip(owners, conformers, strict=True)
+    ]
+    topologies = {key: topology_of(molecule) for key, molecule in of_key.items()}
+    judged_by = [topologies[conformer.record, conformer.variant] for conformer in conformers]
+    ends = [conformer.positions_angstrom for conformer in conformers]
+    changes = rearrangements(ends, judged_by)
+    rmsd = aligned_rmsd(starts, ends)
+
+    kept: list[ConformerRow] = []
+    for key, molecule in of_key.items():
+        if molecule.status != MoleculeStatus.OK:
+            continue
+        own = members.get(key, [])
+        if any(conformers[c].status is None for c in own):
+            molecule.status = MoleculeStatus.FAILED
+            molecule.reason = Reason.OUT_OF_MEMORY
+            _tell(molecule, "does not fit into the device's memory alone")
+            continue
+        for c in own:
+            row = conformers[c]
+            row.rmsd_to_initial_angstrom = float(rmsd[c])
+            if row.status in _USABLE and changes[c] is not None:
+                row.status = ConformerStatus.REARRANGED
+                _tell(molecule, f"conformer {row.conformer}: {changes[c]}")
+            elif row.status not in _USABLE:
+                what = mishap(starts[c], ends[c], judged_by[c])
+                if what is not None:
+                    _tell(molecule, f"conformer {row.conformer}: {what}")
+        rows = [conformers[c] for c in own]
+        _rank(molecule, rows)
+        kept += rows
+    return kept
+
+
+def topology_of(molecule: PreparedMolecule) -> Topology:
+    """What a molecule's geometries are judged against."""
+    return Topology(molecule.numbers, molecule.bonds, molecule.chirality, molecule.double_bonds)
+
+
+def _rank(molecule: MoleculeRow, conformers: list[ConformerRow]) -> None:
+    """Fill in what is relative to the molecule's best conformer, and the molecule's own summary."""
+    molecule.n_conformers = len(conformers)
+    converged = [c for c in conformers if c.status == ConformerStatus.CONVERGED]
+    molecule.n_converged = len(converged)
+    usable = converged or [c for c in conformers if c.status == ConformerStatus.MAX_STEPS]
+    if not usable:
+        counts = Counter(c.status for c in conformers if c.status is not None)
+        text = ", ".join(f"{n} {status}" for status, n in counts.items())
+        [(most, _)] = counts.most_common(1)
+        molecule.status = MoleculeStatus.FAILED
+        molecule.reason = Reason.ALL_CONFORMERS_FAILED
+        _tell(molecule, f"of {len(conformers)} conformers: {text}; {_ADVICE[most]}")
+        return
+    lowest, best = min((_energy(c), c.conformer) for c in usable)
+    molecule.best_conformer, molecule.min_energy_ev = best, lowest
+    if not converged:
+        _tell(
+            molecule,
+            "no conformer converged within the steps allowed: more may do (--max-steps)",
+        )
+    for c in conformers:
+        if c.status in _USABLE:
+            c.relative_energy_kcal_mol = (_energy(c) - lowest) * EV_KCAL_MOL
+    weights = boltzmann_weights([_energy(c) for c in converged])
+    for c, weight in zip(converged, weights, strict=True):
+        c.boltzmann_weight = float(weight)
+
+
+def _energy(conformer: ConformerRow) -> float:
+    """Energy in eV of a conformer that ended as it should, and so has one."""
+    assert conformer.energy_ev is not None
+    return conformer.energy_ev
+
+
+def boltzmann_weights(energy_ev: Sequence[float]) -> np.ndarray:
+    """Populations at 298.15 K of states with these energies in eV; they sum to 1."""
+    energy = np.asarray(energy_ev, dtype=np.float64)
+    if not len(energy):
+        return energy
+    factors = np.exp(-(energy - energy.min()) / (BOLTZMANN_EV_K * ROOM_TEMPERATURE_K))
+    return factors / factors.sum()
+
+
+def _tell(molecule: MoleculeRow, more: str) -> None:
+    molecule.message = f"{molecule.message}; {more}" if molecule.message else more
