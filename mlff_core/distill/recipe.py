@@ -1,9 +1,12 @@
 """Every choice and seed of a distillation, from one TOML file."""
 
+import json
 import tomllib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlff_core.distill.labelling import LabelConfig
 from mlff_core.distill.leg import LegConfig
@@ -47,7 +50,7 @@ class Recipe:
         test: How it is tested.
     """
 
-    name: str = "painn-aimnet2"
+    name: Annotated[str, Field(min_length=1)] = "painn-aimnet2"
     molecules: MoleculesConfig = field(default_factory=MoleculesConfig)
     student: PaiNNConfig = field(default_factory=PaiNNConfig)
     leg: LegConfig = field(default_factory=LegConfig)
@@ -61,14 +64,22 @@ class Recipe:
         return asdict(self)
 
 
-_SECTIONS: dict[str, type] = {
-    "molecules": MoleculesConfig,
-    "student": PaiNNConfig,
-    "leg": LegConfig,
-    "sampling": SamplingConfig,
-    "labels": LabelConfig,
-    "training": TrainingConfig,
-    "test": TestConfig,
+class _RecipeFile(BaseModel):
+    """What holds the dataclasses of a recipe to their types; they take its rules over."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    recipe: Recipe
+
+
+#: What was expected, by what pydantic calls it when it is not there.
+_EXPECTED: Final = {
+    "dataclass_type": "a table",
+    "string_type": "text",
+    "string_too_short": "text",
+    "tuple_type": "a list",
+    "float_type": "float",
+    "int_type": "int",
 }
 
 
@@ -82,37 +93,17 @@ def read_recipe(path: Path) -> Recipe:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not TOML: {error}") from error
-    known = {"name", *_SECTIONS}
-    for key in values:
-        if key not in known:
-            raise ValueError(f"{path}: no such key: {key} (there are {', '.join(sorted(known))})")
-    sections = {
-        name: _section(path, name, kind, values.get(name, {})) for name, kind in _SECTIONS.items()
-    }
-    name = values.get("name", Recipe.name)
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"{path}: name: expected text, found {name!r}")
-    return Recipe(name=name, **sections)
-
-
-def _section(path: Path, section: str, kind: type, values: Any) -> Any:
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: {section}: expected a table, found {values!r}")
-    defaults = {f.name: getattr(kind, f.name) for f in fields(kind)}
-    chosen: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in defaults:
-            raise ValueError(
-                f"{path}: no such key: {section}.{key} (there are {', '.join(defaults)})"
-            )
-        default = defaults[key]
-        if isinstance(default, tuple) and isinstance(value, list):
-            value = tuple(value)
-        elif isinstance(default, float) and type(value) is int:
-            value = float(value)
-        if type(value) is not type(default):
-            raise ValueError(
-                f"{path}: {section}.{key}: expected {type(default).__name__}, found {value!r}"
-            )
-        chosen[key] = value
-    return kind(**chosen)
+    try:
+        # By way of JSON, where a list may be a tuple although nothing else is converted.
+        return _RecipeFile.model_validate_json(json.dumps({"recipe": values}, default=str)).recipe
+    except ValidationError as error:
+        found = error.errors()[0]
+        key = ".".join(map(str, found["loc"][1:]))
+        if found["type"] == "unexpected_keyword_argument":
+            text = f"no such key: {key} (datasets/recipes/student.toml has all that there are)"
+        elif found["type"] == "value_error":  # of the dataclass itself, which names the field
+            text = str(found["ctx"]["error"])
+        else:
+            expected = _EXPECTED.get(found["type"], found["msg"])
+            text = f"{key}: expected {expected}, found {found['input']!r}"
+        raise ValueError(f"{path}: {text}") from error
