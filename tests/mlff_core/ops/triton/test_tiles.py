@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mlff_core.models.checkpoint import SHORT_NAMES, find_model, read_checkpoint
+from mlff_core.models.checkpoint import read_checkpoint
+from mlff_core.models.reference import SHORT_NAMES, find_model
 from mlff_core.ops.triton import tiles
 
 
