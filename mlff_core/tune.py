@@ -20,8 +20,8 @@ from rdkit.Chem import rdDistGeom
 from mlff_core.batch import MolBatch
 from mlff_core.cores import usable_cores
 from mlff_core.models.checkpoint import read_checkpoint
-from mlff_core.models.reference import SHORT_NAMES, find_model
 from mlff_core.models.painn import PaiNN
+from mlff_core.models.reference import SHORT_NAMES, find_model
 from mlff_core.ops.triton import tiles
 from mlff_core.ops.triton.tune import N_MOLS, compile_share, tune
 
