@@ -4,6 +4,8 @@ molecule.py      what is asked of a molecule, and what became of it
 prepare.py       the steps below, in order
 parse.py         a line of a library to an RDKit molecule
 fragments.py     which part of a salt or a mixture is computed
+salts.smi        salts, counter-ions and solvents, with their source
+given.py         stereo of the input that is not kept, and what its stereo groups mean
 check.py         elements, charge, closed shell
 stereo.py        what is defined, and choosing what is not
 describe.py      columns that depend on the bonds alone
@@ -12,7 +14,10 @@ constrained.py   a checked molecule with those, for an embedder elsewhere
 graph.py         the graph of a molecule in plain Python
 smarts.py        which kinds of atoms and bonds match which parts of SMARTS
 torsions.py      torsion angle preferences
+hypervalent.py   distance bounds of SF5, PF6-, IF5, PhI(OAc)2 and their kind
 embed.py         starting conformers
+rotamers.py      polar hydrogens turned to acceptors
+duplicates.py    which conformers are the same
 topology.py      whether a geometry stayed the molecule it was
 superpose.py     how far geometries are apart
 pool.py          processes that prepare molecules

@@ -1,12 +1,16 @@
 """Is this a molecule that the model knows? Elements, charge, closed shell."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from rdkit import Chem
 
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule, rejected
 from mlff_core.elements import SYMBOLS, symbols
-from mlff_core.status import Reason
+from mlff_core.status import Flag, Reason
+
+#: The training sets hold molecules of so many heavy atoms and more.
+_FEWEST_HEAVY_ATOMS: Final = 3
 
 
 def check_domain(
@@ -37,6 +41,8 @@ def check_domain(
     unpaired = sum(radical_electrons)
     if unpaired:
         raise rejected(Reason.RADICAL, f"{unpaired} unpaired electron{'s' if unpaired > 1 else ''}")
+    if (molecule.n_heavy_atoms or 0) < _FEWEST_HEAVY_ATOMS:
+        molecule.flags.append(Flag.OUTSIDE_TRAINING)
     if any(isotopes):
         names = {
             f"{isotope}{SYMBOLS[number]}"

@@ -19,8 +19,7 @@ from mlff_core.chem.embed import molecule_seed
 from mlff_core.chem.graph import Graph
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule
 from mlff_core.chem.prepare import as_chosen, checked, store_topology, told
-from mlff_core.chem.stereo import assign_undefined, may_lack_stereo
-from mlff_core.chem.topology import cos_dihedrals
+from mlff_core.chem.stereo import assign_undefined, has_given_stereo, may_lack_stereo
 from mlff_core.status import MoleculeStatus, Reason
 
 
@@ -109,12 +108,8 @@ def choose_stereo(
 
 def keeps_stereo(molecule: PreparedMolecule, positions: NDArray[np.floating]) -> bool:
     """Whether a geometry [n_atoms, 3] has the stereo that the molecule specifies."""
-    x = np.asarray(positions, np.float64)
-    a, b, c, d = x[molecule.chirality.T]
-    volumes = np.einsum("ni,ni->n", a - d, np.cross(b - d, c - d))
-    sides = cos_dihedrals(x, molecule.double_bonds) * molecule.double_bonds[:, 4]
-    # "above" rather than "not below": NaN is neither.
-    return bool(np.all(volumes > 0) and np.all(sides > 0))
+    rows = molecule.chirality, molecule.double_bonds
+    return bool(has_given_stereo(np.asarray(positions)[None], *rows)[0])
 
 
 def not_embedded(molecule: ConstrainedMolecule, why: str) -> ConstrainedMolecule:

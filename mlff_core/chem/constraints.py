@@ -15,6 +15,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
 from mlff_core.chem.graph import Graph
+from mlff_core.chem.hypervalent import hypervalent_bounds
 from mlff_core.chem.torsions import etkdg_parameters, torsion_terms
 
 #: Rings of more atoms are wide enough for a chain to go through.
@@ -150,6 +151,8 @@ def distance_bounds(mol: Chem.Mol) -> NDArray[np.float32]:
     Raises:
         ContradictingBoundsError: The triangle inequality does not hold then either.
     """
+    if (ideal := hypervalent_bounds(mol)) is not None:
+        return ideal.astype(np.float32)
     parameters = etkdg_parameters()  # with the 1-4 distances of macrocycles
     for strict in (True, False):
         bounds = rdDistGeom.GetMoleculeBoundsMatrix(

@@ -1,23 +1,53 @@
-"""Starting conformers by distance geometry: ETKDGv3, from random coordinates if that fails."""
+"""Starting conformers by distance geometry: ETKDGv3, and two more ways where that fails."""
 
 import hashlib
 import math
 import time
 from collections import Counter
-from typing import Final
+from typing import Any, Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
+from mlff_core.chem.duplicates import distinct, sites
+from mlff_core.chem.hypervalent import hypervalent_bounds
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError
-from mlff_core.chem.stereo import assign_undefined
+from mlff_core.chem.rotamers import turn_polar_hydrogens
+from mlff_core.chem.stereo import assign_undefined, centres, double_bonds, has_given_stereo
 from mlff_core.status import MoleculeStatus, Reason
 
 #: Conformers that one call of RDKit embeds: a call that runs out of time throws away all it found.
 _CONFORMERS_PER_CALL: Final = 8
-#: Attempts from random coordinates. Molecules that they rescue need few; the others, mostly of
-#: impossible stereo, would spend as long here as in the first try.
-_RANDOM_ATTEMPTS: Final = 100
+#: Atoms up to which a try has the time of the settings; larger molecules have more in proportion.
+_ATOMS_IN_TIME: Final = 50
+
+
+class _Try(NamedTuple):
+    """One way to embed.
+
+    Attributes:
+        name: For messages.
+        random_coordinates: Start in a box instead of from distances within the bounds.
+        knowledge: ETKDG's torsions and flat groups, or plain distance geometry.
+        max_iterations: Attempts. What embeds at all mostly does so at once; a molecule that cannot
+            exist costs all of them, some 10 to 30 ms each. They, and not the time, end a try, so
+            that what comes out does not depend on how busy the machine is.
+    """
+
+    name: str
+    random_coordinates: bool
+    knowledge: bool
+    max_iterations: int
+
+
+#: Helicenes, fullerenes and strained rings break ETKDG's rules, but not the distance bounds.
+_TRIES: Final = (
+    _Try("ETKDGv3", random_coordinates=False, knowledge=True, max_iterations=60),
+    _Try("random coordinates", random_coordinates=True, knowledge=True, max_iterations=30),
+    _Try("plain distance geometry", random_coordinates=True, knowledge=False, max_iterations=30),
+)
 
 #: RDKit's embedding checks in words, in the order of `rdDistGeom.EmbedFailureCauses`.
 _FAILURE_WORDS: Final = {
@@ -51,43 +81,72 @@ def embed(mol: Chem.Mol, settings: ChemistrySettings, seed: int, notes: list[str
 
     The first conformer decides undefined stereo: distance geometry falls into an isomer that can
     exist (a free choice would often put bridgeheads trans), the same one each time since the seed
-    is fixed.
+    is fixed. No conformer is left whose stereo is not the one that is given.
+
+    Raises:
+        NotOkError: No try succeeded.
     """
     if mol.GetNumAtoms() == 1:
         mol.AddConformer(Chem.Conformer(1), assignId=True)
         return ""
+    bounds = hypervalent_bounds(mol)
+    given = centres(mol), double_bonds(mol)
     tries = []
-    for random_coordinates in (False, True):
-        parameters = _embed_parameters(settings, seed, random_coordinates)
+    for one in _TRIES:
+        parameters = _embed_parameters(settings, seed, one, bounds, _seconds(mol, settings))
         if rdDistGeom.EmbedMolecule(mol, parameters) >= 0:
-            break
+            if has_given_stereo(_positions(mol), *given).all():
+                break
+            mol.RemoveAllConformers()
         tries.append(_failures(parameters))
     else:
-        raise _embedding_error(tries, settings)
+        raise _embedding_error(tries, _seconds(mol, settings))
     if tries:
-        notes.append("embedded from random coordinates at the second try")
+        ordinal = ("second", "third")[len(tries) - 1]
+        start = "from " + one.name if one.random_coordinates and one.knowledge else "by " + one.name
+        notes.append(f"embedded {start} at the {ordinal} try")
     chosen = assign_undefined(mol)
     if settings.n_conformers > 1:
-        _embed_others(mol, settings, seed, random_coordinates, notes)
+        _embed_others(mol, settings, seed, one, bounds, notes)
+        turn_polar_hydrogens(mol, first=1)
+        _prune(mol, settings)
     return chosen
 
 
+def _seconds(mol: Chem.Mol, settings: ChemistrySettings) -> int:
+    """Limit of one try in whole seconds, as RDKit wants it."""
+    return math.ceil(settings.embed_timeout_s * max(1.0, mol.GetNumAtoms() / _ATOMS_IN_TIME))
+
+
+def _positions(mol: Chem.Mol) -> NDArray[np.float64]:
+    return np.array([conformer.GetPositions() for conformer in mol.GetConformers()])
+
+
 def _embed_parameters(
-    settings: ChemistrySettings, seed: int, random_coordinates: bool, timeout_s: int | None = None
+    settings: ChemistrySettings,
+    seed: int,
+    one: _Try,
+    bounds: NDArray[np.float64] | None,
+    timeout_s: int,
 ) -> rdDistGeom.EmbedParameters:
     parameters = rdDistGeom.ETKDGv3()  # with its macrocycle torsions
-    choices = {
+    choices: dict[str, Any] = {
         "randomSeed": seed,
-        "useRandomCoords": random_coordinates,
-        "maxIterations": _RANDOM_ATTEMPTS if random_coordinates else 0,  # 0: 10 an atom
-        "timeout": int(settings.embed_timeout_s) if timeout_s is None else timeout_s,
+        "useRandomCoords": one.random_coordinates,
+        "maxIterations": one.max_iterations,
+        "timeout": timeout_s,
         "trackFailures": True,
         "numThreads": 1,
-        "pruneRmsThresh": settings.prune_rmsd_angstrom or -1.0,
-        "clearConfs": False,  # pruning compares with the conformers that are there
+        "clearConfs": False,
     }
+    if not one.knowledge:
+        without = ("useExpTorsionAnglePrefs", "useBasicKnowledge", "useMacrocycleTorsions")
+        choices |= dict.fromkeys((*without, "useMacrocycle14config"), False)
+        choices["ignoreSmoothingFailures"] = True
     for name, value in choices.items():
         setattr(parameters, name, value)
+    if bounds is not None:
+        parameters.SetBoundsMat(bounds)
     return parameters
 
 
@@ -96,13 +155,13 @@ def _failures(parameters: rdDistGeom.EmbedParameters) -> Counter[str]:
     return +Counter({_FAILURES[cause]: n for cause, n in enumerate(parameters.GetFailureCounts())})
 
 
-def _embedding_error(tries: list[Counter[str]], settings: ChemistrySettings) -> NotOkError:
+def _embedding_error(tries: list[Counter[str]], seconds: int) -> NotOkError:
     said = []
     timed_out = False
-    for start, causes in zip(("ETKDGv3", "random coordinates"), tries, strict=True):
+    for one, causes in zip(_TRIES, tries, strict=True):
         ran_out = causes.pop("EXCEEDED_TIMEOUT", 0) > 0
         timed_out |= ran_out
-        text = f"{start}: " + (f"over {settings.embed_timeout_s} s, " if ran_out else "")
+        text = f"{one.name}: " + (f"over {seconds} s, " if ran_out else "")
         if causes:
             (cause, n), *_ = causes.most_common(1)
             text += f"{_FAILURE_WORDS.get(cause, cause)} ({n} of {causes.total()} failures)"
@@ -110,30 +169,51 @@ def _embedding_error(tries: list[Counter[str]], settings: ChemistrySettings) -> 
             text += "no attempt ended" if ran_out else "the distance bounds contradict each other"
         said.append(text)
     reason = Reason.EMBEDDING_TIMEOUT if timed_out else Reason.EMBEDDING_FAILED
-    return NotOkError(MoleculeStatus.FAILED, reason, "; ".join(said))
+    advice = "look at its stereo and its small rings, or give coordinates in an SD file"
+    return NotOkError(MoleculeStatus.FAILED, reason, f"{'; '.join(said)}; {advice}")
 
 
 def _embed_others(
     mol: Chem.Mol,
     settings: ChemistrySettings,
     seed: int,
-    random_coordinates: bool,
+    one: _Try,
+    bounds: NDArray[np.float64] | None,
     notes: list[str],
 ) -> None:
-    """Add the conformers after the first, those that are new by RMSD, until the time is over."""
-    deadline = time.monotonic() + settings.embed_timeout_s
+    """Add the conformers after the first until the time is over."""
+    deadline = time.monotonic() + settings.conformers_timeout_s
+    given = centres(mol), double_bonds(mol)
     missing = settings.n_conformers - 1
     while missing > 0:
         seed = (seed + 1) % 2**31
         seconds_left = math.ceil(deadline - time.monotonic())
-        parameters = _embed_parameters(settings, seed, random_coordinates, max(1, seconds_left))
+        parameters = _embed_parameters(settings, seed, one, bounds, max(1, seconds_left))
         n_now = min(missing, _CONFORMERS_PER_CALL)
         if seconds_left > 0:
             rdDistGeom.EmbedMultipleConfs(mol, n_now, parameters)
         if seconds_left <= 0 or _failures(parameters)["EXCEEDED_TIMEOUT"]:
             notes.append(
                 f"stopped after {mol.GetNumConformers()} conformers: "
-                f"the others took over {settings.embed_timeout_s} s"
+                f"the others took over {settings.conformers_timeout_s} s"
             )
-            return
+            break
         missing -= n_now
+    keep = has_given_stereo(_positions(mol), *given)
+    _remove(mol, [k for k in range(len(keep)) if not keep[k]])
+
+
+def _prune(mol: Chem.Mol, settings: ChemistrySettings) -> None:
+    """Leave conformers that differ in the heavy atoms or in the polar hydrogens."""
+    if not settings.prune_rmsd_angstrom:
+        return
+    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
+    these = sites(numbers, np.argwhere(np.triu(Chem.GetAdjacencyMatrix(mol))))
+    kept = set(distinct(_positions(mol), these, settings.prune_rmsd_angstrom))
+    _remove(mol, [k for k in range(mol.GetNumConformers()) if k not in kept])
+
+
+def _remove(mol: Chem.Mol, places: list[int]) -> None:
+    ids = [conformer.GetId() for conformer in mol.GetConformers()]
+    for place in places:
+        mol.RemoveConformer(ids[place])

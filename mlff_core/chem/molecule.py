@@ -19,9 +19,11 @@ class ChemistrySettings:
         max_atoms: Largest molecule, hydrogens counted.
         seed: A seed per molecule is derived from this one and the canonical SMILES, so that a
             geometry depends neither on the order of the records nor on the shard.
-        prune_rmsd_angstrom: Conformers closer than this (heavy atoms, symmetry counted) are one.
-        embed_timeout_s: RDKit's own limit in whole seconds, for each try at the first conformer and
-            for all others together.
+        prune_rmsd_angstrom: Conformers closer than this (heavy atoms and polar hydrogens, symmetry
+            counted) are one.
+        embed_timeout_s: RDKit's own limit in whole seconds for each of three tries at the first
+            conformer; above 50 atoms in proportion more.
+        conformers_timeout_s: The same for all other conformers together.
         hard_timeout_s: Limit for the whole molecule, enforced by the pool, which kills the worker
             process.
         elements: Atomic numbers that the model knows.
@@ -33,7 +35,8 @@ class ChemistrySettings:
     max_atoms: int = 250
     seed: int = 20260101
     prune_rmsd_angstrom: float = 0.3
-    embed_timeout_s: int = 10
+    embed_timeout_s: int = 3
+    conformers_timeout_s: int = 10
     hard_timeout_s: float = 60.0
     elements: tuple[int, ...] = KNOWN_ELEMENTS
     min_charge: int = -3
@@ -45,17 +48,17 @@ class ChemistrySettings:
         Raises:
             ValueError: A field is out of its range.
         """
-        for name in ("n_conformers", "max_atoms", "embed_timeout_s", "hard_timeout_s"):
+        whole_seconds = ("embed_timeout_s", "conformers_timeout_s")
+        for name in ("n_conformers", "max_atoms", *whole_seconds, "hard_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected more than 0, found {getattr(self, name)}")
         if self.prune_rmsd_angstrom < 0:
             raise ValueError(
                 f"prune_rmsd_angstrom: expected 0 or more, found {self.prune_rmsd_angstrom}"
             )
-        if self.embed_timeout_s != int(self.embed_timeout_s):
-            raise ValueError(
-                f"embed_timeout_s: expected whole seconds, found {self.embed_timeout_s}"
-            )
+        for name in whole_seconds:
+            if getattr(self, name) != int(getattr(self, name)):
+                raise ValueError(f"{name}: expected whole seconds, found {getattr(self, name)}")
         if self.min_charge > self.max_charge:
             raise ValueError(
                 f"min_charge: expected at most max_charge {self.max_charge}, "
@@ -76,7 +79,7 @@ class PreparedMolecule(MoleculeRow):
         bonds: Bonded pairs of the SMILES, hydrogens included, int16 [n_bonds, 2].
         chirality: Specified tetrahedral centres, int16 [n_centres, 4]: atoms a b c d such that the
             determinant of (a-d, b-d, c-d) is positive. d is the fourth neighbour, or the centre
-            itself where it has but three.
+            itself where it has but three. A hindered axis b-c, too, with a and d beside it.
         double_bonds: Specified double bonds, int16 [n_double_bonds, 5]: atoms i j k l with j=k the
             double bond, then +1 where i and l are on one side (cis), -1 where not.
         timings_s: Wall seconds spent on this molecule.

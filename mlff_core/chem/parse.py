@@ -4,6 +4,7 @@ from typing import Final
 
 from rdkit import Chem, rdBase
 
+from mlff_core.chem.given import mark_stereo_not_kept
 from mlff_core.chem.molecule import ChemistrySettings, rejected
 from mlff_core.status import Reason
 
@@ -45,6 +46,7 @@ def parse(line: str, settings: ChemistrySettings) -> Chem.Mol:
         raise rejected(Reason.INVALID_SMILES, _first_sentence(log.messages))
     if mol.GetNumAtoms() == 0:
         raise rejected(Reason.EMPTY, "the SMILES holds no atom")
+    mark_stereo_not_kept(smiles, mol)
     return mol
 
 

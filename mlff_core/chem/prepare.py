@@ -16,10 +16,11 @@ from mlff_core.chem.check import check_domain
 from mlff_core.chem.describe import describe
 from mlff_core.chem.embed import embed, molecule_seed
 from mlff_core.chem.fragments import largest_fragment
+from mlff_core.chem.given import mixture, stereo_not_kept
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule, rejected
 from mlff_core.chem.parse import parse
-from mlff_core.chem.stereo import centres, double_bonds
-from mlff_core.status import MoleculeStatus, Reason
+from mlff_core.chem.stereo import centres, double_bonds, is_atropisomer
+from mlff_core.status import Flag, MoleculeStatus, Reason
 
 
 def prepare(
@@ -91,11 +92,12 @@ def checked(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list
             Reason.TOO_LARGE,
             f"{molecule.n_atoms} atoms, the limit is {settings.max_atoms}",
         )
+    _tell_of_stereo(molecule, mol, notes)
     if ":" in molecule.input_smiles:  # maybe atom maps, which are labels and no chemistry
         for atom in mol.GetAtoms():
             atom.SetAtomMapNum(0)
     # From here on atoms stand in canonical order: nothing depends on how the input was written.
-    molecule.smiles = Chem.MolToSmiles(mol)
+    molecule.smiles = _write(mol)
     mol = Chem.MolFromSmiles(molecule.smiles) or mol
     describe(molecule, mol)
     try:
@@ -122,7 +124,7 @@ def as_chosen(
         chosen: What was undefined, in words; empty if nothing was.
         notes: Gets a sentence about it.
     """
-    smiles = Chem.MolToSmiles(Chem.RemoveHs(hydrogenated)) if chosen else molecule.smiles
+    smiles = _write(Chem.RemoveHs(hydrogenated)) if chosen else molecule.smiles
     if smiles == molecule.smiles:  # in adamantane, say, all "choices" are the same molecule
         return mol
     notes.append(f"chose one isomer: {chosen} had no stereo")
@@ -130,13 +132,44 @@ def as_chosen(
     return Chem.MolFromSmiles(smiles) or mol
 
 
+def _tell_of_stereo(molecule: PreparedMolecule, mol: Chem.Mol, notes: list[str]) -> None:
+    """Say in `notes` and flags what of the input's stereo the computed molecule does not have."""
+    if lost := stereo_not_kept(mol):
+        notes.append(
+            f"stereo of the input not kept: {'; '.join(lost)} (atoms counted from 1 as written)"
+        )
+        molecule.flags.append(Flag.STEREO_NOT_KEPT)
+    if words := mixture(mol):
+        notes.append(words)
+        molecule.flags.append(Flag.MIXTURE_OF_ISOMERS)
+
+
+def _write(mol: Chem.Mol) -> str:
+    """Canonical isomeric SMILES; a CXSMILES where an axis has stereo, which it alone can say."""
+    if not is_atropisomer(mol):
+        return Chem.MolToSmiles(mol)
+    return Chem.MolToCXSmiles(
+        mol, Chem.SmilesWriteParams(), Chem.CXSmilesFields.CX_BOND_ATROPISOMER
+    )
+
+
+def _mapped_smiles(mol: Chem.Mol) -> str:
+    """SMILES with all hydrogens and atom map numbers 1..n in the order of the atoms."""
+    mapped = Chem.Mol(mol)
+    mapped.RemoveAllConformers()
+    for atom in mapped.GetAtoms():
+        atom.SetAtomMapNum(atom.GetIdx() + 1)
+    return _write(mapped)
+
+
 def store_topology(molecule: PreparedMolecule, mol: Chem.Mol) -> None:
     """Fill in elements, bonds and stereo of the molecule with its hydrogens."""
     molecule.numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], np.int8)
+    molecule.mapped_smiles = _mapped_smiles(mol)
     molecule.bonds = np.argwhere(np.triu(Chem.GetAdjacencyMatrix(mol))).astype(np.int16)
     # The SMILES tells whether there is any stereo; walking over all atoms costs more than to look.
     smiles = molecule.smiles or ""
-    if "@" in smiles:
+    if "@" in smiles or "|" in smiles:
         molecule.chirality = centres(mol)
     if "/" in smiles or "\\" in smiles:
         molecule.double_bonds = double_bonds(mol)

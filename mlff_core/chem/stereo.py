@@ -1,6 +1,7 @@
 """Stereo of a molecule: what is defined, choosing what is not, and the arrays it is judged by."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,10 @@ _SIDES: Final = {
 _NO_PYRAMIDS: Final = (5, 6)
 #: Smallest ring in which a double bond can be E or Z.
 _SMALLEST_E: Final = 8
+#: An atropisomer's tag -> the sign of the volume that its four atoms span, in the order of a row.
+_TURNS: Final = {Chem.BondStereo.STEREOATROPCW: -1, Chem.BondStereo.STEREOATROPCCW: 1}
+#: Three-coordinate centres that do not invert, and that RDKit does not read from coordinates.
+_PYRAMIDAL: Final = frozenset([15, 33])
 _STEREO_TYPES: Final = (Chem.StereoType.Atom_Tetrahedral, Chem.StereoType.Bond_Double)
 
 
@@ -29,7 +34,12 @@ def assign_undefined(mol: Chem.Mol) -> str:
     undefined = _stereo(mol, defined=False)
     if not undefined:
         return ""
-    Chem.AssignStereochemistryFrom3D(mol, replaceExistingTags=True)
+    # What is given stays: read anew, it would be lost at P(III), As and nitrogen in rings of three.
+    Chem.AssignStereochemistryFrom3D(mol, replaceExistingTags=False)
+    _assign_pyramids(mol, undefined)
+    Chem.AssignStereochemistry(
+        mol, cleanIt=True, force=True
+    )  # every tetrahedral atom has a tag now
     # Not all that looks like stereo is: an allene's double bonds, for one, have no E and Z.
     chosen = Counter(kind for kind, _ in undefined & _stereo(mol, defined=True))
     words = [
@@ -99,6 +109,43 @@ def _all_different(graph: Graph, centre: int, around: list[int]) -> bool:
     return True
 
 
+def _assign_pyramids(mol: Chem.Mol, undefined: set[tuple[Chem.StereoType, int]]) -> None:
+    """Assign undefined P(III) and As(III) from the geometry."""
+    for kind, index in undefined:
+        atom = mol.GetAtomWithIdx(index) if kind == Chem.StereoType.Atom_Tetrahedral else None
+        if atom is None or atom.GetAtomicNum() not in _PYRAMIDAL or atom.GetDegree() != 3:
+            continue
+        atom.SetChiralTag(Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
+        if not has_given_stereo(mol.GetConformer().GetPositions()[None], [_centre(atom)], [])[0]:
+            atom.SetChiralTag(Chem.ChiralType.CHI_TETRAHEDRAL_CW)
+
+
+def has_given_stereo(
+    positions: NDArray[np.floating],
+    chirality: Sequence[Sequence[int]] | NDArray[np.integer],
+    double_bonds: Sequence[Sequence[int]] | NDArray[np.integer],
+) -> NDArray[np.bool_]:
+    """Which geometries have the stereo of these rows, bool [n_geometries].
+
+    Args:
+        positions: Å, [n_geometries, n_atoms, 3].
+        chirality: [n_centres, 4], as `PreparedMolecule.chirality` has it.
+        double_bonds: [n_double_bonds, 5], as `PreparedMolecule.double_bonds` has it.
+    """
+    x = np.asarray(positions, np.float64)
+    kept = np.ones(len(x), bool)
+    for a, b, c, d in chirality:
+        volume = np.einsum(
+            "gi,gi->g", x[:, a] - x[:, d], np.cross(x[:, b] - x[:, d], x[:, c] - x[:, d])
+        )
+        kept &= volume > 0
+    for i, j, k, last, side in double_bonds:
+        axis = x[:, k] - x[:, j]
+        first, second = np.cross(x[:, i] - x[:, j], axis), np.cross(x[:, last] - x[:, k], axis)
+        kept &= np.einsum("gi,gi->g", first, second) * side > 0
+    return kept
+
+
 def _stereo(mol: Chem.Mol, *, defined: bool) -> set[tuple[Chem.StereoType, int]]:
     """Kind and atom or bond of each centre and double bond whose stereo is, or is not, defined."""
     return {
@@ -110,8 +157,9 @@ def _stereo(mol: Chem.Mol, *, defined: bool) -> set[tuple[Chem.StereoType, int]]
 
 
 def centres(mol: Chem.Mol) -> NDArray[np.int16]:
-    """Specified tetrahedral centres, as `PreparedMolecule.chirality` holds them."""
+    """Specified tetrahedral centres and axes, as `PreparedMolecule.chirality` holds them."""
     rows = [_centre(atom) for atom in mol.GetAtoms() if atom.GetChiralTag() in _CHIRAL_TAGS]
+    rows += [_axis(bond) for bond in mol.GetBonds() if bond.GetStereo() in _TURNS]
     return np.array(rows, np.int16).reshape(-1, 4)
 
 
@@ -128,6 +176,24 @@ def _centre(atom: Chem.Atom) -> list[int]:
     if atom.GetChiralTag() == Chem.ChiralType.CHI_TETRAHEDRAL_CW:
         around[:2] = around[1::-1]
     return around
+
+
+def is_atropisomer(mol: Chem.Mol) -> bool:
+    """Whether any bond has specified axial stereo."""
+    return any(bond.GetStereo() in _TURNS for bond in mol.GetBonds())
+
+
+def _axis(bond: Chem.Bond) -> list[int]:
+    """Atoms a b c d along a hindered bond b-c with a positive determinant of (a-d, b-d, c-d)."""
+    ends = bond.GetBeginAtom(), bond.GetEndAtom()
+    # RDKit's tag refers to the neighbour of the lowest index at each end.
+    first, last = (
+        min(n.GetIdx() for n in end.GetNeighbors() if n.GetIdx() != other.GetIdx())
+        for end, other in (ends, ends[::-1])
+    )
+    if _TURNS[bond.GetStereo()] < 0:
+        first, last = last, first
+    return [first, ends[0].GetIdx(), ends[1].GetIdx(), last]
 
 
 def _double_bond(bond: Chem.Bond) -> list[int]:

@@ -1,0 +1,215 @@
+"""Stereo that a SMILES gives, and what of it RDKit does not keep.
+
+RDKit drops marks of stereo without a word, most of them because they mean nothing (an `@` at an
+atom with two equal neighbours). Those that do mean something are found by reading the SMILES a
+second time, without RDKit's clean-up, and are marked at the atoms, so that the words survive the
+choice of a fragment.
+"""
+
+import re
+from itertools import pairwise
+from typing import Final
+
+from rdkit import Chem
+
+_PROPERTY: Final = "_mlff_stereo_not_kept"
+_UNSPECIFIED: Final = Chem.ChiralType.CHI_UNSPECIFIED
+_CIS: Final = (Chem.BondStereo.STEREOZ, Chem.BondStereo.STEREOCIS)
+_TRANS: Final = (Chem.BondStereo.STEREOE, Chem.BondStereo.STEREOTRANS)
+_ATROPISOMERS: Final = (Chem.BondStereo.STEREOATROPCW, Chem.BondStereo.STEREOATROPCCW)
+_NON_TETRAHEDRAL: Final = (
+    Chem.ChiralType.CHI_SQUAREPLANAR,
+    Chem.ChiralType.CHI_TRIGONALBIPYRAMIDAL,
+    Chem.ChiralType.CHI_OCTAHEDRAL,
+)
+#: Double bonds in smaller rings have no stereo in RDKit: they are cis.
+_SMALLEST_RING_WITH_TRANS: Final = 8
+#: Atoms of the shortest chain of double bonds, beside a single one, that has two sides.
+_SHORTEST_CUMULENE: Final = 4
+_WEDGES: Final = re.compile(r"\|.*\bw[UD]:")
+
+
+def mark_stereo_not_kept(text: str, mol: Chem.Mol) -> None:
+    """Mark the atoms of `mol` whose stereo was given in `text`, means something, and is not kept.
+
+    Args:
+        text: SMILES or CXSMILES.
+        mol: What RDKit read from it.
+    """
+    if _WEDGES.search(text) and not any(b.GetStereo() in _ATROPISOMERS for b in mol.GetBonds()):
+        _mark(mol.GetAtomWithIdx(0), "the wedged bonds (no atropisomer as RDKit sees it)")
+    if not any(mark in text.partition(" ")[0] for mark in "@/\\"):
+        return
+    parameters = Chem.SmilesParserParams()
+    parameters.sanitize = False  # type: ignore[assignment]  # the stub errs, here and below
+    parameters.removeHs = False  # type: ignore[assignment]
+    parameters.parseName = False  # type: ignore[assignment]
+    raw = Chem.MolFromSmiles(text.partition(" ")[0], parameters)
+    if raw is None:
+        return
+    raw.UpdatePropertyCache(False)
+    Chem.SetBondStereoFromDirections(raw)
+    pairs = zip(_heavy(raw), _heavy(mol), strict=True)  # RDKit removes hydrogens, in order
+    same = {first.GetIdx(): last.GetIdx() for first, last in pairs}
+    possible = {
+        (info.type, info.centeredOn)
+        for info in Chem.FindPotentialStereo(mol)
+        if info.specified != Chem.StereoSpecified.Specified
+    }
+    ranks = list(Chem.CanonicalRankAtoms(mol, breakTies=False, includeChirality=False))
+    marks = []
+    in_rings = []  # one alone says nothing: it is relative to another
+    for atom in raw.GetAtoms():
+        if atom.GetChiralTag() == _UNSPECIFIED or atom.GetIdx() not in same:
+            continue
+        read = mol.GetAtomWithIdx(same[atom.GetIdx()])
+        if (Chem.StereoType.Atom_Tetrahedral, read.GetIdx()) in possible:
+            in_rings.append((read, _name(atom)))
+        elif words := _centre(atom, read, ranks):
+            marks.append((read, words))
+    for bond in raw.GetBonds():
+        ends = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+        if bond.GetStereo() not in (*_CIS, *_TRANS) or any(end not in same for end in ends):
+            continue
+        read_bond = mol.GetBondBetweenAtoms(*(same[end] for end in ends))
+        begin = mol.GetAtomWithIdx(same[ends[0]])
+        if (Chem.StereoType.Bond_Double, read_bond.GetIdx()) in possible:
+            in_rings.append((begin, f"{_name(bond.GetBeginAtom())}={_name(bond.GetEndAtom())}"))
+        elif words := _double_bond(bond, read_bond, {v: k for k, v in same.items()}):
+            marks.append((begin, words))
+    if len(in_rings) > 1:
+        marks += [(atom, f"{name}, relative to others of its ring") for atom, name in in_rings]
+    for atom, words in [*marks, *_cumulenes(raw, mol, same)]:
+        _mark(atom, words)
+
+
+def stereo_not_kept(mol: Chem.Mol) -> list[str]:
+    """What was marked at the atoms of `mol`, in words."""
+    return [
+        part
+        for atom in mol.GetAtoms()
+        if atom.HasProp(_PROPERTY)
+        for part in atom.GetProp(_PROPERTY).split("|")
+    ]
+
+
+def mixture(mol: Chem.Mol) -> str | None:
+    """What the enhanced stereo groups of a CXSMILES say, if they say more than the drawing."""
+    groups = [
+        group
+        for group in mol.GetStereoGroups()
+        if group.GetGroupType() != Chem.StereoGroupType.STEREO_ABSOLUTE
+    ]
+    if not groups:
+        return None
+    of_groups = {atom.GetIdx() for group in groups for atom in group.GetAtoms()}
+    centres = {
+        info.centeredOn
+        for info in Chem.FindPotentialStereo(mol)
+        if info.type == Chem.StereoType.Atom_Tetrahedral
+    }
+    axes = any(bond.GetStereo() in _ATROPISOMERS for bond in mol.GetBonds())
+    mirror_images = len(groups) == 1 and centres <= of_groups and not axes
+    kind = "enantiomers" if mirror_images else "stereoisomers"
+    kinds = {group.GetGroupType() for group in groups}
+    if kinds == {Chem.StereoGroupType.STEREO_OR}:
+        count = "one of two" if len(groups) == 1 else "one of several"
+        return f"the input is {count} {kind}, not known which: computed as drawn"
+    return f"the input is a mixture of {kind}: one of them, as drawn, was computed"
+
+
+def _heavy(mol: Chem.Mol) -> list[Chem.Atom]:
+    return [atom for atom in mol.GetAtoms() if atom.GetAtomicNum() != 1]
+
+
+def _mark(atom: Chem.Atom, words: str) -> None:
+    before = f"{atom.GetProp(_PROPERTY)}|" if atom.HasProp(_PROPERTY) else ""
+    atom.SetProp(_PROPERTY, before + words)
+
+
+def _name(atom: Chem.Atom) -> str:
+    return f"{atom.GetSymbol()}{atom.GetIdx() + 1}"
+
+
+def _centre(given: Chem.Atom, atom: Chem.Atom, ranks: list[int]) -> str | None:
+    tag = atom.GetChiralTag()
+    if given.GetChiralTag() in _NON_TETRAHEDRAL or tag in _NON_TETRAHEDRAL:
+        return f"the order of the neighbours around {_name(given)}"
+    if tag != _UNSPECIFIED:
+        return None
+    if _is_middle_of_allene(given):
+        ends = atom.GetNeighbors()
+        if all(_differ(_others(end, atom), ranks, end) for end in ends):
+            return f"the axis of the allene at {_name(given)}"
+    elif (
+        atom.GetAtomicNum() == 7
+        and atom.GetTotalDegree() == 3
+        and atom.GetFormalCharge() == 0
+        and not atom.GetIsAromatic()
+        and atom.GetHybridization() == Chem.HybridizationType.SP3
+        and _differ(list(atom.GetNeighbors()), ranks, atom)
+    ):
+        return f"the centre {_name(given)}, a nitrogen that inverts"
+    return None
+
+
+def _is_middle_of_allene(atom: Chem.Atom) -> bool:
+    bonds = atom.GetBonds()
+    return len(bonds) == 2 and all(b.GetBondType() == Chem.BondType.DOUBLE for b in bonds)
+
+
+def _others(atom: Chem.Atom, without: Chem.Atom) -> list[Chem.Atom]:
+    return [n for n in atom.GetNeighbors() if n.GetIdx() != without.GetIdx()]
+
+
+def _differ(neighbours: list[Chem.Atom], ranks: list[int], centre: Chem.Atom) -> bool:
+    """Whether the substituents of a centre differ, among them at most one hydrogen not written."""
+    found = [ranks[neighbour.GetIdx()] for neighbour in neighbours]
+    return len(set(found)) == len(found) > 0 and centre.GetTotalNumHs() <= 1
+
+
+def _double_bond(given: Chem.Bond, bond: Chem.Bond, raw_of: dict[int, int]) -> str | None:
+    if bond.GetStereo() in (*_CIS, *_TRANS):
+        return None
+    rings = bond.GetOwningMol().GetRingInfo()
+    around = [ring for ring in rings.AtomRings() if _goes_through(ring, bond)]
+    if not around or len(min(around, key=len)) >= _SMALLEST_RING_WITH_TRANS:
+        return None
+    ring = {raw_of[atom] for atom in min(around, key=len)}
+    trans = given.GetStereo() in _TRANS
+    # A stereo atom outside the ring is opposite to the ring's neighbour at that end.
+    for atom in given.GetStereoAtoms():
+        trans ^= atom not in ring
+    name = f"{_name(given.GetBeginAtom())}={_name(given.GetEndAtom())}"
+    return f"the double bond {name}, trans in a ring of {len(ring)}: cis instead" if trans else None
+
+
+def _goes_through(ring: tuple[int, ...], bond: Chem.Bond) -> bool:
+    ends = {bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()}
+    return any({a, b} == ends for a, b in pairwise((*ring, ring[0])))
+
+
+def _cumulenes(raw: Chem.Mol, mol: Chem.Mol, same: dict[int, int]) -> list[tuple[Chem.Atom, str]]:
+    """Chains of three, five ... double bonds in a row whose ends were given as cis or trans."""
+    partners: dict[int, list[int]] = {}
+    for bond in raw.GetBonds():
+        if bond.GetBondType() == Chem.BondType.DOUBLE:
+            partners.setdefault(bond.GetBeginAtomIdx(), []).append(bond.GetEndAtomIdx())
+            partners.setdefault(bond.GetEndAtomIdx(), []).append(bond.GetBeginAtomIdx())
+    marks = []
+    for start, ends in partners.items():
+        chain = [start, *ends]
+        if len(ends) != 1:
+            continue
+        while len(beyond := [a for a in partners[chain[-1]] if a != chain[-2]]) == 1:
+            chain.append(beyond[0])
+        has_sides = len(chain) % 2 == 0 and len(chain) >= _SHORTEST_CUMULENE
+        if has_sides and start < chain[-1] and all(_has_direction(raw, chain[k]) for k in (0, -1)):
+            name = f"{_name(raw.GetAtomWithIdx(start))} to {_name(raw.GetAtomWithIdx(chain[-1]))}"
+            marks.append((mol.GetAtomWithIdx(same[start]), f"cis or trans of {name}"))
+    return marks
+
+
+def _has_direction(mol: Chem.Mol, atom: int) -> bool:
+    bonds = mol.GetAtomWithIdx(atom).GetBonds()
+    return any(bond.GetBondDir() != Chem.BondDir.NONE for bond in bonds)

@@ -1,0 +1,112 @@
+"""Polar hydrogens turned to acceptors nearby.
+
+The torsion preferences of ETKDG come from crystals, where an OH finds its partner in the next
+molecule. Alone in vacuum it turns to a partner in its own, and distance geometry seldom starts it
+there: hardly ever where a carboxyl group would have to turn its hydrogen outwards (oxalic acid).
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rdkit import Chem
+
+#: Elements whose single hydrogen turns freely: O, S, Se.
+_DONORS: Final = frozenset([8, 16, 34])
+#: Acceptors, and the longest distance in Å from the hydrogen at which it is turned to one.
+_ACCEPTORS: Final = {7: 2.7, 8: 2.7, 9: 2.6, 16: 3.0, 17: 2.9, 34: 3.1, 35: 3.0, 53: 3.2}
+#: Bonds between a hydrogen and its acceptor: the least that closes a ring of five.
+_FEWEST_BONDS: Final = 4
+#: Å that the turned hydrogen keeps from all other atoms.
+_CLASH: Final = 1.5
+
+
+def turn_polar_hydrogens(mol: Chem.Mol, first: int = 0) -> None:
+    """Turn the OH and SH of every second conformer to their nearest acceptors, if they have any.
+
+    The conformers 1, 5, 9 ... have all of them turned, 3, 7, 11 ... all but those of acids, which
+    prefer to point to their own C=O. The others stay as they are.
+
+    Args:
+        mol: With all hydrogens and conformers.
+        first: Place of the first conformer that may be turned.
+    """
+    rotors = _rotors(mol)
+    if not rotors:
+        return
+    acceptors = _acceptors(mol)
+    paths = Chem.GetDistanceMatrix(mol)
+    for k, conformer in enumerate(mol.GetConformers()):
+        if k < first or k % 2 == 0:
+            continue
+        x = conformer.GetPositions()
+        for axis_atom, donor, hydrogen, is_acid in rotors:
+            if is_acid and k % 4 == 3:
+                continue
+            far = [(a, limit) for a, limit in acceptors if paths[hydrogen, a] >= _FEWEST_BONDS]
+            turned = _turned(x, axis_atom, donor, hydrogen, far)
+            if turned is not None:
+                x[hydrogen] = turned
+                conformer.SetAtomPosition(hydrogen, turned.tolist())
+
+
+def _rotors(mol: Chem.Mol) -> list[tuple[int, int, int, bool]]:
+    """Each X-H that turns: the atom that X hangs on, X, the hydrogen, and whether it is an acid."""
+    found = []
+    for atom in mol.GetAtoms():
+        if atom.GetAtomicNum() not in _DONORS or atom.GetDegree() != 2:
+            continue
+        heavy, hydrogen = sorted(atom.GetNeighbors(), key=lambda n: n.GetAtomicNum() == 1)
+        if heavy.GetAtomicNum() == 1 or hydrogen.GetAtomicNum() != 1:
+            continue
+        is_acid = any(
+            bond.GetBondType() == Chem.BondType.DOUBLE
+            and bond.GetOtherAtom(heavy).GetAtomicNum() in _DONORS
+            for bond in heavy.GetBonds()
+        )
+        found.append((heavy.GetIdx(), atom.GetIdx(), hydrogen.GetIdx(), is_acid))
+    return found
+
+
+def _acceptors(mol: Chem.Mol) -> list[tuple[int, float]]:
+    """Atoms with a lone pair to offer, and how near the hydrogen has to come."""
+    return [
+        (atom.GetIdx(), _ACCEPTORS[atom.GetAtomicNum()])
+        for atom in mol.GetAtoms()
+        if atom.GetAtomicNum() in _ACCEPTORS
+        and atom.GetFormalCharge() <= 0
+        and not (
+            atom.GetAtomicNum() == 7
+            and any(b.GetIsConjugated() for b in atom.GetBonds())
+            and atom.GetDegree() == 3
+        )
+    ]
+
+
+def _turned(
+    x: NDArray[np.float64],
+    axis_atom: int,
+    donor: int,
+    hydrogen: int,
+    acceptors: list[tuple[int, float]],
+) -> NDArray[np.float64] | None:
+    """Where the hydrogen comes nearest to an acceptor; None if it reaches none."""
+    axis = x[donor] - x[axis_atom]
+    axis /= np.linalg.norm(axis)
+    bond = x[hydrogen] - x[donor]
+    middle = x[donor] + axis * (bond @ axis)
+    radius = np.linalg.norm(x[hydrogen] - middle)
+    others = np.delete(x, [axis_atom, donor, hydrogen], axis=0)
+    best, shortest = None, np.inf
+    for acceptor, limit in acceptors:
+        towards = x[acceptor] - middle
+        towards -= axis * (towards @ axis)
+        length = np.linalg.norm(towards)
+        if length < 1e-6 or radius < 1e-6:
+            continue
+        place = middle + towards * (radius / length)
+        distance = float(np.linalg.norm(x[acceptor] - place))
+        nearest = np.linalg.norm(others - place, axis=1).min()
+        if distance < min(limit, shortest) and nearest > _CLASH:
+            best, shortest = place, distance
+    return best
