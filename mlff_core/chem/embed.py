@@ -107,9 +107,14 @@ def embed(mol: Chem.Mol, settings: ChemistrySettings, seed: int, notes: list[str
         notes.append(f"embedded {start} at the {ordinal} try")
     chosen = assign_undefined(mol)
     if settings.n_conformers > 1:
-        _embed_others(mol, settings, seed, one, bounds, notes)
-        turn_polar_hydrogens(mol, first=1)
+        in_time = _embed_others(mol, settings, seed, one, bounds)
+        turn_polar_hydrogens(mol)
         _prune(mol, settings)
+        if not in_time:
+            notes.append(
+                f"stopped after {mol.GetNumConformers()} conformers: "
+                f"the others took over {settings.conformers_timeout_s} s"
+            )
     return chosen
 
 
@@ -179,9 +184,8 @@ def _embed_others(
     seed: int,
     one: _Try,
     bounds: NDArray[np.float64] | None,
-    notes: list[str],
-) -> None:
-    """Add the conformers after the first until the time is over."""
+) -> bool:
+    """Add the conformers after the first; False if the time was over before the last."""
     deadline = time.monotonic() + settings.conformers_timeout_s
     given = centres(mol), double_bonds(mol)
     missing = settings.n_conformers - 1
@@ -193,14 +197,11 @@ def _embed_others(
         if seconds_left > 0:
             rdDistGeom.EmbedMultipleConfs(mol, n_now, parameters)
         if seconds_left <= 0 or _failures(parameters)["EXCEEDED_TIMEOUT"]:
-            notes.append(
-                f"stopped after {mol.GetNumConformers()} conformers: "
-                f"the others took over {settings.conformers_timeout_s} s"
-            )
             break
         missing -= n_now
     keep = has_given_stereo(_positions(mol), *given)
     _remove(mol, [k for k in range(len(keep)) if not keep[k]])
+    return missing <= 0
 
 
 def _prune(mol: Chem.Mol, settings: ChemistrySettings) -> None:

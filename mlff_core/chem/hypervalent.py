@@ -140,7 +140,7 @@ def _places_of(mol: Chem.Mol, centre: int, around: list[int], n_places: int) -> 
 
     alike = len(set(chi)) == 1 and not rings
     orders = [tuple(range(len(around)))] if alike else list(permutations(range(len(around))))
-    return places[list(max(orders, key=score))]
+    return places[list(max(orders, key=lambda order: score(order)))]
 
 
 def _share_small_ring(mol: Chem.Mol, centre: int, i: int, j: int) -> bool:

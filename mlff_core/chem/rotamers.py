@@ -21,7 +21,7 @@ _FEWEST_BONDS: Final = 4
 _CLASH: Final = 1.5
 
 
-def turn_polar_hydrogens(mol: Chem.Mol, first: int = 0) -> None:
+def turn_polar_hydrogens(mol: Chem.Mol) -> None:
     """Turn the OH and SH of every second conformer to their nearest acceptors, if they have any.
 
     The conformers 1, 5, 9 ... have all of them turned, 3, 7, 11 ... all but those of acids, which
@@ -29,7 +29,6 @@ def turn_polar_hydrogens(mol: Chem.Mol, first: int = 0) -> None:
 
     Args:
         mol: With all hydrogens and conformers.
-        first: Place of the first conformer that may be turned.
     """
     rotors = _rotors(mol)
     if not rotors:
@@ -37,7 +36,7 @@ def turn_polar_hydrogens(mol: Chem.Mol, first: int = 0) -> None:
     acceptors = _acceptors(mol)
     paths = Chem.GetDistanceMatrix(mol)
     for k, conformer in enumerate(mol.GetConformers()):
-        if k < first or k % 2 == 0:
+        if k % 2 == 0:
             continue
         x = conformer.GetPositions()
         for axis_atom, donor, hydrogen, is_acid in rotors:
