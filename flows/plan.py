@@ -8,7 +8,6 @@ import json
 import platform
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from importlib import metadata as packages
 from pathlib import Path
 from typing import Any, Literal
@@ -172,7 +171,7 @@ class ScreenPlan(BaseModel):
         """Number of shards."""
         return -(-self.library.n_records // self.shard_size)
 
-    @cached_property
+    @property
     def run_key(self) -> str:
         """Names the results: equal for two calls that must give the same tables.
 
@@ -181,7 +180,7 @@ class ScreenPlan(BaseModel):
         """
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, Any]:
         """What the run key is made of."""
         relaxation = asdict(self.relaxation)

@@ -1,0 +1,79 @@
+"""One list of parameters: the form, the command line, prefect.yaml and the plan say the same."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.flows import Flow
+from pydantic import ValidationError
+
+from flows.call import Call, DistillCall, ScreenCall
+from flows.distill import distill
+from flows.plan import ScreenPlan, make_plan, open_call
+from flows.screen import screen
+
+ROOT = Path(__file__).parents[2]
+FLOWS = {"screen": (screen, ScreenCall), "distill": (distill, DistillCall)}
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_form_shows_every_field_with_its_sentence_its_bounds_and_its_default(name: str) -> None:
+    flow, call = FLOWS[name]
+    form = flow.parameters.properties
+    schema = call.model_json_schema()
+    assert list(form) == list(call.model_fields)
+    for field, shown in form.items():
+        assert shown["description"] == call.model_fields[field].description
+        meant = schema["properties"][field]
+        for bound in ("default", "enum", "minimum", "maximum", "exclusiveMinimum", "minLength"):
+            assert shown.get(bound) == meant.get(bound), (field, bound)
+        if "anyOf" in meant:
+            assert shown["anyOf"] == meant["anyOf"]
+    assert flow.parameters.required == schema.get("required", [])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"colour": "red"},
+        {"fmax": 0},
+        {"fmax": float("nan")},
+        {"device": "tpu"},
+        {"shard_size": 0},
+        {"conformers": "many"},
+        {"overwrite": True, "resume": True},
+    ],
+    ids=str,
+)
+def test_a_call_out_of_its_bounds_is_refused(wrong: dict) -> None:
+    with pytest.raises(ValidationError):
+        ScreenCall(**wrong)
+
+
+def test_a_call_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        ScreenCall().limit = 3
+
+
+def test_the_deployments_name_fields_of_the_calls() -> None:
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    calls: dict[str, tuple[Flow, type[Call]]] = FLOWS
+    assert {d["entrypoint"].rpartition(":")[2] for d in deployments} == set(calls)
+    for deployment in deployments:
+        _, call = calls[deployment["entrypoint"].rpartition(":")[2]]
+        call(**deployment["parameters"])
+
+
+def test_a_plan_goes_through_json_and_keeps_its_key(tmp_path: Path, small_model: Path) -> None:
+    library = tmp_path / "library.smi"
+    library.write_text("CCO a\nCCN b\nCCC c\n")
+    call = ScreenCall(library=str(library), out=str(tmp_path / "out"), model=str(small_model))
+    opened = open_call(call)
+    plan = make_plan(opened, n_records=3, sha256="0", shard_size=2, device="cpu")
+    again = ScreenPlan.model_validate_json(plan.model_dump_json())
+    assert again == plan
+    assert again.run_key == plan.run_key
+    assert (again.n_shards, again.records_in({0, 1}), again.records_in({1})) == (2, 3, 1)
+    other = plan.model_copy(update={"library": plan.library.model_copy(update={"sha256": "1"})})
+    assert other.run_key != plan.run_key
+    assert not (tmp_path / "out").exists()
