@@ -1,15 +1,18 @@
 """The command line: its options are the flow's parameters, its errors one line."""
 
 import inspect
+import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from flows.cli import main
+from flows.info import OPTIONAL
 from flows.screen import screen
 
 ROOT = Path(__file__).parents[2]
@@ -107,21 +110,103 @@ def test_an_output_that_cannot_be_written_is_refused_in_one_line(
     assert "file" in line
 
 
+def imported_after(*argv: str) -> set[str]:
+    """The packages that a process has imported when the command line has answered."""
+    program = (
+        "import sys\nfrom flows.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *argv], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(ended.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--help"], ["--version"], ["run", "--help"], ["distill", "--help"], ["run", "x", "--fmax=0"]],
+    ids=" ".join,
+)
+def test_help_and_a_wrong_option_are_answered_without_any_slow_import(argv: list[str]) -> None:
+    assert not imported_after(*argv) & {"torch", "prefect", "rdkit", "pyarrow", "numpy"}
+
+
+def test_a_wrong_library_or_model_is_told_without_torch_and_prefect(tmp_path: Path) -> None:
+    for argv in (["nothing.smi"], [str(ROOT / "datasets/quick"), "--model", "nothing"]):
+        imported = imported_after("run", *argv, "--out", str(tmp_path / "out"))
+        assert "rdkit" in imported
+        assert not imported & {"torch", "prefect"}
+
+
+def test_a_wrong_model_is_told_which_there_are(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    line = refused(
+        capsys,
+        "run",
+        str(ROOT / "datasets/quick"),
+        "--model",
+        "large",
+        "--out",
+        str(tmp_path / "o"),
+    )
+    assert "default, small" in line
+
+
+def test_what_was_guessed_is_told_at_once_and_kept_in_the_manifest(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    small_model: Path,
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    library, out = tmp_path / "library.csv", tmp_path / "out"
+    library.write_text("Structure SMILES;Name\nCCO;ethanol\nC(;broken\n")
+    arguments = [
+        "run", str(library), "--out", str(out), "--model", str(small_model), "--max-steps", "1",
+        "--workers", "1", "--device", "cpu",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    told = captured.err.splitlines()
+    assert told[0].startswith("mlff-screen ")
+    for expected in (str(library), "'Structure SMILES' is taken for the SMILES", "'Name'", "';'"):
+        assert any(expected in line for line in told), expected
+    for expected in ("model: random", f"output: {out}", "device: cpu", "2 records"):
+        assert any(expected in line for line in told), expected
+    assert "invalid_smiles  1: broken" in captured.out
+    notes = json.loads((out / "manifest.json").read_text())["notes"]
+    assert any("'Structure SMILES' is taken" in note for note in notes)
+
+    assert main([*arguments, "--overwrite", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    found = json.loads(captured.out)
+    assert found["out"] == str(out)
+    assert found["counts"]["status"] == {"ok": 1, "rejected": 1, "failed": 0}
+    assert found["notes"] == notes
+
+    assert main([*arguments, "--overwrite", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.timeout(300)
 def test_a_run_ends_0_with_a_summary_and_a_second_one_is_refused(
     tmp_path: Path, small_model: Path
 ) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
-    environment |= {"PREFECT_HOME": str(tmp_path / "prefect"), "OMP_NUM_THREADS": "1"}
+    environment["OMP_NUM_THREADS"] = "1"
     command = [
         sys.executable, "-m", "flows.cli", "run", "datasets/quick", "--out", str(tmp_path / "out"),
-        "--model", str(small_model), "--limit", "5", "--max-steps", "2",
+        "--model", str(small_model), "--limit", "5", "--max-steps", "2", "--verbose",
     ]  # fmt: skip
     first = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert first.returncode == 0, first.stderr
     assert "5 records" in first.stdout
+    assert "INFO mlff_core" in first.stderr
     assert str(tmp_path / "out" / "molecules") in first.stdout
     assert "Traceback" not in first.stderr
     assert len(pl.read_parquet(tmp_path / "out/molecules")) == 5
@@ -144,8 +229,23 @@ def test_cuda_where_there_is_none_is_refused_in_one_line(
     assert "no CUDA device" in line
 
 
-def test_info_names_the_model_and_what_it_knows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_names_the_model_and_what_it_knows(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)  # as on macOS and Windows
     assert main(["info"]) == 0
     text = capsys.readouterr().out
     for expected in ("painn-aimnet2", "sha256", "Br", "+", "torch", "cores usable"):
         assert expected in text
+    assert main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["elements"].split()[:3] == ["H", "B", "C"]
+    assert found["cores usable"] >= 1
+
+
+def test_info_names_extras_that_there_are_and_that_bring_what_is_missing() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for module, (_, extra) in OPTIONAL.items():
+        assert any(requirement.startswith(module) for requirement in extras[extra]), module
