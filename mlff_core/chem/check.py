@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from rdkit import Chem
-
+from mlff_core.chem.graph import Graph
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule, rejected
 from mlff_core.elements import SYMBOLS, symbols
 from mlff_core.status import Flag, Reason
@@ -14,15 +13,11 @@ _FEWEST_HEAVY_ATOMS: Final = 3
 
 
 def check_domain(
-    molecule: PreparedMolecule, mol: Chem.Mol, settings: ChemistrySettings, notes: list[str]
+    molecule: PreparedMolecule, graph: Graph, settings: ChemistrySettings, notes: list[str]
 ) -> None:
     """Reject what the model does not know. Isotopes pass: they share the plain element's energy."""
-    atoms = [
-        (atom.GetAtomicNum(), atom.GetNumRadicalElectrons(), atom.GetIsotope())
-        for atom in mol.GetAtoms()
-    ]
-    numbers, radical_electrons, isotopes = zip(*atoms, strict=True)
-    elements = {*numbers, 1} if molecule.n_atoms != len(atoms) else {*numbers}
+    numbers = graph.numbers
+    elements = {*numbers, 1} if molecule.n_atoms != len(numbers) else {*numbers}
     unknown = sorted(elements.difference(settings.elements))
     if unknown:
         raise rejected(
@@ -38,17 +33,15 @@ def check_domain(
         )
     if molecule.n_heavy_atoms == 0 and charge == molecule.n_atoms:
         raise rejected(Reason.UNSUPPORTED_CHARGE, "there is no electron in it")
-    unpaired = sum(radical_electrons)
+    # A SMILES without brackets holds neither radicals nor isotopes: looking at them costs time.
+    atoms = list(graph.mol.GetAtoms()) if "[" in (molecule.smiles or "") else []
+    unpaired = sum(atom.GetNumRadicalElectrons() for atom in atoms)
     if unpaired:
         raise rejected(Reason.RADICAL, f"{unpaired} unpaired electron{'s' if unpaired > 1 else ''}")
     if (molecule.n_heavy_atoms or 0) < _FEWEST_HEAVY_ATOMS:
         molecule.flags.append(Flag.OUTSIDE_TRAINING)
-    if any(isotopes):
-        names = {
-            f"{isotope}{SYMBOLS[number]}"
-            for number, isotope in zip(numbers, isotopes, strict=True)
-            if isotope
-        }
+    names = {f"{a.GetIsotope()}{SYMBOLS[a.GetAtomicNum()]}" for a in atoms if a.GetIsotope()}
+    if names:
         notes.append(f"isotopes {', '.join(sorted(names))} are computed as the plain elements")
 
 

@@ -16,7 +16,6 @@ from mlff_core.chem.constraints import (
     embedding_constraints,
 )
 from mlff_core.chem.embed import molecule_seed
-from mlff_core.chem.graph import Graph
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule
 from mlff_core.chem.prepare import as_chosen, checked, store_topology, told
 from mlff_core.chem.stereo import assign_undefined, has_given_stereo, may_lack_stereo
@@ -53,10 +52,10 @@ def prepare_constraints(
     """
     molecule = ConstrainedMolecule(record, input_id, smiles)
     with told(molecule) as notes:
-        mol = checked(molecule, settings, notes)
-        hydrogenated = Chem.AddHs(mol)
+        heavy = checked(molecule, settings, notes)
+        mol, hydrogenated = heavy.mol, Chem.AddHs(heavy.mol)
         molecule.seed = molecule_seed(settings.seed, molecule.smiles or "")
-        graph = Graph(hydrogenated)
+        graph = heavy.with_hydrogens(hydrogenated)
         molecule.undefined_stereo = may_lack_stereo(graph)
         if not molecule.undefined_stereo:
             molecule.inchikey = Chem.MolToInchiKey(mol) or None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
-from mlff_core.chem.graph import Graph
+from mlff_core.chem.graph import DOUBLE, SINGLE, TRIPLE, Graph
 from mlff_core.chem.hypervalent import hypervalent_bounds
 from mlff_core.chem.torsions import etkdg_parameters, torsion_terms
 
@@ -32,8 +32,6 @@ _TETRAHEDRAL_IN_CAGES: Final = 0.125
 _CHIRAL_TAGS: Final = (Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
 _CIS: Final = (Chem.BondStereo.STEREOZ, Chem.BondStereo.STEREOCIS)
 _TRANS: Final = (Chem.BondStereo.STEREOE, Chem.BondStereo.STEREOTRANS)
-_DOUBLE: Final = Chem.BondType.DOUBLE
-_TRIPLE: Final = Chem.BondType.TRIPLE
 
 
 class ContradictingBoundsError(ValueError):
@@ -173,10 +171,10 @@ def _angles(graph: Graph) -> tuple[list[list[int]], list[list[int]]]:
     """All angles, and those of a triple bond or of two double bonds that share an atom."""
     n_double = [0] * len(graph.numbers)
     straight: set[int] = set()
-    for pair, kind in zip(graph.pairs, graph.bond_types, strict=True):
-        if kind == _TRIPLE:
+    for pair, kind in zip(graph.pairs, graph.orders, strict=True):
+        if kind == TRIPLE:
             straight.update(pair)
-        elif kind == _DOUBLE:
+        elif kind == DOUBLE:
             for atom in pair:
                 n_double[atom] += 1
     angles, linear = [], []
@@ -199,10 +197,13 @@ def _centres(
     for centre, around in enumerate(graph.neighbours):
         if len(around) < 3:
             continue
-        tag = graph.mol.GetAtomWithIdx(centre).GetChiralTag()
+        atom = graph.mol.GetAtomWithIdx(centre)
+        tag = atom.GetChiralTag()
         if tag in _CHIRAL_TAGS:
             lowest = _VOLUME[len(around)]
-            chiral.append([centre, *[*around, centre][:4]])
+            # In RDKit's order, which the tag refers to.
+            ordered = [neighbour.GetIdx() for neighbour in atom.GetNeighbors()]
+            chiral.append([centre, *[*ordered, centre][:4]])
             if tag == Chem.ChiralType.CHI_TETRAHEDRAL_CCW:
                 chiral_volumes.append([lowest, _LARGEST_VOLUME])
             else:
@@ -231,18 +232,16 @@ def _planar(graph: Graph) -> tuple[list[list[int]], list[bool]]:
 
 def _double_bonds(graph: Graph) -> tuple[list[list[int]], list[list[int]]]:
     """What must not be linear around double bonds, and E or Z where it is specified."""
-    types = dict(zip(graph.pairs, graph.bond_types, strict=True))
     bent, specified = [], []
-    for index, kind in enumerate(graph.bond_types):
-        if kind != _DOUBLE:
+    for pair, order in zip(graph.pairs, graph.orders, strict=True):
+        if order != DOUBLE:
             continue
-        bond = graph.mol.GetBondWithIdx(index)
+        bond = graph.mol.GetBondBetweenAtoms(*pair)
         begin, end = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         for near, far in ((begin, end), (end, begin)):
             others = [atom for atom in graph.neighbours[near] if atom != far]
             if len(others) == 1:
-                pair = min(near, others[0]), max(near, others[0])
-                others = others if types[pair] == Chem.BondType.SINGLE else []
+                others = others if graph.order(near, others[0]) == SINGLE else []
             bent += [[other, near, far] for other in others]
         stereo = bond.GetStereo()
         if stereo in _CIS or stereo in _TRANS:

@@ -1,81 +1,237 @@
 """The graph of a molecule in plain Python: read from RDKit once, looked at many times."""
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Generic, NamedTuple, TypeVar
 
+import numpy as np
 from rdkit import Chem
 
-_SP2: Final = Chem.HybridizationType.SP2
+Pair = tuple[int, int]
 
-#: Numbers of kinds of atoms and of bonds, as a process meets them; there are some hundreds.
-_ATOM_KINDS: Final[dict[tuple[int, ...], int]] = {}
-_BOND_KINDS: Final[dict[tuple[int, bool], int]] = {}
+#: sp2 atoms, and bonds whose order in an adjacency matrix does not tell what they are.
+_SP2: Final = Chem.MolFromSmarts("[^2]")
+_DATIVE: Final = Chem.MolFromSmarts("*->*")
+#: Orders of bonds in `Graph.orders`; a dative bond gets one of its own.
+SINGLE: Final = 1.0
+AROMATIC: Final = 1.5
+DOUBLE: Final = 2.0
+TRIPLE: Final = 3.0
+OTHER: Final = 0.5
+
+
+class AtomKind(NamedTuple):
+    """What a SMARTS can see of an atom; recursion, valence, isotope, sp and sp3 left out.
+
+    Attributes:
+        degree: Neighbours in the graph.
+        n_bonded: Neighbours, those hydrogens included that are not in the graph.
+        n_hydrogens: Hydrogens among these.
+        n_rings: Rings that the atom is in.
+        smallest_ring: Atoms of the smallest, 0 if there is none.
+        n_ring_bonds: Its bonds that are in a ring.
+    """
+
+    number: int
+    charge: int
+    degree: int
+    n_bonded: int
+    n_hydrogens: int
+    aromatic: bool
+    sp2: bool
+    n_rings: int
+    smallest_ring: int
+    n_ring_bonds: int
+
+
+class BondKind(NamedTuple):
+    """What a SMARTS can see of a bond; stereo left out."""
+
+    order: float
+    in_ring: bool
+
+
+Kind = TypeVar("Kind", bound=tuple)
+
+
+class _Table(Generic[Kind]):
+    """Numbers of the kinds that a process has met; there are some hundreds."""
+
+    def __init__(self, make: Callable[..., Kind]) -> None:
+        self._make = make
+        self._numbers: dict[tuple, int] = {}
+        self.kinds: list[Kind] = []
+
+    def number(self, *kind: float) -> int:
+        known = self._numbers.get(kind)
+        if known is None:
+            known = self._numbers[kind] = len(self.kinds)
+            self.kinds.append(self._make(*kind))
+        return known
+
+
+_ATOM_KINDS: Final = _Table(AtomKind)
+_BOND_KINDS: Final = _Table(BondKind)
+#: Number of an atom's kind once its hydrogens are atoms, by its number before.
+_HYDROGENATED: Final[dict[int, int]] = {}
 
 
 class Graph:
-    """Atoms, neighbours, bonds and rings of a molecule with all its hydrogens.
+    """Atoms, neighbours, bonds and rings of a molecule.
 
     Attributes:
         mol: The molecule.
         numbers: Atomic number of each atom.
         sp2: Whether an atom is sp2, for each.
-        neighbours: Bonded atoms of each atom, in RDKit's order, which chirality tags refer to.
-        pairs: Bonded pairs, the lower atom first, in RDKit's order of bonds.
-        bond_types: RDKit's type of each bond.
+        neighbours: Bonded atoms of each atom.
+        pairs: Bonded pairs, the lower atom first.
+        orders: Order of each bond.
         rings: Atoms of each ring, in order around it.
         bond_rings: Pairs of each ring.
-        atom_kinds: A number for each atom, equal for atoms that no SMARTS without recursion and
-            isotopes can tell apart.
-        bond_kinds: The same of each pair.
+        atom_kinds: Number of the kind of each atom, see `atoms`.
+        bond_kinds: Number of the kind of each pair.
     """
+
+    mol: Chem.Mol
+    numbers: list[int]
+    sp2: list[bool]
+    neighbours: list[list[int]]
+    pairs: list[Pair]
+    orders: list[float]
+    rings: tuple[tuple[int, ...], ...]
+    bond_rings: list[set[Pair]]
+    atom_kinds: list[int]
+    bond_kinds: dict[Pair, int]
+    _surroundings: list[tuple[int, ...]] | None = None
 
     def __init__(self, mol: Chem.Mol) -> None:
         self.mol = mol
-        atoms = [mol.GetAtomWithIdx(i) for i in range(mol.GetNumAtoms())]
-        self.numbers = numbers = [atom.GetAtomicNum() for atom in atoms]
-        hybridizations = [int(atom.GetHybridization()) for atom in atoms]
-        self.sp2 = [kind == _SP2 for kind in hybridizations]
-        self.rings: tuple[tuple[int, ...], ...] = mol.GetRingInfo().AtomRings()
-        self.pairs: list[tuple[int, int]] = []
-        self.neighbours: list[list[int]] = [[] for _ in atoms]
-        self.bond_types: list[Chem.BondType] = []
-        for k in range(mol.GetNumBonds()):
-            bond = mol.GetBondWithIdx(k)
-            i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
-            self.pairs.append((i, j) if i < j else (j, i))
-            self.neighbours[i].append(j)
-            self.neighbours[j].append(i)
-            self.bond_types.append(bond.GetBondType())
+        n_atoms = mol.GetNumAtoms()
+        self._read_bonds()
+        self.rings = mol.GetRingInfo().AtomRings()
         self.bond_rings = [
             {(i, j) if i < j else (j, i) for i, j in zip(ring, (*ring[1:], ring[0]), strict=True)}
             for ring in self.rings
         ]
-        ring_pairs: set[tuple[int, int]] = set().union(*self.bond_rings)
-        n_rings, smallest, ring_bonds = ([0] * len(atoms) for _ in range(3))
+        ring_pairs: set[Pair] = set().union(*self.bond_rings)
+        n_rings, smallest, n_ring_bonds = [0] * n_atoms, [0] * n_atoms, [0] * n_atoms
         for ring in self.rings:
+            size = len(ring)
             for i in ring:
                 n_rings[i] += 1
-                smallest[i] = min(smallest[i] or len(ring), len(ring))
+                if size < smallest[i] or not smallest[i]:
+                    smallest[i] = size
         for i, j in ring_pairs:
-            ring_bonds[i] += 1
-            ring_bonds[j] += 1
-        self.atom_kinds = [
-            _ATOM_KINDS.setdefault(
-                (
+            n_ring_bonds[i] += 1
+            n_ring_bonds[j] += 1
+        self.neighbours = [[] for _ in range(n_atoms)]
+        aromatic = [False] * n_atoms
+        self.bond_kinds = {}
+        for pair, order in zip(self.pairs, self.orders, strict=True):
+            i, j = pair
+            self.neighbours[i].append(j)
+            self.neighbours[j].append(i)
+            if order == AROMATIC:
+                aromatic[i] = aromatic[j] = True
+            self.bond_kinds[pair] = _BOND_KINDS.number(order, pair in ring_pairs)
+        self.sp2 = [False] * n_atoms
+        for (i,) in mol.GetSubstructMatches(_SP2, maxMatches=n_atoms):
+            self.sp2[i] = True
+        atoms = [mol.GetAtomWithIdx(i) for i in range(n_atoms)]
+        self.numbers = numbers = [atom.GetAtomicNum() for atom in atoms]
+        has_hydrogens = 1 in numbers
+        self.atom_kinds = []
+        for i, atom in enumerate(atoms):
+            degree, hidden = len(self.neighbours[i]), atom.GetTotalNumHs()
+            n_hydrogens = hidden
+            if has_hydrogens:  # those that are atoms count too
+                n_hydrogens += sum(numbers[j] == 1 for j in self.neighbours[i])
+            self.atom_kinds.append(
+                _ATOM_KINDS.number(
                     numbers[i],
-                    atom.GetIsAromatic(),
-                    len(around),
-                    sum(numbers[j] == 1 for j in around),
                     atom.GetFormalCharge(),
-                    hybridizations[i],
+                    degree,
+                    degree + hidden,
+                    n_hydrogens,
+                    aromatic[i],
+                    self.sp2[i],
                     n_rings[i],
                     smallest[i],
-                    ring_bonds[i],
-                ),
-                len(_ATOM_KINDS),
+                    n_ring_bonds[i],
+                )
             )
-            for i, (atom, around) in enumerate(zip(atoms, self.neighbours, strict=True))
-        ]
-        self.bond_kinds = {
-            pair: _BOND_KINDS.setdefault((int(kind), pair in ring_pairs), len(_BOND_KINDS))
-            for pair, kind in zip(self.pairs, self.bond_types, strict=True)
-        }
+
+    def _read_bonds(self) -> None:
+        mol = self.mol
+        matrix = Chem.GetAdjacencyMatrix(mol, useBO=True)
+        first, last = np.nonzero(np.triu(matrix))
+        self.pairs = list(zip(first.tolist(), last.tolist(), strict=True))
+        self.orders = matrix[first, last].tolist()
+        if len(self.pairs) != mol.GetNumBonds() or mol.HasSubstructMatch(_DATIVE):
+            bonds = [mol.GetBondWithIdx(k) for k in range(mol.GetNumBonds())]
+            self.pairs = [
+                (min(ends), max(ends))
+                for ends in ((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in bonds)
+            ]
+            self.orders = [_ORDERS.get(bond.GetBondType(), OTHER) for bond in bonds]
+
+    def with_hydrogens(self, mol: Chem.Mol) -> "Graph":
+        """The graph of the molecule that `Chem.AddHs` made of this one, without asking RDKit."""
+        graph = Graph.__new__(Graph)
+        graph.mol = mol
+        graph.rings, graph.bond_rings = self.rings, self.bond_rings
+        last = len(self.numbers)
+        n_added = mol.GetNumAtoms() - last
+        graph.numbers = self.numbers + [1] * n_added
+        graph.sp2 = self.sp2 + [False] * n_added
+        graph.orders = self.orders + [SINGLE] * n_added
+        graph.neighbours = [[*around] for around in self.neighbours]
+        graph.pairs = [*self.pairs]
+        graph.bond_kinds = {**self.bond_kinds}
+        graph.atom_kinds = []
+        bond = _BOND_KINDS.number(SINGLE, False)
+        # RDKit adds one atom's after the other's.
+        for i, (number, kind) in enumerate(zip(self.atom_kinds, self.atoms(), strict=True)):
+            for hydrogen in range(last, last + kind.n_bonded - kind.degree):
+                graph.neighbours[i].append(hydrogen)
+                graph.neighbours.append([i])
+                graph.pairs.append((i, hydrogen))
+                graph.bond_kinds[i, hydrogen] = bond
+            last += kind.n_bonded - kind.degree
+            known = _HYDROGENATED.get(number)
+            if known is None:
+                known = _ATOM_KINDS.number(*kind._replace(degree=kind.n_bonded))
+                _HYDROGENATED[number] = known
+            graph.atom_kinds.append(known)
+        hydrogen_kind = _ATOM_KINDS.number(1, 0, 1, 1, 0, False, False, 0, 0, 0)
+        graph.atom_kinds += [hydrogen_kind] * n_added
+        return graph
+
+    def surroundings(self) -> list[tuple[int, ...]]:
+        """Of each atom, what it and its bonds and neighbours are; equal only if they are."""
+        if self._surroundings is None:
+            kinds = self.atom_kinds
+            around: list[list[int]] = [[] for _ in kinds]
+            for (i, j), bond in self.bond_kinds.items():
+                around[i].append(bond << 32 | kinds[j])
+                around[j].append(bond << 32 | kinds[i])
+            for bonds in around:
+                bonds.sort()
+            self._surroundings = [(kind, *bonds) for kind, bonds in zip(kinds, around, strict=True)]
+        return self._surroundings
+
+    def atoms(self) -> list[AtomKind]:
+        """The kind of each atom."""
+        known = _ATOM_KINDS.kinds
+        return [known[kind] for kind in self.atom_kinds]
+
+    def order(self, i: int, j: int) -> float:
+        """The order of the bond between two atoms."""
+        return _BOND_KINDS.kinds[self.bond_kinds[(i, j) if i < j else (j, i)]].order
+
+
+_ORDERS: Final = {
+    Chem.BondType.SINGLE: SINGLE,
+    Chem.BondType.AROMATIC: AROMATIC,
+    Chem.BondType.DOUBLE: DOUBLE,
+    Chem.BondType.TRIPLE: TRIPLE,
+}

@@ -17,6 +17,7 @@ from mlff_core.chem.describe import describe
 from mlff_core.chem.embed import embed, molecule_seed
 from mlff_core.chem.fragments import largest_fragment
 from mlff_core.chem.given import mixture, stereo_not_kept
+from mlff_core.chem.graph import Graph
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule, rejected
 from mlff_core.chem.parse import parse
 from mlff_core.chem.stereo import centres, double_bonds, is_atropisomer
@@ -36,7 +37,7 @@ def prepare(
     """
     molecule = PreparedMolecule(record, input_id, smiles)
     with told(molecule) as notes:
-        mol = checked(molecule, settings, notes)
+        mol = checked(molecule, settings, notes).mol
         try:
             hydrogenated = Chem.AddHs(mol)
             seed = molecule_seed(settings.seed, molecule.smiles or "")
@@ -76,8 +77,11 @@ def told(molecule: PreparedMolecule) -> Iterator[list[str]]:
     molecule.timings_s += time.perf_counter() - start
 
 
-def checked(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list[str]) -> Chem.Mol:
+def checked(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list[str]) -> Graph:
     """The part of the record that is computed, in canonical order; fills the columns it decides.
+
+    Returns:
+        Its graph, without the hydrogens that its SMILES leaves out.
 
     Raises:
         NotOkError: It is not something that can be computed. Its InChIKey is known then too, if it
@@ -85,7 +89,7 @@ def checked(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list
     """
     mol = largest_fragment(parse(molecule.input_smiles, settings), notes)
     molecule.n_heavy_atoms = mol.GetNumHeavyAtoms()
-    molecule.n_atoms = mol.GetNumAtoms() + sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
+    molecule.n_atoms = mol.GetNumAtoms(onlyExplicit=False)
     # Before anything that costs more than linear time.
     if molecule.n_atoms > settings.max_atoms:
         raise rejected(
@@ -98,14 +102,14 @@ def checked(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list
             atom.SetAtomMapNum(0)
     # From here on atoms stand in canonical order: nothing depends on how the input was written.
     molecule.smiles = _write(mol)
-    mol = Chem.MolFromSmiles(molecule.smiles) or mol
-    describe(molecule, mol)
+    graph = Graph(Chem.MolFromSmiles(molecule.smiles) or mol)
+    describe(molecule, graph)
     try:
-        check_domain(molecule, mol, settings, notes)
+        check_domain(molecule, graph, settings, notes)
     except NotOkError:
-        molecule.inchikey = Chem.MolToInchiKey(mol) or None
+        molecule.inchikey = Chem.MolToInchiKey(graph.mol) or None
         raise
-    return mol
+    return graph
 
 
 def as_chosen(

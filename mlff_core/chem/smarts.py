@@ -1,10 +1,23 @@
 """What kinds of atoms and bonds match which parts of SMARTS: asked of RDKit once for each kind."""
 
 import re
+from collections.abc import Iterable
+from typing import Final
 
 from rdkit import Chem
 
 from mlff_core.chem.graph import Graph
+
+#: A valence or an isotope: what an atom's kind does not tell.
+_ISOTOPE: Final = re.compile(r"\d+\*")
+_UNTOLD: Final = re.compile(r"!?(v\d*|\d+\*?)")
+
+
+#: A molecule has isotopes, and the feature of a pattern that asks for one.
+_HAS_ISOTOPES: Final = Chem.MolFromSmarts("[!0*]")
+_ISOTOPE_FEATURE: Final = (-1, ())
+#: Surroundings of atoms that are remembered.
+_REMEMBERED: Final = 100_000
 
 
 class Kinds:
@@ -63,11 +76,108 @@ class Kinds:
         return bits
 
 
+#: Bits of bond and atom of each neighbour of an atom.
+Around = tuple[tuple[int, int], ...]
+
+
+class Screen:
+    """Patterns of which few match most molecules: leaves out those that surely do not.
+
+    A pattern is left out if one of its atoms with its neighbours is nowhere in the molecule.
+    """
+
+    def __init__(self, patterns: Iterable[Chem.Mol]) -> None:
+        self._kinds = Kinds()
+        self._features: dict[tuple[int, Around], int] = {}
+        self._wanted = [self._features_of(pattern) for pattern in patterns]
+        self._known: dict[tuple[int, ...], int] = {}
+
+    def possible(self, graph: Graph) -> list[int]:
+        """Which patterns may match a molecule, by their place."""
+        there = 0
+        if graph.mol.HasSubstructMatch(_HAS_ISOTOPES):
+            there = self._features.get(_ISOTOPE_FEATURE, 0)
+        for atom, surroundings in enumerate(graph.surroundings()):
+            known = self._known.get(surroundings)
+            if known is None:
+                known = self._learn(graph, atom, surroundings)
+            there |= known
+        missing = ~there
+        return [place for place, wanted in enumerate(self._wanted) if not wanted & missing]
+
+    def _features_of(self, pattern: Chem.Mol) -> int:
+        """Bits of the features that a pattern cannot do without."""
+        rings = [set(ring) for ring in Chem.GetSymmSSSR(Chem.Mol(pattern))]
+        atoms = [self._kinds.atom_bit(_atom_alone(atom, rings)) for atom in pattern.GetAtoms()]
+        around: list[list[tuple[int, int]]] = [[] for _ in atoms]
+        for bond in pattern.GetBonds():
+            i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+            smarts = bond.GetSmarts() or "-,:"  # type: ignore[call-arg]
+            if any({i, j} <= ring for ring in rings):
+                smarts += ";@"
+            bit = self._kinds.bond_bit(smarts)
+            around[i].append((bit, atoms[j]))
+            around[j].append((bit, atoms[i]))
+        features = [(atom, (*bonds,)) for atom, bonds in zip(atoms, around, strict=True)]
+        if any(_ISOTOPE.search(atom.GetSmarts()) for atom in pattern.GetAtoms()):
+            features.append(_ISOTOPE_FEATURE)
+        wanted = 0
+        for feature in features:
+            wanted |= self._features.setdefault(feature, 1 << len(self._features))
+        return wanted
+
+    def _learn(self, graph: Graph, atom: int, surroundings: tuple[int, ...]) -> int:
+        """Bits of the features that an atom with its neighbours has."""
+        atoms, bonds = self._kinds.of_atoms(graph), self._kinds.of_bonds(graph)
+        there = tuple(
+            (bonds[min(atom, other), max(atom, other)], atoms[other])
+            for other in graph.neighbours[atom]
+        )
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[surroundings] = sum(
+            feature
+            for (bit, around), feature in self._features.items()
+            if bit > 0 and bit & atoms[atom] and fits(around, there)
+        )
+        return self._known[surroundings]
+
+
+def fits(wanted: Around, there: Around) -> bool:
+    """Whether each neighbour that a pattern asks for can be another neighbour that is there."""
+    if not wanted:
+        return True
+    (bond, atom), *others = wanted
+    return any(
+        bond & its_bond and atom & its_atom and fits((*others,), (*there[:k], *there[k + 1 :]))
+        for k, (its_bond, its_atom) in enumerate(there)
+    )
+
+
+def _atom_alone(atom: Chem.Atom, rings: list[set[int]]) -> str:
+    """SMARTS of a pattern's atom that also says how it hangs in the pattern.
+
+    Args:
+        atom: The atom.
+        rings: Atoms of the pattern's rings. What matches an atom of one is in a ring no larger.
+    """
+    own = [ring for ring in rings if atom.GetIdx() in ring]
+    smarts = f"{without_recursion(atom.GetSmarts())[:-1]};D{{{atom.GetDegree()}-}}"
+    if own:
+        in_ring = sum(
+            any({atom.GetIdx(), other.GetIdx()} <= ring for ring in own)
+            for other in atom.GetNeighbors()
+        )
+        smarts += f";r{{3-{min(map(len, own))}}};x{{{in_ring}-}}"
+    return f"{smarts}]"
+
+
 def without_recursion(smarts: str) -> str:
-    """An atom's SMARTS in brackets that matches at least what it matched, without any $(...)."""
+    """An atom's SMARTS in brackets that matches at least what it matched, by the atom's kind alone.
+
+    Recursion is left out, and so are valence and isotopes.
+    """
     inside = re.sub(r":\d+\]$", "]", smarts if smarts[0] == "[" else f"[{smarts}]")[1:-1]
-    if "$" not in inside:
-        return f"[{inside}]"
     conjuncts = []
     for conjunct in _split(inside, ";"):
         terms = [_plain(term) for term in _split(conjunct, ",")]
@@ -85,7 +195,7 @@ def _plain(term: str) -> str:
             first = without_recursion(inner)[1:-1]
             if not {",", ";"} & set(first) and first != "*":
                 parts.append(first)
-        elif "$" not in part:
+        elif "$" not in part and not _UNTOLD.fullmatch(part):
             parts.append(part)
     return "&".join(parts) or "*"
 

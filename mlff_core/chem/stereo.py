@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
 
-from mlff_core.chem.graph import Graph
+from mlff_core.chem.graph import DOUBLE, Graph
 
 _CHIRAL_TAGS: Final = {Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW}
 #: +1 where a double bond's stereo atoms are on one side, -1 where not.
@@ -64,10 +64,10 @@ def may_lack_stereo(graph: Graph) -> bool:
         and graph.mol.GetAtomWithIdx(centre).GetChiralTag() not in _CHIRAL_TAGS
         for centre in range(len(graph.numbers))
     ) or any(
-        kind == Chem.BondType.DOUBLE
+        order == DOUBLE
         and _may_have_sides(graph, *pair)
         and graph.mol.GetBondBetweenAtoms(*pair).GetStereo() not in _SIDES
-        for pair, kind in zip(graph.pairs, graph.bond_types, strict=True)
+        for pair, order in zip(graph.pairs, graph.orders, strict=True)
     )
 
 

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
-from mlff_core.chem.graph import Graph
-from mlff_core.chem.smarts import Kinds, without_recursion
+from mlff_core.chem.graph import Graph, Pair
+from mlff_core.chem.smarts import Around, Kinds, fits, without_recursion
 
 #: Environments of bonds that are remembered: a million molecules have fewer.
 _REMEMBERED: Final = 100_000
@@ -27,10 +27,8 @@ _MOST_RINGS: Final = 3
 #: Heights and signs of the torsions that keep rings of 4 to 6 sp2 atoms flat.
 _FLAT_RING: Final = ((0.0, 100.0, 0.0, 0.0, 0.0, 0.0), (1, -1, 1, 1, 1, 1))
 
-Pair = tuple[int, int]
-#: Bits of bond and atom of each neighbour at one end of a bond, and at both.
-_Around = tuple[tuple[int, int], ...]
-_Neighbourhood = tuple[_Around, _Around]
+#: What is around the two ends of a bond.
+_Neighbourhood = tuple[Around, Around]
 
 
 class Torsion(NamedTuple):
@@ -56,7 +54,7 @@ class _Side(NamedTuple):
     """
 
     atom: int
-    neighbours: _Around
+    neighbours: Around
 
 
 @dataclass(frozen=True)
@@ -234,7 +232,7 @@ class _Preferences:
         found = {
             index
             for index, first, last in centre.candidates
-            if _fits(first.neighbours, left) and _fits(last.neighbours, right)
+            if fits(first.neighbours, left) and fits(last.neighbours, right)
         }
         if self._n_remembered >= _REMEMBERED:
             self._centres.clear()
@@ -242,17 +240,6 @@ class _Preferences:
         self._n_remembered += 1
         centre.by_neighbours[neighbourhood] = tuple(sorted(found))
         return centre.by_neighbours[neighbourhood]
-
-
-def _fits(wanted: _Around, there: _Around) -> bool:
-    """Whether each neighbour that a pattern asks for can be another neighbour that is there."""
-    if not wanted:
-        return True
-    (bond, atom), *others = wanted
-    return any(
-        bond & its_bond and atom & its_atom and _fits((*others,), (*there[:k], *there[k + 1 :]))
-        for k, (its_bond, its_atom) in enumerate(there)
-    )
 
 
 def _excluded(graph: Graph) -> set[Pair]:
