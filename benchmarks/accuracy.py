@@ -63,7 +63,9 @@ from mlff_core.distill.protomers import protomer
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig
 from mlff_core.distill.steps import embed_all, read_test, write_test
 from mlff_core.distill.teacher import Teacher
+from mlff_core.distill.teacher_force_field import TeacherForceField
 from mlff_core.elements import COVALENT_RADII
+from mlff_core.models.force_field import evaluate_checked
 from mlff_core.models.potential import Potential, load_potential
 from mlff_core.moves.dynamics import Dynamics, Frame
 from mlff_core.moves.relax import relax
@@ -509,14 +511,15 @@ def protomers(arguments: argparse.Namespace, student: Potential) -> Part:
     changed = converged & evaluation.have_other_bonds(found.batch, topologies)
     done = np.flatnonzero(converged & ~changed).tolist()
     log(f"relaxed {converged.sum()} of {len(molecules)}, {changed.sum()} to other bonds")
-    in_place, energies = evaluation.TeacherPotential(teacher, student.device), []
+    in_place, energies = TeacherForceField(teacher, student.device), []
     theirs = np.zeros(len(molecules), bool)
     if changed.any():
         again = np.flatnonzero(changed).tolist()
         ends = relax(starts.select(again), in_place, fmax=0.05)
         theirs[again] = evaluation.have_other_bonds(ends.batch, [topologies[k] for k in again])
     for k in range(0, len(done), arguments.at_once):
-        energies.append(in_place(found.batch.select(done[k : k + arguments.at_once])).energy.cpu())
+        some = found.batch.select(done[k : k + arguments.at_once])
+        energies.append(evaluate_checked(in_place, some).energy.cpu())
     error = EV_KCAL_MOL * (found.energy[done].cpu() - torch.cat(energies)).numpy()
     signs = np.array([charged_groups(smiles[molecules[k].index]) for k in done])
     groups = {

@@ -31,12 +31,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mlff_core.batch import MolBatch
 from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.painn import PaiNN
-from mlff_core.models.potential import TorchEngine
 from mlff_core.models.reference import find_model
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops import plain
 from mlff_core.ops.program import AnalyticEngine, filter_matrix, mlp_weights
-from mlff_core.testing import random_model
+from mlff_core.testing import AutogradEngine, random_model
 
 #: Batch sizes of the scaling rows and of those rows that only show a way.
 SIZES = (1, 2, 4, 8, 16, 32, 64, 256, 1024, 4096)
@@ -130,7 +129,7 @@ def clone(model: PaiNN) -> PaiNN:
 
 def eager(model: PaiNN, batch: MolBatch) -> Step:
     """Plain PyTorch, forces by automatic differentiation."""
-    return bind(TorchEngine(model), batch)
+    return bind(AutogradEngine(model), batch)
 
 
 def scripted(model: PaiNN, batch: MolBatch) -> Step:

@@ -25,8 +25,8 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers, rdMolAlign, rdMolDescriptors
 
 from mlff_core.batch import MolBatch
-from mlff_core.distill.evaluation import TeacherPotential
 from mlff_core.distill.teacher import Teacher
+from mlff_core.distill.teacher_force_field import TeacherForceField
 from mlff_core.moves.relax import relax
 from mlff_core.units import BOHR_ANGSTROM, EV_KCAL_MOL, HARTREE_EV
 
@@ -71,7 +71,7 @@ def distinct_conformers(smiles: str) -> Chem.Mol:
 
 def relaxed_by_teacher(teacher: Teacher, numbers: np.ndarray, x: np.ndarray, q: int) -> np.ndarray:
     """Minima of one member [n_conformers, n_atoms, 3], or where it is after MAX_STEPS."""
-    member = TeacherPotential(partial(teacher.member, 0), teacher.device)
+    member = TeacherForceField(partial(teacher.member, 0), teacher.device)
     batch = MolBatch.from_arrays([(numbers, y, q) for y in x])
     ended = relax(batch, member, fmax=FMAX, max_steps=MAX_STEPS).batch.positions
     return ended.view(len(x), -1, 3).numpy()

@@ -439,10 +439,9 @@ def measure_torch_sim(potential: Potential, n: int) -> list[dict[str, Any]]:
             sizes = torch.bincount(mol_idx, minlength=n_mols)
             ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
             charge = self.charges[-1] if len(self.charges[-1]) == n_mols else sizes * 0
-            energy, forces = potential.evaluate(
-                state.atomic_numbers.long(), state.positions, mol_idx, ptr, charge
-            )
-            return {"energy": energy.to(self.dtype), "forces": forces}
+            numbers = state.atomic_numbers.long()
+            out = potential.evaluate(MolBatch(numbers, state.positions, mol_idx, ptr, charge))
+            return {"energy": out.energy.to(self.dtype), "forces": out.forces}
 
     # torch-sim's state has no total charge, so only neutral molecules are compared.
     conformers = [c for c in load_conformers(2 * n, seed=100) if c[2] == 0][:n]
@@ -544,8 +543,7 @@ def measure_rows(
 ) -> tuple[list[dict[str, Any]], list[float]]:
     """The table, printed row by row, and how many times as fast as ASE "L-BFGS, auto" is."""
     cuda = potential.device.type == "cuda"
-    n_features = potential.config.n_features
-    large = batch_sizes("auto", potential.device, potential.backend, n_features)["large"]
+    large = batch_sizes("auto", potential.device, potential.bytes_per_edge)["large"]
     table, n_fire = batch_sizes("table")["large"], n if cuda else max(n // 4, 8)
     plan: list[tuple[str, Callable, int, int]] = [
         ("L-BFGS, auto", in_flight(potential, None), n, large),

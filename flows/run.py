@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal
 
 from flows.call import ScreenCall
 from flows.engines import Engine, Stage, pipeline
@@ -22,9 +22,6 @@ from tasks.embed import embed
 from tasks.ingest import ingest
 from tasks.relax import relax
 from tasks.write import write
-
-if TYPE_CHECKING:
-    from mlff_core.models.potential import Backend
 
 #: Shards between the first stage and the last: one in each, and one that waits for the device, so
 #: that the device never waits for it.
@@ -70,15 +67,11 @@ def open_model(opened: OpenedCall, watcher: Watcher) -> Literal["cpu", "cuda"]:
         "cuda" if choose_device(opened.call.device).type == "cuda" else "cpu"
     )
     potential = live.potential(
-        str(opened.work_dir), opened.model.file, opened.model.sha256, device, _backend(opened.call),
+        str(opened.work_dir), opened.model.file, opened.model.sha256, device, opened.call.backend,
         opened.call.precision,
     )  # fmt: skip
     watcher.tell(f"device: {device}, backend {potential.backend}, {potential.precision}")
     return device
-
-
-def _backend(call: ScreenCall) -> "Backend":
-    return cast("Backend", {"numba": "torch"}.get(call.backend, call.backend))
 
 
 def read_library(opened: OpenedCall, device: str) -> ScreenPlan:
@@ -138,7 +131,7 @@ def stages(plan: ScreenPlan) -> tuple[Stage, ...]:
                 model=plan.model.file,
                 sha256=plan.model.sha256,
                 device=plan.device,
-                backend=_backend(call),
+                backend=call.backend,
                 precision=call.precision,
                 options=plan.relaxation,
             ),

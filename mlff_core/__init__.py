@@ -35,24 +35,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlff_core.batch import MolBatch
     from mlff_core.calculator import PaiNNCalculator
-    from mlff_core.models.potential import Potential, PotentialOutput, load_potential
+    from mlff_core.models.ase_force_field import AseForceField
+    from mlff_core.models.force_field import ForceField, Outputs
+    from mlff_core.models.potential import Potential, load_potential
     from mlff_core.moves.relax import RelaxResult, relax
 
 _HOME = {
+    "AseForceField": "mlff_core.models.ase_force_field",
+    "ForceField": "mlff_core.models.force_field",
     "MolBatch": "mlff_core.batch",
+    "Outputs": "mlff_core.models.force_field",
     "PaiNNCalculator": "mlff_core.calculator",
     "Potential": "mlff_core.models.potential",
-    "PotentialOutput": "mlff_core.models.potential",
     "RelaxResult": "mlff_core.moves.relax",
     "load_potential": "mlff_core.models.potential",
     "relax": "mlff_core.moves.relax",
 }
 
 __all__ = [
+    "AseForceField",
+    "ForceField",
     "MolBatch",
+    "Outputs",
     "PaiNNCalculator",
     "Potential",
-    "PotentialOutput",
     "RelaxResult",
     "load_potential",
     "relax",

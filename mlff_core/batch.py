@@ -1,16 +1,22 @@
 """MolBatch: molecules of any sizes, flat. The one type that everything else here depends on."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class MolBatch:
     """A ragged batch of molecules, atoms one after the other, no padding.
+
+    Whether the tensors' shapes and types agree is seen when a batch is made; whether `ptr` and
+    `mol_idx` agree takes a look at their values, which `check` takes.
 
     Attributes:
         numbers: Atomic numbers, int64 [n_atoms].
@@ -25,6 +31,52 @@ class MolBatch:
     mol_idx: Tensor
     ptr: Tensor
     charge: Tensor
+
+    def __post_init__(self) -> None:
+        for name in ("numbers", "positions", "mol_idx", "ptr", "charge"):
+            if not isinstance(found := getattr(self, name), Tensor):
+                raise TypeError(f"{name}: expected a tensor, found {type(found).__name__}")
+        n_atoms, n_mols = self.numbers.shape[:1], self.charge.shape[:1]
+        expected = {
+            "numbers": n_atoms or (0,),
+            "positions": (*n_atoms, 3),
+            "mol_idx": n_atoms,
+            "ptr": (n_mols[0] + 1 if n_mols else 1,),
+            "charge": n_mols or (0,),
+        }
+        for name, shape in expected.items():
+            tensor = getattr(self, name)
+            if tensor.shape != shape:
+                raise ValueError(f"{name}: expected {shape}, found {tuple(tensor.shape)}")
+            if name == "positions":
+                if not tensor.dtype.is_floating_point:
+                    raise TypeError(f"positions: expected floats, found {tensor.dtype}")
+            elif tensor.dtype != torch.int64:
+                raise TypeError(f"{name}: expected int64, found {tensor.dtype}")
+
+    def __repr__(self) -> str:
+        what = f"{self.n_mols} molecules, {self.n_atoms} atoms"
+        return f"MolBatch({what}, {self.positions.dtype}, {self.device})"
+
+    def check(self) -> None:
+        """Refuse a batch whose `ptr` and `mol_idx` disagree. Waits for the device.
+
+        Raises:
+            ValueError: They do not both say where one molecule ends and the next begins.
+        """
+        ptr, atom = self.ptr, torch.arange(self.n_atoms, device=self.device)
+        ends = ptr[1:].contiguous()
+        sound = (
+            (ptr[0] == 0)
+            & (ptr[-1] == self.n_atoms)
+            & (self.sizes >= 0).all()
+            & (self.mol_idx == torch.searchsorted(ends, atom, right=True)).all()
+        )
+        if not sound:
+            raise ValueError(
+                "ptr and mol_idx: expected mol_idx[ptr[k]:ptr[k + 1]] == k for every molecule k, "
+                f"from ptr[0] = 0 to ptr[-1] = {self.n_atoms}, the number of atoms"
+            )
 
     @classmethod
     def from_arrays(
@@ -42,12 +94,13 @@ class MolBatch:
             dtype: Type of the positions.
 
         Raises:
-            ValueError: A molecule has no atoms, its arrays disagree in length, or its charge is
-                not a whole number.
+            ValueError: A molecule has no atoms, its arrays disagree in length, or an atomic number
+                or its charge is not a whole number.
+            TypeError: What is given are no molecules.
         """
         numbers, positions, sizes, charges = [], [], [], []
-        for k, (z, x, q) in enumerate(molecules):
-            z_array, x_array = np.asarray(z), np.asarray(x, dtype=np.float64)
+        for k, (z, x, q) in enumerate(map(_three, _iterate(molecules))):
+            z_array, x_array = _numeric(k, "numbers", z), _numeric(k, "positions", x)
             if z_array.ndim != 1 or len(z_array) == 0:
                 raise ValueError(
                     f"molecule {k}: numbers: expected (n_atoms,) with n_atoms >= 1, "
@@ -57,12 +110,14 @@ class MolBatch:
                 raise ValueError(
                     f"molecule {k}: positions: expected ({len(z_array)}, 3), found {x_array.shape}"
                 )
-            if int(q) != q:
-                raise ValueError(f"molecule {k}: charge: expected a whole number, found {q!r}")
-            numbers.append(z_array.astype(np.int64))
-            positions.append(x_array)
+            with np.errstate(invalid="ignore"):
+                whole = z_array.astype(np.int64)
+            if (whole != z_array).any():
+                raise ValueError(f"molecule {k}: numbers: expected whole numbers, found {z!r}")
+            numbers.append(whole)
+            positions.append(x_array.astype(np.float64))
             sizes.append(len(z_array))
-            charges.append(int(q))
+            charges.append(whole_number(q, f"molecule {k}: charge"))
         ptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         flat_numbers = np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
         flat_positions = np.concatenate(positions) if positions else np.zeros((0, 3))
@@ -118,9 +173,42 @@ class MolBatch:
             )
         return replace(self, positions=positions)
 
-    def select(self, molecules: Sequence[int] | Tensor) -> "MolBatch":
-        """A batch of some of the molecules, in the order asked for."""
-        index = torch.as_tensor(molecules, dtype=torch.int64, device=self.device)
+    def select(self, molecules: Sequence[int] | Sequence[bool] | np.ndarray | Tensor) -> "MolBatch":
+        """A batch of some of the molecules.
+
+        Args:
+            molecules: Their places, in the order asked for, negative ones counted from the end; or
+                a mask, bool [n_mols].
+
+        Raises:
+            IndexError: A place is not there.
+            TypeError: They are neither whole numbers nor a mask.
+            ValueError: The mask has another length.
+        """
+        given = (
+            molecules if isinstance(molecules, Tensor) else torch.as_tensor(np.asarray(molecules))
+        )
+        if given.dtype == torch.bool:
+            if given.shape != (self.n_mols,):
+                raise ValueError(
+                    f"molecules: expected a mask ({self.n_mols},), found {tuple(given.shape)}"
+                )
+            index = given.to(self.device).nonzero()[:, 0]
+        elif given.numel() == 0:
+            index = torch.zeros(0, dtype=torch.int64, device=self.device)
+        elif given.dtype.is_floating_point or given.dtype.is_complex or given.dim() != 1:
+            raise TypeError(
+                "molecules: expected whole numbers or a mask, one after the other, "
+                f"found {given.dtype} {tuple(given.shape)}"
+            )
+        else:
+            index = given.to(self.device, torch.int64)
+            outside = index[(index < -self.n_mols) | (index >= self.n_mols)]
+            if len(outside):
+                raise IndexError(
+                    f"molecules: expected places from 0 to {self.n_mols - 1}, found {outside[0]}"
+                )
+            index = index % self.n_mols
         sizes = self.sizes[index]
         ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         mol_idx = torch.repeat_interleave(torch.arange(len(index), device=self.device), sizes)
@@ -137,3 +225,55 @@ class MolBatch:
     def split(self, values: Tensor) -> list[Tensor]:
         """Cut a per-atom tensor [n_atoms, ...] into one tensor a molecule."""
         return list(torch.split(values, self.sizes.tolist()))
+
+
+def require_batch(found: object) -> None:
+    """Refuse what is no batch.
+
+    Raises:
+        TypeError: Says what was given, and what makes a batch of it.
+    """
+    if not isinstance(found, MolBatch):
+        raise TypeError(
+            f"batch: expected a MolBatch, found {type(found).__name__}; "
+            "MolBatch.from_arrays([(numbers, positions, charge), ...]) makes one"
+        )
+
+
+def whole_number(value: Any, what: str) -> int:
+    """A charge, or another number without a fraction.
+
+    Raises:
+        ValueError: It is none; says what was found.
+    """
+    if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 0:
+        value = value.item()
+    is_number = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
+    if not is_number or not math.isfinite(value) or int(value) != value:
+        raise ValueError(f"{what}: expected a whole number, found {value!r}")
+    return int(value)
+
+
+def _iterate(molecules: Any) -> Iterable[Any]:
+    if isinstance(molecules, (str, bytes)) or not isinstance(molecules, Iterable):
+        raise TypeError(
+            "molecules: expected (numbers, positions, charge) of each, "
+            f"found {type(molecules).__name__}"
+        )
+    return molecules
+
+
+def _three(molecule: Any) -> tuple[Any, Any, Any]:
+    if isinstance(molecule, (tuple, list)) and len(molecule) == 3:
+        return molecule[0], molecule[1], molecule[2]
+    raise TypeError(
+        "molecules: expected (numbers, positions, charge) of each, "
+        f"found {type(molecule).__name__} among them"
+    )
+
+
+def _numeric(k: int, name: str, values: Any) -> np.ndarray:
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "iuf":
+        raise TypeError(f"molecule {k}: {name}: expected numbers, found {array.dtype}")
+    return array

@@ -41,9 +41,9 @@ TABLE_MEMORY_BYTES = 13 * 2**30
 TABLE_MAX_EDGES = 40_000
 #: Edges of a typical batch of the table: 8 molecules of 45 atoms with 27 neighbours each.
 TABLE_TYPICAL_EDGES = 9_700
-#: Memory of one edge for each feature, all blocks together. Plain PyTorch keeps
-#: [n_edges, 3 n_features] tensors, the kernels do not.
-BYTES_PER_EDGE_AND_FEATURE = {"torch": 172, "triton": 17}
+#: Memory of one edge for each feature of PaiNN, all blocks together, by backend. Plain PyTorch
+#: keeps [n_edges, 3 n_features] tensors, the kernels do not.
+BYTES_PER_EDGE_AND_FEATURE = {"plain": 172, "numba": 172, "triton": 17}
 #: Edges that keep one multiprocessor busy; more do not make the card faster.
 EDGES_PER_MULTIPROCESSOR = 8192
 
@@ -59,8 +59,7 @@ def bucket_of(n_atoms: int) -> str:
 def batch_sizes(
     batching: Batching,
     device: torch.device | str = "cpu",
-    backend: str = "torch",
-    n_features: int = 128,
+    bytes_per_edge: int = 172 * 128,
 ) -> dict[str, int]:
     """Molecules a batch of each bucket.
 
@@ -68,8 +67,8 @@ def batch_sizes(
         batching: "table" for the table on any device; "auto" multiplies it by what the device
             earns.
         device: Where the batches will run.
-        backend: What will compute them, "torch" or "triton".
-        n_features: Width of the model.
+        bytes_per_edge: Memory that a pair of atoms within the cutoff takes, as the force field
+            says; the most that the default model takes.
 
     Raises:
         ValueError: `batching` is neither.
@@ -80,7 +79,7 @@ def batch_sizes(
     if batching == "auto" and device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         n_multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
-        factor = memory_factor(free, total, n_multiprocessors, backend, n_features)
+        factor = memory_factor(free, total, n_multiprocessors, bytes_per_edge)
     return {bucket.name: factor * bucket.batch_size for bucket in TABLE}
 
 
@@ -88,8 +87,7 @@ def memory_factor(
     free_bytes: int,
     total_bytes: int,
     n_multiprocessors: int,
-    backend: str = "torch",
-    n_features: int = 128,
+    bytes_per_edge: int,
 ) -> int:
     """What the table is multiplied by on a card, a power of two.
 
@@ -97,7 +95,6 @@ def memory_factor(
     """
     if total_bytes <= TABLE_MEMORY_BYTES:
         return 1
-    bytes_per_edge = BYTES_PER_EDGE_AND_FEATURE[backend] * n_features
     fits = free_bytes / 2 / (bytes_per_edge * TABLE_MAX_EDGES)
     fills = n_multiprocessors * EDGES_PER_MULTIPROCESSOR / TABLE_TYPICAL_EDGES
     # Up to the next power of two for what fills the card, down for what fits.

@@ -9,6 +9,7 @@ from mlff_core.distill.teacher import Label
 from mlff_core.models.painn import PaiNN, PaiNNConfig
 from mlff_core.models.potential import Potential
 from mlff_core.moves.slots import Molecule, Rows
+from mlff_core.neighbors import neighbor_pairs
 
 #: Geometries by name: (numbers, positions in Å, charge). Every bug adds its own.
 NAMED_MOLECULES: dict[str, tuple[list[int], list[list[float]], int]] = {
@@ -104,6 +105,26 @@ def random_rotation(seed: int = 0) -> Tensor:
     q, r = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
     q = q * r.diagonal().sign()
     return q * torch.linalg.det(q).sign()
+
+
+class AutogradEngine:
+    """PaiNN as it is written, forces by automatic differentiation: what every engine means."""
+
+    def __init__(self, model: PaiNN):
+        self.model = model
+
+    def evaluate(
+        self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3]."""
+        with torch.enable_grad():
+            x = positions.detach().requires_grad_(True)
+            i, j = neighbor_pairs(x.detach(), ptr, self.model.config.cutoff)
+            energy = self.model(numbers, x, mol_idx, charge, i, j)
+            (gradient,) = torch.autograd.grad(energy.sum(), x)
+        energy = energy.detach()
+        # The gradient skips an atom at NaN, so the molecule's other forces would look sound.
+        return energy, torch.where(energy.isnan()[mol_idx][:, None], torch.nan, -gradient)
 
 
 class SpringTeacher:

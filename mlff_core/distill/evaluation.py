@@ -5,7 +5,7 @@ and its mean labels them, so that every student meets the same test.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -18,9 +18,9 @@ from mlff_core.chem.topology import Topology, rearrangements
 from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.labelling import Buckets, LabelConfig, label_geometries, pad, valid_labels
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig, sample
-from mlff_core.distill.teacher import Label, LabelsMolecules
-from mlff_core.models.painn import PaiNNConfig
-from mlff_core.models.potential import Potential
+from mlff_core.distill.teacher import LabelsMolecules
+from mlff_core.distill.teacher_force_field import TeacherForceField
+from mlff_core.models.force_field import ForceField, evaluate_checked
 from mlff_core.moves.relax import RelaxResult, relax
 from mlff_core.status import ConformerStatus
 from mlff_core.units import EV_KCAL_MOL
@@ -29,24 +29,25 @@ from mlff_core.units import EV_KCAL_MOL
 Evaluate = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def on_padded(potential: Potential) -> Evaluate:
-    """A potential as a function of padded batches."""
+def on_padded(potential: ForceField) -> Evaluate:
+    """A force field as a function of padded batches."""
 
     def evaluate(numbers: Tensor, positions: Tensor, charge: Tensor) -> tuple[Tensor, Tensor]:
         real = numbers > 0
         sizes = real.sum(1)
         ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         mol_idx = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
-        flat = positions[real].to(potential.dtype)
-        energy, forces = potential.evaluate(numbers[real], flat, mol_idx, ptr, charge.long())
+        out = potential.evaluate(
+            MolBatch(numbers[real], positions[real], mol_idx, ptr, charge.long())
+        )
         padded = torch.zeros_like(positions)
-        padded[real] = forces.to(positions.dtype)
-        return energy, padded
+        padded[real] = out.forces.to(positions.dtype)
+        return out.energy, padded
 
     return evaluate
 
 
-def driver_of(potential: Potential) -> Driver:
+def driver_of(potential: ForceField) -> Driver:
     """A potential as what drives relaxations and trajectories of padded batches."""
     evaluate = on_padded(potential)
 
@@ -235,55 +236,6 @@ def by_kind(errors: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
     return {kind: summarise(subset(errors, errors["kind"] == k)) for k, kind in enumerate(KINDS)}
 
 
-class TeacherPotential(Potential):
-    """A teacher in the place of a student, so that the same optimiser relaxes with both."""
-
-    def __init__(self, label: Callable[[Tensor, Tensor, Tensor], Label], device: torch.device):
-        """Put whatever labels padded batches in the place of a network.
-
-        Args:
-            label: A `LabelsMolecules`, or one of its members.
-            device: Where it labels.
-        """
-        self.label, self.device, self.dtype, self.backend = label, device, torch.float32, "torch"
-        self.name, self.sha256, self.card = "teacher", "", {}
-
-    @property
-    def config(self) -> PaiNNConfig:
-        """Only its cutoff is asked for, as a measure of how far atoms may fly apart."""
-        return PaiNNConfig()
-
-    def check(self, batch: MolBatch) -> None:
-        """Refuses nothing: the teacher knows every element that a student does."""
-
-    def evaluate(
-        self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Energies in eV [n_mols] and forces in eV/Å [n_atoms, 3]; waits for the device."""
-        sizes, place = ptr.diff(), torch.arange(len(numbers), device=numbers.device) - ptr[mol_idx]
-        energy = torch.zeros(len(sizes), dtype=torch.float64, device=numbers.device)
-        forces = torch.zeros_like(positions)
-        for rows in self._chunks(sizes):
-            row = torch.full_like(sizes, -1)
-            row[rows] = torch.arange(len(rows), device=row.device)
-            atoms = row[mol_idx] >= 0
-            at = row[mol_idx[atoms]], place[atoms]
-            z = numbers.new_zeros(len(rows), int(sizes[rows].max()))
-            x = positions.new_zeros(*z.shape, 3)
-            z[at], x[at] = numbers[atoms], positions[atoms]
-            label = self.label(z, x, charge[rows])
-            energy[rows], forces[atoms] = label.energy, label.forces[at]
-        return energy, forces
-
-    def _chunks(self, sizes: Tensor, atoms_a_call: int = 65536) -> Iterator[Tensor]:
-        """Molecules that are padded to one width: the smaller half and the larger one."""
-        order = sizes.argsort()
-        order = order[sizes[order] > 0]
-        for half in order.tensor_split(2) if len(order) > 32 else [order]:
-            if len(half):
-                yield from half.split(max(1, atoms_a_call // int(sizes[half].max())))
-
-
 #: Fields of `RelaxedConformers` that are of all conformers and not one a conformer.
 COUNTS = (
     "n_started",
@@ -342,7 +294,7 @@ class RelaxedConformers:
 
 def compare_minima(
     teacher: LabelsMolecules,
-    student: Potential,
+    student: ForceField,
     molecules: Iterable[Embedded],
     *,
     fmax: Sequence[float] = (0.05, 0.005),
@@ -366,7 +318,7 @@ def compare_minima(
             started.append((molecule.numbers, x, molecule.charge))
             topologies.append(topology)
     start = MolBatch.from_arrays(started, device=student.device)
-    in_place = TeacherPotential(teacher, teacher.device)
+    in_place = TeacherForceField(teacher, teacher.device, teacher.sha256)
     theirs, ours = start, start
     found = []
     for limit in fmax:
@@ -382,13 +334,13 @@ def _compared(
     topologies: list[Topology],
     theirs: RelaxResult,
     ours: RelaxResult,
-    student: Potential,
+    student: ForceField,
 ) -> RelaxedConformers:
     converged = [_converged(ends) for ends in (theirs, ours)]
     rearranged = [have_other_bonds(ends.batch, topologies) for ends in (theirs, ours)]
     both = np.flatnonzero(converged[0] & converged[1] & ~rearranged[0] & ~rearranged[1]).tolist()
     at_theirs, at_ours = theirs.batch.select(both), ours.batch.select(both)
-    there = student(at_theirs).energy if both else theirs.energy[:0]
+    there = evaluate_checked(student, at_theirs).energy if both else theirs.energy[:0]
     real = padded(at_theirs, at_theirs.numbers)
     a, b = padded(at_theirs, at_theirs.positions), padded(at_ours, at_ours.positions)
     return RelaxedConformers(

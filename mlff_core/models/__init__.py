@@ -1,8 +1,10 @@
 """What computes energies and forces.
 
-painn.py        PaiNN, the paper's network in plain PyTorch
-reference.py    a model by its name, file and card, without torch
-checkpoint.py   models in files, and their cards
-potential.py    a model on a device, behind a backend
-stream.py       many batches from the memory of the host
+force_field.py       the port: what relaxation and dynamics ask of a model
+painn.py             PaiNN, the paper's network in plain PyTorch
+reference.py         a model by its name, file and card, without torch
+checkpoint.py        models in files, and their cards
+potential.py         PaiNN behind the port, on a device, by a backend
+ase_force_field.py   any ASE calculator behind the port
+stream.py            many batches from the memory of the host
 """

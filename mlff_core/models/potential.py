@@ -1,7 +1,9 @@
-"""Energy -> forces of a model on a device. Picks the backend."""
+"""PaiNN as a force field: a model on a device, behind a backend."""
 
 import logging
-from dataclasses import dataclass
+import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -9,28 +11,19 @@ import torch
 from torch import Tensor
 
 from mlff_core.batch import MolBatch
-from mlff_core.errors import DeviceError, OutOfDomainError
+from mlff_core.buckets import BYTES_PER_EDGE_AND_FEATURE
+from mlff_core.errors import DeviceError, ModelFileError
 from mlff_core.models.checkpoint import read_checkpoint
+from mlff_core.models.force_field import Domain, Outputs, evaluate_checked
 from mlff_core.models.painn import PaiNN, PaiNNConfig
-from mlff_core.models.reference import find_model
-from mlff_core.neighbors import neighbor_pairs
+from mlff_core.models.reference import find_model, name_or_path
+from mlff_core.ops.program import AnalyticEngine
 
 log = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
-Backend = Literal["auto", "triton", "torch"]
+Backend = Literal["auto", "triton", "numba", "plain", "torch"]
 Precision = Literal["float32", "fast", "float64"]
-
-
-@dataclass(frozen=True)
-class PotentialOutput:
-    """Attributes:
-    energy: eV, float64 [n_mols].
-    forces: eV/Å, type of the positions [n_atoms, 3].
-    """
-
-    energy: Tensor
-    forces: Tensor
 
 
 class Engine(Protocol):
@@ -42,37 +35,32 @@ class Engine(Protocol):
         """Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3]."""
 
 
-class TorchEngine:
-    """The plain engine: PaiNN in PyTorch, forces by automatic differentiation."""
-
-    def __init__(self, model: PaiNN):
-        self.model = model
-
-    def evaluate(
-        self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3]."""
-        with torch.enable_grad():
-            x = positions.detach().requires_grad_(True)
-            i, j = neighbor_pairs(x.detach(), ptr, self.model.config.cutoff)
-            energy = self.model(numbers, x, mol_idx, charge, i, j)
-            (gradient,) = torch.autograd.grad(energy.sum(), x)
-        energy = energy.detach()
-        # The gradient skips an atom at NaN, so the molecule's other forces would look sound.
-        return energy, torch.where(energy.isnan()[mol_idx][:, None], torch.nan, -gradient)
-
-
 class Potential:
-    """A loaded model on a device: energies and forces of a batch.
+    """A PaiNN on a device: energies and forces of a batch. A `ForceField`.
+
+    Its weights do not change, so a deep copy is the same object. Pickled, a model that came from a
+    file is a reference: name or path, sha256, device, backend and precision; it is loaded again,
+    and the sha256 checked, where it is unpickled.
+
+    A process that was forked cannot use it, because the threads and the device that computed stay
+    behind in the parent: start processes by "spawn" or "forkserver", or load the model in each.
 
     Attributes:
         model: The network; its weights do not require gradients.
         name: Name of the checkpoint.
         card: The checkpoint's model card (JSON).
         sha256: Of the checkpoint's tensors file; empty for a model that was never saved.
+        source: The checkpoint's tensors file; None for a model that was never saved.
         device: Where it computes.
-        backend: "torch" or "triton".
+        backend: What it computes with: "triton", "numba", or "plain", the operators of
+            `ops.plain`, which are slower and in float64 the reference.
         precision: "float32", "fast" or "float64".
+        dtype: Of the positions that it computes in.
+        domain: Which molecules it knows. What a network was trained on its card says; one without
+            a card is asked for elements and charges only.
+        cutoff: Å.
+        bytes_per_edge: Memory that a pair of atoms within the cutoff takes.
+        bare_step: The step that a CUDA graph can hold, of the triton backend.
     """
 
     def __init__(
@@ -82,8 +70,9 @@ class Potential:
         name: str = "unsaved",
         card: dict[str, Any] | None = None,
         sha256: str = "",
+        source: Path | None = None,
         device: Device | torch.device | str = "cpu",
-        backend: Backend = "torch",
+        backend: Backend = "auto",
         precision: Precision = "float32",
     ):
         """Put a model on a device, behind a backend.
@@ -100,9 +89,37 @@ class Potential:
         reference_energy = model.reference_energy.double()
         self.model = model.to(self.device, self.dtype).requires_grad_(False).eval()
         self.model.reference_energy = reference_energy.to(self.device)
-        self.name, self.card, self.sha256 = name, card or {}, sha256
+        self.name, self.card, self.sha256, self.source = name, card or {}, sha256, source
         self.precision = precision
         self.backend, self.engine = _make_engine(self.model, backend, precision, self.device)
+        config = self.config
+        self.domain = Domain(
+            config.elements, config.min_charge, config.max_charge, closed_shells=bool(self.card)
+        )
+        self.cutoff = config.cutoff
+        self.bytes_per_edge = BYTES_PER_EDGE_AND_FEATURE[self.backend] * config.n_features
+        self.bare_step: Callable[[MolBatch], Outputs] | None = None
+        if self.backend == "triton":
+            self.bare_step = self._bare_step
+        self._process = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"Potential({self.name}, {self.device}, {self.backend}, {self.precision})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Potential":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        how = {
+            "device": str(self.device),
+            "backend": self.backend,
+            "precision": self.precision,
+        }
+        if self.source is not None:
+            return _load_again, (name_or_path(self.source), self.sha256, how)
+        # Never saved: there is no file to refer to, so the weights travel.
+        weights = {name: tensor.cpu().numpy() for name, tensor in self.model.state_dict().items()}
+        return _make_again, (self.config.to_dict(), weights, self.name, self.card, how)
 
     @property
     def config(self) -> PaiNNConfig:
@@ -117,64 +134,81 @@ class Potential:
         return {str(k): str(v) for k, v in stated.items()} if isinstance(stated, dict) else {}
 
     def check(self, batch: MolBatch) -> None:
-        """Refuse what the model was not trained on. Reads values, so it waits for the device.
+        """Refuse what the model was not trained on; see `Domain.check`."""
+        self.domain.check(batch, self.name)
+
+    def evaluate(self, batch: MolBatch) -> Outputs:
+        """The bare computation, unchecked; the batch is on this device.
+
+        With the triton backend positions may be in float64: it rounds differences, not coordinates,
+        and the energy of dynamics wanders less. The others round coordinates. With it, nothing
+        waits for the device, so a CUDA graph can hold it.
 
         Raises:
-            OutOfDomainError: Names the first element or charge that is outside.
+            RuntimeError: This process was forked from the one that loaded the model.
         """
-        config = self.config
-        for z in batch.numbers.unique().tolist():
-            if z not in config.elements:
-                raise OutOfDomainError(
-                    f"element {z} is unknown to model {self.name}, which knows "
-                    f"{', '.join(map(str, config.elements))}"
-                )
-        for q in batch.charge.unique().tolist():
-            if not config.min_charge <= q <= config.max_charge:
-                raise OutOfDomainError(
-                    f"total charge {q:+d} is unknown to model {self.name}, which knows "
-                    f"{config.min_charge:+d} to {config.max_charge:+d}"
-                )
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"model {self.name} was loaded before this process was forked, and what computes "
+                "it stayed behind in the parent: start processes by 'spawn' or 'forkserver' "
+                "(multiprocessing.get_context), or load the model in each"
+            )
+        positions = batch.positions
+        if self.backend != "triton":
+            positions = positions.to(self.dtype)
+        return Outputs(
+            *self.engine.evaluate(batch.numbers, positions, batch.mol_idx, batch.ptr, batch.charge)
+        )
 
-    def rounded(self, positions: Tensor) -> Tensor:
-        """Positions as precise as `evaluate` can take them.
+    def _bare_step(self, batch: MolBatch) -> Outputs:
+        # A graph of the engine's own inside of another would help nobody, and what warms up for a
+        # capture has to be exactly what is captured.
+        return Outputs(
+            *self.engine.step(  # type: ignore[attr-defined]
+                batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge
+            )
+        )
 
-        The triton backend takes float64 as well: it rounds differences, not coordinates, and the
-        energy of dynamics wanders less.
-        """
-        return positions if self.backend == "triton" else positions.to(self.dtype)
-
-    def evaluate(
-        self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The bare computation, unchecked; arguments are those of a MolBatch on this device.
-
-        With the triton backend it never waits for the device, so a CUDA graph can hold it.
-
-        Returns:
-            Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3].
-        """
-        return self.engine.evaluate(numbers, positions, mol_idx, ptr, charge)
-
-    def __call__(self, batch: MolBatch) -> PotentialOutput:
+    def __call__(self, batch: MolBatch) -> Outputs:
         """Energies and forces of a batch.
 
         A molecule with a coordinate that is not finite, or with two atoms in one place, gets NaN
         and leaves its neighbours in the batch alone.
 
         Raises:
-            OutOfDomainError: The batch holds an element or a charge that the model does not know.
+            OutOfDomainError: The batch holds an element or a charge that the model does not know,
+                or a molecule with an odd number of electrons.
+            TypeError: It is no batch.
         """
-        batch = batch.to(self.device, self.dtype)
-        if batch.n_mols == 0:
-            return PotentialOutput(
-                torch.zeros(0, dtype=torch.float64, device=self.device),
-                torch.zeros_like(batch.positions),
-            )
-        self.check(batch)
-        return PotentialOutput(
-            *self.evaluate(batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge)
+        return evaluate_checked(self, batch)
+
+
+def _load_again(source: str, sha256: str, how: dict[str, Any]) -> Potential:
+    """The model that a pickle refers to.
+
+    Raises:
+        ModelFileError: It is not there any more, or another.
+    """
+    potential = load_potential(source, **how)
+    if potential.sha256 != sha256:
+        raise ModelFileError(
+            f"{source}: not the model that was pickled: expected sha256 {sha256}, "
+            f"found {potential.sha256}"
         )
+    return potential
+
+
+def _make_again(
+    config: dict[str, Any],
+    weights: dict[str, Any],
+    name: str,
+    card: dict[str, Any],
+    how: dict[str, Any],
+) -> Potential:
+    """A model that was never saved, from its weights."""
+    network = PaiNN(PaiNNConfig.from_dict(config)).double()
+    network.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
+    return Potential(network, name=name, card=card, **how)
 
 
 def choose_device(device: Device | torch.device | str) -> torch.device:
@@ -200,13 +234,31 @@ def choose_device(device: Device | torch.device | str) -> torch.device:
 def _make_engine(
     model: PaiNN, backend: Backend, precision: Precision, device: torch.device
 ) -> tuple[str, Engine]:
-    if backend not in ("auto", "triton", "torch"):
-        raise ValueError(f"backend: expected auto, triton or torch, found {backend!r}")
-    wanted = backend
-    if wanted == "auto":
-        wanted = "triton" if device.type == "cuda" and precision != "float64" else "torch"
+    """The backend that is meant and can run here, and its engine."""
+    if backend not in ("auto", "triton", "numba", "plain", "torch"):
+        raise ValueError(f"backend: expected auto, triton, numba or plain, found {backend!r}")
+    compiled = "numba" if device.type == "cpu" and precision != "float64" else "plain"
+    wanted: str = backend
+    if backend == "torch":
+        warnings.warn(
+            f"backend 'torch' has its true name now: {compiled!r}; 'torch' will be refused in the "
+            "next release",
+            FutureWarning,
+            stacklevel=3,
+        )
+        wanted = compiled
+    elif backend == "auto":
+        wanted = "triton" if device.type == "cuda" and precision != "float64" else compiled
+    elif backend == "numba":
+        if device.type != "cpu":
+            raise DeviceError(
+                f"the numba backend computes on a CPU, not on {device}; use backend 'triton' or "
+                "'auto'"
+            )
+        # Its tables of the filters are for float32; in float64 they would be what errs most.
+        wanted = compiled
     if wanted == "triton":
-        # Triton is an extra: importing it must not be the price of the plain engine.
+        # Triton is an extra: importing it must not be the price of the other backends.
         try:
             from mlff_core.ops.triton.engine import TritonEngine
 
@@ -214,24 +266,19 @@ def _make_engine(
         except Exception as error:
             if backend == "triton":
                 raise DeviceError(f"the triton backend cannot run here: {error}") from error
-            log.warning("falling back to the torch backend: triton cannot run here: %s", error)
+            log.warning("falling back to the plain backend: triton cannot run here: %s", error)
+            wanted = "plain"
         else:
             log.info("backend: triton (%s, %s)", device, precision)
             return "triton", engine
-    if device.type == "cpu" and precision != "float64":
-        # Numba brings the compiled operators; the plain engine needs nothing but PyTorch.
-        try:
-            from mlff_core.ops.numba.atoms import ATOM_OPS
-            from mlff_core.ops.numba.message import MessageOps
-            from mlff_core.ops.program import AnalyticEngine
-        except ImportError as error:
-            log.warning("the slow plain engine is used on this CPU: %s", error)
-        else:
-            log.info("backend: torch with compiled operators (%s, %s)", device, precision)
-            edge_ops = MessageOps(model.config.cutoff).edge_ops
-            return "torch", AnalyticEngine(model, edge_ops, ATOM_OPS)
-    log.info("backend: torch (%s, %s)", device, precision)
-    return "torch", TorchEngine(model)
+    log.info("backend: %s (%s, %s)", wanted, device, precision)
+    if wanted == "plain":
+        return "plain", AnalyticEngine(model)
+    # To import these loads what Numba has compiled, which the other backends need not wait for.
+    from mlff_core.ops.numba.atoms import ATOM_OPS
+    from mlff_core.ops.numba.message import MessageOps
+
+    return "numba", AnalyticEngine(model, MessageOps(model.config.cutoff).edge_ops, ATOM_OPS)
 
 
 def load_potential(
@@ -247,14 +294,19 @@ def load_potential(
         model: "default"; "small", which takes less than half of the time and errs by more; the name
             of a shipped model; or the path of a .safetensors file that has its .json beside it.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
-        backend: "auto" (triton on CUDA, torch on a CPU), "triton" or "torch".
+        backend: "auto" (triton on CUDA, numba on a CPU, plain in float64), "triton", "numba", which
+            is plain in float64, or "plain". "torch", as "numba" was called, still does, with a
+            warning.
         precision: "float32"; "fast", which lowers the precision of products where that helps on
-            the triton backend; "float64" (torch backend), the reference.
+            the triton backend; "float64", the reference.
 
     Raises:
         ModelFileError: The checkpoint is missing or damaged.
         DeviceError: The device or the backend is not available here.
+        TypeError: `model` is neither a name nor a path.
     """
+    if not isinstance(model, (str, Path)):
+        raise TypeError(f"model: expected a name or a path, found {type(model).__name__}")
     tensors_file = find_model(model)
     network, card, sha256 = read_checkpoint(tensors_file)
     return Potential(
@@ -262,6 +314,7 @@ def load_potential(
         name=card.get("name", tensors_file.stem),
         card=card,
         sha256=sha256,
+        source=tensors_file,
         device=device,
         backend=backend,
         precision=precision,

@@ -37,13 +37,24 @@ class ModelReference:
     errors: dict[str, str]
 
 
+def shipped_folder() -> Path:
+    """Where the shipped models lie."""
+    return Path(str(resources.files("mlff_core") / "weights")).resolve()
+
+
+def name_or_path(file: Path) -> str:
+    """What `find_model` finds a file by: the name of a shipped model, or the path of another."""
+    file = file.resolve()
+    return file.stem if file.parent == shipped_folder() else str(file)
+
+
 def find_model(model: str | Path = "default") -> Path:
     """Path of a checkpoint's tensors, from a name or a path.
 
     Raises:
         ModelFileError: There is none.
     """
-    shipped = Path(str(resources.files("mlff_core") / "weights"))
+    shipped = shipped_folder()
     name = SHORT_NAMES.get(str(model), str(model))
     for candidate in (shipped / f"{name}.safetensors", Path(name)):
         if candidate.is_file():

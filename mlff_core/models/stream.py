@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from mlff_core.batch import MolBatch
-from mlff_core.models.potential import Potential, PotentialOutput
+from mlff_core.batch import MolBatch, require_batch
+from mlff_core.models.force_field import ForceField, Outputs, evaluate_checked
 
 
-def evaluate_stream(potential: Potential, batches: Iterable[MolBatch]) -> Iterator[PotentialOutput]:
+def evaluate_stream(potential: ForceField, batches: Iterable[MolBatch]) -> Iterator[Outputs]:
     """Energies and forces of batches in host memory, in order, also in host memory.
 
     While the card works on one batch, the next is on its way to it and the results of the one
@@ -18,13 +18,14 @@ def evaluate_stream(potential: Potential, batches: Iterable[MolBatch]) -> Iterat
         OutOfDomainError: A batch holds an element or a charge that the model does not know.
     """
     if potential.device.type != "cuda":
-        yield from map(potential, batches)
+        yield from (evaluate_checked(potential, batch) for batch in batches)
         return
     upload, download = torch.cuda.Stream(), torch.cuda.Stream()
     compute = torch.cuda.current_stream()
-    waiting: tuple[PotentialOutput, torch.cuda.Event] | None = None
+    waiting: tuple[Outputs, torch.cuda.Event] | None = None
     for batch in batches:
-        potential.check(batch)
+        require_batch(batch)
+        potential.domain.check(batch, potential.name)
         host = batch.to(dtype=potential.dtype)
         with torch.cuda.stream(upload):
             given = [
@@ -34,20 +35,21 @@ def evaluate_stream(potential: Potential, batches: Iterable[MolBatch]) -> Iterat
         compute.wait_stream(upload)
         for t in given:
             t.record_stream(compute)
-        computed = potential.evaluate(*given)
+        computed = potential.evaluate(MolBatch(*given))
         download.wait_stream(compute)
         with torch.cuda.stream(download):
-            results = []
-            for t in computed:
-                t.record_stream(download)
-                pinned = torch.empty(t.shape, dtype=t.dtype, pin_memory=True)
-                results.append(pinned.copy_(t, non_blocking=True))
+            results = {}
+            for name, t in vars(computed).items():
+                if t is not None:
+                    t.record_stream(download)
+                    pinned = torch.empty(t.shape, dtype=t.dtype, pin_memory=True)
+                    results[name] = pinned.copy_(t, non_blocking=True)
             done = torch.cuda.Event()
             done.record()
         if waiting is not None:
             waiting[1].synchronize()
             yield waiting[0]
-        waiting = PotentialOutput(*results), done
+        waiting = Outputs(**results), done
     if waiting is not None:
         waiting[1].synchronize()
         yield waiting[0]

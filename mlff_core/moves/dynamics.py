@@ -24,8 +24,8 @@ from ase.io import write as write_ase
 from ase.io.trajectory import TrajectoryWriter
 from torch import Tensor
 
-from mlff_core.batch import MolBatch
-from mlff_core.models.potential import Potential
+from mlff_core.batch import MolBatch, require_batch
+from mlff_core.models.force_field import ForceField, require_force_field
 from mlff_core.moves.relax import frozen_atoms
 from mlff_core.moves.slots import Compute, Molecule, Rows, State, Stepper, evaluate_rows
 from mlff_core.units import BOLTZMANN_EV_K, TIME_FS
@@ -79,7 +79,7 @@ class Dynamics:
     def __init__(
         self,
         batch: MolBatch,
-        potential: Potential,
+        potential: ForceField,
         *,
         timestep_fs: float = 0.5,
         temperature_k: float | Sequence[float] | np.ndarray = 0.0,
@@ -104,16 +104,20 @@ class Dynamics:
             streams: Random stream of each molecule; None for its place in the batch.
 
         Raises:
-            OutOfDomainError: The batch holds an element or a charge that the model does not know.
+            OutOfDomainError: The batch holds an element or a charge that the model does not know,
+                or a molecule with an odd number of electrons.
+            TypeError: The first argument is no batch or the second no force field.
             ValueError: An argument is out of its range.
         """
+        require_batch(batch)
+        require_force_field(potential)
         if not timestep_fs > 0:
             raise ValueError(f"timestep_fs: expected more than 0, found {timestep_fs!r}")
         if not friction_per_ps >= 0:
             raise ValueError(f"friction_per_ps: expected 0 or more, found {friction_per_ps!r}")
         if batch.n_mols == 0:
             raise ValueError("batch: expected at least one molecule, found none")
-        potential.check(batch.to(potential.device))
+        potential.domain.check(batch, potential.name)
         self.potential, self.timestep_fs, self.n_steps = potential, timestep_fs, 0
         self._host = batch.to("cpu", torch.float64)
         self._here = self._pack(frozen)
@@ -134,12 +138,11 @@ class Dynamics:
             "energy": one.clone(),
             "temperature": one.clone(),
         }
-        captured = potential.backend == "triton"
         evaluate = _make_evaluate(self._here, potential)
         self._dt, self._langevin = timestep_fs / TIME_FS, friction_per_ps > 0
         self._keep = np.exp(-friction_per_ps * 1e-3 * timestep_fs)
-        if captured:
-            step = self.kernel_step(potential.engine.step)  # type: ignore[attr-defined]
+        if potential.bare_step is not None:
+            step = self.kernel_step(potential.bare_step)
         else:
             step = _make_step(
                 evaluate,
@@ -149,7 +152,8 @@ class Dynamics:
                 self._keys,
                 langevin=self._langevin,
             )
-        self._stepper = Stepper(step, state, graph=captured and potential.device.type == "cuda")
+        graph = potential.bare_step is not None and potential.device.type == "cuda"
+        self._stepper = Stepper(step, state, graph=graph)
         self.set_temperature(temperature_k)
         if velocities is None:
             self._draw_velocities()
@@ -205,6 +209,7 @@ class Dynamics:
         device = self.potential.device
         batch = self._host.to(device, torch.float64)
         flat = batch.positions.clone()
+        near = batch.with_positions(flat)
         inverse_mass = (self._here.free / self.masses[..., 0]).contiguous()
         constants = torch.tensor(
             [self._dt, self._keep, BOLTZMANN_EV_K], dtype=torch.float64, device=device
@@ -220,8 +225,8 @@ class Dynamics:
                 flat,
                 langevin=self._langevin,
             )
-            energy, forces = compute(batch.numbers, flat, batch.mol_idx, batch.ptr, batch.charge)
-            moves.end_move(state, inverse_mass, batch.ptr, constants, energy, forces)
+            out = compute(near)
+            moves.end_move(state, inverse_mass, batch.ptr, constants, out.energy, out.forces)
             return {}
 
         return step
@@ -298,7 +303,7 @@ class Dynamics:
         )
 
 
-def _make_evaluate(rows: Rows, potential: Potential) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def _make_evaluate(rows: Rows, potential: ForceField) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Energies [n_mols] and forces [n_mols, w, 3] of positions, in eV and Å, float64."""
     everyone = rows.sizes > 0
     return lambda positions: evaluate_rows(rows, positions, everyone, potential)

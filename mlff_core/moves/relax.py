@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlff_core.batch import MolBatch
+from mlff_core.batch import MolBatch, require_batch
 from mlff_core.buckets import TABLE, Batching, batch_sizes, bucket_of
-from mlff_core.models.potential import Potential
+from mlff_core.models.force_field import ForceField, require_force_field
 from mlff_core.moves.optimizers import CURVATURE, MAX_STEP, MIN_RADIUS, OPTIMIZERS, Point
 from mlff_core.moves.slots import (
     Compute,
@@ -154,7 +154,7 @@ class RelaxResult:
 
 def relax(
     batch: MolBatch,
-    potential: Potential,
+    potential: ForceField,
     *,
     optimizer: str = "lbfgs",
     fmax: float = 0.05,
@@ -186,11 +186,16 @@ def relax(
         status and leaves the others alone.
 
     Raises:
-        OutOfDomainError: The batch holds an element or a charge that the model does not know.
+        OutOfDomainError: The batch holds an element or a charge that the model does not know, or a
+            molecule with an odd number of electrons.
+        TypeError: The first argument is no batch or the second no force field.
         ValueError: An argument is out of its range.
         torch.OutOfMemoryError: A molecule does not fit into memory alone.
     """
+    require_batch(batch)
+    require_force_field(potential)
     settings = RelaxSettings(optimizer, fmax, max_steps, model_hessian)
+    potential.domain.check(batch, potential.name)
     if capacity is not None and capacity < 1:
         raise ValueError(f"capacity: expected at least 1 molecule, found {capacity!r}")
     free = ~frozen_atoms(frozen, batch.n_atoms)
@@ -199,8 +204,6 @@ def relax(
         free &= numbers == 1
     positions, ptr = batch.positions.cpu().numpy(), batch.ptr.tolist()
     batch = batch.to(potential.device, potential.dtype)
-    if batch.n_mols:
-        potential.check(batch)
 
     molecules = [
         Molecule(k, numbers[a:b], positions[a:b], charge, free[a:b])
@@ -264,7 +267,7 @@ def frozen_atoms(frozen: Tensor | np.ndarray | Sequence[int] | None, n_atoms: in
 
 def relax_conformers(
     conformers: Sequence[tuple[np.ndarray, np.ndarray, int]],
-    potential: Potential,
+    potential: ForceField,
     *,
     optimizer: str = "lbfgs",
     fmax: float = 0.05,
@@ -294,9 +297,9 @@ def relax_conformers(
         ValueError: An argument is out of its range, or a conformer's arrays disagree.
     """
     settings = RelaxSettings(optimizer, fmax, max_steps)
-    sizes = batch_sizes(batching, potential.device, potential.backend, potential.config.n_features)
-    if conformers:
-        potential.check(MolBatch.from_arrays(conformers))
+    require_force_field(potential)
+    sizes = batch_sizes(batching, potential.device, potential.bytes_per_edge)
+    potential.domain.check(MolBatch.from_arrays(conformers), potential.name)
     by_bucket: dict[str, list[Molecule]] = {bucket.name: [] for bucket in TABLE}
     for index, (numbers, positions, charge) in enumerate(conformers):
         molecule = Molecule(index, np.asarray(numbers), np.asarray(positions), int(charge))
@@ -318,7 +321,7 @@ def relax_conformers(
 
 def relax_molecules(
     molecules: Sequence[Molecule],
-    potential: Potential,
+    potential: ForceField,
     settings: RelaxSettings,
     n_slots: int,
     *,
@@ -350,7 +353,7 @@ def relax_molecules(
 
 def _relax_groups(
     groups: Sequence[tuple[Sequence[Molecule], int]],
-    potential: Potential,
+    potential: ForceField,
     settings: RelaxSettings,
     n_flights: int | None,
 ) -> Iterator[Relaxed]:
@@ -381,7 +384,7 @@ def _relax_groups(
 
 
 def _relax_alone(
-    waiting: "_Waiting", potential: Potential, settings: RelaxSettings, n_slots: int
+    waiting: "_Waiting", potential: ForceField, settings: RelaxSettings, n_slots: int
 ) -> Iterator[Relaxed]:
     """What ends in one flight, and in others with fewer slots after it if memory runs out."""
     while waiting:
@@ -521,7 +524,7 @@ class _Flight:
     def __init__(
         self,
         waiting: _Waiting,
-        potential: Potential,
+        potential: ForceField,
         settings: RelaxSettings,
         n_slots: int,
     ):
@@ -573,21 +576,14 @@ class _Flight:
 
     def _stepper(self, rows: Rows, state: State) -> Stepper:
         potential, settings = self.potential, self.settings
-        if potential.backend == "triton" and OPTIMIZERS[settings.optimizer].constants is not None:
-            # The engine's bare step: a graph of its own inside of ours would help nobody, and what
-            # warms up for a capture has to be exactly what is captured.
-            compute = potential.engine.step  # type: ignore[attr-defined]
-            cutoff = potential.config.cutoff
-            run = kernel_step(rows, settings, cutoff, self.capacity, compute)
+        constants, compute = OPTIMIZERS[settings.optimizer].constants, potential.bare_step
+        if compute is not None and constants is not None:
+            run = kernel_step(rows, settings, potential.cutoff, self.capacity, compute)
             return Stepper(run, state, graph=potential.device.type == "cuda")
         plain = partial(step, rows, potential=potential, settings=settings)
         if potential.device.type != "cpu" or settings.optimizer != "lbfgs":
             return Stepper(plain, state)
-        try:
-            return Stepper(compiled_step(rows, state, potential, settings), state)
-        except ImportError:
-            # Without Numba, as in the engine.
-            return Stepper(plain, state)
+        return Stepper(compiled_step(rows, state, potential, settings), state)
 
     def _is_too_wide(self) -> bool:
         """Whether nobody waits any more and half of the places are empty.
@@ -625,7 +621,7 @@ class _Flight:
         """Begin to read out the molecules that ended, and free their slots."""
         index = to_device(np.array(ended), rows.sizes.device)
         positions = state["positions"][index]
-        reach = REACH_CUTOFFS * self.potential.config.cutoff
+        reach = REACH_CUTOFFS * self.potential.cutoff
         here = rows.numbers[index] != 0
         apart = connected(rows.positions[index], here, reach) & ~connected(positions, here, reach)
         code = state["code"][index]
@@ -760,7 +756,7 @@ def enter(rows: Rows, settings: RelaxSettings) -> State:
     } | OPTIMIZERS[settings.optimizer].enter(rows, settings.model_hessian)
 
 
-def step(rows: Rows, state: State, potential: Potential, settings: RelaxSettings) -> State:
+def step(rows: Rows, state: State, potential: ForceField, settings: RelaxSettings) -> State:
     """One force call and one move of every running molecule; the others stay as they are."""
     running, first = state["code"] == RUNNING, state["n_steps"] == 0
     energy, forces = evaluate_rows(rows, state["trial"], running, potential)
@@ -790,7 +786,7 @@ def step(rows: Rows, state: State, potential: Potential, settings: RelaxSettings
     state["initial_energy"] = torch.where(begins, energy, state["initial_energy"])
     state["initial_max_force"] = torch.where(begins, max_force, state["initial_max_force"])
 
-    code = torch.where(finite, verdict(rows, state, settings, potential.config.cutoff), NON_FINITE)
+    code = torch.where(finite, verdict(rows, state, settings, potential.cutoff), NON_FINITE)
     moves = running & (code == RUNNING)
     state["code"] = torch.where(running, code, state["code"])
     state["trial"] = where_row(moves, state["positions"] + displacement, state["trial"])
@@ -808,12 +804,13 @@ def kernel_step(
         settings: What is asked for.
         cutoff: Å.
         capacity: Number of atoms of the flat batch that `compute` is given, the surplus padded.
-        compute: Energies and forces of a flat batch, as in `Potential.evaluate`.
+        compute: Energies and forces of a flat batch, as `ForceField.bare_step`.
     """
     # Triton is an extra, which only its backend needs.
     from mlff_core.moves import minimise_triton as moves
 
     flat = moves.FlatBatch.empty(len(rows.sizes), capacity, rows.sizes.device)
+    batch = MolBatch(flat.numbers, flat.positions, flat.mol_idx, flat.ptr, rows.charge)
     rules = moves.Rules(
         fmax=settings.fmax,
         max_steps=settings.max_steps,
@@ -832,9 +829,17 @@ def kernel_step(
 
     def run(state: State) -> State:
         moves.gather(state["code"], rows.sizes, rows.numbers, state["trial"], flat)
-        energy, forces = compute(flat.numbers, flat.positions, flat.mol_idx, flat.ptr, rows.charge)
+        out = compute(batch)
         moves.minimise(
-            rows.sizes, rows.free, rows.positions, state, flat.ptr, energy, forces, rules, constants
+            rows.sizes,
+            rows.free,
+            rows.positions,
+            state,
+            flat.ptr,
+            out.energy,
+            out.forces,
+            rules,
+            constants,
         )
         return {}
 
@@ -842,7 +847,7 @@ def kernel_step(
 
 
 def compiled_step(
-    rows: Rows, state: State, potential: Potential, settings: RelaxSettings
+    rows: Rows, state: State, potential: ForceField, settings: RelaxSettings
 ) -> Callable[[State], State]:
     """`step` of L-BFGS on a CPU by the loops of `minimise_numba.py`, in place.
 
@@ -851,10 +856,8 @@ def compiled_step(
         state: What the step will be given; where its tensors lie is noted here.
         potential: What computes.
         settings: What is asked for.
-
-    Raises:
-        ImportError: Numba is not there.
     """
+    # To import it loads what Numba has compiled, which CUDA need not wait for.
     from mlff_core.moves import minimise_numba
 
     n_slots, width = rows.numbers.shape
@@ -886,7 +889,7 @@ def compiled_step(
         MAX_RISE_PER_ATOM,
         MAX_FALL_PER_ATOM,
         MAX_FORCE,
-        MAX_TRAVEL_CUTOFFS * potential.config.cutoff,
+        MAX_TRAVEL_CUTOFFS * potential.cutoff,
         CURVATURE,
         MAX_STEP,
         MIN_RADIUS,
@@ -900,10 +903,13 @@ def compiled_step(
         minimise_numba.gather(*gathered, *flat)
         n_atoms = int(ptr[-1])
         if n_atoms:
-            energy, forces = potential.evaluate(
-                numbers[:n_atoms], positions[:n_atoms], mol_idx[:n_atoms], ptr, rows.charge
+            out = potential.evaluate(
+                MolBatch(
+                    numbers[:n_atoms], positions[:n_atoms], mol_idx[:n_atoms], ptr, rows.charge
+                )
             )
-            given = (flat[-1], energy.numpy(), forces.flatten().numpy())
+            forces = out.forces.to(positions.dtype)
+            given = (flat[-1], out.energy.numpy(), forces.flatten().numpy())
             minimise_numba.minimise(*molecules, *given, *changed, *constants)
         return {}
 

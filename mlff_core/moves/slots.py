@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlff_core.models.potential import Potential
+from mlff_core.batch import MolBatch
+from mlff_core.models.force_field import ForceField, Outputs
 from mlff_core.ops.triton.capture import no_collection
 
 #: What changes while molecules move: tensors whose first axis is n_slots.
 State = dict[str, Tensor]
-#: Energies in eV [n_mols] and forces in eV/Å [n_atoms, 3] from numbers, positions, mol_idx, ptr and
-#: charge, as `Potential.evaluate`.
-Compute = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+#: Energies and forces of a batch, as `ForceField.bare_step`.
+Compute = Callable[[MolBatch], Outputs]
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def where_row(rows: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def evaluate_rows(
-    rows: Rows, positions: Tensor, active: Tensor, potential: Potential
+    rows: Rows, positions: Tensor, active: Tensor, potential: ForceField
 ) -> tuple[Tensor, Tensor]:
     """Energies in eV, float64 [n_rows], and forces in eV/Å, type of the positions [n_rows, w, 3].
 
@@ -173,12 +173,17 @@ def evaluate_rows(
         within_molecule = here[..., None]
         centre = torch.where(within_molecule, positions, 0.0).sum(1) / sizes.clamp(min=1)[:, None]
         positions = positions - centre[:, None]
-    seen = potential.rounded(positions[mol_idx, within])
-    energy, forces = potential.evaluate(
-        rows.numbers[mol_idx, within], seen, mol_idx, ptr, rows.charge
+    out = potential.evaluate(
+        MolBatch(
+            numbers=rows.numbers[mol_idx, within],
+            positions=positions[mol_idx, within],
+            mol_idx=mol_idx,
+            ptr=ptr,
+            charge=rows.charge,
+        )
     )
-    spread[mol_idx, within] = forces.to(spread.dtype)
-    return energy, spread
+    spread[mol_idx, within] = out.forces.to(spread.dtype)
+    return out.energy, spread
 
 
 class Stepper:

@@ -28,7 +28,7 @@ def test_the_three_steps_leave_whole_tables(tmp_path: Path, small_model: Path) -
     with EmbeddingPool(settings, 1) as pool:
         assert embed_shard(files.records, files.embedded, pool).n_records == 4
     prepared = rows_of(read_arrow(files.embedded), PreparedMolecule)
-    potential = load_potential(small_model, device="cpu", backend="torch")
+    potential = load_potential(small_model, device="cpu", backend="numba")
     relax_shard(files.embedded, files.relaxed, potential, RelaxOptions(max_steps=2))
     assert write_shard(3, files.embedded, files.relaxed, tmp_path, {"run_key": "k"}).n_records == 4
     molecules = pl.read_parquet(tmp_path / "molecules")

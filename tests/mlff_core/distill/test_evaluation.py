@@ -15,6 +15,8 @@ from mlff_core.distill.embedding import Embedded, embed
 from mlff_core.distill.labelling import LabelConfig
 from mlff_core.distill.sampling import KINDS, SamplingConfig
 from mlff_core.distill.teacher import Label
+from mlff_core.distill.teacher_force_field import TeacherForceField
+from mlff_core.models.force_field import evaluate_checked
 from mlff_core.models.potential import Potential
 from mlff_core.testing import SpringTeacher, random_model, random_molecule, random_rotation
 
@@ -193,9 +195,9 @@ def test_superposition_finds_a_rotation_and_no_reflection():
 
 def test_a_teacher_in_the_place_of_a_potential_gives_its_own_labels(molecules):
     teacher = SpringTeacher()
-    potential = evaluation.TeacherPotential(partial(teacher.member, 0), teacher.device)
+    potential = TeacherForceField(partial(teacher.member, 0), teacher.device)
     batch = MolBatch.from_arrays((m.numbers, x, m.charge) for m in molecules for x in m.positions)
-    out = potential(batch)
+    out = evaluate_checked(potential, batch)
     for k, (numbers, x, forces) in enumerate(
         zip(*(batch.split(v) for v in (batch.numbers, batch.positions, out.forces)), strict=True)
     ):
@@ -206,7 +208,7 @@ def test_a_teacher_in_the_place_of_a_potential_gives_its_own_labels(molecules):
 
 def test_minima_of_equal_surfaces_are_equal_and_their_counts_add_up(molecules):
     teacher = BondWells()
-    same = evaluation.TeacherPotential(teacher, teacher.device)
+    same = TeacherForceField(teacher, teacher.device)
     loose, tight = evaluation.compare_minima(teacher, same, molecules, fmax=(0.5, 0.05))
     for result in (loose, tight):
         assert result.n_started == 6
@@ -230,7 +232,7 @@ def test_conformers_whose_bonds_changed_are_counted_and_not_compared(molecules):
     keeps, draws_together = BondWells(), SpringTeacher()
     for teacher, student in ((keeps, draws_together), (draws_together, keeps)):
         (result,) = evaluation.compare_minima(
-            teacher, evaluation.TeacherPotential(student, student.device), molecules, fmax=(0.05,)
+            teacher, TeacherForceField(student, student.device), molecules, fmax=(0.05,)
         )
         assert result.n_teacher_converged == result.n_student_converged == result.n_started
         # Springs between all atoms draw together those that are not bonded.

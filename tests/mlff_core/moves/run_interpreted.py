@@ -13,6 +13,7 @@ from functools import partial
 import torch
 
 from mlff_core.batch import MolBatch
+from mlff_core.models.force_field import Outputs
 from mlff_core.models.potential import Potential
 from mlff_core.moves.dynamics import Dynamics
 from mlff_core.moves.relax import RelaxSettings, enter, kernel_step, step
@@ -21,16 +22,17 @@ from mlff_core.testing import awkward_rows, random_model, random_molecule
 N_STEPS = 20
 
 
-def compute(potential, numbers, positions, mol_idx, ptr, charge):
+def compute(potential, batch):
     """Energies and forces of a padded flat batch; nonsense for the padding."""
-    n_atoms = int(ptr[-1])
-    assert (numbers[n_atoms:] == 0).all()
-    assert (positions[n_atoms:] == 0).all()
-    assert torch.equal(mol_idx[:n_atoms], torch.arange(len(charge)).repeat_interleave(ptr.diff()))
-    energy, forces = potential.evaluate(
-        numbers[:n_atoms], potential.rounded(positions[:n_atoms]), mol_idx[:n_atoms], ptr, charge
-    )
-    return energy, torch.cat([forces, torch.full((len(numbers) - n_atoms, 3), torch.nan)])
+    n_atoms, ptr = int(batch.ptr[-1]), batch.ptr
+    assert (batch.numbers[n_atoms:] == 0).all()
+    assert (batch.positions[n_atoms:] == 0).all()
+    places = torch.arange(batch.n_mols).repeat_interleave(ptr.diff())
+    assert torch.equal(batch.mol_idx[:n_atoms], places)
+    real = (batch.numbers[:n_atoms], batch.positions[:n_atoms], places)
+    out = potential.evaluate(MolBatch(*real, ptr, batch.charge))
+    padding = torch.full((batch.n_atoms - n_atoms, 3), torch.nan)
+    return Outputs(out.energy, torch.cat([out.forces, padding]))
 
 
 def relaxations(potential: Potential, optimizer: str, model_hessian: bool) -> list:
@@ -39,9 +41,7 @@ def relaxations(potential: Potential, optimizer: str, model_hessian: bool) -> li
     settings = RelaxSettings(optimizer, 0.1, N_STEPS - 2, model_hessian)
     state = enter(rows, settings)
     capacity = int(rows.sizes.sum()) + 37
-    kernels = kernel_step(
-        rows, settings, potential.config.cutoff, capacity, partial(compute, potential)
-    )
+    kernels = kernel_step(rows, settings, potential.cutoff, capacity, partial(compute, potential))
     taken = []
     for k in range(N_STEPS):
         before = {name: value.clone() for name, value in state.items()}

@@ -10,6 +10,7 @@ from ase.md.verlet import VelocityVerlet
 from mlff_core.batch import MolBatch
 from mlff_core.calculator import PaiNNCalculator
 from mlff_core.errors import OutOfDomainError
+from mlff_core.models.force_field import Outputs
 from mlff_core.models.potential import Potential
 from mlff_core.moves.dynamics import Dynamics, _normal, write_trajectory
 from mlff_core.testing import random_model, random_molecule
@@ -30,10 +31,10 @@ def batch_of(*sizes):
 class Springs(Potential):
     """Diatomics, their two atoms tied by k d² / 2: everything is known in closed form."""
 
-    def evaluate(self, numbers, positions, mol_idx, ptr, charge):
-        bond = positions[0::2] - positions[1::2]
+    def evaluate(self, batch):
+        bond = batch.positions[0::2] - batch.positions[1::2]
         forces = torch.stack([-SPRING * bond, SPRING * bond], 1).reshape(-1, 3)
-        return 0.5 * SPRING * bond.double().square().sum(1), forces
+        return Outputs(0.5 * SPRING * bond.double().square().sum(1), forces)
 
 
 def diatomics(n_mols):

@@ -12,6 +12,7 @@ from ase.optimize import FIRE, LBFGS
 
 from mlff_core.batch import MolBatch
 from mlff_core.calculator import PaiNNCalculator
+from mlff_core.models.force_field import Outputs
 from mlff_core.models.potential import Potential
 from mlff_core.moves import optimizers
 from mlff_core.moves import relax as relaxation
@@ -52,26 +53,27 @@ class Cramped(Potential):
 
     limit = 20
 
-    def evaluate(self, numbers, positions, mol_idx, ptr, charge):
-        if len(numbers) > self.limit:
+    def evaluate(self, batch):
+        if batch.n_atoms > self.limit:
             raise torch.OutOfMemoryError("forced")
-        return super().evaluate(numbers, positions, mol_idx, ptr, charge)
+        return super().evaluate(batch)
 
 
 class Repulsive(Potential):
     """Atoms of a molecule push each other away, 2 eV / d, up to the cutoff."""
 
-    def evaluate(self, numbers, positions, mol_idx, ptr, charge):
+    def evaluate(self, batch):
+        mol_idx, charge, positions = batch.mol_idx, batch.charge, batch.positions
         positions = positions.detach().requires_grad_(True)
         difference = positions[:, None] - positions[None]
-        pair = (mol_idx[:, None] == mol_idx[None]) & ~torch.eye(len(numbers), dtype=torch.bool)
+        pair = (mol_idx[:, None] == mol_idx[None]) & ~torch.eye(len(mol_idx), dtype=torch.bool)
         distance = torch.where(pair, difference.square().sum(-1), 1.0).sqrt()
         pair = pair & (distance < self.config.cutoff)
         energies = torch.where(pair, 1.0 / distance - 1.0 / self.config.cutoff, 0.0).sum(1)
         energy = torch.zeros(len(charge), dtype=torch.float64).index_add(
             0, mol_idx, energies.double()
         )
-        return energy.detach(), -torch.autograd.grad(energy.sum(), positions)[0]
+        return Outputs(energy.detach(), -torch.autograd.grad(energy.sum(), positions)[0])
 
 
 class Turning(Potential):
@@ -80,15 +82,16 @@ class Turning(Potential):
     calls = 0
     energy_shift, force_factor = 0.0, 1.0
 
-    def evaluate(self, numbers, positions, mol_idx, ptr, charge):
+    def evaluate(self, batch):
         self.calls += 1
-        energy, forces = super().evaluate(numbers, positions, mol_idx, ptr, charge)
+        out, mol_idx, charge = super().evaluate(batch), batch.mol_idx, batch.charge
+        energy, forces = out.energy, out.forces
         if self.calls >= 4:
             energy = torch.where(charge == 1, energy + self.energy_shift, energy)
             forces = torch.where(
                 (charge == 1)[mol_idx][:, None], forces * self.force_factor, forces
             )
-        return energy, forces
+        return Outputs(energy, forces)
 
 
 def same_paths(result, reference, rows):
@@ -363,19 +366,15 @@ class Watched(Potential):
     def look(self, charge):
         """Called with the charges of the molecules that are asked for."""
 
-    def evaluate(self, numbers, positions, mol_idx, ptr, charge):
-        aboard = [(k, a, b) for k, (a, b) in enumerate(pairwise(ptr.tolist())) if b > a]
-        self.look({int(charge[k]) for k, _, _ in aboard})
-        energy, forces = torch.zeros(len(charge), dtype=torch.float64), torch.zeros_like(positions)
-        for k, a, b in aboard:
-            energy[k : k + 1], forces[a:b] = super().evaluate(
-                numbers[a:b],
-                positions[a:b],
-                mol_idx[a:b] - k,
-                torch.tensor([0, b - a]),
-                charge[k : k + 1],
-            )
-        return energy, forces
+    def evaluate(self, batch):
+        present = [(k, a, b) for k, (a, b) in enumerate(pairwise(batch.ptr.tolist())) if b > a]
+        self.look({int(batch.charge[k]) for k, _, _ in present})
+        energy = torch.zeros(batch.n_mols, dtype=torch.float64)
+        forces = torch.zeros_like(batch.positions)
+        for k, a, b in present:
+            out = super().evaluate(batch.select([k]))
+            energy[k : k + 1], forces[a:b] = out.energy, out.forces
+        return Outputs(energy, forces)
 
 
 @pytest.fixture
@@ -469,7 +468,7 @@ def test_an_interrupt_ends_the_flights(two_threads, ctrl_c):
 
 def test_another_error_is_not_taken_for_a_lack_of_memory():
     class Broken(Potential):
-        def evaluate(self, *arguments):
+        def evaluate(self, batch):
             raise RuntimeError("something else")
 
     with pytest.raises(RuntimeError, match="something else"):

@@ -8,11 +8,16 @@ import torch
 from mlff_core.batch import MolBatch
 from mlff_core.errors import ModelFileError
 from mlff_core.models.checkpoint import read_checkpoint
-from mlff_core.models.potential import TorchEngine
 from mlff_core.models.reference import find_model
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops.program import AnalyticEngine, energy_and_forces
-from mlff_core.testing import NAMED_MOLECULES, named_batch, random_model, random_molecule
+from mlff_core.testing import (
+    NAMED_MOLECULES,
+    AutogradEngine,
+    named_batch,
+    random_model,
+    random_molecule,
+)
 
 
 def arguments(batch):
@@ -46,7 +51,7 @@ def batch():
 
 def test_one_pass_gives_what_autograd_gives(model, batch):
     energy, forces = AnalyticEngine(model).evaluate(*arguments(batch))
-    expected_energy, expected_forces = TorchEngine(model).evaluate(*arguments(batch))
+    expected_energy, expected_forces = AutogradEngine(model).evaluate(*arguments(batch))
     # float64 itself ends at 6e-11 eV where a molecule has half a million.
     torch.testing.assert_close(energy, expected_energy, rtol=1e-15, atol=1e-11)
     # Random clouds are crowded: forces there are hundreds of eV/Å, and rounding goes with them.

@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from mlff_core.batch import MolBatch
-from mlff_core.models.potential import TorchEngine
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops import plain
 from mlff_core.ops.numba import message, pairs
 from mlff_core.ops.numba.atoms import ATOM_OPS
 from mlff_core.ops.program import AnalyticEngine
-from mlff_core.testing import named_batch, random_model, random_molecule
+from mlff_core.testing import AutogradEngine, named_batch, random_model, random_molecule
 
 
 def random_inputs(n_features: int, n_rbf: int) -> tuple:
@@ -172,8 +171,8 @@ def test_energies_and_forces_are_no_farther_from_float64_than_plain_float32() ->
     errors = {}
     exact = None
     for name, dtype, engine in (
-        ("exact", torch.float64, TorchEngine),
-        ("plain", torch.float32, TorchEngine),
+        ("exact", torch.float64, AutogradEngine),
+        ("plain", torch.float32, AutogradEngine),
         (
             "compiled",
             torch.float32,

