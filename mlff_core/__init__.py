@@ -9,6 +9,8 @@ status.py       the words of the tables
 interrupts.py   Ctrl-C in processes that do not handle it
 cores.py        how many cores this process may keep busy
 store.py        where results lie, and how a file gets its final name
+schema.py       every column of the tables, declared once
+arrow.py        rows as Arrow tables and back
 weights/        the shipped models
 chem/           SMILES to checked molecules with starting geometries
 library/        libraries of molecules in five formats
@@ -21,6 +23,7 @@ models/         what computes energies and forces
 moves/          relaxation and dynamics
 calculator.py   the force field for ASE
 tune.py         measuring which tiles of the kernels are fastest on a card
+outcome.py      what came of relaxed conformers: judged, ranked, put in words
 shard.py        one shard of a library through its steps
 distill/        teaching PaiNN what a large potential knows
 testing.py      what tests share

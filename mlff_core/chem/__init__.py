@@ -20,6 +20,8 @@ rotamers.py      polar hydrogens turned to acceptors
 duplicates.py    which conformers are the same
 topology.py      whether a geometry stayed the molecule it was
 superpose.py     how far geometries are apart
+mishap.py        which atoms overlapped or flew apart
+mapped.py        the way back: coordinates to a molecule with bonds
 pool.py          processes that prepare molecules
 worker.py        the process at the other end
 """

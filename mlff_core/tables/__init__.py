@@ -12,7 +12,12 @@ columns are is declared in `mlff_core.schema`, what they mean for a reader in do
     parts       one shard's part of a table, written whole and found again
     manifest    what made the tables, and the folder that a run makes its own
     reconcile   the proof that nothing is missing
+    reader      the tables again: Polars frames, RDKit molecules, ASE atoms
+    document    docs/schema.md from the schema
+    testing     small tables for tests
 """
+
+from typing import TYPE_CHECKING, Any
 
 from mlff_core.schema import SCHEMA_VERSION
 from mlff_core.tables.manifest import Manifest, check_output, open_output, read_manifest
@@ -25,18 +30,32 @@ from mlff_core.tables.rows import (
     molecules_table,
 )
 
+if TYPE_CHECKING:
+    from mlff_core.tables.reader import Tables, read
+
 __all__ = [
     "CONFORMERS_SCHEMA",
     "MOLECULES_SCHEMA",
     "SCHEMA_VERSION",
     "Counts",
     "Manifest",
+    "Tables",
     "check_output",
     "conformers_table",
     "finished_shards",
     "molecules_table",
     "open_output",
+    "read",
     "read_manifest",
     "reconcile",
     "write_part",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: a run has no use for Polars, and its import takes its time.
+    if name not in ("Tables", "read"):
+        raise AttributeError(f"module 'mlff_core.tables' has no attribute {name!r}")
+    from mlff_core.tables import reader
+
+    return getattr(reader, name)

@@ -4,17 +4,20 @@ import re
 
 import numpy as np
 import pytest
+from rdkit import Chem
 
+from mlff_core.chem.molecule import ChemistrySettings
+from mlff_core.chem.prepare import prepare
 from mlff_core.status import ConformerStatus, Flag, MoleculeStatus, Reason, VariantKind
 from mlff_core.tables import CONFORMERS_SCHEMA, MOLECULES_SCHEMA
 from mlff_core.tables.document import PAGE, written
 from mlff_core.tables.testing import conformer, molecule, write_tables
 
 
-def recipe(first_word: str) -> str:
-    """Return the page's block of Python that imports this."""
+def recipe(beginning: str) -> str:
+    """Return the page's block of Python that begins like this."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    [found] = [block for block in blocks if block.startswith(f"import {first_word}")]
+    [found] = [block for block in blocks if block.startswith(beginning)]
     return found
 
 
@@ -53,7 +56,7 @@ def druglike(tmp_path, monkeypatch):
 @pytest.mark.parametrize("reader", ["polars", "duckdb", "pandas"])
 def test_the_recipes_of_the_page_answer_their_question(druglike, reader):
     names: dict = {}
-    exec(recipe(reader), names)
+    exec(recipe(f"import {reader}"), names)
     best, reasons = names["best"], names["reasons"]
     if reader == "polars":
         best, reasons = best.to_dicts(), {r["reason"]: r["n"] for r in reasons.to_dicts()}
@@ -68,17 +71,27 @@ def test_the_recipes_of_the_page_answer_their_question(druglike, reader):
     assert reasons == {"radical": 2, "empty": 1, "all_conformers_failed": 1}
 
 
-def test_the_recipe_for_ase_gives_the_geometry(druglike):
+def test_the_recipe_for_molecules_gives_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepared = [prepare(k, s, s, ChemistrySettings()) for k, s in enumerate(("C[NH3+]", "CC=N"))]
+    own = [
+        conformer(m.record, atomic_numbers=m.numbers, positions_angstrom=m.conformers()[0],
+                  forces_ev_per_angstrom=m.conformers()[0])
+        for m in prepared
+    ]  # fmt: skip
+    write_tables(tmp_path / "out" / "druglike", 0, prepared, own)
     names: dict = {}
-    exec(recipe("ase"), names)
-    expected = conformer(0, 0)
-    np.testing.assert_array_equal(names["atoms"].numbers, expected.atomic_numbers)
-    np.testing.assert_array_equal(names["atoms"].positions, expected.positions_angstrom)
+    exec(recipe("from mlff_core"), names)
+    assert [Chem.MolToSmiles(Chem.RemoveHs(mol)) for mol in names["mols"]] == [
+        m.smiles for m in prepared
+    ]
+    assert [Chem.GetFormalCharge(mol) for mol in names["mols"]] == [1, 0]
+    assert [atoms.get_potential_energy() for atoms in names["atoms"]] == [-100.0, -101.0]
 
 
 def test_the_recipe_for_metadata_gives_unit_and_model(druglike):
     names: dict = {}
-    exec(recipe("pyarrow"), names)
+    exec(recipe("import pyarrow"), names)
     assert (names["unit"], names["model"]) == ("eV/Å", "tiny")
 
 
