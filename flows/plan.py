@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from flows.call import ScreenCall
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.library import Library, open_library
+from mlff_core.library.ingest import IngestReport
 from mlff_core.models.reference import ModelReference, refer_to_model
 from mlff_core.shard import RelaxOptions
 from mlff_core.tables import SCHEMA_VERSION, Manifest, check_output, read_manifest
@@ -122,7 +123,8 @@ class LibraryFingerprint(BaseModel):
 
     Attributes:
         location: Path or URL as given.
-        sha256: Of the library's bytes.
+        sha256: Of the library's bytes, or of the records that were read, as `hashed` says.
+        hashed: "records" where a limit kept the rest of the library unread, else "file".
         n_records: Records that are read, the limit applied.
         smiles_column: Column of the SMILES, if the format has any.
         id_column: Column of the ids, if there is one.
@@ -133,6 +135,7 @@ class LibraryFingerprint(BaseModel):
 
     location: str
     sha256: str
+    hashed: Literal["file", "records"]
     n_records: int
     smiles_column: str | None
     id_column: str | None
@@ -235,20 +238,21 @@ class ScreenPlan(BaseModel):
 
 
 def make_plan(
-    opened: OpenedCall, *, n_records: int, sha256: str, shard_size: int, device: str
+    opened: OpenedCall, read: IngestReport, *, shard_size: int, device: str
 ) -> ScreenPlan:
-    """The plan of a call whose library was read: it has so many records and this fingerprint."""
+    """The plan of a call whose library was read."""
     call, library, model = opened.call, opened.library, opened.model
     return ScreenPlan.model_validate(
         {
             "parameters": call,
             "library": LibraryFingerprint(
                 location=library.location,
-                sha256=sha256,
-                n_records=n_records,
+                sha256=read.sha256,
+                hashed=read.hashed,
+                n_records=read.n_records,
                 smiles_column=library.smiles_column,
                 id_column=library.id_column,
-                notes=library.notes,
+                notes=read.notes,
             ),
             "model": model,
             "device": device,

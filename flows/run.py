@@ -40,6 +40,8 @@ def run_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifest:
     try:
         device = open_model(opened, watcher)
         plan = read_library(opened, device)
+        for note in plan.library.notes[len(opened.library.notes) :]:
+            watcher.tell(f"library: {note}")
         manifest = claim_output(plan)
         watcher.tell(f"{plan.library.n_records:,} records in shards of {plan.shard_size:,}")
         manifest.notes = list(plan.library.notes)
@@ -92,9 +94,7 @@ def read_library(opened: OpenedCall, device: str) -> ScreenPlan:
             with suppress(OSError):
                 opened.out_dir.rmdir()
         raise
-    return make_plan(
-        opened, n_records=read.n_records, sha256=read.sha256, shard_size=shard_size, device=device
-    )
+    return make_plan(opened, read, shard_size=shard_size, device=device)
 
 
 def claim_output(plan: ScreenPlan) -> Manifest:

@@ -12,23 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import pyarrow as pa
-
 from mlff_core.arrow import read_arrow, rows_of, table_of, write_arrow
 from mlff_core.chem.molecule import PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.library import Record
 from mlff_core.outcome import final_rows
 from mlff_core.schema import ConformerRow
+from mlff_core.status import MoleculeStatus, Reason
 from mlff_core.tables import conformers_table, molecules_table, write_part
 
 if TYPE_CHECKING:
     from mlff_core.models.potential import Potential
     from mlff_core.moves.relax import Relaxed
-
-RECORDS_SCHEMA = pa.schema(
-    [("record", pa.int64()), ("input_id", pa.string()), ("smiles", pa.string())]
-)
 
 
 @dataclass(frozen=True)
@@ -36,19 +31,18 @@ class ShardFiles:
     """Where a shard's intermediate files lie."""
 
     shard: int
-    records: Path
     embedded: Path
     relaxed: Path
 
     @classmethod
     def of(cls, work_dir: Path, shard: int) -> "ShardFiles":
         """The files of one shard in a run's work folder."""
-        stages = ("records", "embedded", "relaxed")
-        return cls(shard, *(work_dir / f"{shard:06d}.{stage}.arrow" for stage in stages))
+        embedded, relaxed = (work_dir / f"{shard:06d}.{s}.arrow" for s in ("embedded", "relaxed"))
+        return cls(shard, embedded, relaxed)
 
     def remove(self) -> None:
         """Remove those that are there."""
-        for path in (self.records, self.embedded, self.relaxed):
+        for path in (self.embedded, self.relaxed):
             path.unlink(missing_ok=True)
 
 
@@ -75,33 +69,41 @@ class StepReport:
     timings_s: dict[str, float] = field(default_factory=dict)
 
 
-def write_records(records: Sequence[Record], path: Path) -> None:
-    """Write the records of a shard, as the library gave them."""
-    record, input_id, smiles = zip(*records, strict=True)
-    columns = [record, input_id, smiles]
-    write_arrow(
-        pa.Table.from_arrays(
-            [pa.array(c, t) for c, t in zip(columns, RECORDS_SCHEMA.types, strict=True)],
-            schema=RECORDS_SCHEMA,
-        ),
-        path,
-    )
-
-
-def embed_shard(records_file: Path, embedded_file: Path, pool: EmbeddingPool) -> StepReport:
+def embed_shard(records: Sequence[Record], embedded_file: Path, pool: EmbeddingPool) -> StepReport:
     """Prepare and embed every record of a shard."""
     started = time.monotonic()
-    table = read_arrow(records_file)
-    columns = (table[name].to_pylist() for name in RECORDS_SCHEMA.names)
-    molecules = list(pool.map(zip(*columns, strict=True)))
+    molecules = prepared_of(records, pool)
     write_arrow(table_of(molecules, PreparedMolecule), embedded_file)
     return StepReport(
-        n_records=len(table),
+        n_records=len(records),
         timings_s={
             "embed": time.monotonic() - started,
             "embed_cores": sum(m.timings_s for m in molecules),
         },
     )
+
+
+def prepared_of(records: Sequence[Record], pool: EmbeddingPool) -> list[PreparedMolecule]:
+    """The molecules of records, in their order; what the library says of one comes first."""
+    readable = ((r.record, r.input_id, r.smiles) for r in records if r.smiles is not None)
+    molecules = list(pool.map(readable))
+    said = {r.record: r.note for r in records if r.note is not None}
+    for molecule in molecules:
+        sentences = (said.get(molecule.record), molecule.message)
+        molecule.message = "; ".join(filter(None, sentences)) or None
+    unreadable = [
+        PreparedMolecule(
+            r.record,
+            r.input_id,
+            input_smiles="",
+            status=MoleculeStatus.REJECTED,
+            reason=Reason.INVALID_SMILES,
+            message=r.note,
+        )
+        for r in records
+        if r.smiles is None
+    ]
+    return sorted(molecules + unreadable, key=lambda m: (m.record, m.variant))
 
 
 def relax_shard(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mlff_core.chem.molecule import ChemistrySettings
+from mlff_core.library.records import read_records
 from mlff_core.shard import ShardFiles, StepReport, embed_shard
 from tasks.opened import embedding_pool
 
@@ -12,4 +13,5 @@ def embed(
 ) -> StepReport:
     """Embed a shard; all shards of a run share the processes."""
     files = ShardFiles.of(Path(work_dir), shard)
-    return embed_shard(files.records, files.embedded, embedding_pool(work_dir, chemistry, workers))
+    records = read_records(Path(work_dir), shard)
+    return embed_shard(records, files.embedded, embedding_pool(work_dir, chemistry, workers))

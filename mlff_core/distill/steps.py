@@ -70,9 +70,8 @@ def choose(table: str, recipe: Recipe, folder: Path, *, n_processes: int) -> Pat
     if file.exists():
         return file
     library = open_library(table, recipe.molecules.column or None)
-    chosen, left_out = choose_molecules(
-        [smiles for _, _, smiles in library.records()], recipe.molecules, n_processes=n_processes
-    )
+    smiles = [record.smiles or "" for record in library.records()]
+    chosen, left_out = choose_molecules(smiles, recipe.molecules, n_processes=n_processes)
     if not any(choice.held_out for choice in chosen) or all(choice.held_out for choice in chosen):
         raise ValueError(
             f"{table}: expected molecules on both sides of the split, found {len(chosen)} in all, "

@@ -3,109 +3,91 @@
 A record is one entry of the file, whatever is in it. Nothing is dropped here: what cannot be a
 molecule is still handed on, as an empty or odd SMILES, for the chemistry to reject with a reason.
 
-- `.smi`: one line, one record. The SMILES is what stands before the first space or tab, the rest of
-  the line is the id. A blank line is a record with an empty SMILES; the line end at the end of the
-  file starts no record. A first line that begins with the word `smiles` is a header.
+- `.smi`: one line, one record. The SMILES is what stands before the first space or tab, and a
+  CXSMILES block `|...|` behind it; the rest of the line is the id. A blank line is a record with an
+  empty SMILES; the line end at the end of the file starts no record. A first line that begins with
+  the word `smiles` is a header; one that names several columns, with tabs between, makes the file
+  one of columns. Where plainly the second word is the SMILES, the first is the id.
 - `.csv`, `.tsv`: a header line, then one record a line, or several lines where a quoted field holds
-  line ends. A blank line is a record with an empty SMILES, so is a row too short to have one.
+  line ends. A blank line is a record with an empty SMILES, so is a row too short to have one. A
+  first line `sep=;` is Excel's.
+- `.txt`: as `.csv` if its first line names a column of SMILES, else as `.smi`.
 - `.parquet`: one row, one record; a null SMILES is an empty one.
 - `.sdf`: one record up to each `$$$$`; its SMILES is that of the mol block, its id the title line.
 
-Text is UTF-8; bytes that are not become U+FFFD, which no SMILES may hold. Memory does not grow with
-the length of the library; of Parquet it holds at most two columns of a row group.
+Text is UTF-8, or UTF-16 with a byte order mark; bytes that are not become U+FFFD, which no SMILES
+may hold. Memory does not grow with the length of the library; of Parquet it holds at most two
+columns of a row group.
 
 layout.py      what a reader must know of a file, and what it hands on
 recognise.py   what a location means and what its file is
 columns.py     which column holds the SMILES, and which the ids
 files.py       opening a file: a path or a URL, plain or compressed
-text.py        .smi, .csv and .tsv
+text.py        lines of text, and .smi
+delimited.py   .csv, .tsv and their like
 parquet.py     .parquet
 sdf.py         .sdf
+molblock.py    the mol block of an SD entry
+read.py        the entries of a file, whatever its format
+records.py     shards of records, the files
+ingest.py      one pass over a library: count it, hash it, cut it into shards
 """
 
-import hashlib
+import io
 import os
 from collections.abc import Iterator
-from itertools import islice
-from typing import Final
+from dataclasses import replace
+
+import pyarrow as pa
 
 from mlff_core.errors import LibraryError
-from mlff_core.library.files import READ_ERRORS, is_url, one_line, open_bytes, open_raw
-from mlff_core.library.layout import FORMATS, Entry, Layout, Record
-from mlff_core.library.parquet import fit_parquet, open_parquet, read_parquet
-from mlff_core.library.recognise import check_content, format_of, library_file, read_sample
-from mlff_core.library.sdf import UNREADABLE_MOL_BLOCK, fit_sdf, read_sdf, sdf_entries
-from mlff_core.library.text import fit_delimited, fit_smi, lines_of, read_delimited, read_smi
+from mlff_core.library.delimited import fit_delimited, separator_of
+from mlff_core.library.files import HashedStream, open_raw
+from mlff_core.library.layout import ENTRIES_SCHEMA, FORMATS, Layout, Record
+from mlff_core.library.parquet import fit_parquet
+from mlff_core.library.read import read_entries
+from mlff_core.library.recognise import (
+    Sample,
+    check_content,
+    format_of,
+    library_file,
+    read_sample,
+)
+from mlff_core.library.sdf import fit_sdf
+from mlff_core.library.text import decoded, encoding_of, fit_smi, header_delimiter, lines_of
 
-__all__ = ["FORMATS", "UNREADABLE_MOL_BLOCK", "Layout", "Library", "Record", "open_library"]
+__all__ = ["ENTRIES_SCHEMA", "FORMATS", "Layout", "Library", "Record", "open_library"]
 
 
 class Library(Layout):
     """A library that was found readable."""
 
-    def records(self, start: int = 0) -> Iterator[Record]:
-        """Yield (record, input_id, smiles) from record `start` to the end.
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the entries in batches of `ENTRIES_SCHEMA`.
 
         Raises:
             LibraryError: If the file breaks off or cannot be read on; says after which record.
         """
-        position = start
-        try:
-            for input_id, smiles in _entries(self, start):
-                yield position, input_id, smiles
-                position += 1
-        except LibraryError:
-            raise
-        except Exception as error:
-            # A remote file system raises whatever its driver raises; elsewhere it is our mistake.
-            if not (is_url(self.file) or isinstance(error, READ_ERRORS)):
-                raise
-            where = f"after record {position - 1}" if position > start else f"before record {start}"
-            raise LibraryError(
-                f"{self.file}: cannot be read on {where}: {one_line(error)}"
-            ) from error
+        with open_raw(self.file, seekable=self.format == "parquet") as stored:
+            yield from read_entries(self, stored, [])
 
-    def shards(
-        self, shard_size: int, limit: int | None = None
-    ) -> Iterator[tuple[int, list[Record]]]:
-        """Yield (shard index, its records); all shards but the last hold `shard_size` records.
-
-        Args:
-            shard_size: Records a shard, at least 1.
-            limit: Stop after this many records of the library.
-        """
-        if shard_size < 1:
-            raise ValueError(f"shard_size: expected at least 1, found {shard_size}")
-        records = islice(self.records(), limit)
-        index = 0
-        while shard := list(islice(records, shard_size)):
-            yield index, shard
-            index += 1
-
-    def count(self) -> int:
-        """Count the records; reads the file through, except that Parquet says it at once.
+    def records(self) -> Iterator[Record]:
+        """Yield the records one by one.
 
         Raises:
-            LibraryError: As `records`.
+            LibraryError: As `batches`.
         """
-        try:
-            if self.format == "parquet":
-                with open_parquet(self) as table:
-                    return int(table.metadata.num_rows)
-            if self.format == "sdf":  # reading the mol blocks is what costs
-                with open_bytes(self.file, self.gzipped) as stream:
-                    return sum(1 for _ in sdf_entries(lines_of(stream, self.file), self.file))
-        except READ_ERRORS:
-            pass  # `records` says how far it came
-        return sum(1 for _ in self.records())
+        position = 0
+        for batch in self.batches():
+            columns = (batch.column(name).to_pylist() for name in ENTRIES_SCHEMA.names)
+            for input_id, smiles, note in zip(*columns, strict=True):
+                yield Record(position, input_id, smiles, note)
+                position += 1
 
     def sha256(self) -> str:
         """Return the SHA-256 of the file's bytes as they are stored, in hexadecimal."""
-        digest = hashlib.sha256()
-        with open_raw(self.file) as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
+        with open_raw(self.file) as stored:
+            return HashedStream(stored).sha256()
 
 
 def open_library(
@@ -113,11 +95,11 @@ def open_library(
     smiles_column: str | None = None,
     id_column: str | None = None,
 ) -> Library:
-    """Find out how to read a library, and that it can be read.
+    """Find out how to read a library, and that it can be read; reads its begin only.
 
     Args:
-        location: A file whose name ends in .smi, .csv, .tsv, .parquet or .sdf, or in one of these
-            and .gz; a folder that holds exactly one such file; or a URL that fsspec opens.
+        location: A file whose name ends in .smi, .csv, .tsv, .txt, .parquet or .sdf, or in one of
+            these and .gz; a folder that holds exactly one such file; or a URL that fsspec opens.
         smiles_column: Column, or property in an .sdf, that holds the SMILES; None guesses.
         id_column: Column, or property in an .sdf, that holds the ids; None guesses.
 
@@ -129,35 +111,42 @@ def open_library(
     notes: list[str] = []
     file = library_file(location, notes)
     kind, gzipped = format_of(file)
-    layout = Layout(location, kind, None, None, (), file, gzipped)
-    sample = read_sample(layout)
-    check_content(layout, sample)
-    layout = _FITTERS[kind](layout, sample, smiles_column, id_column, notes)
-    library = Library(**vars(layout) | {"notes": tuple(notes)})
-    if next(library.records(), None) is None:
-        raise LibraryError(f"{file}: holds no records")
-    return library
+    layout = Layout(location, kind, file, gzipped)
+    with open_raw(file, seekable=kind == "parquet") as stored:
+        if kind == "parquet" and not gzipped:
+            sample = Sample(stored.read(4), whole=False)
+        else:
+            sample = read_sample(stored, layout)
+        check_content(layout, sample)
+        if kind == "parquet":
+            stored.seek(0)
+            layout = fit_parquet(layout, stored, smiles_column, id_column, notes)
+        else:
+            layout = _fit_text(layout, sample, smiles_column, id_column, notes)
+    return Library(**vars(replace(layout, notes=tuple(notes))))
 
 
-_FITTERS: Final = {
-    "smi": fit_smi,
-    "csv": fit_delimited,
-    "tsv": fit_delimited,
-    "parquet": fit_parquet,
-    "sdf": fit_sdf,
-}
-
-_LINE_READERS: Final = {
-    "smi": read_smi,
-    "csv": read_delimited,
-    "tsv": read_delimited,
-    "sdf": read_sdf,
-}
-
-
-def _entries(library: Library, start: int) -> Iterator[Entry]:
-    if library.format == "parquet":
-        yield from read_parquet(library, start)
+def _fit_text(
+    layout: Layout, sample: Sample, smiles: str | None, ids: str | None, notes: list[str]
+) -> Layout:
+    layout = replace(layout, encoding=encoding_of(sample.data))
+    text = decoded(sample.data, layout.encoding, whole=sample.whole)
+    lines = lines_of(text, whole=sample.whole)
+    delimiter = None
+    if layout.format in ("", "smi"):
+        delimiter = header_delimiter(lines, ("\t", " ") if layout.format else ("\t", ",", ";"))
+        if not layout.format:
+            columns = delimiter is not None or separator_of(lines[0]) is not None
+            layout = replace(layout, format="csv" if columns else "smi")
+            notes.append(f"the file is read as a .{layout.format}")
+        layout = replace(layout, delimiter=delimiter)
+    if layout.format == "sdf":
+        layout = fit_sdf(layout, lines, smiles, ids, notes)
+    elif layout.format == "smi" and delimiter is None:
+        layout = fit_smi(layout, lines, smiles, ids, notes)
     else:
-        with open_bytes(library.file, library.gzipped) as stream:
-            yield from _LINE_READERS[library.format](library, stream, start)
+        layout = fit_delimited(layout, lines, smiles, ids, notes)
+    plain = replace(layout, gzipped=False)
+    if next(read_entries(plain, io.BytesIO(sample.data), notes), None) is None:
+        raise LibraryError(f"{layout.file}: holds no records")
+    return layout

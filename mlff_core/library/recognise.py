@@ -4,13 +4,33 @@ import gzip
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, NamedTuple
 
 from mlff_core.errors import LibraryError
-from mlff_core.library.files import READ_ERRORS, is_url, one_line, open_bytes, open_raw
+from mlff_core.library.files import READ_ERRORS, chunks, is_url, one_line, unpacked
 from mlff_core.library.layout import FORMATS, Layout
+from mlff_core.library.text import decoded, encoding_of
 
-_SAMPLE_BYTES: Final = 1 << 20
+#: Ends of names that mean one of `FORMATS`; "" has to be found out from the content.
+_SUFFIXES: Final = {
+    **{name: name for name in FORMATS},
+    "smiles": "smi",
+    "cxsmiles": "smi",
+    "ism": "smi",
+    "tab": "tsv",
+    "pq": "parquet",
+    "sd": "sdf",
+    "mol": "sdf",
+    "txt": "",
+}
+_SAMPLE_BYTES: Final = 1 << 18
+
+
+class Sample(NamedTuple):
+    """The first bytes of the uncompressed file, and whether they are all."""
+
+    data: bytes
+    whole: bool
 
 
 def library_file(location: str, notes: list[str]) -> str:
@@ -23,6 +43,8 @@ def library_file(location: str, notes: list[str]) -> str:
             files = sorted(
                 f for f in path.iterdir() if f.is_file() and _format_or_none(f.name) is not None
             )
+            # A .txt may be anything; it is the library only where nothing else is.
+            files = [f for f in files if _format_or_none(f.name) != ("", False)] or files
             if len(files) != 1:
                 found = ", ".join(f.name for f in files[:5]) or "none"
                 raise LibraryError(
@@ -44,8 +66,8 @@ def _format_or_none(name: str) -> tuple[str, bool] | None:
     """Return (format, gzipped) as a file's name says, None if it says nothing we know."""
     name = name.lower()
     gzipped = name.endswith(".gz")
-    suffix = name.removesuffix(".gz").rpartition(".")[2]
-    return (suffix, gzipped) if suffix in FORMATS else None
+    kind = _SUFFIXES.get(name.removesuffix(".gz").rpartition(".")[2])
+    return None if kind is None else (kind, gzipped)
 
 
 def format_of(file: str) -> tuple[str, bool]:
@@ -63,54 +85,60 @@ def format_of(file: str) -> tuple[str, bool]:
     return found
 
 
-def read_sample(layout: Layout) -> bytes:
-    """Return the first bytes of the uncompressed file."""
-    with open_raw(layout.file) as raw:
-        head = raw.read(2)
-    if layout.gzipped and head != b"\x1f\x8b":
-        raise LibraryError(f"{layout.file}: is not gzip although its name ends in .gz")
-    sample = b""
+def read_sample(stored: IO[bytes], layout: Layout) -> Sample:
+    """Read the first bytes of a file that is open at its begin."""
+    data = b""
     try:
-        with open_bytes(layout.file, layout.gzipped) as stream:
-            read = stream.read1 if isinstance(stream, gzip.GzipFile) else stream.read
-            while len(sample) < _SAMPLE_BYTES and (chunk := read(_SAMPLE_BYTES)):
-                sample += chunk
+        with unpacked(stored, layout.gzipped) as stream:
+            for chunk in chunks(stream):
+                data += chunk
+                if len(data) >= _SAMPLE_BYTES:
+                    return Sample(data, whole=False)
+    except gzip.BadGzipFile as error:
+        if not data:
+            raise LibraryError(
+                f"{layout.file}: is not gzip although its name ends in .gz"
+            ) from error
+        return Sample(data, whole=False)
     except READ_ERRORS as error:
         # What came before the damage may well be records; reading them will say where they end.
-        if not sample:
+        if not data:
             raise LibraryError(f"{layout.file}: cannot be read: {one_line(error)}") from error
-    return sample
+        return Sample(data, whole=False)
+    return Sample(data, whole=True)
 
 
 #: How other kinds of files begin, or what stands in them somewhere early.
 _TELLTALES: Final[tuple[tuple[str, Callable[[bytes], bool]], ...]] = (
     ("a Parquet file", lambda b: b.startswith(b"PAR1")),
     ("a gzip file (its name should end in .gz)", lambda b: b.startswith(b"\x1f\x8b")),
+    ("a bzip2 file", lambda b: b.startswith(b"BZh")),
     ("a ZIP archive", lambda b: b.startswith(b"PK\x03\x04")),
     ("a Zstandard file", lambda b: b.startswith(b"\x28\xb5\x2f\xfd")),
     ("a PDF document", lambda b: b.startswith(b"%PDF-")),
     ("a web page", lambda b: b.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))),
-    ("UTF-16 text (expected UTF-8)", lambda b: b.startswith((b"\xff\xfe", b"\xfe\xff"))),
-    ("an SD file (.sdf)", lambda b: re.search(rb"^M  END\r?$", b, re.MULTILINE) is not None),
 )
+_MOL_BLOCK: Final = re.compile(r"^(M  END|.{34} V[23]000)\s*$", re.MULTILINE)
 
 
-def check_content(layout: Layout, sample: bytes) -> None:
+def check_content(layout: Layout, sample: Sample) -> None:
     """Refuse content that contradicts the file's name."""
-    name = f".{layout.format}" + (".gz" if layout.gzipped else "")
-    if not sample:
+    kind_named = layout.format or "txt"
+    name = f".{kind_named}" + (".gz" if layout.gzipped else "")
+    data = sample.data
+    if not data:
         raise LibraryError(f"{layout.file}: holds no records (the file is empty)")
     own = {"parquet": "a Parquet file", "sdf": "an SD file (.sdf)"}.get(layout.format)
-    kind = next((what for what, is_it in _TELLTALES if is_it(sample)), None)
+    kind = next((what for what, is_it in _TELLTALES if is_it(data)), None)
+    text = "" if kind is not None else decoded(data, encoding_of(data))
+    if _MOL_BLOCK.search(text):
+        kind = "an SD file (.sdf)"
     if kind is not None and kind != own:
         raise LibraryError(f"{layout.file}: is named {name}, but its content is that of {kind}")
     if own is not None and kind is None:
         raise LibraryError(f"{layout.file}: is named {name}, but its content is not that of {own}")
-    if layout.format == "parquet":
-        return
-    text = sample.decode("utf-8", "replace")
     odd = sum(text.count(c) for c in {"\ufffd", *map(chr, range(32))} - set("\t\n\r"))
-    if 4 * odd > len(text):
+    if 4 * odd > len(text) and kind is None:
         raise LibraryError(f"{layout.file}: is named {name}, but holds binary data, not text")
     if "\r" in text and "\n" not in text:
         raise LibraryError(

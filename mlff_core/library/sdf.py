@@ -1,61 +1,90 @@
 """Libraries in SD files."""
 
-import io
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
 from typing import IO, Final
 
-from rdkit import Chem, rdBase
+import pyarrow as pa
 
 from mlff_core.errors import LibraryError
-from mlff_core.library.columns import choose_id, choose_smiles
-from mlff_core.library.layout import LONGEST_RECORD, Entry, Layout
-from mlff_core.library.text import lines_of, note_encoding
+from mlff_core.library.columns import choose_id, choose_smiles, unique_and_full
+from mlff_core.library.layout import LONGEST_RECORD, Layout, entries
+from mlff_core.library.molblock import is_solid, smiles_of
+from mlff_core.library.text import SAMPLE_LINES, text_blocks
 
 _PROPERTY: Final = re.compile(r">.*?<([^>]*)>")
-#: Stands for a mol block that RDKit cannot read: not a SMILES, so that its record is rejected.
-UNREADABLE_MOL_BLOCK: Final = "<unreadable mol block>"
+_ENTRIES_A_BATCH: Final = 1000
 
 
 def fit_sdf(
-    layout: Layout, sample: bytes, smiles: str | None, ids: str | None, notes: list[str]
+    layout: Layout, lines: Sequence[str], smiles: str | None, ids: str | None, notes: list[str]
 ) -> Layout:
-    entries = list(sdf_entries(lines_of(io.BytesIO(sample), layout.file), layout.file))
-    properties = list(dict.fromkeys(name for entry in entries for name in _properties(entry)))
+    """Find out which property holds the ids, and the SMILES if the caller wants one for it.
+
+    Args:
+        layout: What is known so far.
+        lines: The first lines of the file.
+        smiles: Property of the SMILES; None for the mol block.
+        ids: Property of the ids; None for the title line, or a property that is better.
+        notes: Receives what was guessed.
+
+    Raises:
+        LibraryError: There is no such property.
+    """
+    sample = list(sd_entries([lines], layout.file))
+    found = [properties(entry) for entry in sample]
+    names = list(dict.fromkeys(name for one in found for name in one))
+
+    def values(name: str) -> list[str]:
+        return [one.get(name, "").strip() for one in found]
+
     smiles_column = None
     if smiles is not None:
-        smiles_column = choose_smiles(layout.file, properties, smiles, notes)
+        smiles_column = choose_smiles(layout.file, names, smiles, values, notes)
+    else:
+        if any(is_solid(entry) for entry in sample[:SAMPLE_LINES]):
+            notes.append(
+                "the 3D coordinates of the file are not used but for the stereo that they show: "
+                "each molecule is embedded anew"
+            )
+    titles = [entry[0].strip() for entry in sample]
     id_column = None
     if ids is not None:
-        id_column = choose_id(layout.file, properties, ids, smiles_column, notes)
-    elif not any(entry[0].strip() for entry in entries):
+        id_column = choose_id(layout.file, names, ids, smiles_column, values, notes)
+    elif not any(titles):
         notes.append("the title lines are blank")
-        id_column = choose_id(layout.file, properties, None, smiles_column, notes)
-    note_encoding(sample, notes)
+        id_column = choose_id(layout.file, names, None, smiles_column, values, notes)
+    elif not unique_and_full(titles):
+        told: list[str] = []
+        better = choose_id(layout.file, names, None, smiles_column, values, told)
+        if better is not None and unique_and_full(values(better)):
+            notes += ["the title lines are not unique or some are blank", *told]
+            id_column = better
     return replace(layout, smiles_column=smiles_column, id_column=id_column)
 
 
-def sdf_entries(lines: Iterator[str], file: str) -> Iterator[list[str]]:
+def sd_entries(
+    blocks: Iterator[Sequence[str]] | Sequence[Sequence[str]], file: str
+) -> Iterator[list[str]]:
     """Yield the lines of each entry, up to its `$$$$`; blank lines after the last are no entry."""
     entry: list[str] = []
     size = 0
-    for line in lines:
-        if line.startswith("$$$$"):
-            yield entry or [""]
-            entry, size = [], 0
-            continue
-        entry.append(line)
-        size += len(line)
-        if size > LONGEST_RECORD:
-            raise LibraryError(f"{file}: has an entry of more than {LONGEST_RECORD >> 20} MiB")
+    for block in blocks:
+        for line in block:
+            if line.startswith("$$$$"):
+                yield entry or [""]
+                entry, size = [], 0
+                continue
+            entry.append(line)
+            size += len(line)
+            if size > LONGEST_RECORD:
+                raise LibraryError(f"{file}: has an entry of more than {LONGEST_RECORD >> 20} MiB")
     if any(line.strip() for line in entry):
         yield entry
 
 
-def _properties(entry: Sequence[str]) -> dict[str, str]:
+def properties(entry: Sequence[str]) -> dict[str, str]:
     """Return the data items of an SD entry: the lines after `> <NAME>` up to a blank one."""
     found: dict[str, str] = {}
     name = None
@@ -70,32 +99,31 @@ def _properties(entry: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _mol_block_smiles(entry: Sequence[str]) -> str:
-    """Write the SMILES of an SD entry's mol block.
-
-    What RDKit reads but does not accept, such as five bonds to a carbon, is written as it stands:
-    the chemistry then rejects the record and says why.
-    """
-    end = next((i for i, line in enumerate(entry) if line.startswith("M  END")), None)
-    if end is None:
-        return "" if not any(line.strip() for line in entry) else UNREADABLE_MOL_BLOCK
-    block = "\n".join([*entry[: end + 1], ""])
-    with rdBase.BlockLogs():  # one line a bad record, on a stream that is not ours
-        for sanitize in (True, False):
-            # A bad block gives None or, for some counts lines, an exception of several kinds.
-            with suppress(RuntimeError, ValueError):
-                mol = Chem.MolFromMolBlock(block, sanitize=sanitize, removeHs=sanitize)
-                if mol is not None:
-                    return str(Chem.MolToSmiles(mol))
-    return UNREADABLE_MOL_BLOCK
-
-
-def read_sdf(layout: Layout, stream: IO[bytes], start: int) -> Iterator[Entry]:
-    needs_properties = layout.smiles_column is not None or layout.id_column is not None
-    for entry in islice(sdf_entries(lines_of(stream, layout.file), layout.file), start, None):
-        properties = _properties(entry) if needs_properties else {}
-        ids, smiles = layout.id_column, layout.smiles_column
-        yield (
-            (entry[0] if ids is None else properties.get(ids, "")).strip() or None,
-            _mol_block_smiles(entry) if smiles is None else properties.get(smiles, "").strip(),
-        )
+def read_sdf(layout: Layout, stream: IO[bytes], notes: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the entries of an SD file; what was read before an error comes before it."""
+    ids: list[str | None] = []
+    smiles: list[str | None] = []
+    odd: dict[int, str] = {}
+    try:
+        lines = (block.split("\n") for block in text_blocks(stream, layout, notes))
+        for entry in sd_entries(lines, layout.file):
+            named = layout.smiles_column is not None or layout.id_column is not None
+            data = properties(entry) if named else {}
+            title = entry[0] if layout.id_column is None else data.get(layout.id_column, "")
+            if layout.smiles_column is not None:
+                smiles.append(data.get(layout.smiles_column, "").strip())
+            else:
+                structure, note = smiles_of(entry)
+                smiles.append(structure)
+                if note is not None:
+                    odd[len(ids)] = note
+            ids.append(title.strip() or None)
+            if len(ids) == _ENTRIES_A_BATCH:
+                yield entries(ids, smiles, odd)
+                ids, smiles, odd = [], [], {}
+    except Exception:
+        if ids:
+            yield entries(ids, smiles, odd)
+        raise
+    if ids:
+        yield entries(ids, smiles, odd)

@@ -1,146 +1,190 @@
-"""Libraries of lines: .smi, .csv and .tsv."""
+"""Text: its encoding, its lines, and libraries of plain lines (.smi)."""
 
-import csv
-import io
+import codecs
 import re
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain
 from typing import IO, Final
 
+import pyarrow as pa
+from rdkit import Chem, rdBase
+
 from mlff_core.errors import LibraryError
-from mlff_core.library.columns import (
-    SMILES_NAMES,
-    choose_id,
-    choose_smiles,
-    guess,
-    listed,
-    match,
-    plain_name,
-)
-from mlff_core.library.layout import LONGEST_RECORD, Entry, Layout
+from mlff_core.library.columns import SMILES_NAMES, guess, listed, match, plain_name
+from mlff_core.library.files import chunks
+from mlff_core.library.layout import LONGEST_RECORD, Layout, entries
 
-#: Lines that one quoted field may span before its opening quote is taken for a stray character.
-_MOST_LINES_A_FIELD: Final = 100
-_BLANKS: Final = re.compile(r"[ \t]+")
+#: Lines of a sample that are looked at to find out how a file is laid out.
+SAMPLE_LINES: Final = 200
+
+#: A line of a .smi: its first word, and the rest.
+_LINE: Final = re.compile(r"^ *([^ \t\n]*)[ \t]*([^\n]*)", re.MULTILINE)
+#: What a rest begins with where the SMILES goes on as CXSMILES.
+_EXTENSION: Final = re.compile(r"\|[^|]*\|")
+_NOT_TEXT: Final = "some bytes are not {}; each is read as U+FFFD, which no SMILES may hold"
 
 
-def first_line(sample: bytes) -> str:
-    return sample.decode("utf-8-sig", "replace").partition("\n")[0].removesuffix("\r")
+def encoding_of(head: bytes) -> str:
+    """Return the encoding that a file's first bytes say; UTF-8 where they say none."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return "utf-8-sig" if head.startswith(codecs.BOM_UTF8) else "utf-8"
 
 
-def note_encoding(sample: bytes, notes: list[str]) -> None:
-    # The sample may end within a character, so its last three bytes prove nothing.
-    if "\ufffd" in sample[: max(len(sample) - 3, 1)].decode("utf-8", "replace"):
-        notes.append("some bytes are not UTF-8; each is read as U+FFFD, which no SMILES may hold")
+def decoded(sample: bytes, encoding: str, *, whole: bool = False) -> str:
+    """Return the text of a file's first bytes; a character that is cut at their end goes."""
+    return codecs.getincrementaldecoder(encoding)("replace").decode(sample, final=whole)
+
+
+def lines_of(text: str, *, whole: bool) -> list[str]:
+    """Return the lines of a text without their ends; a last one that is cut goes."""
+    lines = text.split("\n")
+    if len(lines) > 1 and (not whole or not lines[-1]):
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def text_blocks(stream: IO[bytes], layout: Layout, notes: list[str]) -> Iterator[str]:
+    """Yield a text in blocks of whole lines, LF between them and none at a block's end.
+
+    Bytes that the encoding does not know are read as U+FFFD, and noted once.
+
+    Raises:
+        LibraryError: A line is so long that this cannot be a library.
+    """
+    decoder = codecs.getincrementaldecoder(layout.encoding)("replace")
+    rest = ""
+    note = _NOT_TEXT.format("UTF-16" if layout.encoding == "utf-16" else "UTF-8")
+    for chunk in chain(chunks(stream), [b""]):
+        text = decoder.decode(chunk, final=not chunk)
+        if "\ufffd" in text and note not in notes:
+            notes.append(note)
+        block, line_end, rest_of_text = text.rpartition("\n")
+        if line_end:
+            block, rest = rest + block, rest_of_text
+            yield _without_cr(block)
+        else:
+            rest += text
+        if len(rest) > LONGEST_RECORD:
+            raise LibraryError(f"{layout.file}: has a line of more than {LONGEST_RECORD >> 20} MiB")
+    if rest:
+        yield _without_cr(rest)
+
+
+def _without_cr(block: str) -> str:
+    return f"{block}\n".replace("\r\n", "\n")[:-1] if "\r" in block else block
+
+
+def is_smiles(text: str) -> bool:
+    """Whether RDKit can read a text as SMILES, possible as a molecule or not."""
+    if not text or not text.isascii():
+        return False
+    with rdBase.BlockLogs():
+        return Chem.MolFromSmiles(text.split()[0], sanitize=False) is not None
 
 
 def fit_smi(
-    layout: Layout, sample: bytes, smiles: str | None, ids: str | None, notes: list[str]
+    layout: Layout, lines: Sequence[str], smiles: str | None, ids: str | None, notes: list[str]
 ) -> Layout:
-    line = first_line(sample)
-    first, _, rest = line.partition("\t") if "\t" in line else line.partition(" ")
-    if guess(SMILES_NAMES, re.split("[,;]", first)) is not None and re.search("[,;]", first):
+    """Find out how the lines of a .smi without tabs in its header are laid out.
+
+    Args:
+        layout: What is known so far.
+        lines: The first lines of the file.
+        smiles: Name of the SMILES column, if the caller gave one; it can only be in a header.
+        ids: Name of the id column, likewise.
+        notes: Receives what was guessed.
+    """
+    first, *rest = lines[0].split(maxsplit=1)[:2] or [""]
+    if re.search("[,;]", first) and guess(SMILES_NAMES, re.split("[,;]", first)) is not None:
         raise LibraryError(
-            f"{layout.file}: is named .smi, but its first line has columns: {listed([line])}; "
+            f"{layout.file}: is named .smi, but its first line has columns: {listed(lines[:1])}; "
             "expected a name that ends in .csv"
         )
-    has_header = plain_name(first) in SMILES_NAMES
-    if has_header:
-        notes.append(f"the first line is taken for a header: {line!r}")
-    for wanted, found, what in ((smiles, first, "SMILES"), (ids, rest, "id")):
-        if wanted is not None and not (has_header and match(wanted, [found.strip()])):
+    header = header_of(lines[0], None)
+    if header:
+        notes.append(f"the first line is taken for a header: {lines[0]!r}")
+        id_first = plain_name(header[0]) not in SMILES_NAMES
+        layout = replace(layout, skip=1, id_first=id_first)
+    columns = [first, "".join(rest).strip()] if not layout.id_first else [*rest, first]
+    for wanted, found, what in zip((smiles, ids), columns, ("SMILES", "id"), strict=True):
+        if wanted is not None and not (header and match(wanted, [found])):
             raise LibraryError(
                 f"{layout.file}: no column {wanted!r} for the {what}; a .smi has the SMILES "
                 "before the first space or tab and the id after it"
             )
-    note_encoding(sample, notes)
-    return replace(layout, has_header=has_header)
+    return layout if header else _fit_bare(layout, lines, notes)
 
 
-def fit_delimited(
-    layout: Layout, sample: bytes, smiles: str | None, ids: str | None, notes: list[str]
-) -> Layout:
-    own = {"csv": ",", "tsv": "\t"}[layout.format]
-    headers = {
-        delimiter: next(_delimited_rows(lines_of(io.BytesIO(sample), layout.file), delimiter))
-        for delimiter in (own, *(d for d in ",;\t|" if d != own))
-    }
-    delimiter = next(
-        (
-            d
-            for d, columns in headers.items()
-            if (match(smiles, columns) if smiles else guess(SMILES_NAMES, columns)) is not None
-        ),
-        max(headers, key=lambda d: len(headers[d])),
-    )
-    if delimiter != own:
-        notes.append(f"{delimiter!r} is taken for what stands between the columns")
-    columns = headers[delimiter]
-    smiles_column = choose_smiles(layout.file, columns, smiles, notes)
-    id_column = choose_id(layout.file, columns, ids, smiles_column, notes)
-    note_encoding(sample, notes)
-    return replace(layout, smiles_column=smiles_column, id_column=id_column, delimiter=delimiter)
+def header_of(line: str, delimiter: str | None) -> list[str]:
+    """Return the words of a line if they are names of columns, one of them the SMILES; else []."""
+    words = [word.strip().strip('"') for word in line.split(delimiter)]
+    names_smiles = any(plain_name(word) in SMILES_NAMES for word in words)
+    return words if names_smiles and not is_smiles(words[0]) else []
 
 
-def lines_of(stream: IO[bytes], file: str) -> Iterator[str]:
-    """Yield the lines without their ends; a byte order mark is dropped."""
-    encoding = "utf-8-sig"
-    while raw := stream.readline(LONGEST_RECORD):
-        if len(raw) == LONGEST_RECORD:
-            raise LibraryError(f"{file}: has a line of more than {LONGEST_RECORD >> 20} MiB")
-        yield raw.decode(encoding, "replace").removesuffix("\n").removesuffix("\r")
-        encoding = "utf-8"
+def header_delimiter(lines: Sequence[str], possible: Sequence[str]) -> str | None:
+    """Return what stands between the columns of a file whose first line may name some."""
+    body = [line for line in lines[1 : SAMPLE_LINES + 1] if line.strip()]
+    for delimiter in possible:
+        words = header_of(lines[0], delimiter)
+        n_alike = sum(line.count(delimiter) == len(words) - 1 for line in body)
+        # A blank parts columns only where there are three or more, else it parts SMILES and id.
+        if len(words) > (2 if delimiter == " " else 1) and 2 * n_alike > len(body):
+            return delimiter
+    return None
 
 
-def read_smi(layout: Layout, stream: IO[bytes], start: int) -> Iterator[Entry]:
-    lines = lines_of(stream, layout.file)
-    for line in islice(lines, start + layout.has_header, None):
-        smiles, *rest = _BLANKS.split(line.lstrip(" "), maxsplit=1)
-        yield (rest[0].strip() or None if rest else None), smiles
-
-
-def _delimited_rows(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
-    """Yield the fields of each record.
-
-    A quoted field may hold delimiters and line ends. A quote that nothing closes within
-    `_MOST_LINES_A_FIELD` lines, or that is closed in mid-field, spoils its own line only: a plain
-    CSV reader would take all that follows, up to the next quote, for one field.
-    """
-    pushed_back: deque[str] = deque()
-
-    def next_line() -> str | None:
-        return pushed_back.popleft() if pushed_back else next(lines, None)
-
-    def one_record(line: str, taken: list[str]) -> Iterator[str]:
-        yield line + "\n"
-        for following in islice(iter(next_line, None), _MOST_LINES_A_FIELD - 1):
-            taken.append(following)
-            yield following + "\n"
-
-    for line in iter(next_line, None):
-        if '"' not in line:
-            yield line.split(delimiter)
-            continue
-        taken: list[str] = []  # the lines that the reader asked for beyond the first
-        try:
-            row = next(csv.reader(one_record(line, taken), delimiter=delimiter, strict=True))
-        except csv.Error:
-            pushed_back.extendleft(reversed(taken))
-            row = line.split(delimiter)
-        yield row
-
-
-def read_delimited(layout: Layout, stream: IO[bytes], start: int) -> Iterator[Entry]:
-    assert layout.delimiter is not None
-    assert layout.smiles_column is not None
-    rows = _delimited_rows(lines_of(stream, layout.file), layout.delimiter)
-    columns = next(rows)
-    smiles_at = columns.index(layout.smiles_column)
-    id_at = len(columns) if layout.id_column is None else columns.index(layout.id_column)
-    for row in islice(rows, start, None):
-        yield (
-            (row[id_at].strip() or None) if id_at < len(row) and id_at < len(columns) else None,
-            row[smiles_at].strip() if smiles_at < len(row) else "",
+def _fit_bare(layout: Layout, lines: Sequence[str], notes: list[str]) -> Layout:
+    """Look at lines without a header: is the id first, and are there further columns?"""
+    pairs = [pair for line in lines[:SAMPLE_LINES] for pair in _LINE.findall(line) if all(pair)]
+    if not pairs:
+        return layout
+    n_first = sum(is_smiles(first) for first, _ in pairs)
+    n_second = sum(is_smiles(rest) for _, rest in pairs)
+    if n_first < len(pairs) / 10 and n_second > 0.9 * len(pairs):
+        notes.append(
+            "the columns look swapped: the second word of a line is taken for the SMILES, the "
+            f"first for the id (of {len(pairs)} lines, {n_second} have a SMILES second and "
+            f"{n_first} have one first)"
         )
+        return replace(layout, id_first=True)
+    if n_first < len(pairs) / 2 < n_second:
+        notes.append(
+            f"the columns look swapped: of {len(pairs)} lines, {n_second} have a SMILES second "
+            f"and {n_first} have one first; the first word of a line is taken for the SMILES"
+        )
+    widths = {line.count("\t") for line in lines[:SAMPLE_LINES] if line}
+    if len(widths) == 1 and (n_columns := widths.pop() + 1) > 2:
+        notes.append(f"the lines have {n_columns} columns; the second is taken for the id")
+        return replace(layout, tabbed=True)
+    return layout
+
+
+def read_smi(layout: Layout, stream: IO[bytes], notes: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the entries of a .smi."""
+    skip = layout.skip
+    for block in text_blocks(stream, layout, notes):
+        pairs = _LINE.findall(block)
+        if skip:
+            pairs, skip = pairs[skip:], max(0, skip - len(pairs))
+        if not pairs:
+            continue
+        if layout.id_first:
+            ids = [first for first, _ in pairs]
+            pairs = [_with_extension(*_LINE.findall(rest)[0]) for _, rest in pairs]
+            smiles = [smiles for smiles, _ in pairs]
+        else:
+            if "|" in block:
+                pairs = [_with_extension(*pair) for pair in pairs]
+            smiles, ids = map(list, zip(*pairs, strict=True))
+        if layout.tabbed:
+            ids = [one.partition("\t")[0] for one in ids]
+        yield entries([one.strip() or None for one in ids], smiles)
+
+
+def _with_extension(smiles: str, rest: str) -> tuple[str, str]:
+    """Give the SMILES what the rest of its line begins with, if that is CXSMILES."""
+    found = _EXTENSION.match(rest)
+    return (f"{smiles} {found[0]}", rest[found.end() :].lstrip()) if found else (smiles, rest)

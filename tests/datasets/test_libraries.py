@@ -16,7 +16,7 @@ LIBRARIES = {"druglike": "druglike.csv", "quick": "quick.smi"}
 
 def molecules(name: str) -> dict[str, Chem.Mol]:
     records = list(open_library(DATASETS / name).records())
-    found = {input_id: Chem.MolFromSmiles(smiles) for _, input_id, smiles in records}
+    found = {record.input_id: Chem.MolFromSmiles(record.smiles) for record in records}
     assert len(found) == len(records)  # every name is there, once
     assert None not in found
     assert None not in found.values()

@@ -8,35 +8,44 @@ import polars as pl
 from mlff_core.arrow import read_arrow, rows_of
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.library import Record
 from mlff_core.models.potential import load_potential
 from mlff_core.shard import (
     RelaxOptions,
     ShardFiles,
     embed_shard,
     relax_shard,
-    write_records,
     write_shard,
 )
 
-RECORDS = [(7, "ethanol", "CCO"), (8, None, "nonsense"), (9, "butane", "CCCC"), (10, "", "[Na+]")]
+RECORDS = [
+    Record(7, "ethanol", "CCO", "the row has 3 fields, the header 2"),
+    Record(8, None, "nonsense", None),
+    Record(9, "bad", None, "the mol block cannot be read: Counts line too short"),
+    Record(10, "butane", "CCCC", None),
+    Record(11, "", "[Na+]", None),
+]
 
 
 def test_the_three_steps_leave_whole_tables(tmp_path: Path, small_model: Path) -> None:
     files = ShardFiles.of(tmp_path, 3)
-    write_records(RECORDS, files.records)
     settings = ChemistrySettings(n_conformers=8, prune_rmsd_angstrom=0.1)
     with EmbeddingPool(settings, 1) as pool:
-        assert embed_shard(files.records, files.embedded, pool).n_records == 4
+        assert embed_shard(RECORDS, files.embedded, pool).n_records == 5
     prepared = rows_of(read_arrow(files.embedded), PreparedMolecule)
     potential = load_potential(small_model, device="cpu", backend="numba")
     relax_shard(files.embedded, files.relaxed, potential, RelaxOptions(max_steps=2))
-    assert write_shard(3, files.embedded, files.relaxed, tmp_path, {"run_key": "k"}).n_records == 4
+    assert write_shard(3, files.embedded, files.relaxed, tmp_path, {"run_key": "k"}).n_records == 5
     molecules = pl.read_parquet(tmp_path / "molecules")
     conformers = pl.read_parquet(tmp_path / "conformers")
-    assert molecules["record"].to_list() == [7, 8, 9, 10]
+    assert molecules["record"].to_list() == [7, 8, 9, 10, 11]
+    assert molecules["message"].to_list()[0] == "the row has 3 fields, the header 2"
+    unread = molecules.row(2, named=True)
+    assert (unread["status"], unread["reason"]) == ("rejected", "invalid_smiles")
+    assert unread["message"] == "the mol block cannot be read: Counts line too short"
     assert molecules["smiles"].to_list() == [m.smiles for m in prepared]
     assert molecules["flags"].to_list() == [m.flags for m in prepared]
-    assert set(conformers["record"]) == {7, 9}
+    assert set(conformers["record"]) == {7, 10}
     assert len(conformers) == sum(len(m.conformers()) for m in prepared) > 2
     for row in conformers.iter_rows(named=True):
         assert len(row["positions_angstrom"]) == 3 * len(row["atomic_numbers"])

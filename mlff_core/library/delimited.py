@@ -1,0 +1,187 @@
+"""Libraries with a header and columns: .csv, .tsv, and what else is laid out as they are."""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import IO, Final
+
+import pyarrow as pa
+
+from mlff_core.errors import LibraryError
+from mlff_core.library.columns import SMILES_NAMES, choose_id, choose_smiles, guess, match
+from mlff_core.library.layout import Layout, entries
+from mlff_core.library.text import text_blocks
+
+#: Lines that one quoted field may span before its opening quote is taken for a stray character.
+_MOST_LINES_A_FIELD: Final = 100
+_DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
+#: How Excel says what stands between the columns.
+_SEPARATOR_LINE: Final = re.compile(r'"?sep=(.)"?[,;\t|]*', re.IGNORECASE)
+#: A field that ends within a CXSMILES extension, which a delimiter has cut.
+_CUT_EXTENSION: Final = re.compile(r"\S \|[^|]*")
+
+
+def fit_delimited(
+    layout: Layout, lines: Sequence[str], smiles: str | None, ids: str | None, notes: list[str]
+) -> Layout:
+    """Find out what stands between the columns, and which hold the SMILES and the ids.
+
+    Args:
+        layout: What is known so far.
+        lines: The first lines of the file.
+        smiles: Name of the SMILES column, if the caller gave one.
+        ids: Name of the id column, if the caller gave one.
+        notes: Receives what was guessed.
+
+    Raises:
+        LibraryError: There is no such column, or none is plainly the SMILES.
+    """
+    own = layout.delimiter or _DELIMITERS[layout.format]
+    skip = 1
+    if said := separator_of(lines[0]):
+        own, skip = said, 2
+        notes.append(f"{own!r} stands between the columns, as the first line says")
+        if len(lines) == 1:
+            raise LibraryError(f"{layout.file}: holds no records (its only line is {lines[0]!r})")
+    rows = {
+        delimiter: parse_rows(lines, delimiter, final=True)[0][skip - 1 :]
+        for delimiter in (own, *(d for d in ",;\t|" if d != own))
+    }
+    delimiter = next(
+        (
+            d
+            for d, (columns, *_) in rows.items()
+            if (match(smiles, columns) if smiles else guess(SMILES_NAMES, columns)) is not None
+        ),
+        own if said else max(rows, key=lambda d: len(rows[d][0])),
+    )
+    if delimiter != own:
+        notes.append(f"{delimiter!r} is taken for what stands between the columns")
+    header, *body = rows[delimiter]
+    columns = tuple(name.strip() for name in header)
+
+    def values(column: str) -> list[str]:
+        at = columns.index(column)
+        return [row[at].strip() if at < len(row) else "" for row in body if row != [""]]
+
+    smiles_column = choose_smiles(layout.file, columns, smiles, values, notes)
+    id_column = choose_id(layout.file, columns, ids, smiles_column, values, notes)
+    return replace(
+        layout,
+        smiles_column=smiles_column,
+        id_column=id_column,
+        columns=columns,
+        delimiter=delimiter,
+        skip=skip,
+    )
+
+
+def separator_of(line: str) -> str | None:
+    """Return what a first line `sep=;` says stands between the columns, None if it says nothing."""
+    found = _SEPARATOR_LINE.fullmatch(line.strip(" "))
+    return found[1] if found else None
+
+
+def parse_rows(lines: Sequence[str], delimiter: str, *, final: bool) -> tuple[list[list[str]], int]:
+    """Return the fields of each record, and how many lines they took.
+
+    A quoted field may hold delimiters and line ends. A quote that nothing closes within
+    `_MOST_LINES_A_FIELD` lines, or that is closed in mid-field, spoils its own line only: a plain
+    CSV reader would take all that follows, up to the next quote, for one field.
+
+    Args:
+        lines: Without their ends.
+        delimiter: What stands between fields.
+        final: Whether no more lines follow; if some do, the last record may wait for them.
+    """
+    with suppress(csv.Error):
+        rows = list(csv.reader(lines, delimiter=delimiter, strict=True))
+        if len(rows) == len(lines):  # each line is a record, as nearly always
+            return [row or [""] for row in rows], len(lines)
+    rows = []
+    begun = taken = 0  # first line of the record being read, first line that it has not asked for
+
+    def asked_for() -> Iterator[str]:
+        nonlocal taken
+        while taken < min(len(lines), begun + _MOST_LINES_A_FIELD):
+            taken += 1
+            yield f"{lines[taken - 1]}\n"
+
+    while begun < len(lines):
+        try:
+            for row in csv.reader(asked_for(), delimiter=delimiter, strict=True):
+                rows.append(row or [""])
+                begun = taken
+        except csv.Error:
+            in_need = taken == len(lines) and taken - begun < _MOST_LINES_A_FIELD
+            if in_need and not final and '"' in lines[begun]:
+                break
+            rows.append(lines[begun].split(delimiter))
+            begun = taken = begun + 1
+    return rows, begun
+
+
+def _row_blocks(blocks: Iterator[str], delimiter: str) -> Iterator[tuple[list[list[str]], bool]]:
+    """Yield the rows of each block of text, and whether a `|` is in it."""
+    waiting: list[str] = []
+    for block in blocks:
+        lines, has_bar = block.split("\n"), bool(waiting) or "|" in block
+        if not waiting and '"' not in block:
+            yield [line.split(delimiter) for line in lines], has_bar
+            continue
+        lines = waiting + lines
+        rows, used = parse_rows(lines, delimiter, final=False)
+        waiting = lines[used:]
+        yield rows, has_bar
+    if waiting:
+        yield parse_rows(waiting, delimiter, final=True)[0], True
+
+
+def read_delimited(layout: Layout, stream: IO[bytes], notes: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the entries of a file with a header and columns."""
+    assert layout.delimiter is not None
+    assert layout.smiles_column is not None
+    n_columns = len(layout.columns)
+    smiles_at = layout.columns.index(layout.smiles_column)
+    id_at = None if layout.id_column is None else layout.columns.index(layout.id_column)
+    skip = layout.skip
+    for rows, has_bar in _row_blocks(text_blocks(stream, layout, notes), layout.delimiter):
+        if skip:
+            rows, skip = rows[skip:], max(0, skip - len(rows))
+        if not rows:
+            continue
+        if has_bar and layout.delimiter != "|":
+            rows = [_mended(row, smiles_at, layout.delimiter) for row in rows]
+        odd: dict[int, str] = {}
+        if set(map(len, rows)) != {n_columns}:
+            odd = _odd_rows(rows, n_columns, smiles_at)
+            rows = [row + [""] * (n_columns - len(row)) for row in rows]
+        smiles: list[str | None] = [row[smiles_at].strip() for row in rows]
+        ids: list[str | None] = [None] * len(rows)
+        if id_at is not None:
+            ids = [row[id_at].strip() or None for row in rows]
+        yield entries(ids, smiles, odd)
+
+
+def _mended(row: list[str], smiles_at: int, delimiter: str) -> list[str]:
+    """Put a CXSMILES together again that the delimiter has cut, because nobody quoted it."""
+    if smiles_at < len(row) and _CUT_EXTENSION.search(row[smiles_at]) is not None:
+        begin = row[smiles_at]
+        for end in range(smiles_at + 1, len(row)):
+            if begin.count("|") == 1 and "|" in row[end]:
+                whole = delimiter.join(row[smiles_at : end + 1])
+                return [*row[:smiles_at], whole, *row[end + 1 :]]
+    return row
+
+
+def _odd_rows(rows: list[list[str]], n_columns: int, smiles_at: int) -> dict[int, str]:
+    """Say of which rows the fields are more than the header's, or too few to have a SMILES."""
+    said = {}
+    for i, row in enumerate(rows):
+        too_long = any(field.strip() for field in row[n_columns:])
+        if too_long or (len(row) <= smiles_at and row != [""]):
+            fields = "1 field" if len(row) == 1 else f"{len(row)} fields"
+            said[i] = f"the row has {fields}, the header {n_columns}"
+    return said

@@ -1,0 +1,179 @@
+"""A mol block to SMILES with its stereo, or the words why there is none."""
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stderr, suppress
+from typing import Final
+
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdMolTransforms
+
+from mlff_core.elements import SYMBOLS
+
+#: What plain SMILES cannot say: groups of centres of unknown hand, axes that cannot turn.
+_EXTENSIONS: Final = Chem.CXSmilesFields.CX_ENHANCEDSTEREO | Chem.CXSmilesFields.CX_BOND_ATROPISOMER
+_NOBLE_GASES: Final = frozenset({2, 10, 18, 36, 54, 86})
+#: Lines of a mol block before its atoms: title, program, comment, counts.
+_HEADER_LINES: Final = 4
+#: Lines after which a text follows that may be blank: an alias, a group abbreviation.
+_TEXT_FOLLOWS: Final = ("A  ", "G  ")
+
+
+def smiles_of(entry: Sequence[str]) -> tuple[str | None, str | None]:
+    """Return the SMILES of an SD entry's mol block, and what there is to say of it.
+
+    What RDKit reads but does not accept, such as five bonds to a carbon, is written as it stands:
+    the chemistry then rejects the record and says why.
+
+    Args:
+        entry: Lines of the entry, at least up to `M  END`.
+
+    Returns:
+        SMILES or CXSMILES, "" for a blank entry, None if it cannot be read; and a note or None,
+        which says what is wrong if it cannot be read.
+    """
+    if not any(line.strip() for line in entry):
+        return "", None
+    block = _block(entry)
+    with rdBase.BlockLogs():
+        mol = _parsed(block, sanitize=True)
+        strange = mol is None
+        if mol is None:
+            mol = _parsed(block, sanitize=False)
+    if mol is None:
+        return None, f"the mol block cannot be read: {_words(block)}"
+    if mol.GetNumAtoms() == 0:
+        return "", "the mol block holds no atom"
+    if _has_no_bonds(mol):
+        return None, (
+            f"the mol block has {mol.GetNumAtoms()} atoms but no bonds: it does not say which "
+            "molecule this is; write the file with bonds"
+        )
+    if strange:
+        return str(Chem.MolToSmiles(mol)), None
+    return _written(mol), _told(mol)
+
+
+def is_solid(entry: Sequence[str]) -> bool:
+    """Whether the mol block of an SD entry has coordinates in three dimensions."""
+    with rdBase.BlockLogs():
+        mol = _parsed(_block(entry), sanitize=False)
+    if mol is None or mol.GetNumConformers() == 0:
+        return False
+    return bool(abs(mol.GetConformer().GetPositions()[:, 2]).max(initial=0.0) > 1e-3)
+
+
+def _block(entry: Sequence[str]) -> str:
+    """The mol block of an entry, without blank lines among atoms, bonds and properties."""
+    end = next((i for i, line in enumerate(entry) if line.startswith("M  END")), None)
+    if end is None:
+        end = next((i for i, line in enumerate(entry) if line.startswith(">")), len(entry)) - 1
+    lines = [
+        line
+        for i, line in enumerate(entry[: end + 1])
+        if line.strip() or i < _HEADER_LINES or entry[i - 1].startswith(_TEXT_FOLLOWS)
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _parsed(block: str, sanitize: bool) -> Chem.Mol | None:
+    # A bad block gives None or, for some counts lines, an exception of several kinds.
+    with suppress(RuntimeError, ValueError):
+        return Chem.MolFromMolBlock(block, sanitize=sanitize, removeHs=sanitize)
+    return None
+
+
+def _words(block: str) -> str:
+    """RDKit's own words why it cannot read a block, in one line."""
+    heard = io.StringIO()
+    rdBase.LogToPythonStderr()  # part of them are warnings, which no capture of errors hears
+    try:
+        with redirect_stderr(heard):
+            _parsed(block, sanitize=False)
+    finally:
+        rdBase.LogToCppStreams()
+    lines = [
+        line.partition("] ")[2] if line[:1] == "[" else line
+        for line in heard.getvalue().splitlines()
+    ]
+    told = (" ".join(line.split()) for line in lines if _tells(line))
+    return next(told, "RDKit does not say why")
+
+
+def _tells(line: str) -> bool:
+    """Whether a line of RDKit's log is about the file rather than about RDKit."""
+    return bool(line.strip("* \n")) and not line.startswith(
+        ("Pre-condition", "Post-condition", "Invariant", "Range Error")
+    )
+
+
+def _has_no_bonds(mol: Chem.Mol) -> bool:
+    """Whether several atoms stand side by side that would have bonds if the file had any."""
+    return (
+        mol.GetNumAtoms() > 1
+        and mol.GetNumBonds() == 0
+        and not all(a.GetFormalCharge() or a.GetAtomicNum() in _NOBLE_GASES for a in mol.GetAtoms())
+    )
+
+
+def _written(mol: Chem.Mol) -> str:
+    """SMILES, or CXSMILES if there is something that plain SMILES cannot say."""
+    groups = mol.GetStereoGroups()
+    axes = any(bond.GetStereo() in _AXES for bond in mol.GetBonds())
+    open_groups = any(g.GetGroupType() != Chem.StereoGroupType.STEREO_ABSOLUTE for g in groups)
+    if not (axes or open_groups):
+        return str(Chem.MolToSmiles(mol))
+    return str(Chem.MolToCXSmiles(mol, Chem.SmilesWriteParams(), _EXTENSIONS))
+
+
+_AXES: Final = frozenset({Chem.BondStereo.STEREOATROPCW, Chem.BondStereo.STEREOATROPCCW})
+
+
+def _told(mol: Chem.Mol) -> str | None:
+    """What a reader of the row must know: atoms by themselves, and stereo that SMILES lose."""
+    said = []
+    loose = [
+        f"{SYMBOLS[atom.GetAtomicNum()]}{atom.GetIdx()}"
+        for atom in mol.GetAtoms()
+        if atom.GetDegree() == 0 and atom.GetAtomicNum() in (1, 6) and not atom.GetFormalCharge()
+    ]
+    if loose and mol.GetNumAtoms() > 1:
+        said.append(f"no bond leads to {', '.join(loose[:5])}: each is a molecule of its own")
+    if mol.GetNumConformers() and mol.GetConformer().Is3D():
+        said += [f"{what} of the coordinates is not kept" for what in _lost_stereo(mol)]
+    return "; ".join(said) or None
+
+
+def _lost_stereo(mol: Chem.Mol) -> list[str]:
+    """Stereo that coordinates show and RDKit's SMILES do not: trans in small rings, allenes."""
+    found = []
+    conformer, rings = mol.GetConformer(), mol.GetRingInfo()
+    for bond in mol.GetBonds():
+        b, c = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+        if bond.GetBondType() != Chem.BondType.DOUBLE or bond.GetIsAromatic():
+            continue
+        for ring in rings.AtomRings():
+            if (
+                len(ring) in (6, 7)
+                and b in ring
+                and c in ring
+                and rings.IsBondInRingOfSize(bond.GetIdx(), len(ring))
+            ):
+                a = next(n for n in _neighbours(mol, b) if n in ring and n != c)
+                d = next(n for n in _neighbours(mol, c) if n in ring and n != b)
+                if abs(rdMolTransforms.GetDihedralDeg(conformer, a, b, c, d)) > 90:
+                    found.append(f"the trans double bond in a ring of {len(ring)}")
+                break
+    ranks = list(Chem.CanonicalRankAtoms(mol, breakTies=False))
+    for match in mol.GetSubstructMatches(_ALLENE):
+        ends = [[n for n in _neighbours(mol, e) if n != match[1]] for e in (match[0], match[2])]
+        if all(len(end) == 1 or len({ranks[n] for n in end}) == 2 for end in ends):
+            found.append("the handedness of an allene")
+    return found
+
+
+_ALLENE: Final = Chem.MolFromSmarts("[#6;!H2]=[#6]=[#6;!H2]")
+
+
+def _neighbours(mol: Chem.Mol, atom: int) -> list[int]:
+    return [n.GetIdx() for n in mol.GetAtomWithIdx(atom).GetNeighbors()]

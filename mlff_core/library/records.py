@@ -1,0 +1,73 @@
+"""Shards of records: what ingesting a library leaves for everything after it."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import pyarrow as pa
+
+from mlff_core.library.layout import ENTRIES_SCHEMA, Record
+
+#: A shard of records: `record` is the position in the library, the rest as the readers give it.
+RECORDS_SCHEMA: Final = pa.schema([pa.field("record", pa.int64()), *ENTRIES_SCHEMA])
+
+#: Shards in one file, each of them a batch of it. A shard may hold but fifty records, and to make
+#: a file may cost more than to read fifty lines.
+SHARDS_A_FILE: Final = 100
+
+
+def _file(folder: Path, shard: int) -> Path:
+    return folder / f"records-{shard // SHARDS_A_FILE:06d}.arrow"
+
+
+class ShardWriter:
+    """Writes shards of records into a folder, from shard 0 on.
+
+    Nothing is renamed into place or forced to the disk: a pass over a library that is cut off is
+    made again from its begin.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.n_shards = 0
+        self._folder = folder
+        self._open = ExitStack()
+        self._writer: pa.ipc.RecordBatchFileWriter | None = None
+
+    def write(self, batches: Sequence[pa.RecordBatch]) -> None:
+        """Write the next shard: its batches of `RECORDS_SCHEMA`, one after the other."""
+        if self.n_shards % SHARDS_A_FILE == 0:
+            self._open.close()
+            file = open(_file(self._folder, self.n_shards), "wb", buffering=1 << 20)  # noqa: SIM115
+            self._open.enter_context(file)
+            self._writer = self._open.enter_context(pa.ipc.new_file(file, RECORDS_SCHEMA))
+        assert self._writer is not None
+        self._writer.write_batch(batches[0] if len(batches) == 1 else pa.concat_batches(batches))
+        self.n_shards += 1
+
+    def __enter__(self) -> Self:
+        """Of a `with` statement."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the last file."""
+        self._open.close()
+
+
+def read_records(folder: Path, shard: int) -> list[Record]:
+    """Read a shard of records."""
+    with pa.memory_map(str(_file(folder, shard))) as source:
+        columns = pa.ipc.open_file(source).get_batch(shard % SHARDS_A_FILE).to_pydict()
+    return [Record(*row) for row in zip(*columns.values(), strict=True)]
+
+
+def batch_of(records: Iterable[Record]) -> pa.RecordBatch:
+    """Make a batch of `RECORDS_SCHEMA`."""
+    rows = [record._asdict() for record in records]
+    return pa.RecordBatch.from_pylist(rows, schema=RECORDS_SCHEMA)
