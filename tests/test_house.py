@@ -50,7 +50,7 @@ LONG_FILES = {
     "mlff_core/ops/triton/message_twice.py": "one family of kernels",
     "mlff_core/ops/triton/update.py": "one family of kernels",
     "tests/mlff_core/moves/test_relax.py": "one door, seen from all sides",
-    "tests/mlff_core/test_library.py": "five formats, one contract",
+    "tests/mlff_core/library/test_library.py": "five formats, one contract",
 }
 
 
