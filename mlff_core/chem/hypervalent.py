@@ -139,8 +139,10 @@ def _places_of(mol: Chem.Mol, centre: int, around: list[int], n_places: int) -> 
         return gain - _RING_PENALTY * sum(bool(opposite[order[a], order[b]]) for a, b in rings)
 
     alike = len(set(chi)) == 1 and not rings
-    orders = [tuple(range(len(around)))] if alike else list(permutations(range(len(around))))
-    return places[list(max(orders, key=lambda order: score(order)))]
+    orders: list[tuple[int, ...]] = (
+        [tuple(range(len(around)))] if alike else list(permutations(range(len(around))))
+    )
+    return places[list(max(orders, key=score))]
 
 
 def _share_small_ring(mol: Chem.Mol, centre: int, i: int, j: int) -> bool:
