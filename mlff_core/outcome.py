@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from mlff_core.chem.duplicates import duplicates_of, sites
 from mlff_core.chem.mishap import mishap
 from mlff_core.chem.molecule import PreparedMolecule
 from mlff_core.chem.superpose import aligned_rmsd
@@ -89,7 +90,7 @@ def topology_of(molecule: PreparedMolecule) -> Topology:
     return Topology(molecule.numbers, molecule.bonds, molecule.chirality, molecule.double_bonds)
 
 
-def _rank(molecule: MoleculeRow, conformers: list[ConformerRow]) -> None:
+def _rank(molecule: PreparedMolecule, conformers: list[ConformerRow]) -> None:
     """Fill in what is relative to the molecule's best conformer, and the molecule's own summary."""
     molecule.n_conformers = len(conformers)
     converged = [c for c in conformers if c.status == ConformerStatus.CONVERGED]
@@ -113,9 +114,25 @@ def _rank(molecule: MoleculeRow, conformers: list[ConformerRow]) -> None:
     for c in conformers:
         if c.status in _USABLE:
             c.relative_energy_kcal_mol = (_energy(c) - lowest) * EV_KCAL_MOL
-    weights = boltzmann_weights([_energy(c) for c in converged])
-    for c, weight in zip(converged, weights, strict=True):
+    _mark_duplicates(molecule, converged)
+    new = [c for c in converged if c.duplicate_of is None]
+    weights = boltzmann_weights([_energy(c) for c in new])
+    for c, weight in zip(new, weights, strict=True):
         c.boltzmann_weight = float(weight)
+
+
+def _mark_duplicates(molecule: PreparedMolecule, converged: Sequence[ConformerRow]) -> None:
+    """Say of relaxed conformers which are one another again: a state counts once."""
+    if len(converged) <= 1:
+        return
+    answers = duplicates_of(
+        np.stack([c.positions_angstrom.reshape(-1, 3) for c in converged]),
+        [_energy(c) * EV_KCAL_MOL for c in converged],
+        sites(molecule.numbers, molecule.bonds),
+        max(c.max_force_ev_per_angstrom or 0.0 for c in converged),
+    )
+    for conformer, answer in zip(converged, answers, strict=True):
+        conformer.duplicate_of = None if answer is None else converged[answer].conformer
 
 
 def _energy(conformer: ConformerRow) -> float:

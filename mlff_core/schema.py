@@ -178,7 +178,8 @@ class ConformerRow:
     )
     boltzmann_weight: float | None = column(
         "float64",
-        "population at 298.15 K among the molecule's converged conformers; null for others",
+        "population at 298.15 K among the molecule's converged conformers, duplicates counted "
+        "once; null for others",
     )
     max_force_ev_per_angstrom: float | None = column("float64", "largest force on any atom", "eV/Å")
     n_steps: int | None = column("int32", "steps that the relaxation took")

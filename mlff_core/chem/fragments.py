@@ -131,10 +131,13 @@ def _metals(mol: Chem.Mol) -> set[int]:
 def _refuse_complexes(fragments: tuple[Chem.Mol, ...], smiles: list[str], kept: int) -> None:
     for k, (fragment, text) in enumerate(zip(fragments, smiles, strict=True)):
         metals = _metals(fragment)
-        if not metals or k == kept:  # the check of the elements sees what is kept
+        if not metals:
             continue
         others = [other for j, other in enumerate(fragments) if j != k]
-        if not _is_counter_ion(fragment, metals, others, fragments[kept]):
+        plain_metal = fragment.GetNumAtoms() == 1 and metals <= _ALKALI | _ALKALINE_EARTH
+        if k == kept and plain_metal:  # nothing but ions: the check of the elements names it
+            continue
+        if k == kept or not _is_counter_ion(fragment, metals, others, fragments[kept]):
             raise rejected(
                 Reason.UNSUPPORTED_ELEMENT,
                 f"{text} makes this a metal complex written in pieces, and the model does not know "

@@ -61,8 +61,10 @@ def rearranged(
     a, b, c, d = x[chirality.T]
     inverted = np.flatnonzero(np.einsum("ni,ni->n", a - d, np.cross(b - d, c - d)) <= 0)
     if inverted.size:
-        centre = _centre(chirality[inverted[0]], bonds)
-        return f"stereocentre {atom_name(centre, numbers)} inverted"
+        row = chirality[inverted[0]]
+        if _is_axis(row, bonds):
+            return f"hindered axis {_pair(row[1], row[2], numbers)} turned over"
+        return f"stereocentre {atom_name(_centre(row, bonds), numbers)} inverted"
     flipped = np.flatnonzero(cos_dihedrals(x, double_bonds) * double_bonds[:, 4] <= 0)
     if flipped.size:
         _, a, b, _, sign = double_bonds[flipped[0]]
@@ -175,6 +177,16 @@ def _centre(around: NDArray[np.integer], bonds: NDArray[np.integer]) -> int:
     """The atom that a row of `chirality` surrounds: the one with most bonds to its atoms."""
     ends, starts = np.isin(bonds, around).T
     return int(np.bincount(np.concatenate([bonds[starts, 0], bonds[ends, 1]])).argmax())
+
+
+def _is_axis(row: NDArray[np.integer], bonds: NDArray[np.integer]) -> bool:
+    """Whether a row of `chirality` runs along a bond instead of around a centre."""
+    bonded = {frozenset(bond) for bond in bonds.tolist()}
+    first, begin, end, last = row.tolist()
+    ways = ((first, begin, last, end), (first, end, last, begin))
+    return frozenset((begin, end)) in bonded and any(
+        {frozenset((a, b)), frozenset((c, d))} <= bonded for a, b, c, d in ways
+    )
 
 
 def cos_dihedrals(x: NDArray[np.float64], double_bonds: NDArray[np.integer]) -> NDArray[np.float64]:

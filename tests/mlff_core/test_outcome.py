@@ -20,8 +20,10 @@ PREPARED = [prepare(*record, SETTINGS) for record in RECORDS]
 
 @pytest.fixture
 def molecules() -> list[PreparedMolecule]:
-    """Ethanol, a record that is none, butane with two conformers, sodium."""
-    return copy.deepcopy(PREPARED)
+    """Ethanol with one conformer, a record that is none, butane with several, sodium."""
+    molecules = copy.deepcopy(PREPARED)
+    molecules[0].positions = molecules[0].positions[:1]
+    return molecules
 
 
 def relaxed(molecules: list[PreparedMolecule], energies: dict[int, list[float]]) -> list:
@@ -58,7 +60,7 @@ def test_conformers_are_ranked_within_their_molecule(molecules) -> None:
     assert butane.min_energy_ev == -200.1
     assert own[1].relative_energy_kcal_mol == 0.0
     assert own[0].relative_energy_kcal_mol == pytest.approx(0.1 * EV_KCAL_MOL)
-    assert sum(c.boltzmann_weight for c in own) == pytest.approx(1.0)
+    assert sum(c.boltzmann_weight or 0.0 for c in own) == pytest.approx(1.0)
     assert own[1].boltzmann_weight > 0.9 / sum(c.energy_ev == -200.1 for c in own)
     assert all(c.rmsd_to_initial_angstrom < 1e-3 for c in conformers)
     assert ethanol.min_energy_ev == -100.0
@@ -73,8 +75,26 @@ def test_variants_of_a_record_are_ranked_apart(molecules) -> None:
     for molecule in (ethanol, butane):
         own = [c for c in conformers if c.variant == molecule.variant]
         assert len(own) == molecule.n_conformers == molecule.n_converged > 0
-        assert sum(c.boltzmann_weight for c in own) == pytest.approx(1.0)
+        assert sum(c.boltzmann_weight or 0.0 for c in own) == pytest.approx(1.0)
         assert all(len(c.atomic_numbers) == molecule.n_atoms for c in own)
+
+
+def test_a_minimum_that_two_starts_reach_counts_once(molecules) -> None:
+    rows = relaxed(molecules, {7: [-100.0], 9: [-200.1, -200.0]})
+    own = [row for row in rows if row.record == 9]
+    turned = np.float32([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+    again = copy.deepcopy(own[0])
+    again.conformer, again.energy_ev = len(own), -200.1001
+    again.positions_angstrom = own[0].positions_angstrom.reshape(-1, 3) @ turned + 1.0
+    molecules[2].positions = np.concatenate([molecules[2].positions, molecules[2].positions[:1]])
+    conformers = final_rows(molecules, [*rows, again])
+    own = [c for c in conformers if c.record == 9]
+    assert own[0].duplicate_of == again.conformer  # of the two, the one of lower energy is new
+    assert own[-1].duplicate_of is None
+    assert own[0].boltzmann_weight is None
+    assert own[0].relative_energy_kcal_mol == pytest.approx(0.0001 * EV_KCAL_MOL)
+    assert sum(c.boltzmann_weight or 0.0 for c in own) == pytest.approx(1.0)
+    assert molecules[2].n_converged == len(own)
 
 
 def test_a_rearranged_conformer_is_neither_best_nor_weighed(molecules) -> None:
