@@ -142,7 +142,8 @@ def _places_of(mol: Chem.Mol, centre: int, around: list[int], n_places: int) -> 
     orders: list[tuple[int, ...]] = (
         [tuple(range(len(around)))] if alike else list(permutations(range(len(around))))
     )
-    return places[list(max(orders, key=score))]
+    best: tuple[int, ...] = max(orders, key=score)
+    return places[list(best)]
 
 
 def _share_small_ring(mol: Chem.Mol, centre: int, i: int, j: int) -> bool:
