@@ -16,8 +16,8 @@ molecule is still handed on, as an empty or odd SMILES, for the chemistry to rej
 - `.sdf`: one record up to each `$$$$`; its SMILES is that of the mol block, its id the title line.
 
 Text is UTF-8, or UTF-16 with a byte order mark; bytes that are not become U+FFFD, which no SMILES
-may hold. Memory does not grow with the length of the library; of Parquet it holds at most two
-columns of a row group.
+may hold. Memory does not grow with the length of the library; of Parquet it holds two columns of a
+row group at most.
 
 layout.py      what a reader must know of a file, and what it hands on
 recognise.py   what a location means and what its file is
