@@ -434,7 +434,7 @@ def neighbour_rows(molecules: Molecules) -> Iterator[dict]:
         from mlff_core.ops.triton.pairs import pairs
 
         engine = TritonEngine(random_model(1).cuda())
-        rest = (batch.mol_idx, batch.ptr, batch.charge, engine.tables, cutoff)
+        rest = (batch.mol_idx, batch.ptr, batch.charge, engine.weights.tables, cutoff)
         return lambda x: pairs(batch.numbers, x, *rest)
 
     def cluster() -> Step:
@@ -514,10 +514,10 @@ def kernel_rows(model: PaiNN, molecules: Molecules) -> Iterator[dict]:
         batch.mol_idx,
         batch.ptr,
         batch.charge,
-        engine.tables,
+        engine.weights.tables,
         engine.cutoff,
     )
-    block = engine.blocks[1]
+    block = engine.weights.blocks[1]
     gather, mixing = model.message[1], model.update[1]
     filters = filter_matrix(gather)
     assert block.phi is not None, "only the first block has a table in its place"
@@ -577,7 +577,7 @@ def kernel_rows(model: PaiNN, molecules: Molecules) -> Iterator[dict]:
             4 * n_atoms * 17 * n,
         ),
         "readout, both ways": (
-            lambda: readout.readout(q, repulsion, *engine.readout, precision=three),
+            lambda: readout.readout(q, repulsion, *engine.weights.readout, precision=three),
             readout_plain,
             2 * n_atoms * n * n,
             4 * n_atoms * 2 * n,

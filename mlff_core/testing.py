@@ -1,8 +1,11 @@
 """What tests of this project share: named molecules, random models, and the physics contract."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from mlff_core.batch import MolBatch
 from mlff_core.distill.teacher import Label
@@ -10,6 +13,10 @@ from mlff_core.models.painn import PaiNN, PaiNNConfig
 from mlff_core.models.potential import Potential
 from mlff_core.moves.slots import Molecule, Rows
 from mlff_core.neighbors import neighbor_pairs
+from mlff_core.ops import plain
+from mlff_core.ops.filters import FilterTable, spline_table
+from mlff_core.ops.plain import Edges
+from mlff_core.ops.program import PLAIN_ATOM_OPS, AnalyticEngine, AtomOps, EdgeOps
 
 #: Geometries by name: (numbers, positions in Å, charge). Every bug adds its own.
 NAMED_MOLECULES: dict[str, tuple[list[int], list[list[float]], int]] = {
@@ -125,6 +132,67 @@ class AutogradEngine:
         energy = energy.detach()
         # The gradient skips an atom at NaN, so the molecule's other forces would look sound.
         return energy, torch.where(energy.isnan()[mol_idx][:, None], torch.nan, -gradient)
+
+
+class _CoarseProducts(TorchFunctionMode):
+    """Products with weights as the kernels of a precision compute them."""
+
+    def __init__(self, precision: str):
+        self.precision = precision
+        super().__init__()
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        from mlff_core.ops.triton.linear import product_plain
+
+        if function is torch.nn.functional.linear:
+            x, w, *bias = args
+            y = product_plain(x, w, self.precision)
+            return y + bias[0] if bias and bias[0] is not None else y
+        if function in (torch.Tensor.matmul, torch.Tensor.__matmul__):
+            return product_plain(args[0], args[1].mT, self.precision)
+        return function(*args, **(kwargs or {}))
+
+
+def coarse_engine(model: PaiNN, precision: str) -> AnalyticEngine:
+    """Plain PyTorch with the splines and the products of a precision of the kernels.
+
+    What is left between it and the kernels is the order in which they add up, so the kernels may be
+    no farther from float64 than twice what it is.
+    """
+    from mlff_core.ops.triton.steps import FILTER_SPLINES, PRODUCT_PRECISION
+
+    tables: list[tuple[Tensor, FilterTable]] = []
+
+    def splined(edges: Edges, filters: Tensor) -> tuple[Edges, Tensor]:
+        """Pairs whose basis is the filter itself, and what leaves it so."""
+        table = next((known for w, known in tables if torch.equal(w, filters)), None)
+        if table is None:
+            table = spline_table(filters, model.config.cutoff, *FILTER_SPLINES[precision])
+            tables.append((filters, table))
+        values, slopes = table.at(edges.distance)
+        return edges._replace(basis=values, slope=slopes), torch.eye(len(filters)).to(filters)
+
+    def message_fwd(
+        phi: Tensor, mu: Tensor, edges: Edges, filters: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return plain.message_fwd(phi, mu, *splined(edges, filters))
+
+    def message_bwd(
+        g_dq: Tensor, g_dmu: Tensor, phi: Tensor, mu: Tensor, edges: Edges, filters: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return plain.message_bwd(g_dq, g_dmu, phi, mu, *splined(edges, filters))
+
+    def coarse(operator: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            with _CoarseProducts(PRODUCT_PRECISION[precision][0]):
+                return operator(*arguments)
+
+        return run
+
+    atom_ops = AtomOps(*(coarse(operator) for operator in PLAIN_ATOM_OPS))
+    return AnalyticEngine(model, EdgeOps(message_fwd, message_bwd), atom_ops)
 
 
 class SpringTeacher:

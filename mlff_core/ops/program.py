@@ -1,8 +1,13 @@
-"""Energy and forces in one pass without an autograd graph, from exchangeable operators."""
+"""The order of the operators, and energy and forces by it from exchangeable operators.
+
+`forward_and_back` is the order, which every engine follows. `energy_and_forces` follows it in one
+pass without an autograd graph, with the operators of `plain` or with those of `numba`;
+`triton.engine` follows it with kernels.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +18,68 @@ from mlff_core.ops.plain import Edges
 
 if TYPE_CHECKING:
     from mlff_core.models.painn import Message, PaiNN, Update
+
+
+class Steps(Protocol):
+    """What an engine does at each step; what a step keeps for its way back is its own affair.
+
+    Blocks are numbered from 0. There are no vector features before the first block, and nothing
+    asks for gradients beyond it.
+    """
+
+    def phi_fwd(self, k: int, q: Tensor) -> tuple[Tensor, Any]:
+        """What the atoms say as senders, and what `phi_bwd` needs."""
+
+    def message_fwd(
+        self, k: int, phi: Tensor, q: Tensor, mu: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Scalars and vectors with what the neighbours add."""
+
+    def update_fwd(self, k: int, q: Tensor, mu: Tensor) -> tuple[Tensor, Tensor | None, Any]:
+        """Scalars and vectors, mixed, and what `update_bwd` needs."""
+
+    def readout(self, q: Tensor) -> Tensor:
+        """The gradient of the sum of all energies in q; the energies are kept."""
+
+    def update_bwd(
+        self, k: int, g_q: Tensor, g_mu: Tensor | None, kept: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients in what `update_fwd` was given; after the last block there is no g_mu."""
+
+    def message_bwd(
+        self, k: int, g_q: Tensor, g_mu: Tensor, phi: Tensor, mu: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Gradients in phi and mu, None for the first block; those in the geometry are kept."""
+
+    def phi_bwd(self, k: int, g_phi: Tensor, hidden: Any, g_q: Tensor) -> Tensor:
+        """g_q with what comes through phi added."""
+
+
+def forward_and_back(steps: Steps, n_blocks: int, q: Tensor) -> None:
+    """PaiNN from the first scalar features to the energies, and back to the geometry.
+
+    Args:
+        steps: The operators; they keep what came out.
+        n_blocks: Number of interaction blocks.
+        q: Scalar features of each atom's kind [n_atoms, n_features].
+    """
+    mu: Tensor | None = None
+    saved = []
+    for k in range(n_blocks):
+        phi, hidden = steps.phi_fwd(k, q)
+        q, mixed = steps.message_fwd(k, phi, q, mu)
+        mu_in = mu
+        q, mu, kept = steps.update_fwd(k, q, mixed)
+        saved.append((phi, hidden, mu_in, kept))
+    g_q = steps.readout(q)
+    g_mu: Tensor | None = None
+    for k in reversed(range(n_blocks)):
+        phi, hidden, mu_in, kept = saved[k]
+        g_q, g_mixed = steps.update_bwd(k, g_q, g_mu, kept)
+        gradients = steps.message_bwd(k, g_q, g_mixed, phi, mu_in)
+        if gradients is not None:
+            g_phi, g_mu = gradients
+            g_q = steps.phi_bwd(k, g_phi, hidden, g_q)
 
 
 @dataclass(frozen=True)
@@ -145,57 +212,23 @@ def _energy_and_forces(
 ) -> tuple[Tensor, Tensor]:
     config, i, j = model.config, edges.i, edges.j
     species = model.atom_index[numbers]
-
-    # Forward. What the backward needs of each block is kept.
-    q = model.element(species) + model.charge(charge[mol_idx] - config.min_charge)
-    mu = q.new_zeros(len(q), 3, config.n_features)
-    saved = []
-    for k, (message, update) in enumerate(blocks(model)):
-        filters = filter_matrix(message)
-        w1, b1, w2, b2 = mlp_weights(message.phi)
-        if k == 0 and ops.scalar_fwd is not None:
-            said = 2 * config.n_features
-            w2, b2, filters = w2[:said], b2[:said], filters[:said]
-            phi, hidden = atom_ops.mlp_fwd(q, w1, b1, w2, b2)
-            dq, dmu = ops.scalar_fwd(phi, edges, filters)
-        else:
-            phi, hidden = atom_ops.mlp_fwd(q, w1, b1, w2, b2)
-            dq, dmu = ops.message_fwd(phi, mu, edges, filters)
-        mu_in = mu
-        q, mu, kept = atom_ops.update_fwd(
-            q + dq, mu + dmu, update.uv.weight, *mlp_weights(update.a)
-        )
-        saved.append((message, update, filters, phi, hidden, mu_in, kept))
-    atomic, hidden = atom_ops.readout_fwd(q, *mlp_weights(model.readout), model.energy_scale)
     nuclear, radius = model.nuclear_charge[species], model.radius[species]
+    steps = ExchangeableSteps(model, edges, ops, atom_ops)
+    q = model.element(species) + model.charge(charge[mol_idx] - config.min_charge)
+    # Each pair is listed twice, so half of its energy and of its slope goes to each listing.
     if ops.repulsion is not None:
-        repulsion, g_distance = ops.repulsion(edges, nuclear, radius)
-        atomic = atomic + repulsion
+        repulsion, steps.g_distance = ops.repulsion(edges, nuclear, radius)
     else:
         pair, pair_slope = plain.repulsion_fwd_bwd(
             edges.distance, nuclear[i], nuclear[j], radius[i] + radius[j]
         )
-        # Each pair is listed twice, so half of its energy and of its slope goes to each listing.
-        atomic, g_distance = atomic.index_add(0, i, 0.5 * pair), 0.5 * pair_slope
-
-    # Backward, the blocks in reverse.
-    w1, _, w2, _ = mlp_weights(model.readout)
-    g_q = atom_ops.readout_bwd(hidden, w1, w2, model.energy_scale)
-    g_mu = torch.zeros_like(mu)
-    g_unit = torch.zeros_like(edges.unit)
-    for k, (message, update, filters, phi, hidden, mu_in, kept) in reversed(list(enumerate(saved))):
-        w1, _, w2, _ = mlp_weights(update.a)
-        g_q, g_mu = atom_ops.update_bwd(g_q, g_mu, kept, update.uv.weight, w1, w2)
-        if k == 0 and ops.scalar_bwd is not None:
-            g_d, g_u = ops.scalar_bwd(g_q, g_mu, phi, edges, filters)
-        else:
-            g_phi, g_mu_in, g_d, g_u = ops.message_bwd(g_q, g_mu, phi, mu_in, edges, filters)
-        g_distance, g_unit = g_distance + g_d, g_unit + g_u
-        if k > 0:
-            w1, _, w2, _ = mlp_weights(message.phi)
-            g_q = g_q + atom_ops.mlp_bwd(g_phi, hidden, w1, w2)
-            g_mu = g_mu + g_mu_in
-    gradient = ops.position_gradient(edges, g_distance, g_unit, len(positions))
+        repulsion, steps.g_distance = None, 0.5 * pair_slope
+    forward_and_back(steps, config.n_interactions, q)
+    if repulsion is not None:
+        atomic = steps.atomic + repulsion
+    else:
+        atomic = steps.atomic.index_add(0, i, 0.5 * pair)
+    gradient = ops.position_gradient(edges, steps.g_distance, steps.g_unit, len(positions))
 
     # An atom at NaN has no neighbours, hence an energy and forces around it: finite, and wrong.
     atomic = torch.where(positions.isfinite().all(-1), atomic, torch.nan)
@@ -203,6 +236,96 @@ def _energy_and_forces(
         0, mol_idx, atomic.double() + model.reference_energy[species]
     )
     return energy, torch.where(energy.isnan()[mol_idx][:, None], torch.nan, -gradient)
+
+
+class ExchangeableSteps:
+    """The steps by `EdgeOps` and `AtomOps`, functional throughout.
+
+    Attributes:
+        atomic: After the readout, the energy of each atom without repulsion in eV [n_atoms].
+        g_distance: Gradient in the distance of each pair, eV/Å [n_edges].
+        g_unit: Gradient in the unit vector of each pair, eV [n_edges, 3].
+    """
+
+    def __init__(self, model: "PaiNN", edges: Edges, ops: EdgeOps, atom_ops: AtomOps):
+        self.model, self.edges, self.ops, self.atom_ops = model, edges, ops, atom_ops
+        self.blocks = blocks(model)
+        self._filters: dict[int, Tensor] = {}
+        self.atomic = edges.distance.new_zeros(0)
+        self.g_distance = torch.zeros_like(edges.distance)
+        self.g_unit = torch.zeros_like(edges.unit)
+
+    def phi_fwd(self, k: int, q: Tensor) -> tuple[Tensor, Any]:
+        """As in `Steps`."""
+        message, _ = self.blocks[k]
+        w1, b1, w2, b2 = mlp_weights(message.phi)
+        if k == 0 and self.ops.scalar_fwd is not None:
+            said = 2 * q.shape[1]
+            w2, b2 = w2[:said], b2[:said]
+        return self.atom_ops.mlp_fwd(q, w1, b1, w2, b2)
+
+    def filters(self, k: int) -> Tensor:
+        """Filter weights of a block; what no vectors multiply is left out."""
+        if k not in self._filters:
+            filters = filter_matrix(self.blocks[k][0])
+            scalar = k == 0 and self.ops.scalar_fwd is not None
+            self._filters[k] = filters[: len(filters) // 3 * 2] if scalar else filters
+        return self._filters[k]
+
+    def message_fwd(
+        self, k: int, phi: Tensor, q: Tensor, mu: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """As in `Steps`."""
+        if mu is None:
+            mu = q.new_zeros(len(q), 3, q.shape[1])
+        if k == 0 and self.ops.scalar_fwd is not None:
+            dq, dmu = self.ops.scalar_fwd(phi, self.edges, self.filters(k))
+        else:
+            dq, dmu = self.ops.message_fwd(phi, mu, self.edges, self.filters(k))
+        return q + dq, mu + dmu
+
+    def update_fwd(self, k: int, q: Tensor, mu: Tensor) -> tuple[Tensor, Tensor, Any]:
+        """As in `Steps`."""
+        _, update = self.blocks[k]
+        return self.atom_ops.update_fwd(q, mu, update.uv.weight, *mlp_weights(update.a))
+
+    def readout(self, q: Tensor) -> Tensor:
+        """As in `Steps`."""
+        w1, b1, w2, b2 = mlp_weights(self.model.readout)
+        scale = self.model.energy_scale
+        self.atomic, hidden = self.atom_ops.readout_fwd(q, w1, b1, w2, b2, scale)
+        return self.atom_ops.readout_bwd(hidden, w1, w2, scale)
+
+    def update_bwd(
+        self, k: int, g_q: Tensor, g_mu: Tensor | None, kept: Any
+    ) -> tuple[Tensor, Tensor]:
+        """As in `Steps`."""
+        _, update = self.blocks[k]
+        w1, _, w2, _ = mlp_weights(update.a)
+        if g_mu is None:
+            g_mu = g_q.new_zeros(len(g_q), 3, g_q.shape[1])
+        return self.atom_ops.update_bwd(g_q, g_mu, kept, update.uv.weight, w1, w2)
+
+    def message_bwd(
+        self, k: int, g_q: Tensor, g_mu: Tensor, phi: Tensor, mu: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """As in `Steps`."""
+        if k == 0 and self.ops.scalar_bwd is not None:
+            g_d, g_u = self.ops.scalar_bwd(g_q, g_mu, phi, self.edges, self.filters(k))
+            self.g_distance, self.g_unit = self.g_distance + g_d, self.g_unit + g_u
+            return None
+        given = torch.zeros_like(g_mu) if mu is None else mu
+        g_phi, g_mu_in, g_d, g_u = self.ops.message_bwd(
+            g_q, g_mu, phi, given, self.edges, self.filters(k)
+        )
+        self.g_distance, self.g_unit = self.g_distance + g_d, self.g_unit + g_u
+        return None if k == 0 else (g_phi, g_mu + g_mu_in)
+
+    def phi_bwd(self, k: int, g_phi: Tensor, hidden: Any, g_q: Tensor) -> Tensor:
+        """As in `Steps`."""
+        message, _ = self.blocks[k]
+        w1, _, w2, _ = mlp_weights(message.phi)
+        return g_q + self.atom_ops.mlp_bwd(g_phi, hidden, w1, w2)
 
 
 def blocks(model: "PaiNN") -> list[tuple["Message", "Update"]]:

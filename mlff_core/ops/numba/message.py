@@ -22,6 +22,7 @@ import torch
 from numba import prange
 from torch import Tensor
 
+from mlff_core.ops.filters import FilterTable, hermite_table
 from mlff_core.ops.numba import pairs
 from mlff_core.ops.numba.compile import FASTMATH, kernel, run
 from mlff_core.ops.plain import Edges, edge_geometry
@@ -190,7 +191,7 @@ class MessageOps:
         n_intervals = math.ceil((cutoff - self.first_knot) / KNOT_DISTANCE)
         self.knot_distance = (cutoff - self.first_knot) / n_intervals
         self.cutoff, self.n_intervals = cutoff, n_intervals
-        self._tables: list[tuple[Tensor, Tensor]] = []
+        self._tables: list[tuple[Tensor, FilterTable]] = []
         self._prepared = threading.local()
 
     @property
@@ -275,7 +276,7 @@ class MessageOps:
         """
         row = self._prepared_row(edges, n_atoms)
         prepared, filters = self._prepared, filters.detach()
-        return row, prepared.place, prepared.basis @ filters.T, self._table(filters)
+        return row, prepared.place, prepared.basis @ filters.T, self._table(filters).rows
 
     def _prepared_row(self, edges: Edges, n_atoms: int) -> Tensor:
         """Row starts of a list of pairs, which is prepared if it is not the one that was last."""
@@ -299,23 +300,11 @@ class MessageOps:
         prepared.edges, prepared.row, prepared.place = edges, row, place
         prepared.basis = torch.stack([edges.basis[near], edges.slope[near]], 1)
 
-    def _table(self, filters: Tensor) -> Tensor:
-        """Values, and slopes times the knots' distance [n_knots, 2, 3 n_features]."""
+    def _table(self, filters: Tensor) -> FilterTable:
+        """Of filters; made when they are first seen."""
         for known, table in self._tables:
             if known.dtype == filters.dtype and torch.equal(known, filters):
                 return table
-        # In float64, and one knot more than there are intervals end to end, since rounding may put
-        # a pair on the cutoff itself.
-        knots = self.first_knot + self.knot_distance * torch.arange(
-            self.n_intervals + 2, dtype=torch.float64
-        )
-        line = torch.zeros(len(knots) + 1, 3, dtype=torch.float64)
-        line[1:, 0] = knots
-        to = torch.arange(1, len(line))
-        edges = edge_geometry(line, torch.zeros_like(to), to, filters.shape[1] - 1, self.cutoff)
-        weights = filters.double().T
-        table = torch.stack([edges.basis @ weights, edges.slope @ weights * self.knot_distance], 1)
-        table[self.n_intervals :] = 0.0
-        table = table.to(filters.dtype).contiguous()
+        table = hermite_table(filters, self.cutoff, self.first_knot, self.n_intervals)
         self._tables = [*self._tables[-MAX_TABLES + 1 :], (filters.clone(), table)]
         return table

@@ -1,8 +1,9 @@
 """The operators for a CUDA device, as Triton kernels, and the engine made of them.
 
 engine.py          energy and forces of a batch, forward and backward, with CUDA graphs
+steps.py           a model's weights laid out, and the steps of the program by kernels
 pairs.py           neighbours, their geometry, nuclear repulsion
-spline.py          radial filters as splines of the distance
+spline.py          weights of the splines that radial filters are taken from
 message.py         gather, filter, reduce
 message_twice.py   the same with first and second derivatives, for training
 linear.py          products with weights

@@ -15,29 +15,19 @@ import torch
 import triton
 from torch import Tensor
 
-from mlff_core.ops.plain import mlp_fwd
-from mlff_core.ops.program import AnalyticEngine, blocks, filter_matrix, mlp_weights
+from mlff_core.ops.program import AnalyticEngine, forward_and_back
 from mlff_core.ops.triton.capture import recording
-from mlff_core.ops.triton.linear import contiguous_transpose, linear, mlp_bwd, split_weights
-from mlff_core.ops.triton.message import message_bwd, message_fwd, new_pull
-from mlff_core.ops.triton.pairs import AtomTables, pairs
-from mlff_core.ops.triton.readout import molecules, readout
-from mlff_core.ops.triton.spline import FilterTable, tabulate
+from mlff_core.ops.triton.pairs import pairs
+from mlff_core.ops.triton.readout import molecules
+from mlff_core.ops.triton.steps import PRODUCT_PRECISION, KernelSteps, Weights
 from mlff_core.ops.triton.tiles import load as load_tiles
 from mlff_core.ops.triton.tiles import row_class
-from mlff_core.ops.triton.update import UpdateSaved, UpdateWeights, update_bwd, update_fwd
 
 if TYPE_CHECKING:
     from mlff_core.models.painn import PaiNN
 
 log = logging.getLogger(__name__)
 
-#: How products of matrices are computed under each choice of `precision`, forward and backward:
-#: tf32x3 keeps float32's accuracy, bf16x3 most of it. With tf32, 0.2 µs a molecule quicker, forces
-#: of drug-like molecules were off by up to 2e-3 eV/Å.
-PRODUCT_PRECISION = {"float32": ("tf32x3", "tf32x3"), "fast": ("bf16x3", "bf16x3")}
-#: Splines of the filters under each choice: degree, and intervals between 0 and the cutoff.
-FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 320)}
 #: Batches of more atoms are launched kernel by kernel.
 GRAPH_MAX_ATOMS = 32768
 #: Batches of more atoms are worked through in pieces, which bounds the memory of what is saved for
@@ -51,41 +41,6 @@ GraphKey = tuple[int, int, torch.dtype]
 #: A graph's first replay may differ from its eager step by so much, eV and eV/Å: the tiles of the
 #: matrix products may differ with the capacity.
 REPLAY_TOLERANCE = 2e-3
-
-
-class PhiWeights(NamedTuple):
-    """Weights of what the atoms say, split for the precision of their pass.
-
-    Attributes:
-        w1: First layer [2, n_features, n_features].
-        b1: Its bias.
-        w2: Second layer [2, 3 n_features, n_features].
-        b2: Its bias.
-        w1_t: Of the transpose of w1.
-        w2_t: Of the transpose of w2.
-    """
-
-    w1: Tensor
-    b1: Tensor
-    w2: Tensor
-    b2: Tensor
-    w1_t: Tensor
-    w2_t: Tensor
-
-
-class BlockWeights(NamedTuple):
-    """Weights of one interaction block, laid out for the kernels.
-
-    Attributes:
-        phi: Both layers of phi; None in the first block, where a table of all kinds of atoms takes
-            their place.
-        filters: Splines of the filters.
-        update: Of the update block.
-    """
-
-    phi: PhiWeights | None
-    filters: FilterTable
-    update: UpdateWeights
 
 
 class CapturedStep(NamedTuple):
@@ -143,58 +98,10 @@ class TritonEngine:
             raise ValueError(
                 f"n_features: expected a power of two of at least 32, found {n_features}"
             )
-        precisions = products or PRODUCT_PRECISION[precision]
-        self.forward_precision, self.backward_precision = precisions
-
-        def forward(w: Tensor) -> Tensor:
-            return split_weights(w, self.forward_precision)
-
-        def transposed(w: Tensor) -> Tensor:
-            return split_weights(contiguous_transpose(w), self.backward_precision)
-
         self.cutoff = config.cutoff
         with torch.no_grad():
-            self.tables = AtomTables(
-                atom_index=model.atom_index,
-                nuclear=model.nuclear_charge,
-                nuclear_power=model.nuclear_charge**0.23,
-                radius=model.radius,
-                element=model.element.weight.detach(),
-                charge=model.charge.weight.detach(),
-                min_charge=config.min_charge,
-            )
-            degree, n_intervals = FILTER_SPLINES[precision]
-            self.blocks: list[BlockWeights] = []
-            for message, update in blocks(model):
-                layers = [w.detach() for w in mlp_weights(message.phi)]
-                phi = None
-                if self.blocks:
-                    w1, b1, w2, b2 = layers
-                    phi = PhiWeights(
-                        forward(w1), b1, forward(w2), b2, transposed(w1), transposed(w2)
-                    )
-                else:
-                    self.first_phi = phi_of_kinds(self.tables, layers)
-                filters = filter_matrix(message).detach()
-                w1, b1, w2, b2 = (w.detach() for w in mlp_weights(update.a))
-                self.blocks.append(
-                    BlockWeights(
-                        phi=phi,
-                        filters=tabulate(filters, self.cutoff, degree, n_intervals),
-                        update=UpdateWeights.make(
-                            (update.uv.weight.detach(), w1, b1, w2, b2), *precisions
-                        ),
-                    )
-                )
-            w1, b1, w2, b2 = (w.detach() for w in mlp_weights(model.readout))
-            self.readout = (
-                forward(w1),
-                b1,
-                (w2[0] * model.energy_scale).contiguous(),
-                b2 * model.energy_scale,
-                split_weights(contiguous_transpose(w1), self.forward_precision),
-            )
-            self.reference_energy = model.reference_energy
+            self.weights = Weights.lay_out(model, precision, products)
+        self.reference_energy = model.reference_energy
         self.compiled: set[tuple[str, str]] = set()
         self.graphs: OrderedDict[GraphKey, CapturedStep | None] = OrderedDict()
         device = self.reference_energy.device
@@ -342,53 +249,20 @@ class TritonEngine:
     ) -> tuple[Tensor, Tensor]:
         """What `evaluate` means, kernel by kernel: the same launches whatever the values are."""
         positions = positions.detach().contiguous()
-        precision = self.forward_precision
         rows, q, repulsion, gradient = pairs(
-            numbers, positions, mol_idx, ptr, charge, self.tables, self.cutoff
+            numbers, positions, mol_idx, ptr, charge, self.weights.tables, self.cutoff
         )
-        mu: Tensor | None = None
-        phi, hidden = self.first_phi, q
-        saved: list[tuple[BlockWeights, Tensor, Tensor, Tensor | None, UpdateSaved]] = []
-        for k, block in enumerate(self.blocks):
-            if block.phi is not None:
-                hidden = linear(q, block.phi.w1, block.phi.b1, precision=precision)
-                phi = linear(hidden, block.phi.w2, block.phi.b2, silu_in=True, precision=precision)
-            q, mixed = message_fwd(phi, mu, q, rows, block.filters)
-            mu_in = mu
-            last = k == len(self.blocks) - 1
-            q, mu, kept = update_fwd(q, mixed, block.update, with_mu=not last, precision=precision)
-            saved.append((block, phi, hidden, mu_in, kept))
-        atomic, g_q = readout(q, repulsion, *self.readout, precision=precision)
-        precision = self.backward_precision
-        pull = new_pull(rows, q.shape[1])
-        g_mu: Tensor | None = None
-        for k, (block, phi, hidden, mu_in, kept) in enumerate(reversed(saved)):
-            g_q, g_mixed = update_bwd(g_q, g_mu, kept, block.update, precision=precision)
-            gradients = message_bwd(g_q, g_mixed, phi, mu_in, rows, block.filters, pull, add=k > 0)
-            if gradients is not None and block.phi is not None:
-                g_phi, g_mu = gradients
-                w1_t, w2_t = block.phi.w1_t, block.phi.w2_t
-                g_q = mlp_bwd(g_phi, hidden, w1_t, w2_t, g_q, precision=precision)
+        steps = KernelSteps(self.weights, rows, repulsion)
+        forward_and_back(steps, len(self.weights.blocks), q)
         return molecules(
-            atomic,
+            steps.atomic,
             numbers,
             positions,
             mol_idx,
             ptr,
-            self.tables.atom_index,
+            self.weights.tables.atom_index,
             self.reference_energy,
             gradient,
             rows,
-            pull,
+            steps.pull,
         )
-
-
-def phi_of_kinds(tables: AtomTables, layers: list[Tensor]) -> Tensor:
-    """What atoms say in the first block, where element and charge decide it; two thirds of it.
-
-    Returns:
-        In the order of PairRows.kind [n_elements * n_charges, 2 n_features].
-    """
-    q = (tables.element[:, None] + tables.charge).double().flatten(0, 1)
-    phi, _ = mlp_fwd(q, *(w.double() for w in layers))
-    return phi[:, : 2 * q.shape[1]].to(tables.element.dtype).contiguous()

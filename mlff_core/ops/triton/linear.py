@@ -50,7 +50,7 @@ def load_weights(w_ptr, n, k, N_IN: tl.constexpr, PIECE: tl.constexpr):
 
 @triton.jit
 def product(x, w, acc, PRECISION: tl.constexpr):
-    """acc + x · w, with w from `load_weights`.
+    """acc + x · w, with w from `load_weights`. Meaning: `product_plain`.
 
     "tf32x3" keeps float32's accuracy, "bf16x3" most of it. The matrix units cut off where float32
     rounds, at each addition: a sum begins anew with every call, its small terms first, so that
@@ -204,6 +204,16 @@ def split_weights(w: Tensor, precision: str) -> Tensor:
         return torch.stack([high, (w - high.float()).bfloat16()])
     high = nearest_tf32(w)
     return torch.stack([high, nearest_tf32(w - high)])
+
+
+def product_plain(x: Tensor, w: Tensor, precision: str) -> Tensor:
+    """The meaning of `product`: x [n_rows, n_in] · wᵀ of w [n_out, n_in], in float32.
+
+    Each factor is two addends, and the product of the two small ones is left out.
+    """
+    x_high, x_low = split_weights(x, precision).float()
+    w_high, w_low = split_weights(w, precision).float()
+    return x_low @ w_high.T + x_high @ w_low.T + x_high @ w_high.T
 
 
 def nearest_tf32(w: Tensor) -> Tensor:

@@ -17,9 +17,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mlff_core.ops.filters import FilterTable
 from mlff_core.ops.triton.launch import overlap, wait_for_inputs
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
-from mlff_core.ops.triton.spline import FilterTable, spline_weights
+from mlff_core.ops.triton.spline import spline_weights
 from mlff_core.ops.triton.tiles import launch_of
 
 #: Components of what a pair gives to the positions of its ends.

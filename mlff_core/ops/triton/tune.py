@@ -13,8 +13,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from mlff_core.batch import MolBatch
 from mlff_core.ops.triton import tiles
-from mlff_core.ops.triton.engine import FILTER_SPLINES, TritonEngine
+from mlff_core.ops.triton.engine import TritonEngine
 from mlff_core.ops.triton.launch import kernels_apart
+from mlff_core.ops.triton.steps import FILTER_SPLINES
 from mlff_core.ops.triton.tiles import Launch, Tile
 
 if TYPE_CHECKING:

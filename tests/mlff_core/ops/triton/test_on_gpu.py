@@ -15,7 +15,7 @@ from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops.program import AnalyticEngine
 from mlff_core.ops.triton import engine as engines
 from mlff_core.ops.triton import pairs
-from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
+from mlff_core.testing import NAMED_MOLECULES, coarse_engine, random_model, random_molecule
 from mlff_core.units import EV_KCAL_MOL
 
 pytestmark = [
@@ -94,10 +94,14 @@ def test_float32_is_as_near_to_float64_as_plain_pytorch(network, batch):
     assert (forces - true_forces).abs().max() <= 4 * (plain_forces - true_forces).abs().max() + 1e-5
 
 
-def test_fast_stays_near_float64_relative_to_the_forces(network, batch):
+def test_fast_is_as_near_to_float64_as_plain_pytorch_with_products_as_coarse(network, batch):
+    # What a trained model makes of such clouds, forces of 10⁶ eV/Å, it makes by cancellation: how
+    # far coarse products take it from float64 is the model's doing. The kernels may add nothing.
     _, forces = engine_of(network, "fast").step(*arguments(batch))
+    _, coarse_forces = coarse_engine(on_gpu(network), "fast").evaluate(*arguments(batch))
     _, true_forces = in_float64(network, batch)
-    assert (forces - true_forces).abs().max() <= 5e-4 * true_forces.abs().max() + 1e-3
+    bound = 2 * (coarse_forces - true_forces).abs().max() + 1e-3
+    assert (forces - true_forces).abs().max() <= bound
 
 
 def test_energies_of_dense_clouds_are_as_near_to_float64_as_plain_pytorch(network):

@@ -1,0 +1,223 @@
+"""A model's weights laid out for the kernels, and the steps of a program by kernels."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor
+
+from mlff_core.ops.filters import FilterTable, spline_table
+from mlff_core.ops.plain import mlp_fwd
+from mlff_core.ops.program import blocks, filter_matrix, mlp_weights
+from mlff_core.ops.triton.linear import contiguous_transpose, linear, mlp_bwd, split_weights
+from mlff_core.ops.triton.message import message_bwd, message_fwd, new_pull
+from mlff_core.ops.triton.pairs import AtomTables, PairRows
+from mlff_core.ops.triton.readout import readout
+from mlff_core.ops.triton.update import UpdateSaved, UpdateWeights, update_bwd, update_fwd
+
+if TYPE_CHECKING:
+    from mlff_core.models.painn import PaiNN
+
+#: How products of matrices are computed under each choice of `precision`, forward and backward:
+#: tf32x3 keeps float32's accuracy, bf16x3 most of it. With tf32, 0.2 µs a molecule quicker, forces
+#: of drug-like molecules were off by up to 2e-3 eV/Å.
+PRODUCT_PRECISION = {"float32": ("tf32x3", "tf32x3"), "fast": ("bf16x3", "bf16x3")}
+#: Splines of the filters under each choice: degree, and intervals between 0 and the cutoff.
+FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 320)}
+
+
+class PhiWeights(NamedTuple):
+    """Weights of what the atoms say, split for the precision of their pass.
+
+    Attributes:
+        w1: First layer [2, n_features, n_features].
+        b1: Its bias.
+        w2: Second layer [2, 3 n_features, n_features].
+        b2: Its bias.
+        w1_t: Of the transpose of w1.
+        w2_t: Of the transpose of w2.
+    """
+
+    w1: Tensor
+    b1: Tensor
+    w2: Tensor
+    b2: Tensor
+    w1_t: Tensor
+    w2_t: Tensor
+
+
+class BlockWeights(NamedTuple):
+    """Weights of one interaction block, laid out for the kernels.
+
+    Attributes:
+        phi: Both layers of phi; None in the first block, where a table of all kinds of atoms takes
+            their place.
+        filters: Splines of the filters.
+        update: Of the update block.
+    """
+
+    phi: PhiWeights | None
+    filters: FilterTable
+    update: UpdateWeights
+
+
+class Weights(NamedTuple):
+    """Weights of a model, laid out for the kernels.
+
+    Attributes:
+        tables: Of what the element and the charge decide.
+        first_phi: What atoms say in the first block, as from `phi_of_kinds`.
+        blocks: Of the interaction blocks.
+        readout: Arguments of `readout` behind the features and the repulsion.
+        forward_precision: How products are computed on the way to the energies.
+        backward_precision: How on the way back.
+    """
+
+    tables: AtomTables
+    first_phi: Tensor
+    blocks: list[BlockWeights]
+    readout: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+    forward_precision: str
+    backward_precision: str
+
+    @classmethod
+    def lay_out(
+        cls, model: "PaiNN", precision: str, products: tuple[str, str] | None = None
+    ) -> "Weights":
+        """Copies of a model's weights.
+
+        Args:
+            model: Later changes to it are not seen.
+            precision: "float32" or "fast".
+            products: How products of matrices are computed, forward and backward; None takes
+                what the precision says.
+        """
+        precisions = products or PRODUCT_PRECISION[precision]
+
+        def forward(w: Tensor) -> Tensor:
+            return split_weights(w, precisions[0])
+
+        def transposed(w: Tensor) -> Tensor:
+            return split_weights(contiguous_transpose(w), precisions[1])
+
+        tables = AtomTables(
+            atom_index=model.atom_index,
+            nuclear=model.nuclear_charge,
+            nuclear_power=model.nuclear_charge**0.23,
+            radius=model.radius,
+            element=model.element.weight.detach(),
+            charge=model.charge.weight.detach(),
+            min_charge=model.config.min_charge,
+        )
+        degree, n_intervals = FILTER_SPLINES[precision]
+        laid_out: list[BlockWeights] = []
+        for message, update in blocks(model):
+            phi = None
+            if laid_out:
+                w1, b1, w2, b2 = (w.detach() for w in mlp_weights(message.phi))
+                phi = PhiWeights(forward(w1), b1, forward(w2), b2, transposed(w1), transposed(w2))
+            filters = filter_matrix(message).detach()
+            w1, b1, w2, b2 = (w.detach() for w in mlp_weights(update.a))
+            laid_out.append(
+                BlockWeights(
+                    phi=phi,
+                    filters=spline_table(filters, model.config.cutoff, degree, n_intervals),
+                    update=UpdateWeights.make(
+                        (update.uv.weight.detach(), w1, b1, w2, b2), *precisions
+                    ),
+                )
+            )
+        first, _ = blocks(model)[0]
+        w1, b1, w2, b2 = (w.detach() for w in mlp_weights(model.readout))
+        readout_weights = (
+            forward(w1),
+            b1,
+            (w2[0] * model.energy_scale).contiguous(),
+            b2 * model.energy_scale,
+            split_weights(contiguous_transpose(w1), precisions[0]),
+        )
+        return cls(
+            tables,
+            phi_of_kinds(tables, [w.detach() for w in mlp_weights(first.phi)]),
+            laid_out,
+            readout_weights,
+            *precisions,
+        )
+
+
+def phi_of_kinds(tables: AtomTables, layers: list[Tensor]) -> Tensor:
+    """What atoms say in the first block, where element and charge decide it; two thirds of it.
+
+    Returns:
+        In the order of PairRows.kind [n_elements * n_charges, 2 n_features].
+    """
+    q = (tables.element[:, None] + tables.charge).double().flatten(0, 1)
+    phi, _ = mlp_fwd(q, *(w.double() for w in layers))
+    return phi[:, : 2 * q.shape[1]].to(tables.element.dtype).contiguous()
+
+
+class KernelSteps:
+    """The steps of `program.forward_and_back` by kernels.
+
+    Attributes:
+        atomic: After the readout, the energy of each atom, repulsion included, in eV [n_atoms].
+        pull: After the way back, as `message_bwd` writes it.
+    """
+
+    atomic: Tensor
+    pull: Tensor
+
+    def __init__(self, weights: Weights, rows: PairRows, repulsion: Tensor):
+        self.weights, self.rows, self.repulsion = weights, rows, repulsion
+
+    def phi_fwd(self, k: int, q: Tensor) -> tuple[Tensor, Tensor]:
+        """As in `Steps`; in the first block a table of all kinds of atoms takes their place."""
+        phi, precision = self.weights.blocks[k].phi, self.weights.forward_precision
+        if phi is None:
+            return self.weights.first_phi, q
+        hidden = linear(q, phi.w1, phi.b1, precision=precision)
+        return linear(hidden, phi.w2, phi.b2, silu_in=True, precision=precision), hidden
+
+    def message_fwd(
+        self, k: int, phi: Tensor, q: Tensor, mu: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """As in `Steps`."""
+        return message_fwd(phi, mu, q, self.rows, self.weights.blocks[k].filters)
+
+    def update_fwd(
+        self, k: int, q: Tensor, mu: Tensor
+    ) -> tuple[Tensor, Tensor | None, UpdateSaved]:
+        """As in `Steps`; nothing reads the vectors after the last block."""
+        blocks = self.weights.blocks
+        last = k == len(blocks) - 1
+        return update_fwd(
+            q, mu, blocks[k].update, with_mu=not last, precision=self.weights.forward_precision
+        )
+
+    def readout(self, q: Tensor) -> Tensor:
+        """As in `Steps`."""
+        self.atomic, g_q = readout(
+            q, self.repulsion, *self.weights.readout, precision=self.weights.forward_precision
+        )
+        self.pull = new_pull(self.rows, q.shape[1])
+        return g_q
+
+    def update_bwd(
+        self, k: int, g_q: Tensor, g_mu: Tensor | None, kept: UpdateSaved
+    ) -> tuple[Tensor, Tensor]:
+        """As in `Steps`."""
+        precision = self.weights.backward_precision
+        return update_bwd(g_q, g_mu, kept, self.weights.blocks[k].update, precision=precision)
+
+    def message_bwd(
+        self, k: int, g_q: Tensor, g_mu: Tensor, phi: Tensor, mu: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """As in `Steps`; the last block, which comes first, overwrites pull."""
+        blocks = self.weights.blocks
+        add = k < len(blocks) - 1
+        return message_bwd(g_q, g_mu, phi, mu, self.rows, blocks[k].filters, self.pull, add=add)
+
+    def phi_bwd(self, k: int, g_phi: Tensor, hidden: Tensor, g_q: Tensor) -> Tensor:
+        """As in `Steps`."""
+        phi = self.weights.blocks[k].phi
+        assert phi is not None, "there is no way back beyond the first block"
+        precision = self.weights.backward_precision
+        return mlp_bwd(g_phi, hidden, phi.w1_t, phi.w2_t, g_q, precision=precision)
