@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -112,10 +113,10 @@ def test_every_table_of_contents_is_complete() -> None:
         rooms = {p.parent.name for p in here.glob("*/__init__.py")} - {"weights"}
         files = {p.stem for p in here.glob("*.py")} - {"__init__"}
         text = ast.get_docstring(ast.parse(init.read_text())) or ""
-        lines = [line.split() for line in text.splitlines()]
-        first = [words[0].removesuffix(".py").removesuffix("/") for words in lines if words]
         for name in rooms | files:
-            assert first.count(name) == 1, f"{init}: {name} is not there exactly once"
+            # An entry, not a sentence that begins with the word.
+            entries = re.findall(rf"^ *{name}(?:\.py |/ |  )", text, re.MULTILINE)
+            assert len(entries) == 1, f"{init}: {name} is not there exactly once"
 
 
 def test_only_the_named_files_are_long() -> None:
