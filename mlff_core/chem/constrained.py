@@ -16,6 +16,7 @@ from mlff_core.chem.constraints import (
     embedding_constraints,
 )
 from mlff_core.chem.embed import molecule_seed
+from mlff_core.chem.graph import Graph
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule
 from mlff_core.chem.prepare import as_chosen, checked, store_topology, told
 from mlff_core.chem.stereo import assign_undefined, has_given_stereo, may_lack_stereo
@@ -59,7 +60,7 @@ def prepare_constraints(
         molecule.undefined_stereo = may_lack_stereo(graph)
         if not molecule.undefined_stereo:
             molecule.inchikey = Chem.MolToInchiKey(mol) or None
-        store_topology(molecule, hydrogenated)
+        store_topology(molecule, graph)
         if molecule.n_atoms == 1:
             molecule.positions = np.zeros((1, 1, 3), np.float32)
             return molecule
@@ -99,9 +100,10 @@ def choose_stereo(
         mol = as_chosen(molecule, mol, hydrogenated, chosen, notes)
         molecule.inchikey = Chem.MolToInchiKey(mol) or None
         molecule.undefined_stereo = False
-        store_topology(molecule, hydrogenated)
+        graph = Graph(hydrogenated)
+        store_topology(molecule, graph)
         if chosen and settings.n_conformers > 1:
-            molecule.constraints = embedding_constraints(hydrogenated)
+            molecule.constraints = embedding_constraints(hydrogenated, graph)
     return molecule
 
 

@@ -6,6 +6,7 @@ J. Chem. Inf. Model. 2015, 55, 2562; Wang, Witek, Landrum and Riniker, J. Chem. 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Final
 
@@ -15,7 +16,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
 from mlff_core.chem.graph import DOUBLE, SINGLE, TRIPLE, Graph
-from mlff_core.chem.hypervalent import hypervalent_bounds
+from mlff_core.chem.hypervalent import HYPERVALENT, hypervalent_bounds
 from mlff_core.chem.torsions import etkdg_parameters, torsion_terms
 
 #: Rings of more atoms are wide enough for a chain to go through.
@@ -29,6 +30,9 @@ _LARGEST_VOLUME: Final = 100.0
 #: second is for an atom of several rings of three or four, which cannot be very tetrahedral.
 _TETRAHEDRAL: Final = 0.5
 _TETRAHEDRAL_IN_CAGES: Final = 0.125
+#: S and Se: with two neighbours they have two lone pairs and no more.
+_CHALCOGENS: Final = (16, 34)
+_PARAMETERS: Final = etkdg_parameters()  # with the 1-4 distances of macrocycles
 _CHIRAL_TAGS: Final = (Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
 _CIS: Final = (Chem.BondStereo.STEREOZ, Chem.BondStereo.STEREOCIS)
 _TRANS: Final = (Chem.BondStereo.STEREOE, Chem.BondStereo.STEREOTRANS)
@@ -121,7 +125,7 @@ def embedding_constraints(mol: Chem.Mol, graph: Graph | None = None) -> Embeddin
     torsions = torsion_terms(graph)
     rings = [ring for ring in graph.rings if len(ring) <= _LARGEST_RING]
     return EmbeddingConstraints(
-        bounds=distance_bounds(mol),
+        bounds=distance_bounds(graph),
         bonds=_rows(graph.pairs, 2),
         angles=_rows(angles, 3),
         linear=_rows(linear, 3),
@@ -140,7 +144,7 @@ def embedding_constraints(mol: Chem.Mol, graph: Graph | None = None) -> Embeddin
     )
 
 
-def distance_bounds(mol: Chem.Mol) -> NDArray[np.float32]:
+def distance_bounds(graph: Graph) -> NDArray[np.float32]:
     """Smoothed bounds of the distances, [n_atoms, n_atoms]; see `EmbeddingConstraints.bounds`.
 
     As RDKit does it: should the triangle inequality not hold, the bounds from 1-5 paths are left
@@ -149,18 +153,34 @@ def distance_bounds(mol: Chem.Mol) -> NDArray[np.float32]:
     Raises:
         ContradictingBoundsError: The triangle inequality does not hold then either.
     """
-    if (ideal := hypervalent_bounds(mol)) is not None:
+    ideal = hypervalent_bounds(graph.mol) if _may_be_hypervalent(graph) else None
+    if ideal is not None:
         return ideal.astype(np.float32)
-    parameters = etkdg_parameters()  # with the 1-4 distances of macrocycles
+    above = _above(len(graph.numbers))
     for strict in (True, False):
         bounds = rdDistGeom.GetMoleculeBoundsMatrix(
-            mol, parameters, set15bounds=strict, scaleVDW=not strict
+            graph.mol, _PARAMETERS, set15bounds=strict, scaleVDW=not strict
         )
-        upper = np.triu(bounds, 1)
-        # "not below" rather than "above": NaN is neither.
-        if np.all(upper >= np.tril(bounds, -1).T) and np.all(np.isfinite(bounds)):
+        gap = bounds.ravel()[above[0]] - bounds.ravel()[above[1]]
+        # "not at least 0" rather than "below 0": NaN is neither.
+        if not len(gap) or gap.min() >= 0.0:
             return bounds.astype(np.float32)
     raise ContradictingBoundsError("the distance bounds contradict each other")
+
+
+@lru_cache(256)
+def _above(n_atoms: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Places above the diagonal of a flat matrix, and the places opposite to them."""
+    i, j = np.triu_indices(n_atoms, 1)
+    return i * n_atoms + j, j * n_atoms + i
+
+
+def _may_be_hypervalent(graph: Graph) -> bool:
+    """Whether it is worth to look for centres of more than four neighbours and lone pairs."""
+    return any(
+        number in HYPERVALENT and len(around) > (2 if number in _CHALCOGENS else 1)
+        for number, around in zip(graph.numbers, graph.neighbours, strict=True)
+    )
 
 
 def _rows(rows: list, width: int) -> NDArray[np.int16]:

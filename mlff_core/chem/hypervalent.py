@@ -17,7 +17,7 @@ from rdkit import Chem, DistanceGeometry
 from rdkit.Chem import rdDistGeom
 
 #: Elements of the third period and below that the models know.
-_CENTRES: Final = frozenset([14, 15, 16, 17, 33, 34, 35, 53])
+HYPERVALENT: Final = frozenset([14, 15, 16, 17, 33, 34, 35, 53])
 #: Pauling's electronegativities: axial places of five go to the highest.
 _ELECTRONEGATIVITY: Final = {
     1: 2.20, 5: 2.04, 6: 2.55, 7: 3.04, 8: 3.44, 9: 3.98, 14: 1.90, 15: 2.19, 16: 2.58, 17: 3.16,
@@ -56,7 +56,7 @@ def hypervalent_centres(mol: Chem.Mol) -> list[tuple[int, int]]:
     table = Chem.GetPeriodicTable()
     for atom in mol.GetAtoms():
         number = atom.GetAtomicNum()
-        if number not in _CENTRES or atom.GetIsAromatic():
+        if number not in HYPERVALENT or atom.GetIsAromatic():
             continue
         orders = sum(bond.GetBondTypeAsDouble() for bond in atom.GetBonds())
         free = table.GetNOuterElecs(number) - atom.GetFormalCharge() - orders

@@ -8,6 +8,7 @@ molecule's message.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -23,6 +24,10 @@ from mlff_core.chem.parse import parse
 from mlff_core.chem.stereo import centres, double_bonds, is_atropisomer
 from mlff_core.status import Flag, MoleculeStatus, Reason
 
+_ALL_IN_BRACKETS: Final = Chem.SmilesWriteParams()
+_ALL_IN_BRACKETS.allHsExplicit = True  # type: ignore[assignment]  # the stub errs
+_ALL_IN_BRACKETS.canonical = False  # type: ignore[assignment]
+
 
 def prepare(
     record: int, input_id: str | None, smiles: str, settings: ChemistrySettings
@@ -37,7 +42,8 @@ def prepare(
     """
     molecule = PreparedMolecule(record, input_id, smiles)
     with told(molecule) as notes:
-        mol = checked(molecule, settings, notes).mol
+        graph = checked(molecule, settings, notes)
+        mol = graph.mol
         try:
             hydrogenated = Chem.AddHs(mol)
             seed = molecule_seed(settings.seed, molecule.smiles or "")
@@ -48,7 +54,7 @@ def prepare(
         molecule.positions = np.array(
             [conformer.GetPositions() for conformer in hydrogenated.GetConformers()], np.float32
         )
-        store_topology(molecule, hydrogenated)
+        store_topology(molecule, graph.with_hydrogens(hydrogenated))
     return molecule
 
 
@@ -87,7 +93,10 @@ def checked(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list
         NotOkError: It is not something that can be computed. Its InChIKey is known then too, if it
             could be parsed and is not too large.
     """
-    mol = largest_fragment(parse(molecule.input_smiles, settings), notes)
+    text = molecule.input_smiles
+    mol = parse(text, settings)
+    if "." in text:
+        mol = largest_fragment(mol, notes)
     molecule.n_heavy_atoms = mol.GetNumHeavyAtoms()
     molecule.n_atoms = mol.GetNumAtoms(onlyExplicit=False)
     # Before anything that costs more than linear time.
@@ -96,13 +105,16 @@ def checked(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list
             Reason.TOO_LARGE,
             f"{molecule.n_atoms} atoms, the limit is {settings.max_atoms}",
         )
-    _tell_of_stereo(molecule, mol, notes)
-    if ":" in molecule.input_smiles:  # maybe atom maps, which are labels and no chemistry
+    if any(mark in text for mark in "@/\\|"):
+        _tell_of_stereo(molecule, mol, notes)
+    if ":" in text:  # maybe atom maps, which are labels and no chemistry
         for atom in mol.GetAtoms():
             atom.SetAtomMapNum(0)
     # From here on atoms stand in canonical order: nothing depends on how the input was written.
-    molecule.smiles = _write(mol)
-    graph = Graph(Chem.MolFromSmiles(molecule.smiles) or mol)
+    molecule.smiles = _write(mol, text)
+    if molecule.smiles != text:
+        mol = Chem.MolFromSmiles(molecule.smiles) or mol
+    graph = Graph(mol)
     describe(molecule, graph)
     try:
         check_domain(molecule, graph, settings, notes)
@@ -128,7 +140,9 @@ def as_chosen(
         chosen: What was undefined, in words; empty if nothing was.
         notes: Gets a sentence about it.
     """
-    smiles = _write(Chem.RemoveHs(hydrogenated)) if chosen else molecule.smiles
+    smiles = molecule.smiles or ""
+    if chosen:
+        smiles = _write(Chem.RemoveHs(hydrogenated), smiles)
     if smiles == molecule.smiles:  # in adamantane, say, all "choices" are the same molecule
         return mol
     notes.append(f"chose one isomer: {chosen} had no stereo")
@@ -148,32 +162,50 @@ def _tell_of_stereo(molecule: PreparedMolecule, mol: Chem.Mol, notes: list[str])
         molecule.flags.append(Flag.MIXTURE_OF_ISOMERS)
 
 
-def _write(mol: Chem.Mol) -> str:
-    """Canonical isomeric SMILES; a CXSMILES where an axis has stereo, which it alone can say."""
-    if not is_atropisomer(mol):
+def _write(mol: Chem.Mol, origin: str) -> str:
+    """Canonical isomeric SMILES; a CXSMILES where an axis has stereo, which it alone can say.
+
+    Args:
+        mol: What to write.
+        origin: SMILES or CXSMILES that it comes from.
+    """
+    if "|" not in origin or not is_atropisomer(mol):
         return Chem.MolToSmiles(mol)
     return Chem.MolToCXSmiles(
         mol, Chem.SmilesWriteParams(), Chem.CXSmilesFields.CX_BOND_ATROPISOMER
     )
 
 
-def _mapped_smiles(mol: Chem.Mol) -> str:
-    """SMILES with all hydrogens and atom map numbers 1..n in the order of the atoms."""
-    mapped = Chem.Mol(mol)
-    mapped.RemoveAllConformers()
-    for atom in mapped.GetAtoms():
-        atom.SetAtomMapNum(atom.GetIdx() + 1)
-    return _write(mapped)
+def _mapped_smiles(mol: Chem.Mol, smiles: str) -> str:
+    """SMILES with all hydrogens and atom map numbers 1..n in the order of the atoms.
+
+    Args:
+        mol: The molecule with its hydrogens.
+        smiles: Its canonical SMILES or CXSMILES.
+    """
+    if "|" in smiles and is_atropisomer(mol):
+        mapped = Chem.Mol(mol)
+        mapped.RemoveAllConformers()
+        for atom in mapped.GetAtoms():
+            atom.SetAtomMapNum(atom.GetIdx() + 1)
+        return _write(mapped, smiles)
+    # Atoms are in canonical order. All are in brackets; the numbers are put in as text, which
+    # costs a fifth of setting them and ranking the atoms by them.
+    written = Chem.MolToSmiles(mol, _ALL_IN_BRACKETS)
+    order = mol.GetProp("_smilesAtomOutputOrder").strip("[],").split(",")
+    *atoms, end = written.split("]")
+    numbered = (f"{atom}:{int(k) + 1}]" for atom, k in zip(atoms, order, strict=True))
+    return "".join(numbered) + end
 
 
-def store_topology(molecule: PreparedMolecule, mol: Chem.Mol) -> None:
-    """Fill in elements, bonds and stereo of the molecule with its hydrogens."""
-    molecule.numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], np.int8)
-    molecule.mapped_smiles = _mapped_smiles(mol)
-    molecule.bonds = np.argwhere(np.triu(Chem.GetAdjacencyMatrix(mol))).astype(np.int16)
-    # The SMILES tells whether there is any stereo; walking over all atoms costs more than to look.
+def store_topology(molecule: PreparedMolecule, graph: Graph) -> None:
+    """Fill in elements, bonds and stereo of the molecule, from its graph with all hydrogens."""
     smiles = molecule.smiles or ""
+    molecule.numbers = np.array(graph.numbers, np.int8)
+    molecule.mapped_smiles = _mapped_smiles(graph.mol, smiles)
+    molecule.bonds = np.array(sorted(graph.pairs), np.int16).reshape(-1, 2)
+    # The SMILES tells whether there is any stereo; walking over all atoms costs more than to look.
     if "@" in smiles or "|" in smiles:
-        molecule.chirality = centres(mol)
+        molecule.chirality = centres(graph.mol)
     if "/" in smiles or "\\" in smiles:
-        molecule.double_bonds = double_bonds(mol)
+        molecule.double_bonds = double_bonds(graph.mol)

@@ -12,6 +12,7 @@ from mlff_core.chem.constraints import (
     distance_bounds,
     embedding_constraints,
 )
+from mlff_core.chem.graph import Graph
 from mlff_core.chem.torsions import etkdg_parameters
 
 STEREO = [
@@ -49,7 +50,7 @@ def units(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def test_bounds_are_those_of_rdkit(smiles):
     mol = hydrogenated(smiles)
     expected = rdDistGeom.GetMoleculeBoundsMatrix(mol, etkdg_parameters())
-    assert np.array_equal(distance_bounds(mol), expected.astype(np.float32))
+    assert np.array_equal(distance_bounds(Graph(mol)), expected.astype(np.float32))
     assert np.all(np.triu(expected, 1) >= np.tril(expected, -1).T)
 
 
@@ -148,7 +149,7 @@ def test_bounds_that_contradict_each_other_are_refused(monkeypatch):
 
     monkeypatch.setattr(module.rdDistGeom, "GetMoleculeBoundsMatrix", contradicting)
     with pytest.raises(ContradictingBoundsError, match="contradict"):
-        distance_bounds(hydrogenated("[H][H]"))
+        distance_bounds(Graph(hydrogenated("[H][H]")))
     assert [how["scaleVDW"] for how in asked] == [False, True]
 
 
@@ -156,4 +157,4 @@ def test_bounds_that_are_not_numbers_are_refused(monkeypatch):
     nothing = np.full((2, 2), np.nan)
     monkeypatch.setattr(module.rdDistGeom, "GetMoleculeBoundsMatrix", lambda *_, **__: nothing)
     with pytest.raises(ContradictingBoundsError):
-        distance_bounds(hydrogenated("[H][H]"))
+        distance_bounds(Graph(hydrogenated("[H][H]")))
