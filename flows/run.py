@@ -16,6 +16,7 @@ from flows.call import ScreenCall
 from flows.engines import Engine, Stage, pipeline
 from flows.plan import OpenedCall, ScreenPlan, make_plan, open_call
 from flows.watch import Watcher
+from mlff_core.store import open_store
 from mlff_core.tables import Manifest, finished_shards, open_output, reconcile
 from tasks import opened as live
 from tasks.embed import embed
@@ -39,18 +40,20 @@ def run_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifest:
         watcher.tell(sentence)
     try:
         device = open_model(opened, watcher)
-        plan = read_library(opened, device)
-        for note in plan.library.notes[len(opened.library.notes) :]:
-            watcher.tell(f"library: {note}")
-        manifest = claim_output(plan)
-        watcher.tell(f"{plan.library.n_records:,} records in shards of {plan.shard_size:,}")
-        manifest.notes = list(plan.library.notes)
-        started = time.monotonic()
-        compute(plan, manifest, engine, watcher)
-        manifest.counts = reconcile(Path(plan.out), plan.library.n_records).to_dict()
-        manifest.add_timings({"total": time.monotonic() - started})
-        release_output(plan, manifest)
-        watcher.end(manifest, opened.out_dir)
+        # Two runs that write into one folder would take each other's files away.
+        with open_store(opened.out_dir).lock("run"):
+            plan = read_library(opened, device)
+            for note in plan.library.notes[len(opened.library.notes) :]:
+                watcher.tell(f"library: {note}")
+            manifest = claim_output(plan)
+            watcher.tell(f"{plan.library.n_records:,} records in shards of {plan.shard_size:,}")
+            manifest.notes = list(plan.library.notes)
+            started = time.monotonic()
+            compute(plan, manifest, engine, watcher)
+            manifest.counts = reconcile(Path(plan.out), plan.library.n_records).to_dict()
+            manifest.add_timings({"total": time.monotonic() - started})
+            release_output(plan, manifest)
+            watcher.end(manifest, opened.out_dir)
     finally:
         live.close(str(opened.work_dir))
     return manifest

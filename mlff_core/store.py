@@ -12,11 +12,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final, Protocol
 
-from filelock import FileLock, Timeout
-
 from mlff_core.errors import OutputError
 
-#: What a write that was cut off leaves; a leading dot hides it from the patterns of readers.
+#: What a write that was cut off leaves. Names with a leading dot are no files of the store: that
+#: hides this, and the locks, from readers and their patterns.
 _LEFTOVER_NAME: Final = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
 
 
@@ -92,7 +91,7 @@ class FolderStore:
             found = [path for path in (self.folder / folder).iterdir() if path.is_file()]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(prefix + p.name for p in found if not _LEFTOVER_NAME.fullmatch(p.name))
+        return sorted(prefix + path.name for path in found if not path.name.startswith("."))
 
     def exists(self, name: str) -> bool:
         """Whether a file of this name is there, whole."""
@@ -153,19 +152,33 @@ class FolderStore:
         Raises:
             OutputError: Another process holds it.
         """
+        import fcntl  # POSIX, as all that runs a screen; not needed to import this file
+
+        path = self.folder / f".{name}.lock"
+        was_there = self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / f".{name}.lock", timeout=0)
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
         try:
-            lock.acquire()
-        except Timeout as error:
-            raise OutputError(
-                f"{self.folder}: another process is at work here; wait for it, or choose another "
-                "folder"
-            ) from error
+            # The kernel lets go of it when the holder dies, however it dies.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not that of a file which its holder took away meanwhile.
+            held = os.path.samestat(os.fstat(descriptor), os.stat(path))
+        except (BlockingIOError, FileNotFoundError):
+            held = False
         try:
+            if not held:
+                raise OutputError(
+                    f"{self.folder}: another run is at work here; wait for it, or choose another "
+                    "folder"
+                )
             yield
         finally:
-            lock.release()
+            if held:
+                path.unlink(missing_ok=True)
+                if not was_there:
+                    with suppress(OSError):  # it holds files now
+                        self.folder.rmdir()
+            os.close(descriptor)
 
 
 def open_store(location: Store | Path | str) -> Store:

@@ -16,7 +16,6 @@ import copy
 import dataclasses
 import json
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -44,6 +43,7 @@ from mlff_core.library import open_library
 from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
 from mlff_core.models.painn import PaiNN
 from mlff_core.models.potential import Potential, load_potential
+from mlff_core.store import whole_file, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def claim(folder: Path, recipe: Recipe) -> None:
     file, text = folder / "recipe.json", json.dumps(recipe.to_dict(), indent=1) + "\n"
     if file.exists() and file.read_text() != text:
         raise OutputError(f"{folder} holds the results of another recipe; choose another folder")
-    _write_whole(file, text.encode())
+    write_whole(file, text.encode())
 
 
 def choose(table: str, recipe: Recipe, folder: Path, *, n_processes: int) -> Path:
@@ -81,9 +81,8 @@ def choose(table: str, recipe: Recipe, folder: Path, *, n_processes: int) -> Pat
     log.info("chose %d molecules; left out: %s", len(chosen), dict(left_out))
     columns = pa.Table.from_pylist([dataclasses.asdict(choice) for choice in chosen])
     about = {"table_sha256": library.sha256(), "left_out": json.dumps(left_out)}
-    part = file.with_suffix(f".{os.getpid()}.part")
-    pq.write_table(columns.replace_schema_metadata(about), part, compression="zstd")
-    part.replace(file)
+    with whole_file(file) as stream:
+        pq.write_table(columns.replace_schema_metadata(about), stream, compression="zstd")
     return file
 
 
@@ -120,9 +119,8 @@ def write_test(file: Path, blocks: list[TestBlock], counts: Counter[str]) -> Non
     for k, block in enumerate(blocks):
         for field in dataclasses.fields(block):
             arrays[f"{k}/{field.name}"] = getattr(block, field.name).cpu().numpy()
-    part = file.with_name(f"{file.stem}.{os.getpid()}.part.npz")
-    np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
-    part.replace(file)
+    with whole_file(file) as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
 
 def read_test(file: Path, device: torch.device | str) -> tuple[list[TestBlock], dict[str, int]]:
@@ -245,12 +243,10 @@ def train_leg(
         "starts_from_mean_of": averaged,
         "n_parameters": sum(weights.numel() for weights in network.parameters()),
     }
-    part = finished.with_suffix(".whole.safetensors")
-    save_checkpoint(network, part, {})
-    write_training_log(part, [*legs, report])
     # The tensors last: whoever finds them finds the log and the card as well.
+    write_training_log(finished, [*legs, report])
+    save_checkpoint(network, finished, {})
     for suffix in (training_log.SUFFIX, ".json", ".safetensors"):
-        part.with_suffix(suffix).replace(finished.with_suffix(suffix))
         under_way.with_suffix(suffix).unlink(missing_ok=True)
         finished.with_suffix(f".grown{suffix}").unlink(missing_ok=True)
     return finished
@@ -286,7 +282,7 @@ def evaluate(weights: Path, test: Path, device: str) -> Path:
         "test": counts,
         **summary(blocks, evaluation.on_padded(potential)),
     }
-    _write_whole(file, (json.dumps(metrics, indent=1) + "\n").encode())
+    write_whole(file, (json.dumps(metrics, indent=1) + "\n").encode())
     return file
 
 
@@ -371,9 +367,3 @@ def _is_whole(weights: Path) -> bool:
     except (ModelFileError, OSError):
         return False
     return True
-
-
-def _write_whole(file: Path, data: bytes) -> None:
-    part = file.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(data)
-    part.replace(file)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlff_core.errors import ModelFileError
+from mlff_core.store import write_whole
 
 SUFFIX = ".training.json"
 
@@ -16,7 +17,7 @@ SUFFIX = ".training.json"
 def write_training_log(tensors_file: Path, legs: list[dict[str, Any]]) -> None:
     """Write the legs of training that led to NAME.safetensors, in order, beside it."""
     text = json.dumps(legs, indent=2, ensure_ascii=False)
-    tensors_file.with_suffix(SUFFIX).write_text(text + "\n", encoding="utf-8")
+    write_whole(tensors_file.with_suffix(SUFFIX), f"{text}\n".encode())
 
 
 def read_training_log(tensors_file: Path) -> list[dict[str, Any]]:

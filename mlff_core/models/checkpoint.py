@@ -15,6 +15,7 @@ from safetensors.torch import save as save_safetensors
 
 from mlff_core.errors import ModelFileError
 from mlff_core.models.painn import PaiNN, PaiNNConfig
+from mlff_core.store import write_whole
 
 
 def read_checkpoint(tensors_file: Path) -> tuple[PaiNN, dict[str, Any], str]:
@@ -46,7 +47,10 @@ def read_checkpoint(tensors_file: Path) -> tuple[PaiNN, dict[str, Any], str]:
 
 
 def save_checkpoint(network: PaiNN, tensors_file: Path, card: dict[str, Any]) -> dict[str, Any]:
-    """Write NAME.safetensors and NAME.json; returns the card with config and sha256 filled in."""
+    """Write NAME.safetensors and NAME.json; returns the card with config and sha256 filled in.
+
+    Each is written whole, the tensors last: whoever finds them finds their card.
+    """
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
     }
@@ -58,7 +62,7 @@ def save_checkpoint(network: PaiNN, tensors_file: Path, card: dict[str, Any]) ->
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     tensors_file.parent.mkdir(parents=True, exist_ok=True)
-    tensors_file.write_bytes(data)
     text = json.dumps(full, indent=2, ensure_ascii=False)
-    tensors_file.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    write_whole(tensors_file.with_suffix(".json"), f"{text}\n".encode())
+    write_whole(tensors_file, data)
     return full

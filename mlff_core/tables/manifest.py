@@ -98,8 +98,7 @@ def check_output(
     parts = [name for table in ROWS for name in parts_in(out, table).values()]
     for table in ROWS:
         for name in out.list(table):
-            file = name.rpartition("/")[2]
-            if file.endswith(".parquet") and not file.startswith(".") and name not in parts:
+            if name.endswith(".parquet") and name not in parts:
                 raise OutputError(
                     f"{out.url(name)}: is in the way of the tables; choose another folder"
                 )

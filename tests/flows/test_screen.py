@@ -18,6 +18,7 @@ from flows.run import run_screen
 from flows.watch import Watcher
 from mlff_core.errors import LibraryError, OutputError
 from mlff_core.models.checkpoint import save_checkpoint
+from mlff_core.store import open_store
 from mlff_core.tables import Manifest, read_manifest
 from mlff_core.testing import random_model
 
@@ -102,6 +103,20 @@ def test_a_folder_with_results_is_refused_until_told_otherwise(
         call(library, out, small_model, limit=3, resume=True)
     call(library, out, small_model, limit=3, overwrite=True)
     assert len(pl.read_parquet(out / "molecules")) == 3
+
+
+def test_a_folder_that_another_run_writes_into_is_left_to_it(
+    library: Path, tmp_path: Path, small_model: Path
+) -> None:
+    work = tmp_path / "out" / ".mlff-screen" / "000000.records.arrow"
+    work.parent.mkdir(parents=True)
+    work.write_text("of the other run")
+    with (
+        open_store(tmp_path / "out").lock("run"),
+        pytest.raises(OutputError, match="another run is at work here"),
+    ):
+        call(library, tmp_path / "out", small_model, overwrite=True)
+    assert work.read_text() == "of the other run"
 
 
 def test_the_models_errors_stand_in_the_manifest_and_in_every_footer(tmp_path: Path) -> None:
