@@ -5,6 +5,7 @@ device; `choose_stereo` judges what came back. The words in the molecule's messa
 """
 
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,23 @@ class ConstrainedMolecule(PreparedMolecule):
     constraints: EmbeddingConstraints | None = None
     seed: int = 0
     undefined_stereo: bool = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Arrays as bytes: that is a third of the cost of pickling them."""
+        state = dict(self.__dict__)
+        for name in _ARRAYS:
+            state[name] = state[name].dtype.char, state[name].shape, state[name].tobytes()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrays as views of the bytes, which cannot be written."""
+        for name in _ARRAYS:
+            kind, shape, data = state[name]
+            state[name] = np.ndarray(shape, kind, data)
+        self.__dict__.update(state)
+
+
+_ARRAYS: Final = ("numbers", "positions", "bonds", "chirality", "double_bonds")
 
 
 def prepare_constraints(

@@ -5,9 +5,11 @@ J. Chem. Inf. Model. 2015, 55, 2562; Wang, Witek, Landrum and Riniker, J. Chem. 
 60, 2044), so that another minimiser can embed a molecule as RDKit would.
 """
 
+from array import array
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Final
 
 import numpy as np
@@ -17,6 +19,7 @@ from rdkit.Chem import rdDistGeom
 
 from mlff_core.chem.graph import DOUBLE, SINGLE, TRIPLE, Graph
 from mlff_core.chem.hypervalent import HYPERVALENT, hypervalent_bounds
+from mlff_core.chem.stereo import axis, is_axis
 from mlff_core.chem.torsions import etkdg_parameters, torsion_terms
 
 #: Rings of more atoms are wide enough for a chain to go through.
@@ -25,6 +28,8 @@ _LARGEST_RING: Final = 8
 _FLAT: Final = {6, 7, 8}
 #: Signed volume in Å³ of a stereocentre with four neighbours, and with three and itself.
 _VOLUME: Final = {4: 5.0, 3: 2.0}
+#: The same of an axis, a quarter turn away from flat by a third or more.
+_AXIS_VOLUME: Final = 1.0
 _LARGEST_VOLUME: Final = 100.0
 #: Smallest volume of the unit vectors from a tetrahedral atom to three of its neighbours; the
 #: second is for an atom of several rings of three or four, which cannot be very tetrahedral.
@@ -60,7 +65,8 @@ class EmbeddingConstraints:
             double bond, which must not be in one line: E and Z would have no meaning.
         chiral: Specified stereocentres, int16 [n_chiral, 5]: the centre, then a b c d whose signed
             volume (a-d) . ((b-d) x (c-d)) lies between the bounds. d is the fourth neighbour, or
-            the centre itself where it has but three. Undefined centres are not listed.
+            the centre itself where it has but three. Undefined centres are not listed. Of a
+            specified axis a b c d are the atoms along it; d stands for the centre.
         chiral_volumes: Lower and upper bound of those volumes, float32 [n_chiral, 2].
         tetrahedral: C and N of four neighbours in several rings that carry no chirality and are to
             be checked for being tetrahedral, int16 [n_tetrahedral, 5]: the centre, then its
@@ -102,6 +108,49 @@ class EmbeddingConstraints:
     def n_atoms(self) -> int:
         """Atoms of the molecule, hydrogens counted."""
         return len(self.bounds)
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        """Travel between processes as one piece of bytes: a pickle of 16 arrays costs ten times."""
+        arrays = [getattr(self, name) for name, _, _ in _LAYOUT]
+        return _unpacked, (
+            self.n_atoms,
+            [len(a) for a in arrays],
+            b"".join(a.tobytes() for a in arrays),
+        )
+
+
+#: The arrays in the order in which their bytes follow each other: the widest numbers first, so that
+#: all are aligned. Type, and numbers in a row (n: atoms).
+_LAYOUT: Final = (
+    ("bounds", np.float32, "n"),
+    ("chiral_volumes", np.float32, 2),
+    ("tetrahedral_volumes", np.float32, None),
+    ("torsion_heights", np.float32, 6),
+    ("bonds", np.int16, 2),
+    ("angles", np.int16, 3),
+    ("linear", np.int16, 3),
+    ("bent", np.int16, 3),
+    ("chiral", np.int16, 5),
+    ("tetrahedral", np.int16, 5),
+    ("double_bonds", np.int16, 5),
+    ("planar", np.int16, 4),
+    ("torsions", np.int16, 4),
+    ("rings", np.int16, _LARGEST_RING),
+    ("torsion_signs", np.int8, 6),
+    ("planar_stiff", np.bool_, None),
+)
+
+
+def _unpacked(n_atoms: int, lengths: list[int], data: bytes) -> EmbeddingConstraints:
+    """Views of the bytes that `EmbeddingConstraints.__reduce__` packed; they cannot be written."""
+    arrays = {}
+    start = 0
+    for (name, kind, width), length in zip(_LAYOUT, lengths, strict=True):
+        columns = n_atoms if width == "n" else 1 if width is None else width
+        shape = (length,) if width is None else (length, columns)
+        arrays[name] = np.ndarray(shape, kind, data, start)
+        start += arrays[name].nbytes
+    return EmbeddingConstraints(**arrays)
 
 
 def embedding_constraints(mol: Chem.Mol, graph: Graph | None = None) -> EmbeddingConstraints:
@@ -183,8 +232,9 @@ def _may_be_hypervalent(graph: Graph) -> bool:
     )
 
 
-def _rows(rows: list, width: int) -> NDArray[np.int16]:
-    return np.array(rows, np.int16).reshape(-1, width)
+def _rows(rows: Iterable[Iterable[int]], width: int) -> NDArray[np.int16]:
+    numbers = array("h", chain.from_iterable(rows))  # several times faster than a list of lists
+    return np.ndarray((len(numbers) // width, width), np.int16, numbers)
 
 
 def _angles(graph: Graph) -> tuple[list[list[int]], list[list[int]]]:
@@ -237,6 +287,13 @@ def _centres(
             caged = sum(size < 5 for size in rings.AtomRingSizes(centre)) > 1
             tetrahedral.append([centre, *around])
             tetrahedral_volumes.append(_TETRAHEDRAL_IN_CAGES if caged else _TETRAHEDRAL)
+    for (i, j), order in zip(graph.pairs, graph.orders, strict=True):
+        if order == SINGLE and graph.sp2[i] and graph.sp2[j]:
+            bond = graph.mol.GetBondBetweenAtoms(i, j)
+            if is_axis(bond):
+                a, b, c, d = axis(bond)
+                chiral.append([d, a, b, c, d])
+                chiral_volumes.append([_AXIS_VOLUME, _LARGEST_VOLUME])
     return chiral, chiral_volumes, tetrahedral, tetrahedral_volumes
 
 

@@ -159,7 +159,7 @@ def _stereo(mol: Chem.Mol, *, defined: bool) -> set[tuple[Chem.StereoType, int]]
 def centres(mol: Chem.Mol) -> NDArray[np.int16]:
     """Specified tetrahedral centres and axes, as `PreparedMolecule.chirality` holds them."""
     rows = [_centre(atom) for atom in mol.GetAtoms() if atom.GetChiralTag() in _CHIRAL_TAGS]
-    rows += [_axis(bond) for bond in mol.GetBonds() if bond.GetStereo() in _TURNS]
+    rows += [axis(bond) for bond in mol.GetBonds() if is_axis(bond)]
     return np.array(rows, np.int16).reshape(-1, 4)
 
 
@@ -180,10 +180,15 @@ def _centre(atom: Chem.Atom) -> list[int]:
 
 def is_atropisomer(mol: Chem.Mol) -> bool:
     """Whether any bond has specified axial stereo."""
-    return any(bond.GetStereo() in _TURNS for bond in mol.GetBonds())
+    return any(is_axis(bond) for bond in mol.GetBonds())
 
 
-def _axis(bond: Chem.Bond) -> list[int]:
+def is_axis(bond: Chem.Bond) -> bool:
+    """Whether a bond has specified axial stereo."""
+    return bond.GetStereo() in _TURNS
+
+
+def axis(bond: Chem.Bond) -> list[int]:
     """Atoms a b c d along a hindered bond b-c with a positive determinant of (a-d, b-d, c-d)."""
     ends = bond.GetBeginAtom(), bond.GetEndAtom()
     # RDKit's tag refers to the neighbour of the lowest index at each end.

@@ -33,6 +33,7 @@ RECORDS = [
     "C[N+](C)(C)CC(=O)[O-].Cl",
     "C/C=N\\O",
     "[13CH3]CO",
+    "Cc1cccc(Cl)c1-c1c(C)cccc1Br |wU:7.7|",
     "C1CC2CCC1CC2",
     "[Cl-]",
     "[Na+]",

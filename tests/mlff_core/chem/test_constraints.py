@@ -1,5 +1,8 @@
 """Constraints of distance geometry, against RDKit's arrays and against RDKit's conformers."""
 
+import pickle
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from rdkit import Chem
@@ -28,6 +31,8 @@ STEREO = [
     "O=C1CCCCCCCCCCO1",
     "CS(=O)(=O)NC1CCC1",
     "O=C=C=O",
+    "Cc1cccc(Cl)c1-c1c(C)cccc1Br |wU:7.7|",
+    "Cc1cccc(Cl)c1-c1c(C)cccc1Br |wU:7.6|",
 ]
 
 
@@ -158,3 +163,14 @@ def test_bounds_that_are_not_numbers_are_refused(monkeypatch):
     monkeypatch.setattr(module.rdDistGeom, "GetMoleculeBoundsMatrix", lambda *_, **__: nothing)
     with pytest.raises(ContradictingBoundsError):
         distance_bounds(Graph(hydrogenated("[H][H]")))
+
+
+@pytest.mark.parametrize("smiles", ["[H][H]", "C[C@H](F)/C=C/C(=O)NC1CC1", "C1CN2CCC1CC2"])
+def test_constraints_come_through_a_pickle_unchanged(smiles):
+    given = embedding_constraints(hydrogenated(smiles))
+    found = pickle.loads(pickle.dumps(given))
+    for field in fields(EmbeddingConstraints):
+        a, b = getattr(given, field.name), getattr(found, field.name)
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), field.name
+        assert np.array_equal(a, b), field.name
+        assert b.flags.aligned
