@@ -12,11 +12,14 @@ from mlff_core.chem.molecule import PreparedMolecule
 from mlff_core.chem.superpose import aligned_rmsd
 from mlff_core.chem.topology import Topology, rearrangements
 from mlff_core.schema import ConformerRow, MoleculeRow
-from mlff_core.status import ConformerStatus, MoleculeStatus, Reason
+from mlff_core.status import ConformerStatus, Flag, MoleculeStatus, Reason
 from mlff_core.units import BOLTZMANN_EV_K, EV_KCAL_MOL, ROOM_TEMPERATURE_K
 
 #: Those whose geometry means something.
 _USABLE: Final = (ConformerStatus.CONVERGED, ConformerStatus.MAX_STEPS)
+
+#: Conformers that a message names.
+_MOST_NAMED: Final = 10
 
 #: What a person may do where no conformer of a molecule is usable, by how most of them ended.
 _ADVICE: Final = {
@@ -80,9 +83,23 @@ def final_rows(
                 if what is not None:
                     _tell(molecule, f"conformer {row.conformer}: {what}")
         rows = [conformers[c] for c in own]
+        _tell_of_held_protons(molecule, rows)
         _rank(molecule, rows)
         kept += rows
     return kept
+
+
+def _tell_of_held_protons(molecule: MoleculeRow, conformers: Sequence[ConformerRow]) -> None:
+    held = [c.conformer for c in conformers if c.protons_held and c.status in _USABLE]
+    if not held:
+        return
+    molecule.flags.append(Flag.PROTONS_HELD)
+    which = ", ".join(map(str, held[:_MOST_NAMED])) + (" ..." if len(held) > _MOST_NAMED else "")
+    _tell(
+        molecule,
+        f"in vacuum a proton would move, its bond was held in {len(held)} of {len(conformers)} "
+        f"conformers ({which})",
+    )
 
 
 def topology_of(molecule: PreparedMolecule) -> Topology:

@@ -181,7 +181,15 @@ class ConformerRow:
         "population at 298.15 K among the molecule's converged conformers, duplicates counted "
         "once; null for others",
     )
-    max_force_ev_per_angstrom: float | None = column("float64", "largest force on any atom", "eV/Å")
+    max_force_ev_per_angstrom: float | None = column(
+        "float64", "largest force on any atom, that of held bonds counted", "eV/Å"
+    )
+    protons_held: int = column(
+        "int16",
+        "bonds to hydrogen that only a restraint held; energy and forces are without it",
+        required=True,
+        default=0,
+    )
     n_steps: int | None = column("int32", "steps that the relaxation took")
     rmsd_to_initial_angstrom: float | None = column(
         "float64", "root-mean-square deviation from the embedded geometry, superimposed", "Å"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mlff_core.arrow import read_arrow, rows_of, table_of, write_arrow
+from mlff_core.chem.held import SANE, stretched
 from mlff_core.chem.molecule import PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.library import Record
@@ -111,6 +112,7 @@ def relax_shard(
 ) -> StepReport:
     """Relax every conformer of a shard."""
     # Torch takes seconds to import; a call is checked, and molecules are embedded, without it.
+    from mlff_core.moves.held import relax_where_protons_moved
     from mlff_core.moves.relax import relax_conformers
 
     started = time.monotonic()
@@ -129,16 +131,38 @@ def relax_shard(
         max_steps=settings.max_steps,
         batching=settings.batching,
     )
+    held = relax_where_protons_moved(
+        [
+            (*conformer, molecule.held_bonds)
+            for conformer, (molecule, _) in zip(conformers, owners, strict=True)
+        ],
+        results,
+        potential,
+        optimizer=settings.optimizer,
+        fmax=settings.fmax,
+        max_steps=settings.max_steps,
+        batching=settings.batching,
+    )
     rows = [
-        relaxed_row(molecule, index, result)
-        for (molecule, index), result in zip(owners, results, strict=True)
+        relaxed_row(molecule, index, held.get(k, result), held=k in held)
+        for k, ((molecule, index), result) in enumerate(zip(owners, results, strict=True))
     ]
     write_arrow(table_of(rows, ConformerRow), relaxed_file)
     return StepReport(len(molecules), {"relax": time.monotonic() - started})
 
 
-def relaxed_row(molecule: PreparedMolecule, index: int, relaxed: "Relaxed") -> ConformerRow:
-    """What the relaxation knows of a conformer; no status if it did not fit into memory."""
+def relaxed_row(
+    molecule: PreparedMolecule, index: int, relaxed: "Relaxed", *, held: bool = False
+) -> ConformerRow:
+    """What the relaxation knows of a conformer; no status if it did not fit into memory.
+
+    Args:
+        molecule: Whose conformer it is.
+        index: Its number within the molecule.
+        relaxed: How it ended.
+        held: Whether its held bonds had springs.
+    """
+    bonds = molecule.held_bonds if held else molecule.held_bonds[:0]
     return ConformerRow(
         record=molecule.record,
         variant=molecule.variant,
@@ -147,6 +171,7 @@ def relaxed_row(molecule: PreparedMolecule, index: int, relaxed: "Relaxed") -> C
         energy_ev=relaxed.energy,
         initial_energy_ev=relaxed.initial_energy,
         max_force_ev_per_angstrom=relaxed.max_force,
+        protons_held=stretched(relaxed.positions, molecule.numbers, bonds, SANE),
         n_steps=relaxed.n_steps,
         atomic_numbers=molecule.numbers,
         positions_angstrom=relaxed.positions,

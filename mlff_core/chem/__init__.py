@@ -18,6 +18,7 @@ hypervalent.py   distance bounds of SF5, PF6-, IF5, PhI(OAc)2 and their kind
 embed.py         starting conformers
 rotamers.py      polar hydrogens turned to acceptors
 duplicates.py    which conformers are the same
+held.py          bonds to hydrogen that say which protonation state was given
 topology.py      whether a geometry stayed the molecule it was
 superpose.py     how far geometries are apart
 mishap.py        which atoms overlapped or flew apart

@@ -82,6 +82,8 @@ class PreparedMolecule(MoleculeRow):
             itself where it has but three. A hindered axis b-c, too, with a and d beside it.
         double_bonds: Specified double bonds, int16 [n_double_bonds, 5]: atoms i j k l with j=k the
             double bond, then +1 where i and l are on one side (cis), -1 where not.
+        held_bonds: Heavy atom and hydrogen of each bond that says which protonation state was
+            given, int16 [n_held, 2]; see `mlff_core.chem.held`.
         timings_s: Wall seconds spent on this molecule.
     """
 
@@ -90,6 +92,7 @@ class PreparedMolecule(MoleculeRow):
     bonds: NDArray[np.int16] = column("list<int16>", "bonded pairs", width=2)
     chirality: NDArray[np.int16] = column("list<int16>", "tetrahedral centres", width=4)
     double_bonds: NDArray[np.int16] = column("list<int16>", "double bonds", width=5)
+    held_bonds: NDArray[np.int16] = column("list<int16>", "bonds that may be held", width=2)
     timings_s: float = 0.0
 
     def conformers(self) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from mlff_core.chem.embed import embed, molecule_seed
 from mlff_core.chem.fragments import largest_fragment
 from mlff_core.chem.given import mixture, stereo_not_kept
 from mlff_core.chem.graph import Graph
+from mlff_core.chem.held import held_bonds
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule, rejected
 from mlff_core.chem.parse import parse
 from mlff_core.chem.stereo import centres, double_bonds, is_atropisomer
@@ -209,3 +210,5 @@ def store_topology(molecule: PreparedMolecule, graph: Graph) -> None:
         molecule.chirality = centres(graph.mol)
     if "/" in smiles or "\\" in smiles:
         molecule.double_bonds = double_bonds(graph.mol)
+    if "+" in smiles or "-" in smiles:
+        molecule.held_bonds = held_bonds(graph.mol)
