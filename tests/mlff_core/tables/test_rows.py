@@ -30,7 +30,7 @@ def test_the_columns_and_their_types_are_those_of_the_contract():
     )
     assert " ".join(CONFORMERS_SCHEMA.names) == (
         "record variant conformer status duplicate_of energy_ev initial_energy_ev "
-        "relative_energy_kcal_mol boltzmann_weight max_force_ev_per_angstrom n_steps "
+        "relative_energy_kcal_mol boltzmann_weight max_force_ev_per_angstrom protons_held n_steps "
         "rmsd_to_initial_angstrom atomic_numbers positions_angstrom forces_ev_per_angstrom "
         "bucket batch_size"
     )
