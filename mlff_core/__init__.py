@@ -18,6 +18,7 @@ tables/         the tables that a run leaves
 batch.py        molecules of any sizes, flat
 neighbors.py    pairs of atoms within the cutoff
 buckets.py      size classes, and how many molecules of each are computed at once
+embedding/      starting geometries of many molecules at once, on a card
 ops/            PaiNN's operators: their plain meaning, and the fast ones beside it
 models/         what computes energies and forces
 moves/          relaxation and dynamics

@@ -25,6 +25,7 @@ ORDER = (
     "tables",
     "batch",
     "neighbors buckets",
+    "embedding",
     "ops",
     "models",
     "moves calculator tune",

@@ -1,0 +1,62 @@
+"""Prepared molecules get geometries, or the reason why they have none."""
+
+import numpy as np
+import pytest
+
+from mlff_core.chem.constrained import prepare_constraints
+from mlff_core.chem.molecule import ChemistrySettings
+from mlff_core.chem.topology import rearranged
+from mlff_core.embedding import Cause, embed_prepared, embedder
+from mlff_core.status import MoleculeStatus
+from tests.mlff_core.embedding.molecules import SHORT
+
+SETTINGS = ChemistrySettings(n_conformers=2)
+
+
+@pytest.fixture(autouse=True)
+def soon_over(monkeypatch):
+    monkeypatch.setattr(embedder, "schedule", lambda: SHORT)
+
+
+def prepare(*smiles):
+    return [prepare_constraints(k, None, s, SETTINGS) for k, s in enumerate(smiles)]
+
+
+def test_conformers_are_the_molecules_and_open_stereo_is_chosen_once():
+    molecules = prepare("C[C@H](N)O", "CC(N)O", "not a molecule", "[Cl-]")
+    done, left = embed_prepared(molecules, SETTINGS, "cpu")
+    assert left == {}
+    for molecule in done[:2]:
+        assert molecule.positions.shape == (2, 11, 3)
+        assert "@" in molecule.smiles
+        assert molecule.message is None or "chose one isomer" in molecule.message
+        for x in molecule.positions:
+            topology = molecule.bonds, molecule.chirality, molecule.double_bonds
+            assert rearranged(x, molecule.numbers, *topology) is None
+    assert done[2].status == MoleculeStatus.REJECTED
+    assert np.array_equal(done[3].positions, np.zeros((1, 1, 3)))
+
+
+def test_molecules_without_a_geometry_are_left_with_the_reason(monkeypatch):
+    real = embedder.causes
+
+    def never(x, packed, molecule):
+        return real(x, packed, molecule) * 0 + int(Cause.TETRAHEDRAL)
+
+    monkeypatch.setattr(embedder, "causes", never)
+    monkeypatch.setattr(embedder, "ATTEMPTS", 1)
+    done, left = embed_prepared(prepare("CO"), SETTINGS, "cpu")
+    assert left == {0: Cause.TETRAHEDRAL.words}
+    assert done[0].positions.size == 0
+
+
+def test_stereo_that_the_caller_cannot_confirm_is_left():
+    asked = []
+
+    def choose(pairs):
+        asked.extend(pairs)
+        return [None] * len(pairs)
+
+    _, left = embed_prepared(prepare("CC(N)O", "CO"), SETTINGS, "cpu", choose=choose)
+    assert left == {0: "given stereo was not kept"}
+    assert [molecule.record for molecule, _ in asked] == [0]
