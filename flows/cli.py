@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -62,6 +63,11 @@ def refuse(message: object) -> NoReturn:
     raise SystemExit(2)
 
 
+def show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
+    """Say a warning in one line, without the line of code that gave it."""
+    print("mlff-screen: warning:", " ".join(str(message).split()), file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     for name, value in ENVIRONMENT.items():
@@ -79,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ["PREFECT_LOGGING_LEVEL"] = level
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", level)
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    warnings.showwarning = show_warning
     if command == "distill":
         return run_distill(checked(arguments, DistillCall), quiet=quiet, as_json=as_json)
     if arguments["out"] is None:

@@ -54,7 +54,7 @@ class Engine(Protocol):
 
 def pipeline(
     shards: Iterator[int], stages: Sequence[Stage], engine: Engine, in_flight: int
-) -> Iterator[tuple[Stage, StepReport]]:
+) -> Iterator[tuple[Stage, int, StepReport]]:
     """Move every shard through the stages; yields what each did, as it comes.
 
     A bounded number of shards is between the first stage and the last, so memory and intermediate
@@ -74,8 +74,8 @@ def pipeline(
         for stage, shard, _ in ended:
             if stage + 1 < len(stages):
                 under_way[engine.submit(stages[stage + 1], shard)] = stage + 1, shard
-        for stage, _, report in ended:
-            yield stages[stage], report
+        for stage, shard, report in ended:
+            yield stages[stage], shard, report
 
 
 def run_stage(stage: Stage, shard: int) -> StepReport:

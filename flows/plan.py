@@ -234,6 +234,7 @@ class ScreenPlan(BaseModel):
             versions={"python": platform.python_version()}
             | {name: found for name in VERSIONED if (found := version(name))},
             started=datetime.now(UTC).isoformat(timespec="seconds"),
+            notes=list(self.library.notes),
         )
 
 

@@ -7,7 +7,7 @@ by the files alone, not by who ran them.
 
 import shutil
 import time
-from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from mlff_core.tables import Manifest, finished_shards, open_output, reconcile
 from tasks import opened as live
 from tasks.embed import embed
 from tasks.ingest import ingest
+from tasks.progress import heard_by
 from tasks.relax import relax
 from tasks.write import write
 
@@ -47,7 +48,6 @@ def run_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifest:
                 watcher.tell(f"library: {note}")
             manifest = claim_output(plan)
             watcher.tell(f"{plan.library.n_records:,} records in shards of {plan.shard_size:,}")
-            manifest.notes = list(plan.library.notes)
             started = time.monotonic()
             compute(plan, manifest, engine, watcher)
             manifest.counts = reconcile(Path(plan.out), plan.library.n_records).to_dict()
@@ -75,7 +75,10 @@ def open_model(opened: OpenedCall, watcher: Watcher) -> Literal["cpu", "cuda"]:
         str(opened.work_dir), opened.model.file, opened.model.sha256, device, opened.call.backend,
         opened.call.precision,
     )  # fmt: skip
-    watcher.tell(f"device: {device}, backend {potential.backend}, {potential.precision}")
+    watcher.tell(
+        f"device: {potential.device_name}, backend {potential.backend} ({potential.why}), "
+        f"{potential.precision}"
+    )
     return device
 
 
@@ -83,9 +86,8 @@ def read_library(opened: OpenedCall, device: str) -> ScreenPlan:
     """Read the library, once: its records lie in shards, and the plan is known.
 
     Raises:
-        LibraryError: The library breaks off or cannot be read on; no folder is left then.
+        LibraryError: The library breaks off or cannot be read on.
     """
-    was_there = opened.out_dir.exists()
     shutil.rmtree(opened.work_dir, ignore_errors=True)  # of a run that was cut off
     shard_size = opened.shard_size(device)
     try:
@@ -93,9 +95,6 @@ def read_library(opened: OpenedCall, device: str) -> ScreenPlan:
         read = ingest(opened.library, str(opened.work_dir), shard_size, opened.call.limit)
     except BaseException:
         shutil.rmtree(opened.work_dir, ignore_errors=True)
-        if not was_there:
-            with suppress(OSError):
-                opened.out_dir.rmdir()
         raise
     return make_plan(opened, read, shard_size=shard_size, device=device)
 
@@ -155,10 +154,12 @@ def compute(plan: ScreenPlan, manifest: Manifest, engine: Engine, watcher: Watch
     finished = finished_shards(Path(plan.out), plan.run_key)
     unfinished = (shard for shard in range(plan.n_shards) if shard not in finished)
     watcher.begin(plan.library.n_records, plan.records_in(finished))
-    with engine:
-        for stage, report in pipeline(unfinished, stages(plan), engine, SHARDS_IN_FLIGHT):
+    with engine, heard_by(watcher.inside):
+        for stage, shard, report in pipeline(unfinished, stages(plan), engine, SHARDS_IN_FLIGHT):
             manifest.add_timings(report.timings_s)
-            watcher.advance(stage.name, report)
+            if report.ran is not None and manifest.add_ran(asdict(report.ran)):
+                manifest.write(Path(plan.out))  # a run that is cut off says what it ran on, too
+            watcher.advance(stage.name, shard, report)
 
 
 def release_output(plan: ScreenPlan, manifest: Manifest) -> None:

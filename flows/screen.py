@@ -95,7 +95,7 @@ class Page(Watcher):
             ),
         )
 
-    def advance(self, stage: str, report: StepReport) -> None:
+    def advance(self, stage: str, shard: int, report: StepReport) -> None:
         """Count records that are finished, written and all."""
         if stage == "write":
             self._done += report.n_records

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -33,7 +34,10 @@ class Terminal(Watcher):
         self.begun = False
         self._quiet = quiet
         self._console = Console(file=sys.stderr, quiet=quiet)
-        self._n_records, self._done, self._began_with = 0, 0, 0
+        self._n_records, self._written, self._began_with = 0, 0, 0
+        self._counts = Counter[str]()
+        # Molecules of the shards under way that are through a stage.
+        self._inside: dict[str, dict[int, int]] = {"embed": {}, "relax": {}}
         self._started = self._told = time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -45,36 +49,51 @@ class Terminal(Watcher):
     def begin(self, n_records: int, done: int) -> None:
         """Draw the bar, where there is a terminal."""
         self.begun = True
-        self._n_records, self._done, self._began_with = n_records, done, done
+        self._n_records, self._written, self._began_with = n_records, done, done
         self._started = self._told = time.monotonic()
         if self._console.is_terminal and not self._quiet:
             self._bar = Progress(
-                TextColumn("screening"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("records, {task.fields[rate]}"),
+                TextColumn("{task.description}"),
                 TimeRemainingColumn(),
                 console=self._console,
                 transient=True,
             )
-            self._task = self._bar.add_task("", total=n_records, completed=done, rate="")
+            self._task = self._bar.add_task("molecules", total=n_records, completed=done)
             self._bar.start()
 
-    def advance(self, stage: str, report: StepReport) -> None:
-        """Count records that are finished, written and all."""
-        if stage != "write":
-            return
-        self._done += report.n_records
+    def inside(self, stage: str, shard: int, n_molecules: int) -> None:
+        """Count molecules that are relaxed: what is left to do with them takes no time."""
+        self._inside[stage][shard] = n_molecules
+        self._show()
+
+    def advance(self, stage: str, shard: int, report: StepReport) -> None:
+        """Count records that are written."""
+        if stage == "write":
+            for shards in self._inside.values():
+                shards.pop(shard, None)
+            self._written += report.n_records
+            self._counts.update(report.counts)
+            self._show()
+
+    def _show(self) -> None:
+        embedded, done = (
+            self._written + sum(list(self._inside[stage].values())) for stage in ("embed", "relax")
+        )
         now = time.monotonic()
-        rate = (self._done - self._began_with) / max(now - self._started, 1e-9)
+        rate = (done - self._began_with) / max(now - self._started, 1e-9)
+        words = [f"molecules, {rate:,.1f}/s"]
+        if embedded > done:
+            words.append(f"{embedded:,} embedded")
+        words += [f"{n:,} {status}" for status, n in self._counts.items() if status != "ok"]
+        text = ", ".join(words)
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=self._done, rate=f"{rate:.1f}/s")
+            self._bar.update(self._task, completed=done, description=text)
         elif now - self._told > SECONDS_BETWEEN_LINES:
             self._told = now
-            left = (self._n_records - self._done) / rate
-            self.tell(
-                f"{self._done:,} of {self._n_records:,} records, {rate:.1f}/s, {left:,.0f} s left"
-            )
+            left = f", {(self._n_records - done) / rate:,.0f} s left" if rate else ""
+            self.tell(f"{done:,} of {self._n_records:,} {text}{left}")
 
     def end(self, manifest: Manifest, out: Path) -> None:
         """Take the bar away."""

@@ -18,8 +18,11 @@ class Watcher:
     def begin(self, n_records: int, done: int) -> None:
         """The computation begins; so many records are there from an earlier run."""
 
-    def advance(self, stage: str, report: StepReport) -> None:
+    def advance(self, stage: str, shard: int, report: StepReport) -> None:
         """A stage of a shard has ended."""
+
+    def inside(self, stage: str, shard: int, n_molecules: int) -> None:
+        """So many molecules of a shard are through a stage; said by any thread, at any rate."""
 
     def end(self, manifest: Manifest, out: Path) -> None:
         """Every record is in the tables."""
@@ -41,10 +44,15 @@ class Watchers(Watcher):
         for watcher in self.watchers:
             watcher.begin(n_records, done)
 
-    def advance(self, stage: str, report: StepReport) -> None:
+    def advance(self, stage: str, shard: int, report: StepReport) -> None:
         """Tell each."""
         for watcher in self.watchers:
-            watcher.advance(stage, report)
+            watcher.advance(stage, shard, report)
+
+    def inside(self, stage: str, shard: int, n_molecules: int) -> None:
+        """Tell each."""
+        for watcher in self.watchers:
+            watcher.inside(stage, shard, n_molecules)
 
     def end(self, manifest: Manifest, out: Path) -> None:
         """Tell each."""

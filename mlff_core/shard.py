@@ -7,7 +7,8 @@ known, and a prepared molecule's geometry.
 """
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -58,22 +59,52 @@ class RelaxOptions:
 
 
 @dataclass(frozen=True)
+class Ran:
+    """What computed a shard's conformers.
+
+    Attributes:
+        device: Its type, and the name of a card.
+        backend: "triton", "numba" or "plain".
+        precision: "float32", "fast" or "float64".
+        why: How the device and the backend were come to, where they were not asked for.
+        tiles: Where the sizes of the kernels' tiles come from; None without Triton.
+        batch_sizes: Most molecules that were computed at once, by bucket.
+    """
+
+    device: str
+    backend: str
+    precision: str
+    why: str
+    tiles: str | None
+    batch_sizes: dict[str, int]
+
+
+@dataclass(frozen=True)
 class StepReport:
     """What one step did with a shard.
 
     Attributes:
         n_records: Records in the shard.
         timings_s: Seconds by stage, to be summed over the shards of a run.
+        counts: Rows of `molecules` by status, of the step that writes them.
+        ran: What computed the conformers, of the step that relaxes them.
     """
 
     n_records: int
     timings_s: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    ran: Ran | None = None
 
 
-def embed_shard(records: Sequence[Record], embedded_file: Path, pool: EmbeddingPool) -> StepReport:
-    """Prepare and embed every record of a shard."""
+def embed_shard(
+    records: Sequence[Record],
+    embedded_file: Path,
+    pool: EmbeddingPool,
+    progress: Callable[[int], None] | None = None,
+) -> StepReport:
+    """Prepare and embed every record of a shard; `progress` is called with the number done."""
     started = time.monotonic()
-    molecules = prepared_of(records, pool)
+    molecules = prepared_of(records, pool, progress)
     write_arrow(table_of(molecules, PreparedMolecule), embedded_file)
     return StepReport(
         n_records=len(records),
@@ -84,10 +115,18 @@ def embed_shard(records: Sequence[Record], embedded_file: Path, pool: EmbeddingP
     )
 
 
-def prepared_of(records: Sequence[Record], pool: EmbeddingPool) -> list[PreparedMolecule]:
+def prepared_of(
+    records: Sequence[Record],
+    pool: EmbeddingPool,
+    progress: Callable[[int], None] | None = None,
+) -> list[PreparedMolecule]:
     """The molecules of records, in their order; what the library says of one comes first."""
     readable = ((r.record, r.input_id, r.smiles) for r in records if r.smiles is not None)
-    molecules = list(pool.map(readable))
+    molecules = []
+    for molecule in pool.map(readable):
+        molecules.append(molecule)
+        if progress is not None:
+            progress(len(molecules))
     said = {r.record: r.note for r in records if r.note is not None}
     for molecule in molecules:
         sentences = (said.get(molecule.record), molecule.message)
@@ -108,9 +147,16 @@ def prepared_of(records: Sequence[Record], pool: EmbeddingPool) -> list[Prepared
 
 
 def relax_shard(
-    embedded_file: Path, relaxed_file: Path, potential: "Potential", settings: RelaxOptions
+    embedded_file: Path,
+    relaxed_file: Path,
+    potential: "Potential",
+    settings: RelaxOptions,
+    progress: Callable[[int], None] | None = None,
 ) -> StepReport:
-    """Relax every conformer of a shard."""
+    """Relax every conformer of a shard; `progress` is called with the molecules that are through.
+
+    A molecule with several conformers counts by their share.
+    """
     # Torch takes seconds to import; a call is checked, and molecules are embedded, without it.
     from mlff_core.moves.held import relax_where_protons_moved
     from mlff_core.moves.relax import relax_conformers
@@ -130,6 +176,7 @@ def relax_shard(
         fmax=settings.fmax,
         max_steps=settings.max_steps,
         batching=settings.batching,
+        progress=progress and (lambda n: progress(n * len(molecules) // len(conformers))),
     )
     held = relax_where_protons_moved(
         [
@@ -148,7 +195,21 @@ def relax_shard(
         for k, ((molecule, index), result) in enumerate(zip(owners, results, strict=True))
     ]
     write_arrow(table_of(rows, ConformerRow), relaxed_file)
-    return StepReport(len(molecules), {"relax": time.monotonic() - started})
+    batch_sizes: dict[str, int] = {}
+    for result in results:
+        batch_sizes[result.bucket] = max(batch_sizes.get(result.bucket, 0), result.batch_size)
+    return StepReport(
+        len(molecules),
+        {"relax": time.monotonic() - started},
+        ran=Ran(
+            potential.device_name,
+            potential.backend,
+            potential.precision,
+            potential.why,
+            potential.tiles,
+            batch_sizes,
+        ),
+    )
 
 
 def relaxed_row(
@@ -195,4 +256,8 @@ def write_shard(
     write_part(conformers_table(conformers), out_dir, shard, metadata)
     write_part(molecules_table(molecules), out_dir, shard, metadata)
     n_records = len({molecule.record for molecule in molecules})
-    return StepReport(n_records, {"write": time.monotonic() - started})
+    return StepReport(
+        n_records,
+        {"write": time.monotonic() - started},
+        counts=dict(Counter(str(molecule.status) for molecule in molecules)),
+    )

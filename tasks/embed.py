@@ -6,6 +6,7 @@ from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.library.records import read_records
 from mlff_core.shard import ShardFiles, StepReport, embed_shard
 from tasks.opened import embedding_pool
+from tasks.progress import teller
 
 
 def embed(
@@ -14,4 +15,5 @@ def embed(
     """Embed a shard; all shards of a run share the processes."""
     files = ShardFiles.of(Path(work_dir), shard)
     records = read_records(Path(work_dir), shard)
-    return embed_shard(records, files.embedded, embedding_pool(work_dir, chemistry, workers))
+    pool = embedding_pool(work_dir, chemistry, workers)
+    return embed_shard(records, files.embedded, pool, teller("embed", shard))

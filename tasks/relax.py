@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from mlff_core.shard import RelaxOptions, ShardFiles, StepReport, relax_shard
 from tasks.opened import potential
+from tasks.progress import teller
 
 if TYPE_CHECKING:
     from mlff_core.models.potential import Backend, Device, Precision
@@ -23,4 +24,5 @@ def relax(
     """Relax a shard; the model stays loaded for the whole run."""
     files = ShardFiles.of(Path(work_dir), shard)
     force_field = potential(work_dir, model, sha256, device, backend, precision)
-    return relax_shard(files.embedded, files.relaxed, force_field, options)
+    told = teller("relax", shard)
+    return relax_shard(files.embedded, files.relaxed, force_field, options, told)

@@ -55,6 +55,7 @@ class Potential:
         backend: What it computes with: "triton", "numba", or "plain", the operators of
             `ops.plain`, which are slower and in float64 the reference.
         precision: "float32", "fast" or "float64".
+        why: Why this backend: that it was asked for, or what `auto` came to.
         dtype: Of the positions that it computes in.
         domain: Which molecules it knows. What a network was trained on its card says; one without
             a card is asked for elements and charges only.
@@ -91,7 +92,9 @@ class Potential:
         self.model.reference_energy = reference_energy.to(self.device)
         self.name, self.card, self.sha256, self.source = name, card or {}, sha256, source
         self.precision = precision
-        self.backend, self.engine = _make_engine(self.model, backend, precision, self.device)
+        self.backend, self.engine, self.why = _make_engine(
+            self.model, backend, precision, self.device
+        )
         config = self.config
         self.domain = Domain(
             config.elements, config.min_charge, config.max_charge, closed_shells=bool(self.card)
@@ -120,6 +123,18 @@ class Potential:
         # Never saved: there is no file to refer to, so the weights travel.
         weights = {name: tensor.cpu().numpy() for name, tensor in self.model.state_dict().items()}
         return _make_again, (self.config.to_dict(), weights, self.name, self.card, how)
+
+    @property
+    def device_name(self) -> str:
+        """Type of the device, and which card it is."""
+        if self.device.type != "cuda":
+            return self.device.type
+        return f"cuda: {torch.cuda.get_device_name(self.device)}"
+
+    @property
+    def tiles(self) -> str | None:
+        """Where the sizes of the kernels' tiles come from; None without Triton."""
+        return getattr(self.engine, "tiles", None)
 
     @property
     def config(self) -> PaiNNConfig:
@@ -233,12 +248,13 @@ def choose_device(device: Device | torch.device | str) -> torch.device:
 
 def _make_engine(
     model: PaiNN, backend: Backend, precision: Precision, device: torch.device
-) -> tuple[str, Engine]:
-    """The backend that is meant and can run here, and its engine."""
+) -> tuple[str, Engine, str]:
+    """The backend that is meant and can run here, its engine, and why it is this one."""
     if backend not in ("auto", "triton", "numba", "plain", "torch"):
         raise ValueError(f"backend: expected auto, triton, numba or plain, found {backend!r}")
     compiled = "numba" if device.type == "cpu" and precision != "float64" else "plain"
     wanted: str = backend
+    why = f"{backend} was asked for"
     if backend == "torch":
         warnings.warn(
             f"backend 'torch' has its true name now: {compiled!r}; 'torch' will be refused in the "
@@ -249,6 +265,7 @@ def _make_engine(
         wanted = compiled
     elif backend == "auto":
         wanted = "triton" if device.type == "cuda" and precision != "float64" else compiled
+        why = f"auto, on {device.type} in {precision}"
     elif backend == "numba":
         if device.type != "cpu":
             raise DeviceError(
@@ -266,19 +283,20 @@ def _make_engine(
         except Exception as error:
             if backend == "triton":
                 raise DeviceError(f"the triton backend cannot run here: {error}") from error
-            log.warning("falling back to the plain backend: triton cannot run here: %s", error)
-            wanted = "plain"
+            wanted, why = "plain", f"auto, triton cannot run here: {' '.join(str(error).split())}"
+            log.warning("falling back to the plain backend: %s", why)
         else:
             log.info("backend: triton (%s, %s)", device, precision)
-            return "triton", engine
+            return "triton", engine, why
     log.info("backend: %s (%s, %s)", wanted, device, precision)
     if wanted == "plain":
-        return "plain", AnalyticEngine(model)
+        return "plain", AnalyticEngine(model), why
     # To import these loads what Numba has compiled, which the other backends need not wait for.
     from mlff_core.ops.numba.atoms import ATOM_OPS
     from mlff_core.ops.numba.message import MessageOps
 
-    return "numba", AnalyticEngine(model, MessageOps(model.config.cutoff).edge_ops, ATOM_OPS)
+    edge_ops = MessageOps(model.config.cutoff).edge_ops
+    return "numba", AnalyticEngine(model, edge_ops, ATOM_OPS), why
 
 
 def load_potential(

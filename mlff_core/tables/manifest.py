@@ -55,6 +55,17 @@ class Manifest:
         for stage, seconds in timings_s.items():
             self.timings_s[stage] = self.timings_s.get(stage, 0.0) + seconds
 
+    def add_ran(self, ran: Mapping[str, Any]) -> bool:
+        """Add what computed a shard, its batch sizes to those of its like; whether it is new."""
+        sizes = dict(ran["batch_sizes"])
+        for known in self.ran:
+            if all(known.get(name) == ran[name] for name in ran if name != "batch_sizes"):
+                for bucket, size in sizes.items():
+                    known["batch_sizes"][bucket] = max(known["batch_sizes"].get(bucket, 0), size)
+                return False
+        self.ran.append({**ran, "batch_sizes": sizes})
+        return True
+
     def write(self, out: Store | Path) -> None:
         """Write manifest.json, whole or not at all."""
         with open_store(out).put(_NAME) as stream:

@@ -11,6 +11,7 @@ from flows.call import Call, DistillCall, ScreenCall
 from flows.distill import distill
 from flows.plan import ScreenPlan, make_plan, open_call
 from flows.screen import screen
+from mlff_core.library.ingest import IngestReport
 
 ROOT = Path(__file__).parents[2]
 FLOWS = {"screen": (screen, ScreenCall), "distill": (distill, DistillCall)}
@@ -69,11 +70,13 @@ def test_a_plan_goes_through_json_and_keeps_its_key(tmp_path: Path, small_model:
     library.write_text("CCO a\nCCN b\nCCC c\n")
     call = ScreenCall(library=str(library), out=str(tmp_path / "out"), model=str(small_model))
     opened = open_call(call)
-    plan = make_plan(opened, n_records=3, sha256="0", shard_size=2, device="cpu")
+    read = IngestReport(3, 2, 2, "0" * 64, "file", None, None, ("a guess",))
+    plan = make_plan(opened, read, shard_size=2, device="cpu")
     again = ScreenPlan.model_validate_json(plan.model_dump_json())
     assert again == plan
     assert again.run_key == plan.run_key
     assert (again.n_shards, again.records_in({0, 1}), again.records_in({1})) == (2, 3, 1)
     other = plan.model_copy(update={"library": plan.library.model_copy(update={"sha256": "1"})})
     assert other.run_key != plan.run_key
+    assert plan.manifest().notes == ["a guess"]
     assert not (tmp_path / "out").exists()

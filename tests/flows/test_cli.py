@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import polars as pl
@@ -187,6 +188,11 @@ def test_what_was_guessed_is_told_at_once_and_kept_in_the_manifest(
     assert found["counts"]["status"] == {"ok": 1, "rejected": 1, "failed": 0}
     assert found["notes"] == notes
 
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main([*arguments, "--overwrite", "--quiet", "--backend", "torch"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mlff-screen: warning: backend 'torch' has its true name now: 'numba'")
     assert main([*arguments, "--overwrite", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -89,6 +90,14 @@ def test_every_record_is_in_the_tables_once_with_its_reason(
         == returned.counts["status"]
         == {"ok": 5, "rejected": 5, "failed": 0}
     )
+    (ran,) = manifest.ran
+    assert ran["batch_sizes"].keys() <= {"small", "medium", "large"}
+    assert ran["batch_sizes"]["small"] >= 1
+    del ran["batch_sizes"]
+    assert ran == {
+        "device": "cpu", "backend": "numba", "precision": "float32", "tiles": None,
+        "why": "auto, on cpu in float32",
+    }  # fmt: skip
     assert not (out / ".mlff-screen").exists()
 
 
@@ -215,6 +224,7 @@ def test_the_flow_and_the_command_give_the_same_tables(
     from prefect.settings import PREFECT_API_URL
 
     from flows.cli import main
+    from flows.screen import screen
 
     options = ["--model", str(small_model), "--shard-size", "4", "--max-steps", "3", "--workers"]
     options += ["2", "--device", "cpu", "--conformers", "2", "--quiet"]
@@ -236,6 +246,15 @@ def test_the_flow_and_the_command_give_the_same_tables(
         )
         assert plain.height > 5
         assert plain.equals(flow)
+    # Tried again by Prefect, the run ends what it began, although it was told to replace results.
+    monkeypatch.setattr("flows.screen.flow_run", SimpleNamespace(run_count=2))
+    part = tmp_path / "flow/molecules/part-000000.parquet"
+    before = part.stat().st_mtime_ns
+    (tmp_path / "flow/molecules/part-000001.parquet").unlink()
+    parameters = read_manifest(tmp_path / "flow").parameters
+    screen(**parameters | {"overwrite": True})
+    assert part.stat().st_mtime_ns == before
+    assert pl.read_parquet(tmp_path / "flow/molecules").height == len(LIBRARY)
     manifests = [read_manifest(tmp_path / way) for way in ("plain", "flow")]
     assert manifests[0].counts == manifests[1].counts
     assert manifests[0].run_key == manifests[1].run_key

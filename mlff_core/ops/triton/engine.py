@@ -105,8 +105,11 @@ class TritonEngine:
         self.compiled: set[tuple[str, str]] = set()
         self.graphs: OrderedDict[GraphKey, CapturedStep | None] = OrderedDict()
         device = self.reference_energy.device
+        #: Where the sizes of the kernels' tiles come from.
+        self.tiles = "shipped"
         if device.type == "cuda":
-            load_tiles(torch.cuda.get_device_name(device))
+            if load_tiles(torch.cuda.get_device_name(device)):
+                self.tiles = "measured on this card"
             if check:
                 self._check_against_plain(model, device)
         elif not triton.knobs.runtime.interpret:
