@@ -722,11 +722,9 @@ def nearby_minima(
     done = [k for k, s in enumerate(relaxed.status) if s == ConformerStatus.CONVERGED]
     ours = relaxed.batch.select(done)
     theirs = MolBatch.from_arrays([ends[k] for k in done], device=student.device)
-    real = evaluation.padded(ours, ours.numbers)
-    a, b = evaluation.padded(ours, ours.positions), evaluation.padded(theirs, theirs.positions)
     found: dict[str, float] = {"n_converged": len(done)}
-    for name, counted in (("rmsd", real > 0), ("heavy_rmsd", real > 1)):
-        rmsd = evaluation.superposed_rmsd(a, b, counted).cpu().numpy()
+    for name, heavy in (("rmsd", False), ("heavy_rmsd", True)):
+        rmsd = evaluation.superposed_rmsd(ours, theirs, heavy=heavy)
         found[f"{name}_median"] = float(np.median(rmsd))
         found[f"{name}_90_percent"] = float(np.quantile(rmsd, 0.9))
     return found

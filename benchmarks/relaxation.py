@@ -45,6 +45,7 @@ import mlff_core.moves.relax as relax_module
 from mlff_core.batch import MolBatch
 from mlff_core.buckets import batch_sizes
 from mlff_core.calculator import PaiNNCalculator
+from mlff_core.chem.superpose import aligned_rmsd
 from mlff_core.cores import usable_cores
 from mlff_core.models.potential import Potential, load_potential
 from mlff_core.moves.relax import Relaxed, RelaxSettings, relax, relax_conformers, relax_molecules
@@ -284,14 +285,6 @@ def load(model: str, device: str, backend: str) -> Potential:
     return load_potential(model, device=device, backend=backend)
 
 
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """RMSD in Å of two conformations, turned onto each other (W. Kabsch, 1976)."""
-    a, b = a - a.mean(0), b - b.mean(0)
-    u, s, v = np.linalg.svd(a.T @ b)
-    s[-1] *= np.sign(np.linalg.det(u @ v))
-    return float(np.sqrt(max((a * a).sum() + (b * b).sum() - 2 * s.sum(), 0.0) / len(a)))
-
-
 def paths_of_ase(
     potential: Potential, model: str, n: int, n_processes: int, noise: float = 0.0
 ) -> list[tuple[int, float, np.ndarray]]:
@@ -333,7 +326,7 @@ def compare_with_ase(potential: Potential, theirs: list, beside: list) -> dict[s
         bottom, at_bottom = tightened(positions)
         loose = (energy - reference_energy) * EV_KCAL_MOL
         tight = (bottom - reference_bottom) * EV_KCAL_MOL
-        apart = np.array([distance(a, b) for a, b in zip(at_bottom, reference_at, strict=True)])
+        apart = aligned_rmsd(at_bottom, reference_at)
         same = (apart < SAME_ANGSTROM) & (np.abs(tight) < SAME_BASIN_KCAL_MOL)
         other = tight[~same] if not same.all() else np.zeros(1)
         return {

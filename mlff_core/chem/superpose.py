@@ -15,11 +15,16 @@ def aligned_rmsd(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray
         b: The same atoms elsewhere.
 
     Returns:
-        Å [n_geometries]; NaN where a coordinate is not finite.
+        Å [n_geometries]; NaN where a coordinate is not finite, 0 where there is no atom.
     """
+    sizes = np.array([len(x) for x in a], dtype=np.int64)
+    if not sizes.all():
+        found = np.zeros(len(a))
+        some = np.flatnonzero(sizes)
+        found[some] = aligned_rmsd([a[k] for k in some], [b[k] for k in some])
+        return found
     if not len(a):
         return np.zeros(0)
-    sizes = np.array([len(x) for x in a])
     first = np.cumsum(sizes) - sizes
 
     def centred(geometries: Sequence[np.ndarray]) -> np.ndarray:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mlff_core.batch import MolBatch
+from mlff_core.chem.superpose import aligned_rmsd
 from mlff_core.chem.topology import Topology, rearrangements
 from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.labelling import Buckets, LabelConfig, label_geometries, pad, valid_labels
@@ -341,16 +342,14 @@ def _compared(
     both = np.flatnonzero(converged[0] & converged[1] & ~rearranged[0] & ~rearranged[1]).tolist()
     at_theirs, at_ours = theirs.batch.select(both), ours.batch.select(both)
     there = evaluate_checked(student, at_theirs).energy if both else theirs.energy[:0]
-    real = padded(at_theirs, at_theirs.numbers)
-    a, b = padded(at_theirs, at_theirs.positions), padded(at_ours, at_ours.positions)
     return RelaxedConformers(
         molecule=molecule[both],
         charge=at_theirs.charge.cpu().numpy(),
         energy=theirs.energy[both].cpu().numpy(),
         student_energy_there=there.cpu().numpy(),
         student_energy=ours.energy[both].cpu().numpy(),
-        rmsd=superposed_rmsd(a, b, real > 0).cpu().numpy(),
-        heavy_rmsd=superposed_rmsd(a, b, real > 1).cpu().numpy(),
+        rmsd=superposed_rmsd(at_theirs, at_ours),
+        heavy_rmsd=superposed_rmsd(at_theirs, at_ours, heavy=True),
         n_started=len(molecule),
         n_teacher_converged=int(converged[0].sum()),
         n_student_converged=int(converged[1].sum()),
@@ -374,29 +373,20 @@ def have_other_bonds(batch: MolBatch, topologies: Sequence[Topology]) -> np.ndar
     return np.array([change is not None for change in rearrangements(positions, topologies)])
 
 
-def padded(batch: MolBatch, values: Tensor) -> Tensor:
-    """Values of a flat batch [n_atoms, ...] with one row a molecule, 0 beyond its atoms."""
-    return torch.nn.utils.rnn.pad_sequence(batch.split(values), batch_first=True)
-
-
-def superposed_rmsd(a: Tensor, b: Tensor, counts: Tensor) -> Tensor:
-    """RMSD after the best rotation and translation in Å [n] (Kabsch, Acta Cryst. A32, 922, 1976).
+def superposed_rmsd(a: MolBatch, b: MolBatch, *, heavy: bool = False) -> np.ndarray:
+    """How far the molecules of two batches are apart after the best superposition, Å [n_mols].
 
     Args:
-        a: Å [n, width, 3].
-        b: Å [n, width, 3].
-        counts: Which atoms count, bool [n, width].
+        a: Molecules.
+        b: The same elsewhere.
+        heavy: Leave hydrogens out; 0 where there are no other atoms.
     """
-    w = counts.double()[..., None]
-    size = w.sum(1, keepdim=True).clamp(min=1.0)
-    a, b = a.double(), b.double()
-    a = (a - (a * w).sum(1, keepdim=True) / size) * w
-    b = (b - (b * w).sum(1, keepdim=True) / size) * w
-    u, _, v = torch.linalg.svd(a.transpose(1, 2) @ b)
-    flip = torch.ones_like(a[:, 0])
-    flip[:, 2] = torch.linalg.det(u @ v).sign()
-    rotation = (u * flip[:, None, :]) @ v
-    return ((a @ rotation - b).square().sum((1, 2)) / size[:, 0, 0]).sqrt()
+    counted = [numbers > (1 if heavy else 0) for numbers in a.split(a.numbers)]
+    here, there = (
+        [x[atoms].cpu().numpy() for x, atoms in zip(m.split(m.positions), counted, strict=True)]
+        for m in (a, b)
+    )
+    return aligned_rmsd(here, there)
 
 
 def join(parts: list[RelaxedConformers]) -> RelaxedConformers:

@@ -23,5 +23,7 @@ def test_the_aligned_rmsd_is_that_of_scipy() -> None:
     found = aligned_rmsd(a, b)
     np.testing.assert_allclose(found[:-1], expected, atol=1e-6)
     assert np.isnan(found[-1])
+    np.testing.assert_array_equal(aligned_rmsd([a[3], a[3][:0]], [b[3], b[3][:0]])[1], 0.0)
+    assert aligned_rmsd([], []).shape == (0,)
     mirrored = aligned_rmsd([a[3]], [a[3] * [1, 1, -1]])
     assert mirrored > 0.3

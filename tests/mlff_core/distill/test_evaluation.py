@@ -63,7 +63,10 @@ def test_a_padded_batch_gives_what_the_potential_gives():
     potential = Potential(random_model(n_features=16))
     arrays = [random_molecule(n, n) for n in (3, 7, 5)]
     flat = MolBatch.from_arrays(arrays)
-    numbers, x = evaluation.padded(flat, flat.numbers), evaluation.padded(flat, flat.positions)
+    numbers, x = (
+        torch.nn.utils.rnn.pad_sequence(flat.split(of_atoms), batch_first=True)
+        for of_atoms in (flat.numbers, flat.positions)
+    )
     energy, forces = evaluation.on_padded(potential)(numbers, x, flat.charge)
     expected = potential(flat)
     torch.testing.assert_close(energy, expected.energy, rtol=0, atol=1e-6)
@@ -178,19 +181,30 @@ def test_a_mean_over_few_does_not_make_errors_look_small():
 
 def test_superposition_finds_a_rotation_and_no_reflection():
     atoms = molecule("CH3CHO")
-    a = torch.tensor(atoms.positions)[None]
-    turned = a @ random_rotation(3) + 2.0
-    noise = 0.1 * torch.randn(a.shape, generator=torch.Generator().manual_seed(0)).double()
-    counts = torch.ones(1, len(atoms), dtype=torch.bool)
-    assert evaluation.superposed_rmsd(a, turned, counts) < 1e-6
+    noise = np.random.default_rng(0).normal(0, 0.1, atoms.positions.shape)
+    turned = atoms.positions @ random_rotation(3).numpy() + 2.0
+
+    def batch(*positions: np.ndarray) -> MolBatch:
+        return MolBatch.from_arrays([(atoms.numbers, x, 0) for x in positions], dtype=torch.float64)
+
+    heavy = atoms.numbers > 1
     moved = atoms.copy()
-    moved.positions = (turned + noise)[0].numpy()
+    moved.positions = turned + noise
     minimize_rotation_and_translation(atoms, moved)
     expected = np.sqrt(np.square(moved.positions - atoms.positions).sum(1).mean())
-    found = evaluation.superposed_rmsd(a, turned + noise, counts)
-    assert float(found) == pytest.approx(expected, abs=1e-6)
-    chiral = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(1)).double()
-    assert evaluation.superposed_rmsd(chiral, -chiral, torch.ones(1, 6, dtype=torch.bool)) > 0.3
+    a, b = batch(atoms.positions, atoms.positions), batch(turned, turned + noise)
+    assert evaluation.superposed_rmsd(a, b)[0] < 1e-6
+    assert evaluation.superposed_rmsd(a, b)[1] == pytest.approx(expected, abs=1e-6)
+    moved = atoms[heavy]
+    moved.positions = (turned + noise)[heavy]
+    minimize_rotation_and_translation(atoms[heavy], moved)
+    expected = np.sqrt(np.square(moved.positions - atoms.positions[heavy]).sum(1).mean())
+    found = evaluation.superposed_rmsd(a, b, heavy=True)[1]
+    assert found == pytest.approx(expected, abs=1e-6)
+    chiral = np.random.default_rng(1).normal(size=atoms.positions.shape)
+    assert evaluation.superposed_rmsd(batch(chiral), batch(-chiral))[0] > 0.3
+    hydrogen = MolBatch.from_arrays([([1, 1], np.eye(2, 3), 0)])
+    assert evaluation.superposed_rmsd(hydrogen, hydrogen, heavy=True).tolist() == [0.0]
 
 
 def test_a_teacher_in_the_place_of_a_potential_gives_its_own_labels(molecules):
