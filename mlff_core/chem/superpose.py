@@ -20,7 +20,7 @@ def aligned_rmsd(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray
     sizes = np.array([len(x) for x in a], dtype=np.int64)
     if not sizes.all():
         found = np.zeros(len(a))
-        some = np.flatnonzero(sizes)
+        some = np.flatnonzero(sizes).tolist()
         found[some] = aligned_rmsd([a[k] for k in some], [b[k] for k in some])
         return found
     if not len(a):

@@ -25,6 +25,8 @@ _KEY: Final = list(MoleculeRow.KEY)
 _USABLE: Final = pl.col("status").is_in(
     [ConformerStatus.CONVERGED.value, ConformerStatus.MAX_STEPS.value]
 )
+#: What ASE's atoms are told of their molecule.
+_ABOUT: Final = ("input_id", "smiles", "mapped_smiles", "inchikey", "charge")
 
 
 def read(location: Store | Path | str) -> "Tables":
@@ -69,9 +71,7 @@ class Tables:
         """One row per conformer."""
         return self._scan("conformers", list(self._parts["conformers"].values()))
 
-    def mols(
-        self, molecules: pl.Expr | None = None, conformers: pl.Expr | None = None
-    ) -> Iterator["Chem.Mol"]:
+    def mols(self, where: pl.Expr | None = None, *, usable: bool = True) -> Iterator["Chem.Mol"]:
         """RDKit molecules, a part of the tables in memory at a time.
 
         Each has all hydrogens, the bonds, charges and stereo of the column `smiles`, and the
@@ -79,9 +79,9 @@ class Tables:
         those of a conformer are the conformer's; `_Name` is `input_id`, or the record's number.
 
         Args:
-            molecules: Which rows of `molecules`; all by default.
-            conformers: Which of their conformers; converged ones and those that ran out of steps by
-                default. A molecule without any is left out.
+            where: Which conformers, by the columns of both tables; `status` is the conformer's,
+                `molecule_status` that of its molecule. A molecule without any is left out.
+            usable: Only those that converged or ran out of steps.
 
         Raises:
             ValueError: The order of a molecule's atoms cannot be told; only of schema version 1.
@@ -90,7 +90,7 @@ class Tables:
 
         from mlff_core.chem.mapped import molecule_in_canonical_order, molecule_of
 
-        for row, own in self._groups(molecules, conformers):
+        for row, own in self._groups(where, usable):
             numbers = np.array(own[0]["atomic_numbers"])
             geometries = {c["conformer"]: _geometry(c["positions_angstrom"]) for c in own}
             if row["mapped_smiles"] is None:
@@ -104,25 +104,20 @@ class Tables:
                 _set_properties(target, conformer)
             yield mol
 
-    def atoms(
-        self, molecules: pl.Expr | None = None, conformers: pl.Expr | None = None
-    ) -> Iterator["Atoms"]:
+    def atoms(self, where: pl.Expr | None = None, *, usable: bool = True) -> Iterator["Atoms"]:
         """ASE atoms, one for each conformer, with its energy and forces as results.
 
         `info` holds the molecule's charge, ids and SMILES, and the conformer's other numbers.
 
         Args:
-            molecules: As in `mols`.
-            conformers: As in `mols`.
+            where: As in `mols`.
+            usable: As in `mols`.
         """
         from ase import Atoms
         from ase.calculators.singlepoint import SinglePointCalculator
 
-        for row, own in self._groups(molecules, conformers):
-            about = {
-                name: row[name]
-                for name in ("input_id", "smiles", "mapped_smiles", "inchikey", "charge")
-            }
+        for row, own in self._groups(where, usable):
+            about = {name: row[name] for name in _ABOUT if row[name] is not None}
             for conformer in own:
                 atoms = Atoms(
                     conformer["atomic_numbers"], _geometry(conformer["positions_angstrom"])
@@ -150,23 +145,28 @@ class Tables:
         ).select(order)
 
     def _groups(
-        self, molecules: pl.Expr | None, conformers: pl.Expr | None
+        self, where: pl.Expr | None, usable: bool
     ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
         """Each molecule's row with those of its conformers that were asked for, if any."""
         for shard, name in self._parts["molecules"].items():
             if shard not in self._parts["conformers"]:
                 continue
-            rows = self._scan("molecules", [name])
-            rows = rows if molecules is None else rows.filter(molecules)
-            chosen = self._scan("conformers", [self._parts["conformers"][shard]])
-            chosen = chosen.filter(_USABLE if conformers is None else conformers)
-            chosen = chosen.join(rows.select(_KEY), on=_KEY, how="semi")
-            members: dict[tuple[int, int], list[dict[str, Any]]] = {}
-            for conformer in chosen.sort([*_KEY, "conformer"]).collect().iter_rows(named=True):
-                members.setdefault((conformer["record"], conformer["variant"]), []).append(
-                    conformer
+            molecules = self._scan("molecules", [name])
+            conformers = self._scan("conformers", [self._parts["conformers"][shard]])
+            if usable:
+                conformers = conformers.filter(_USABLE)
+            if where is not None:
+                names = conformers.collect_schema().names()
+                conformers = (
+                    conformers.join(molecules.rename({"status": "molecule_status"}), on=_KEY)
+                    .filter(where)
+                    .select(names)
                 )
-            for row in rows.collect().iter_rows(named=True):
+            members: dict[tuple[int, int], list[dict[str, Any]]] = {}
+            for conformer in conformers.sort([*_KEY, "conformer"]).collect().iter_rows(named=True):
+                key = conformer["record"], conformer["variant"]
+                members.setdefault(key, []).append(conformer)
+            for row in molecules.collect().iter_rows(named=True):
                 if own := members.get((row["record"], row["variant"])):
                     yield row, own
 

@@ -43,7 +43,10 @@ def perceived(mol: Chem.Mol, conformer: int) -> str:
 def screened(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library `quick`, three conformers a molecule, after some steps of the small model."""
     out = tmp_path_factory.mktemp("screened")
-    molecules = [prepare(*r, SETTINGS) for r in open_library(ROOT / "datasets/quick").records()]
+    molecules = [
+        prepare(r.record, r.input_id, r.smiles, SETTINGS)
+        for r in open_library(ROOT / "datasets/quick").records()
+    ]
     owners = [(m, c, x) for m in molecules for c, x in enumerate(m.conformers())]
     ended = relax_conformers(
         [(m.numbers, x, m.charge or 0) for m, _, x in owners],
@@ -93,10 +96,16 @@ def test_rows_are_properties_and_conformers_stand_by_their_number(screened: Path
 
 def test_ase_atoms_hold_energy_forces_and_charge(screened: Path) -> None:
     tables = read(screened)
-    best = pl.col("relative_energy_kcal_mol") == 0
-    every = list(tables.atoms(conformers=best))
+    best = pl.col("conformer") == pl.col("best_conformer")
+    every = list(tables.atoms(best))
     assert len(every) >= 15
-    rows = tables.conformers.filter(best).collect().rows(named=True)
+    rows = (
+        tables.conformers.join(tables.molecules, on=["record", "variant"], suffix="_of_molecule")
+        .filter(best)
+        .sort("record")
+        .collect()
+        .rows(named=True)
+    )
     charges = dict(tables.molecules.select("record", "charge").collect().iter_rows())
     for atoms, row in zip(every, rows, strict=True):
         assert atoms.get_potential_energy() == row["energy_ev"]
@@ -129,9 +138,10 @@ def test_variants_of_a_record_keep_their_own_geometries(tmp_path: Path) -> None:
 
 def test_every_druglike_molecule_has_its_way_back() -> None:
     records = open_library(ROOT / "datasets/druglike").records()
-    molecules = [m for m in (prepare(*r, ChemistrySettings()) for r in records) if m.status == "ok"]
-    assert len(molecules) > 185
-    for m in molecules:
+    molecules = [prepare(r.record, r.input_id, r.smiles, ChemistrySettings()) for r in records]
+    accepted = [m for m in molecules if m.status == "ok"]
+    assert len(accepted) > 185
+    for m in accepted:
         mol = molecule_of(m.mapped_smiles, m.numbers, dict(enumerate(m.conformers())))
         assert Chem.MolToSmiles(Chem.RemoveHs(mol)) == m.smiles
         assert perceived(mol, 0) == m.smiles
@@ -210,7 +220,7 @@ ATROPISOMERS = [f"Cc1cccc(Cl)c1-c1c(C)cccc1Br |wU:7.{k}|" for k in (6, 7)]
 def cases() -> Iterator[tuple[str, str]]:
     """Molecules that were once lost on the way, with the file that they stand in."""
     for file in sorted((ROOT / "tests/cases").glob("*.smi")):
-        yield from ((file.name, smiles) for _, _, smiles in open_library(file).records())
+        yield from ((file.name, r.smiles) for r in open_library(file).records())
     yield from (("atropisomers", smiles) for smiles in ATROPISOMERS)
 
 

@@ -1,0 +1,94 @@
+"""Files for other programs hold the molecules that the tables hold."""
+
+import gzip
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import polars as pl
+import pytest
+from ase.db import connect
+from rdkit import Chem
+
+from mlff_core.chem.molecule import ChemistrySettings
+from mlff_core.chem.prepare import prepare
+from mlff_core.errors import OutputError
+from mlff_core.status import ConformerStatus
+from mlff_core.tables import Tables, read
+from mlff_core.tables.export import export
+from mlff_core.tables.testing import conformer, write_tables
+
+SMILES = ("C[C@H](N)C(=O)O", "C[NH3+]", "C/C=C/[O-]", "nonsense", "CC=N")
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    """Three conformers of each molecule; the second is the best, the third exploded."""
+    molecules = [prepare(k, f"id {k}", s, ChemistrySettings()) for k, s in enumerate(SMILES)]
+    rows = []
+    for m in (m for m in molecules if m.status == "ok"):
+        m.n_conformers, m.n_converged, m.best_conformer, m.min_energy_ev = 3, 2, 1, -101.0
+        x = m.conformers()[0]
+        rows += [
+            conformer(m.record, c, atomic_numbers=m.numbers, positions_angstrom=x + c,
+                      forces_ev_per_angstrom=x / 100, energy_ev=-100.0 - c,
+                      relative_energy_kcal_mol=23.06 * (1 - c),
+                      status=ConformerStatus.EXPLODED if c == 2 else ConformerStatus.CONVERGED)
+            for c in range(3)
+        ]  # fmt: skip
+    write_tables(tmp_path / "run", 0, molecules, rows)
+    return read(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["best.sdf", "best.SDF.gz"])
+def test_an_sd_file_is_read_as_the_same_molecules(name: str, tables: Tables, tmp_path: Path):
+    assert export(tables, tmp_path / name) == 4
+    opened = gzip.open if name.endswith("gz") else open
+    with opened(tmp_path / name, "rb") as stream:
+        found = list(Chem.ForwardSDMolSupplier(stream))
+    expected = tables.molecules.filter(pl.col("status") == "ok").collect()
+    # RDKit reads stereo from the coordinates of a 3D block.
+    assert [Chem.MolToSmiles(mol) for mol in found] == expected["smiles"].to_list()
+    assert [Chem.GetFormalCharge(mol) for mol in found] == [0, 1, -1, 0]
+    for mol, row in zip(found, expected.iter_rows(named=True), strict=True):
+        assert mol.GetProp("_Name") == row["input_id"]
+        assert float(mol.GetProp("energy_ev")) == -101.0
+        assert int(mol.GetProp("conformer")) == 1
+        assert mol.GetProp("status") == "ok"
+        assert mol.GetProp("conformer_status") == "converged"
+        assert float(mol.GetProp("qed")) == pytest.approx(row["qed"])
+
+
+def test_all_usable_conformers_or_those_that_are_asked_for(tables: Tables, tmp_path: Path):
+    path = tmp_path / "x.sdf"
+    assert export(tables, path, which="all") == 8
+    assert export(tables, path, which="all", where=pl.col("charge") == 0) == 4
+    assert export(tables, path, where=pl.sql_expr("qed > 2")) == 0
+    assert path.read_bytes() == b""
+
+
+def test_extended_xyz_holds_energy_forces_and_charge(tables: Tables, tmp_path: Path):
+    assert export(tables, tmp_path / "x.extxyz") == 4
+    found = ase.io.read(tmp_path / "x.extxyz", ":")
+    for atoms, expected in zip(found, tables.atoms(pl.col("conformer") == 1), strict=True):
+        assert atoms.get_potential_energy() == -101.0
+        np.testing.assert_allclose(atoms.positions, expected.positions, atol=1e-7)
+        np.testing.assert_allclose(atoms.get_forces(), expected.get_forces(), atol=1e-7)
+        assert atoms.info["charge"] == expected.info["charge"]
+        assert atoms.info["smiles"] == expected.info["smiles"]
+
+
+def test_an_ase_database_is_searched_by_numbers(tables: Tables, tmp_path: Path):
+    assert export(tables, tmp_path / "x.db") == 4
+    with connect(tmp_path / "x.db") as database:
+        [row] = database.select("total_charge=1")
+        assert row.data["smiles"] == "C[NH3+]"
+        assert row.energy == -101.0
+
+
+def test_an_unknown_format_is_said_and_a_failure_leaves_nothing(tables: Tables, tmp_path: Path):
+    with pytest.raises(OutputError, match=r"x\.pdb: expected a name that ends in \.sdf"):
+        export(tables, tmp_path / "x.pdb")
+    with pytest.raises(pl.exceptions.ColumnNotFoundError):
+        export(tables, tmp_path / "x.sdf", where=pl.col("no such column") > 0)
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
