@@ -14,6 +14,7 @@ from rdkit import Chem
 
 _PROPERTY: Final = "_mlff_stereo_not_kept"
 _UNSPECIFIED: Final = Chem.ChiralType.CHI_UNSPECIFIED
+_TETRAHEDRAL: Final = (Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
 _CIS: Final = (Chem.BondStereo.STEREOZ, Chem.BondStereo.STEREOCIS)
 _TRANS: Final = (Chem.BondStereo.STEREOE, Chem.BondStereo.STEREOTRANS)
 _ATROPISOMERS: Final = (Chem.BondStereo.STEREOATROPCW, Chem.BondStereo.STEREOATROPCCW)
@@ -51,6 +52,47 @@ def mark_stereo_not_kept(text: str, mol: Chem.Mol) -> None:
     Chem.SetBondStereoFromDirections(raw)
     pairs = zip(_heavy(raw), _heavy(mol), strict=True)  # RDKit removes hydrogens, in order
     same = {first.GetIdx(): last.GetIdx() for first, last in pairs}
+    atoms = [
+        (atom, read)
+        for atom in raw.GetAtoms()
+        if atom.GetChiralTag() != _UNSPECIFIED
+        and atom.GetIdx() in same
+        and (read := mol.GetAtomWithIdx(same[atom.GetIdx()])).GetChiralTag() not in _TETRAHEDRAL
+    ]
+    bonds = [
+        (bond, read_bond)
+        for bond in raw.GetBonds()
+        if bond.GetStereo() in (*_CIS, *_TRANS)
+        and bond.GetBeginAtomIdx() in same
+        and bond.GetEndAtomIdx() in same
+        and (
+            read_bond := mol.GetBondBetweenAtoms(
+                same[bond.GetBeginAtomIdx()], same[bond.GetEndAtomIdx()]
+            )
+        ).GetStereo()
+        not in (*_CIS, *_TRANS)
+    ]
+    marks = _cumulenes(raw, mol, same)
+    if atoms or bonds:  # seldom: nearly all that is given is kept
+        marks += _lost(mol, atoms, bonds, {last: first for first, last in same.items()})
+    for atom, words in marks:
+        _mark(atom, words)
+
+
+def _lost(
+    mol: Chem.Mol,
+    atoms: list[tuple[Chem.Atom, Chem.Atom]],
+    bonds: list[tuple[Chem.Bond, Chem.Bond]],
+    raw_of: dict[int, int],
+) -> list[tuple[Chem.Atom, str]]:
+    """Of the marks that RDKit dropped those that mean something.
+
+    Args:
+        mol: What RDKit read.
+        atoms: Atoms with a mark as they were given, and as they were read.
+        bonds: The same of double bonds.
+        raw_of: Place of an atom as read -> as given.
+    """
     possible = {
         (info.type, info.centeredOn)
         for info in Chem.FindPotentialStereo(mol)
@@ -59,28 +101,21 @@ def mark_stereo_not_kept(text: str, mol: Chem.Mol) -> None:
     ranks = list(Chem.CanonicalRankAtoms(mol, breakTies=False, includeChirality=False))
     marks = []
     in_rings = []  # one alone says nothing: it is relative to another
-    for atom in raw.GetAtoms():
-        if atom.GetChiralTag() == _UNSPECIFIED or atom.GetIdx() not in same:
-            continue
-        read = mol.GetAtomWithIdx(same[atom.GetIdx()])
+    for given, read in atoms:
         if (Chem.StereoType.Atom_Tetrahedral, read.GetIdx()) in possible:
-            in_rings.append((read, _name(atom)))
-        elif words := _centre(atom, read, ranks):
+            in_rings.append((read, _name(given)))
+        elif words := _centre(given, read, ranks):
             marks.append((read, words))
-    for bond in raw.GetBonds():
-        ends = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
-        if bond.GetStereo() not in (*_CIS, *_TRANS) or any(end not in same for end in ends):
-            continue
-        read_bond = mol.GetBondBetweenAtoms(*(same[end] for end in ends))
-        begin = mol.GetAtomWithIdx(same[ends[0]])
+    for given_bond, read_bond in bonds:
+        begin, end = given_bond.GetBeginAtom(), given_bond.GetEndAtom()
+        first = read_bond.GetBeginAtom()
         if (Chem.StereoType.Bond_Double, read_bond.GetIdx()) in possible:
-            in_rings.append((begin, f"{_name(bond.GetBeginAtom())}={_name(bond.GetEndAtom())}"))
-        elif words := _double_bond(bond, read_bond, {v: k for k, v in same.items()}):
-            marks.append((begin, words))
+            in_rings.append((first, f"{_name(begin)}={_name(end)}"))
+        elif words := _double_bond(given_bond, read_bond, raw_of):
+            marks.append((first, words))
     if len(in_rings) > 1:
         marks += [(atom, f"{name}, relative to others of its ring") for atom, name in in_rings]
-    for atom, words in [*marks, *_cumulenes(raw, mol, same)]:
-        _mark(atom, words)
+    return marks
 
 
 def stereo_not_kept(mol: Chem.Mol) -> list[str]:
@@ -132,11 +167,8 @@ def _name(atom: Chem.Atom) -> str:
 
 
 def _centre(given: Chem.Atom, atom: Chem.Atom, ranks: list[int]) -> str | None:
-    tag = atom.GetChiralTag()
-    if given.GetChiralTag() in _NON_TETRAHEDRAL or tag in _NON_TETRAHEDRAL:
+    if given.GetChiralTag() in _NON_TETRAHEDRAL or atom.GetChiralTag() in _NON_TETRAHEDRAL:
         return f"the order of the neighbours around {_name(given)}"
-    if tag != _UNSPECIFIED:
-        return None
     if _is_middle_of_allene(given):
         ends = atom.GetNeighbors()
         if all(_differ(_others(end, atom), ranks, end) for end in ends):
@@ -169,8 +201,6 @@ def _differ(neighbours: list[Chem.Atom], ranks: list[int], centre: Chem.Atom) ->
 
 
 def _double_bond(given: Chem.Bond, bond: Chem.Bond, raw_of: dict[int, int]) -> str | None:
-    if bond.GetStereo() in (*_CIS, *_TRANS):
-        return None
     rings = bond.GetOwningMol().GetRingInfo()
     around = [ring for ring in rings.AtomRings() if _goes_through(ring, bond)]
     if not around or len(min(around, key=len)) >= _SMALLEST_RING_WITH_TRANS:
