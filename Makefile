@@ -39,4 +39,4 @@ bench: install
 	$(BIN)/python benchmarks/screen.py
 	$(BIN)/python benchmarks/embedding.py
 	$(BIN)/python benchmarks/relaxation.py
-	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/engine

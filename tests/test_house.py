@@ -40,7 +40,6 @@ MAX_LINES = 400
 #: ... but for these, each for a reason.
 LONG_FILES = {
     "benchmarks/accuracy.py": "eight measurements of one model, which share their molecules",
-    "benchmarks/engine.py": "every way to compute one thing, side by side in one process",
     "benchmarks/model_card.py": "one document, written from top to bottom",
     "benchmarks/relaxation.py": "every way to relax, side by side in one process",
     "mlff_core/distill/evaluation.py": "errors and minima share the held-out molecules",

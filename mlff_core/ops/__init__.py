@@ -8,7 +8,7 @@ numba/       the operators compiled for CPUs
 triton/      the operators as kernels for CUDA devices, and the engine made of them
 
 `OPERATORS` says where each version of each operator is. One test holds them to one meaning
-(tests/mlff_core/ops/test_contract.py), one benchmark times them (benchmarks/engine.py).
+(tests/mlff_core/ops/test_contract.py), one benchmark times them (benchmarks/engine).
 """
 
 from dataclasses import dataclass
