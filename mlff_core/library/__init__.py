@@ -23,6 +23,7 @@ layout.py      what a reader must know of a file, and what it hands on
 recognise.py   what a location means and what its file is
 columns.py     which column holds the SMILES, and which the ids
 files.py       opening a file: a path or a URL, plain or compressed
+http.py        files behind http and https
 text.py        lines of text, and .smi
 delimited.py   .csv, .tsv and their like
 parquet.py     .parquet
@@ -112,7 +113,7 @@ def open_library(
     file = library_file(location, notes)
     kind, gzipped = format_of(file)
     layout = Layout(location, kind, file, gzipped)
-    with open_raw(file, seekable=kind == "parquet") as stored:
+    with open_raw(file, seekable=kind == "parquet", sparing=True) as stored:
         if kind == "parquet" and not gzipped:
             sample = Sample(stored.read(4), whole=False)
         else:

@@ -6,12 +6,13 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any, Final, cast
+from typing import IO, Final, cast
 
 import fsspec
 import pyarrow as pa
 
 from mlff_core.errors import LibraryError
+from mlff_core.library.http import is_http, open_http
 
 READ_ERRORS: Final = (OSError, EOFError, zlib.error, pa.ArrowException)
 
@@ -33,28 +34,32 @@ def one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def open_raw(file: str, *, seekable: bool = False) -> Iterator[IO[bytes]]:
+def open_raw(file: str, *, seekable: bool = False, sparing: bool = False) -> Iterator[IO[bytes]]:
     """Open the bytes of a file as they are stored.
 
     Args:
         file: Path or URL.
         seekable: Whether they will be read in another order than that of the file.
+        sparing: Whether reading may end long before the file does.
 
     Raises:
         LibraryError: It is not there or may not be read, or the package that reads it is missing.
     """
     try:
-        if is_url(file):
+        if is_http(file):
+            stream = open_http(file, seekable=seekable, sparing=sparing)
+        elif is_url(file):
             # `fs` lives as long as this frame: an archive closes its files when it is collected.
-            fs, path = fsspec.core.url_to_fs(file, **_driver_options(file))
-            # Over http, blocks of size 0 are one connection that is read once, from first to last.
-            once = file.startswith(("http://", "https://")) and not seekable
-            stream = fs.open(path, "rb", **({"block_size": 0} if once else {}))
+            fs, path = fsspec.core.url_to_fs(file)
+            stream = fs.open(path, "rb")
         else:
             stream = open(file, "rb")  # noqa: SIM115
     except ImportError as error:  # fsspec names the package that drives this protocol
         raise LibraryError(f"{file}: a package is missing: {_how_to_install(error)}") from error
     except FileNotFoundError as error:
+        if isinstance(error.__cause__, OSError):  # there is no such host, or it does not answer
+            why = one_line(error.__cause__)
+            raise LibraryError(f"{file}: cannot be read: {why}") from error
         raise LibraryError(f"{file}: no such file") from error
     except Exception as error:
         if not (is_url(file) or isinstance(error, OSError)):
@@ -62,21 +67,6 @@ def open_raw(file: str, *, seekable: bool = False) -> Iterator[IO[bytes]]:
         raise LibraryError(f"{file}: cannot be read: {one_line(error)}") from error
     with stream:
         yield stream
-
-
-def _driver_options(file: str) -> dict[str, Any]:
-    if not file.startswith(("http://", "https://")):
-        return {}
-    import aiohttp  # an extra, and slow to import
-
-    return {
-        "client_kwargs": {
-            # The default ends a transfer after five minutes, however well it goes on.
-            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60),
-            # A server that compresses on its own account would change what is hashed.
-            "headers": {"Accept-Encoding": "identity"},
-        }
-    }
 
 
 def _how_to_install(error: ImportError) -> str:

@@ -116,7 +116,8 @@ def _opened(
 ) -> Iterator[tuple[IO[bytes], HashedStream | None]]:
     """Open a library for one pass; yields its bytes, and what hashes them if it is read whole."""
     if not whole:
-        with open_raw(library.file, seekable=library.format == "parquet") as stored:
+        parquet = library.format == "parquet"
+        with open_raw(library.file, seekable=parquet, sparing=True) as stored:
             yield stored, None
         return
     with open_raw(library.file) as stored:

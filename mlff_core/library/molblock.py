@@ -13,6 +13,10 @@ from mlff_core.elements import SYMBOLS
 #: What plain SMILES cannot say: groups of centres of unknown hand, axes that cannot turn.
 _EXTENSIONS: Final = Chem.CXSmilesFields.CX_ENHANCEDSTEREO | Chem.CXSmilesFields.CX_BOND_ATROPISOMER
 _NOBLE_GASES: Final = frozenset({2, 10, 18, 36, 54, 86})
+#: With three bonds these keep their hand: P, As.
+_PYRAMIDS: Final = frozenset({15, 33})
+#: How the headings of RDKit's longer messages begin.
+_KINDS_OF_ERROR: Final = ("Pre-condition", "Post-condition", "Invariant", "Range Error")
 #: Lines of a mol block before its atoms: title, program, comment, counts.
 _HEADER_LINES: Final = 4
 #: Lines after which a text follows that may be blank: an alias, a group abbreviation.
@@ -51,6 +55,7 @@ def smiles_of(entry: Sequence[str]) -> tuple[str | None, str | None]:
         )
     if strange:
         return str(Chem.MolToSmiles(mol)), None
+    _see_pyramids(mol)
     return _written(mol), _told(mol)
 
 
@@ -96,15 +101,39 @@ def _words(block: str) -> str:
         line.partition("] ")[2] if line[:1] == "[" else line
         for line in heard.getvalue().splitlines()
     ]
-    told = (" ".join(line.split()) for line in lines if _tells(line))
-    return next(told, "RDKit does not say why")
+    told = [" ".join(line.split()) for line in lines if line.strip("* ")]
+    told = [line for line in told if not line.startswith(_KINDS_OF_ERROR)]
+    beyond = [line for line in told if line.startswith("Failed Expression: ")]
+    if heard.getvalue().count("Range Error") and beyond:
+        return f"a number is out of range: not {beyond[0].partition(': ')[2]}"
+    return told[0] if told else "RDKit does not say why"
 
 
-def _tells(line: str) -> bool:
-    """Whether a line of RDKit's log is about the file rather than about RDKit."""
-    return bool(line.strip("* \n")) and not line.startswith(
-        ("Pre-condition", "Post-condition", "Invariant", "Range Error")
-    )
+def _see_pyramids(mol: Chem.Mol) -> None:
+    """Take the hand of P, As and N in small rings from 3D coordinates, where RDKit does not look.
+
+    RDKit does so for S with three bonds and a charge, so each is shown to it as one of these.
+    """
+    if not (mol.GetNumConformers() and mol.GetConformer().Is3D()):
+        return
+    pyramids = [
+        atom.GetIdx()
+        for atom in mol.GetAtoms()
+        if (atom.GetAtomicNum() in _PYRAMIDS or (atom.GetAtomicNum() == 7 and atom.IsInRingSize(3)))
+        and atom.GetTotalDegree() == atom.GetDegree() == 3
+        and atom.GetFormalCharge() == 0
+        and atom.GetChiralTag() == Chem.ChiralType.CHI_UNSPECIFIED
+    ]
+    if not pyramids:
+        return
+    seen = Chem.RWMol(mol)
+    for i in pyramids:
+        seen.GetAtomWithIdx(i).SetAtomicNum(16)
+        seen.GetAtomWithIdx(i).SetFormalCharge(1)
+    Chem.AssignAtomChiralTagsFromStructure(seen)
+    for i in pyramids:
+        mol.GetAtomWithIdx(i).SetChiralTag(seen.GetAtomWithIdx(i).GetChiralTag())
+    Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
 
 
 def _has_no_bonds(mol: Chem.Mol) -> bool:
