@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import typing
 import warnings
 from collections.abc import Callable, Sequence
@@ -45,6 +46,9 @@ ENVIRONMENT = {
     # The first start makes a database, and may share slow cores.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
+
+#: A server that does not answer keeps a command that was stopped for no longer.
+SECONDS_FOR_THE_LAST = 5.0
 
 EPILOGUE = "Results, parameters, schedules: docs/operations.md. Columns: docs/schema.md."
 
@@ -165,20 +169,32 @@ class Stop:
 
     Args:
         kept: Says, when the time comes, what is kept and how to go on.
+        last: What is to be done before the end; given some seconds.
     """
 
-    def __init__(self, kept: Callable[[], str]) -> None:
+    def __init__(self, kept: Callable[[], str], last: Callable[[], None] | None = None) -> None:
         self._kept = kept
+        self._last = last
 
     def __call__(self, signal_number: int, frame: FrameType | None) -> NoReturn:
         """Say it, end every process that was started, leave with status 130."""
         import psutil
 
         print(f"\nmlff-screen: stopped; {self._kept()}", file=sys.stderr, flush=True)
+        if self._last is not None:
+            # In a thread: the main one may hold a lock that this needs.
+            last = threading.Thread(target=self._last, daemon=True)
+            last.start()
+            last.join(SECONDS_FOR_THE_LAST)
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 child.kill()
         os._exit(130)
+
+
+def folder_of(call: ScreenCall) -> Path:
+    """Folder of the tables, absolute."""
+    return Path(call.out).expanduser().absolute()
 
 
 def kept(out: Path) -> str:
@@ -198,7 +214,7 @@ def run_screen(call: ScreenCall, *, quiet: bool, as_json: bool) -> int:
     """
     from flows.terminal import Terminal
 
-    out = Path(call.out).expanduser().absolute()
+    out = folder_of(call)
     signal.signal(signal.SIGINT, Stop(lambda: kept(out)))
     terminal = Terminal(quiet=quiet or as_json)
     if "://" in call.library:  # another host may take its time
@@ -230,9 +246,11 @@ def run_on_server(call: ScreenCall, watcher: "Watcher") -> None:
         raise ValueError(
             'PREFECT_API_URL is set, but there is no Prefect: pip install "mlff-screen[prefect]"'
         )
-    from flows.screen import screen
+    from flows.screen import cancel_runs, screen
     from flows.watch import watched_by
 
+    out = folder_of(call)
+    signal.signal(signal.SIGINT, Stop(lambda: kept(out), cancel_runs))
     with watched_by(watcher):
         screen(**call.model_dump())
 

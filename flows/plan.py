@@ -66,9 +66,16 @@ class OpenedCall:
             f"mlff-screen {version('mlff-screen')}",
             f"library: {self.library.location}{limit}",
             *(f"library: {note}" for note in self.library.notes),
+            *self._columns(),
             f"model: {self.model.name}, {conformers} a molecule",
             f"output: {self.out_dir}",
         ]
+
+    def _columns(self) -> list[str]:
+        library = self.library
+        if library.smiles_column is None:
+            return []
+        return [f"columns: {library.smiles_column} (SMILES), {library.id_column or 'none'} (id)"]
 
     def shard_size(self, device: str) -> int:
         """Records in a shard: as asked for, or as a resumed run had it, or as suits the device."""

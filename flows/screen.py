@@ -19,8 +19,10 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
+from prefect.states import Cancelled
 
 from flows.call import ScreenCall, takes
 from flows.engines import LocalEngine, Stage
@@ -34,7 +36,11 @@ from mlff_core.tables import Manifest
 SECONDS_BETWEEN_UPDATES = 2.0
 
 
-@flow(name="screen", persist_result=False)
+#: Flow runs of this process that have not ended.
+_running: set[UUID] = set()
+
+
+@flow(name="screen", flow_run_name="{library} to {out}", persist_result=False)
 @takes(ScreenCall)
 def screen(**parameters: Any) -> dict[str, Any]:
     """Turn a library of SMILES into relaxed 3D conformers with energies and forces.
@@ -50,9 +56,21 @@ def screen(**parameters: Any) -> dict[str, Any]:
         # A retry of this very run finishes what it began, whatever it was told about older results.
         call = call.model_copy(update={"overwrite": False, "resume": True})
     watchers = Watchers([Page(), current_watcher()])
-    manifest = run_screen(call, LocalEngine(as_task_run), watchers)
+    this_run = UUID(str(flow_run.id))
+    _running.add(this_run)
+    try:
+        manifest = run_screen(call, LocalEngine(as_task_run), watchers)
+    finally:
+        _running.discard(this_run)
     out = Path(call.out).expanduser().absolute()
     return {"out": str(out), "n_records": manifest.library["n_records"], **manifest.counts}
+
+
+def cancel_runs() -> None:
+    """Tell the server that the runs of this process were stopped: it cannot know otherwise."""
+    with get_client(sync_client=True) as client:
+        for run in _running:
+            client.set_flow_run_state(run, Cancelled(message="stopped by Ctrl-C"), force=True)
 
 
 @cache

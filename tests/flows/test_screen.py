@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from uuid import uuid4
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -174,31 +175,40 @@ def test_a_missing_library_fails_the_run_before_it_touches_the_folder(
     assert not (tmp_path / "out").exists()
 
 
+def stop_in_its_middle(
+    number: signal.Signals, library: Path, out: Path, model: Path, **environment: str
+) -> tuple[int, str]:
+    """Status and last words of a command that got a signal when three shards were written."""
+    library.write_text("".join(f"{'C' * (3 + n % 8)}O m{n}\n" for n in range(24)))
+    command = [
+        sys.executable, str(Path(__file__).with_name("run_until_third_part.py")), "run",
+        str(library), "--out", str(out), "--model", str(model), "--shard-size", "3",
+        "--max-steps", "3", "--device", "cpu",
+    ]  # fmt: skip
+    inherited = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
+    inherited |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=inherited | environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while len(list((out / "molecules").glob("part-*"))) < 3:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
 def test_a_run_stopped_in_its_middle_leaves_whole_files_and_resume_finishes_it(
     number: signal.Signals, tmp_path: Path, small_model: Path
 ) -> None:
     library, out = tmp_path / "library.smi", tmp_path / "out"
-    library.write_text("".join(f"{'C' * (3 + n % 8)}O m{n}\n" for n in range(24)))
-    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
-    command = [
-        sys.executable, str(Path(__file__).with_name("run_until_third_part.py")), "run",
-        str(library), "--out", str(out), "--model", str(small_model), "--shard-size", "3",
-        "--max-steps", "3", "--device", "cpu",
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
     molecules = out / "molecules"
-    while len(list(molecules.glob("part-*"))) < 3:
-        assert process.poll() is None
-        time.sleep(0.02)
-    os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=60)
+    status, errors = stop_in_its_middle(number, library, out, small_model)
     if number == signal.SIGINT:
-        assert process.returncode == 130
+        assert status == 130
         assert errors.strip().endswith(
             f"stopped; 3 finished shards are kept in {out}; --resume goes on from here"
         )
@@ -247,7 +257,7 @@ def test_the_flow_and_the_command_give_the_same_tables(
         assert plain.height > 5
         assert plain.equals(flow)
     # Tried again by Prefect, the run ends what it began, although it was told to replace results.
-    monkeypatch.setattr("flows.screen.flow_run", SimpleNamespace(run_count=2))
+    monkeypatch.setattr("flows.screen.flow_run", SimpleNamespace(run_count=2, id=uuid4()))
     part = tmp_path / "flow/molecules/part-000000.parquet"
     before = part.stat().st_mtime_ns
     (tmp_path / "flow/molecules/part-000001.parquet").unlink()
@@ -258,3 +268,23 @@ def test_the_flow_and_the_command_give_the_same_tables(
     manifests = [read_manifest(tmp_path / way) for way in ("plain", "flow")]
     assert manifests[0].counts == manifests[1].counts
     assert manifests[0].run_key == manifests[1].run_key
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("prefect_server")
+def test_a_flow_run_that_ctrl_c_stopped_is_cancelled_on_its_server(
+    tmp_path: Path, small_model: Path
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    library, out = tmp_path / "library.smi", tmp_path / "out"
+    url = PREFECT_API_URL.value()
+    status, errors = stop_in_its_middle(
+        signal.SIGINT, library, out, small_model, PREFECT_API_URL=url
+    )
+    assert status == 130
+    assert "3 finished shards are kept" in errors
+    with get_client(sync_client=True) as client:
+        (run,) = [r for r in client.read_flow_runs() if r.name == f"{library} to {out}"]
+    assert run.state_name == "Cancelled"
