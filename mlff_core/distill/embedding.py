@@ -1,27 +1,30 @@
 """SMILES to RDKit conformers, in processes that run beside the GPU. Imports no torch.
 
-Each process strides through the same list and puts what it made on one queue, so that the order of
-the molecules depends on timing, but which molecules are made does not.
+Plain ETKDGv3 in the processes of a screen's pool: whatever becomes of one of them, each molecule
+comes out, in the order given, or is counted with its reason.
 """
 
-import json
-import multiprocessing as mp
 import queue
-import tempfile
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Event
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
+from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
+from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.distill.molecules import quiet_rdkit
-from mlff_core.interrupts import interrupts_kept_from_children
+
+#: Molecules that may wait to be taken; embedding waits when nobody takes them.
+_MOST_READY: Final = 4096
+#: Seconds beyond RDKit's own limit after which a process is killed.
+_GRACE_S: Final = 50.0
+#: Seconds between two looks at whether anybody still wants molecules.
+_LOOK_S: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -106,37 +109,31 @@ def rotatable_bond(mol: Chem.Mol, rng: np.random.Generator) -> tuple[tuple[int, 
     return (first, second), side
 
 
-def _work(
-    file: Path,
-    first: int,
-    every: int,
-    n_conformers: int,
-    seed: int,
-    timeout_s: int,
-    out: Queue,
-    stop: Event,
-) -> None:
+@dataclass
+class _Prepared(PreparedMolecule):
+    """What a process of the pool answers: conformers, or the reason why there are none."""
+
+    embedded: Embedded | None = None
+    failure: str | None = None
+
+
+def prepare_embedded(
+    record: int, input_id: str | None, smiles: str, settings: ChemistrySettings
+) -> _Prepared:
+    """As `mlff_core.chem.prepare.prepare`, but `embed` alone."""
+    answer = _Prepared(record, input_id, smiles)
     quiet_rdkit()
-    made: list[Embedded] = []
-    failed: Counter[str] = Counter()
-    molecules = json.loads(file.read_text(encoding="utf-8"))
-    for index in range(first, len(molecules), every):
-        if stop.is_set():
-            break
-        smiles = molecules[index]
-        try:
-            result = embed(smiles, index, n_conformers, seed, timeout_s)
-        except Exception as error:  # whatever one molecule does, the others go on
-            result = f"internal_error: {error!r}"
-        if isinstance(result, str):
-            failed[result] += 1
-        else:
-            made.append(result)
-        if len(made) + failed.total() >= 16:
-            out.put((made, failed))
-            made, failed = [], Counter()
-    out.put((made, failed))
-    out.put(None)
+    try:
+        result = embed(
+            smiles, record, settings.n_conformers, settings.seed, settings.embed_timeout_s
+        )
+    except Exception as error:  # whatever one molecule does, the others go on
+        result = f"internal_error: {error!r}"
+    if isinstance(result, str):
+        answer.failure = result
+    else:
+        answer.embedded = result
+    return answer
 
 
 class Embedder:
@@ -157,71 +154,77 @@ class Embedder:
         timeout_s: int = 10,
     ):
         """Start embedding."""
-        context = mp.get_context("spawn")
-        # By a file: who sends a long list to a new process waits until that has come to read it, so
-        # that the processes would start one after the other.
-        self._folder = tempfile.TemporaryDirectory()
-        file = Path(self._folder.name) / "smiles.json"
-        file.write_text(json.dumps(list(smiles)), encoding="utf-8")
-        n_processes = min(n_processes, max(1, len(smiles)))
+        settings = ChemistrySettings(
+            n_conformers=n_conformers,
+            seed=seed,
+            embed_timeout_s=timeout_s,
+            hard_timeout_s=timeout_s + _GRACE_S,
+        )
         self.failed: Counter[str] = Counter()
         self.n_embedded = 0
-        self._stop = context.Event()
-        # Bounded, so that embedding waits when nobody reads.
-        self._queue: Queue = context.Queue(maxsize=256)
-        self._processes = [
-            context.Process(
-                target=_work,
-                args=(
-                    file,
-                    k,
-                    n_processes,
-                    n_conformers,
-                    seed,
-                    timeout_s,
-                    self._queue,
-                    self._stop,
-                ),
-                daemon=True,
-            )
-            for k in range(n_processes)
-        ]
-        self._running = n_processes
-        with interrupts_kept_from_children():
-            for process in self._processes:
-                process.start()
+        self._running = True
+        self._closed = threading.Event()
+        self._pool = EmbeddingPool(
+            settings, min(n_processes, max(1, len(smiles))), prepare=prepare_embedded
+        )
+        self._ready: queue.Queue[PreparedMolecule | RuntimeError | None] = queue.Queue(_MOST_READY)
+        self._thread = threading.Thread(target=self._collect, args=(list(smiles),), daemon=True)
+        self._thread.start()
 
     @property
     def running(self) -> bool:
         """Whether more may come."""
-        return self._running > 0
+        return self._running
 
     def take(self, wait_s: float = 0.0) -> list[Embedded]:
-        """What is ready; waits up to `wait_s` seconds for the first."""
+        """What is ready; waits up to `wait_s` seconds for the first.
+
+        Raises:
+            RuntimeError: No process could be started.
+        """
         ready: list[Embedded] = []
-        while self.running:
+        while self._running:
             try:
-                item = self._queue.get(timeout=wait_s) if wait_s else self._queue.get_nowait()
+                item = self._ready.get(timeout=wait_s) if wait_s else self._ready.get_nowait()
             except queue.Empty:
-                if self._running and not any(p.is_alive() for p in self._processes):
-                    # A process that was killed never says goodbye.
-                    self._running = 0
                 break
             wait_s = 0.0
             if item is None:
-                self._running -= 1
-                continue
-            made, failed = item
-            ready += made
-            self.failed += failed
+                self._running = False
+            elif isinstance(item, RuntimeError):
+                self._running = False
+                raise item
+            elif isinstance(item, _Prepared) and item.embedded is not None:
+                ready.append(item.embedded)
+            else:
+                failure = item.failure if isinstance(item, _Prepared) else None
+                self.failed[failure or str(item.reason)] += 1
         self.n_embedded += len(ready)
         return ready
 
     def close(self) -> None:
         """Stop the processes."""
-        self._stop.set()
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.join()
-        self._folder.cleanup()
+        self._closed.set()
+        self._pool.close()
+        self._thread.join()
+
+    def _collect(self, smiles: list[str]) -> None:
+        """Hand on what the pool prepares, until all is there or nobody wants it."""
+        end: RuntimeError | None = None
+        try:
+            for answer in self._pool.map((k, None, text) for k, text in enumerate(smiles)):
+                if not self._put(answer):
+                    return
+        except RuntimeError as error:  # closed, or no process could be started
+            end = error
+        self._put(end)
+
+    def _put(self, item: PreparedMolecule | RuntimeError | None) -> bool:
+        """Wait for room; False if nobody wants it any more."""
+        while not self._closed.is_set():
+            try:
+                self._ready.put(item, timeout=_LOOK_S)
+            except queue.Full:
+                continue
+            return True
+        return False
