@@ -1,74 +1,148 @@
-"""Where the time of a screen goes: molecules/s and core-ms a molecule by stage, and shares.
+"""How fast a screen is, end to end and stage by stage, and how busy card and cores are.
 
-    python benchmarks/screen.py [LIBRARY] [--limit N] [--shard-size N] [--json FILE]
+    python benchmarks/screen.py [LIBRARY] [--limit N] [--model NAME] [--embedder NAME] [--json FILE]
 
-The flow runs in this process against Prefect's temporary server, as `mlff-screen run` does. Each
-task's body is timed, and inside the relaxation each call of the model. Prefect's share is the time
-in which no task's body ran, from the first task's begin to the last one's end; its start, which a
-run pays once, is told apart.
+The screen runs in this process, as `mlff-screen run` does without a Prefect server. Seconds of the
+stages come from the manifest. Twice a second the card and the cores are asked how busy they are;
+the steady state is the middle half of the time from the first shard's begin to the last one's end.
 """
 
 import argparse
 import json
-import os
 import platform
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
-os.environ.setdefault("DO_NOT_TRACK", "1")
-
+import numpy as np
+import psutil
 import torch
 
-import flows.screen
-import tasks.embed
-import tasks.relax
-import tasks.write
+from flows.call import ScreenCall
+from flows.engines import LocalEngine
+from flows.run import run_screen
+from flows.watch import Watcher
 from mlff_core.cores import usable_cores
-from mlff_core.models.potential import Potential
+from mlff_core.shard import StepReport
 from mlff_core.tables import read_manifest
 
 
-class Stopwatch:
-    """Wall intervals and CPU seconds of the calls of a function, from any thread."""
+class Load:
+    """How busy the card and the cores are while it is entered."""
+
+    def __init__(self, interval_s: float = 0.5) -> None:
+        self.interval_s = interval_s
+        self.samples: list[tuple[float, float, float]] = []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        psutil.cpu_percent()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._end.wait(self.interval_s):
+            self.samples.append((time.monotonic(), _card_busy(), psutil.cpu_percent() / 100.0))
+
+    def steady(self, begin: float, end: float) -> dict[str, float]:
+        """Mean shares in the middle half of an interval."""
+        quarter = (end - begin) / 4.0
+        middle = [s[1:] for s in self.samples if begin + quarter <= s[0] <= end - quarter]
+        card, cores = np.mean(middle, axis=0) if middle else (float("nan"), float("nan"))
+        return {"card_busy": float(card), "cores_busy": float(cores)}
+
+
+def _card_busy() -> float:
+    """Share of the last moments in which a kernel ran; NaN without a card or its library."""
+    if not torch.cuda.is_available():
+        return float("nan")
+    try:
+        return torch.cuda.utilization() / 100.0
+    except (ModuleNotFoundError, RuntimeError):
+        return float("nan")
+
+
+class Clock(Watcher):
+    """When the shards began and ended."""
 
     def __init__(self) -> None:
-        self.intervals: list[tuple[float, float]] = []
-        self.thread_cpu_s = 0.0
-        self._lock = threading.Lock()
+        self.begun = self.ended = self.written = 0.0
+        self.told: list[str] = []
 
-    def around(self, function: Callable) -> Callable:
-        """The function, timed."""
+    def tell(self, sentence: str) -> None:
+        self.told.append(sentence)
 
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            begin, cpu = time.monotonic(), time.thread_time()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                with self._lock:
-                    self.intervals.append((begin, time.monotonic()))
-                    self.thread_cpu_s += time.thread_time() - cpu
+    def begin(self, n_records: int, done: int) -> None:
+        self.begun = time.monotonic()
 
-        return timed
-
-    @property
-    def wall_s(self) -> float:
-        """Sum of the intervals."""
-        return sum(end - begin for begin, end in self.intervals)
+    def advance(self, stage: str, report: StepReport) -> None:
+        self.ended = time.monotonic()
 
 
-def covered(intervals: list[tuple[float, float]]) -> float:
-    """Length of the union of the intervals."""
-    total, reach = 0.0, float("-inf")
-    for begin, end in sorted(intervals):
-        total += max(0.0, end - max(begin, reach))
-        reach = max(reach, end)
-    return total
+def measure(call: ScreenCall) -> dict[str, Any]:
+    """Run a screen; returns what is printed."""
+    clock = Clock()
+    started = time.monotonic()
+    with Load() as load:
+        manifest = run_screen(call, LocalEngine(), clock)
+    wall = time.monotonic() - started
+    n, pipeline = manifest.library["n_records"], clock.ended - clock.begun
+    stages = {name: s for name, s in manifest.timings_s.items() if name != "total"}
+    return {
+        "library": call.library,
+        "n_records": n,
+        "model": manifest.model["name"],
+        "embedder": manifest.parameters["embedder"],
+        "conformers": call.conformers,
+        "shard_size": manifest.parameters["shard_size"],
+        "cores": usable_cores(),
+        "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu",
+        "host": platform.processor() or platform.machine(),
+        "versions": manifest.versions,
+        "wall_s": wall,
+        "start_and_end_s": wall - pipeline,
+        "molecules_per_s": n / pipeline,
+        "molecules_per_s_all_in": n / wall,
+        **load.steady(clock.begun, clock.ended),
+        "counts": manifest.counts,
+        "stages_s": stages,
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report in Markdown."""
+    n = report["n_records"]
+    rows = [
+        f"{n:,} records, {report['model']}, embedder {report['embedder']}, {report['conformers']} "
+        f"conformers each, shards of {report['shard_size']:,}; {report['device']}, "
+        f"{report['cores']} cores",
+        "",
+        "| | |",
+        "|---|---:|",
+        f"| molecules/s between the first shard and the last | {report['molecules_per_s']:,.0f} |",
+        f"| molecules/s, start and end included | {report['molecules_per_s_all_in']:,.0f} |",
+        f"| start and end, s | {report['start_and_end_s']:.1f} |",
+        f"| card busy in steady state | {report['card_busy']:.0%} |",
+        f"| cores busy in steady state | {report['cores_busy']:.0%} |",
+        *(
+            f"| {name}: seconds, ms a molecule | {s:.1f}, {1000 * s / n:.2f} |"
+            for name, s in report["stages_s"].items()
+        ),
+    ]
+    return "\n".join(rows)
 
 
 def main() -> None:
@@ -77,69 +151,22 @@ def main() -> None:
     parser.add_argument("library", nargs="?", default="datasets/druglike")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--shard-size", type=int)
+    parser.add_argument("--conformers", type=int, default=1)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--embedder", default="auto", choices=["auto", "rdkit", "card"])
     parser.add_argument("--model", default="default")
+    parser.add_argument("--out", type=Path, help="keep the tables here")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-
-    watches = {name: Stopwatch() for name in ("embed", "relax", "write", "model")}
-    tasks.embed.embed_shard = watches["embed"].around(tasks.embed.embed_shard)
-    tasks.relax.relax_shard = watches["relax"].around(tasks.relax.relax_shard)
-    tasks.write.write_shard = watches["write"].around(tasks.write.write_shard)
-    # On a GPU this is the time to launch, since calls return before the device is done.
-    Potential.evaluate = watches["model"].around(Potential.evaluate)  # type: ignore[method-assign]
-
     with tempfile.TemporaryDirectory() as folder:
-        begin = time.monotonic()
-        flows.screen.screen(
-            library=arguments.library,
-            out=folder,
-            limit=arguments.limit,
-            shard_size=arguments.shard_size,
-            device=arguments.device,
-            model=arguments.model,
-            overwrite=True,
-        )
-        wall = time.monotonic() - begin
-        manifest = read_manifest(Path(folder))
-    assert manifest is not None
-
-    n = manifest.library["n_records"]
-    bodies = [i for name in ("embed", "relax", "write") for i in watches[name].intervals]
-    first, last = min(b for b, _ in bodies), max(e for _, e in bodies)
-    pipeline, orchestration = last - first, (last - first) - covered(bodies)
-    seconds = {
-        "RDKit (core-seconds in the embedding processes)": manifest.timings_s["embed_cores"],
-        "model (energies and forces)": watches["model"].wall_s,
-        "relaxation besides the model": watches["relax"].wall_s - watches["model"].wall_s,
-        "tables (judging, writing)": watches["write"].wall_s,
-        "Prefect (no task body running)": orchestration,
-    }
-    total = sum(seconds.values())
-    report = {
-        "library": arguments.library,
-        "n_records": n,
-        "shard_size": manifest.parameters["shard_size"],
-        "cores": usable_cores(),
-        "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu",
-        "versions": manifest.versions,
-        "python": platform.python_version(),
-        "wall_s": wall,
-        "start_and_end_s": wall - pipeline,
-        "molecules_per_s": n / pipeline,
-        "prefect_share": orchestration / pipeline,
-        "stages": {
-            name: {"seconds": s, "ms_per_molecule": 1000 * s / n, "share": s / total}
-            for name, s in seconds.items()
-        },
-    }
-    print(f"{n} records in shards of {report['shard_size']}: {wall:.1f} s in all,")
-    print(f"{wall - pipeline:.1f} s to start and end, {n / pipeline:.2f} molecules/s between")
-    print(f"{'stage':50s} {'molecules/s':>12s} {'ms/molecule':>12s} {'share':>7s}")
-    for name, s in seconds.items():
-        rate = f"{n / s:12.1f}" if s else " " * 12
-        print(f"{name:50s} {rate} {1000 * s / n:12.2f} {s / total:7.1%}")
-    print(f"Prefect's share of the pipeline's wall time: {orchestration / pipeline:.2%}")
+        out = arguments.out or Path(folder) / "out"
+        given = {
+            name: getattr(arguments, name)
+            for name in ("library", "limit", "shard_size", "conformers", "device", "embedder")
+        }
+        report = measure(ScreenCall(**given, model=arguments.model, out=str(out), overwrite=True))
+        assert read_manifest(out) is not None
+    print(table(report))
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 
