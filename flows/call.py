@@ -120,6 +120,12 @@ class ScreenCall(Call):
         gt=0,
         le=86_400,
     )
+    embedder: Literal["auto", "rdkit", "card"] = option(
+        "auto",
+        "molecules",
+        "Where starting geometries are found: rdkit, on the cores; card, on the GPU; auto is card "
+        "where there is one",
+    )
     seed: int = option(
         20_260_101,
         "molecules",

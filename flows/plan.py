@@ -17,11 +17,13 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.call import ScreenCall
 from mlff_core.chem.molecule import ChemistrySettings
+from mlff_core.errors import DeviceError
 from mlff_core.library import Library, open_library
 from mlff_core.library.ingest import IngestReport
 from mlff_core.models.reference import ModelReference, refer_to_model
 from mlff_core.shard import RelaxOptions
 from mlff_core.tables import SCHEMA_VERSION, Manifest, check_output, read_manifest
+from tasks.opened import Embedder
 
 #: Records in a shard where the caller does not say. On a GPU a shard must be worth some tens of
 #: seconds of its time; on a CPU it bounds what a crash can lose to a minute or two.
@@ -86,6 +88,22 @@ class OpenedCall:
             return int(earlier.parameters["shard_size"])
         return SHARD_SIZE[device]
 
+    def embedder(self, device: str) -> Embedder:
+        """Who embeds: as asked for, or as a resumed run had it, or as suits the device.
+
+        Raises:
+            DeviceError: It is to be a card, and there is none.
+        """
+        wanted: str = self.call.embedder
+        if wanted == "auto" and self.call.resume:
+            earlier = read_manifest(self.out_dir)
+            wanted = str(earlier.parameters.get("embedder", wanted)) if earlier else wanted
+        if wanted == "card" and device != "cuda":
+            raise DeviceError("embedder: card was asked for, and there is no CUDA device here")
+        if wanted == "auto":
+            return "card" if device == "cuda" else "rdkit"
+        return "card" if wanted == "card" else "rdkit"
+
 
 def open_call(call: ScreenCall) -> OpenedCall:
     """Open the library and the model that a call names, and look at the output folder.
@@ -119,7 +137,7 @@ def _provisional(opened: OpenedCall) -> Manifest:
     )  # fmt: skip
     earlier = read_manifest(opened.out_dir)
     if earlier is not None:
-        same = {"out": opened.call.out, "shard_size": opened.call.shard_size}
+        same = {name: opened.parameters[name] for name in ("out", "shard_size", "embedder")}
         if earlier.parameters | same == opened.parameters:
             manifest.run_key = earlier.run_key
     return manifest
@@ -158,6 +176,7 @@ class ScreenPlan(BaseModel):
         model: Which weights, and what they know.
         device: What `auto` came to: "cpu" or "cuda".
         chemistry: How molecules are prepared and embedded.
+        embedder: Who finds starting geometries.
         relaxation: How conformers are relaxed.
         shard_size: Records in a shard.
         out: Folder of the tables, absolute.
@@ -171,6 +190,7 @@ class ScreenPlan(BaseModel):
     model: ModelReference
     device: Literal["cpu", "cuda"]
     chemistry: ChemistrySettings
+    embedder: Embedder
     relaxation: RelaxOptions
     shard_size: int
     out: str
@@ -202,6 +222,7 @@ class ScreenPlan(BaseModel):
             "n_records": self.library.n_records,
             "shard_size": self.shard_size,
             "chemistry": asdict(self.chemistry),
+            "embedder": self.embedder,
             "relaxation": relaxation,
             "precision": self.parameters.precision,
             "model": self.model.sha256,
@@ -231,7 +252,7 @@ class ScreenPlan(BaseModel):
         return Manifest(
             run_id=str(uuid4()),
             run_key=self.run_key,
-            parameters=parameters | {"shard_size": self.shard_size},
+            parameters=parameters | {"shard_size": self.shard_size, "embedder": self.embedder},
             library=self.library.model_dump(exclude={"notes"}),
             model={
                 "name": self.model.name,
@@ -273,6 +294,7 @@ def make_plan(
                 min_charge=model.min_charge,
                 max_charge=model.max_charge,
             ),
+            "embedder": opened.embedder(device),
             "relaxation": RelaxOptions(
                 optimizer=call.optimizer,
                 fmax=call.fmax,

@@ -122,7 +122,13 @@ def stages(plan: ScreenPlan) -> tuple[Stage, ...]:
         Stage(
             "embed",
             embed,
-            dict(work_dir=plan.work, chemistry=plan.chemistry, workers=call.workers),
+            dict(
+                work_dir=plan.work,
+                chemistry=plan.chemistry,
+                workers=call.workers,
+                embedder=plan.embedder,
+                device=plan.device,
+            ),
             width=2,  # so that the next shard fills the cores while the last molecules of one end
         ),
         Stage(

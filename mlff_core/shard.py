@@ -100,33 +100,54 @@ def embed_shard(
     records: Sequence[Record],
     embedded_file: Path,
     pool: EmbeddingPool,
+    device: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> StepReport:
-    """Prepare and embed every record of a shard; `progress` is called with the number done."""
+    """Prepare and embed every record of a shard.
+
+    Args:
+        records: As the library gave them.
+        embedded_file: Written.
+        pool: Its processes run `prepare`, or `constrained.on_a_core` beside a device.
+        device: Embeds; None: RDKit does, on the cores.
+        progress: Called with the number of molecules that are done.
+    """
     started = time.monotonic()
-    molecules = prepared_of(records, pool, progress)
+    readable = ((r.record, r.input_id, r.smiles) for r in records if r.smiles is not None)
+    timings: dict[str, float] = {}
+    if device is None:
+        molecules = []
+        for molecule in pool.map(readable):
+            molecules.append(molecule)
+            if progress is not None:
+                progress(len(molecules))
+    else:
+        from mlff_core.embedding.on_device import embed_on_device  # imports torch
+
+        done = embed_on_device(readable, pool, device, progress)
+        molecules = done.molecules
+        timings["embed_device"] = done.device_s
+    molecules = with_unreadable(molecules, records)
     write_arrow(table_of(molecules, PreparedMolecule), embedded_file)
     return StepReport(
         n_records=len(records),
         timings_s={
             "embed": time.monotonic() - started,
             "embed_cores": sum(m.timings_s for m in molecules),
+            **timings,
         },
     )
 
 
-def prepared_of(
-    records: Sequence[Record],
-    pool: EmbeddingPool,
-    progress: Callable[[int], None] | None = None,
+def with_unreadable(
+    molecules: list[PreparedMolecule], records: Sequence[Record]
 ) -> list[PreparedMolecule]:
-    """The molecules of records, in their order; what the library says of one comes first."""
-    readable = ((r.record, r.input_id, r.smiles) for r in records if r.smiles is not None)
-    molecules = []
-    for molecule in pool.map(readable):
-        molecules.append(molecule)
-        if progress is not None:
-            progress(len(molecules))
+    """One molecule a record, in their order; what the library says of one comes first.
+
+    Args:
+        molecules: Of the records that have a SMILES.
+        records: All.
+    """
     said = {r.record: r.note for r in records if r.note is not None}
     for molecule in molecules:
         sentences = (said.get(molecule.record), molecule.message)

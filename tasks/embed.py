@@ -5,15 +5,21 @@ from pathlib import Path
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.library.records import read_records
 from mlff_core.shard import ShardFiles, StepReport, embed_shard
-from tasks.opened import embedding_pool
+from tasks.opened import Embedder, embedding_pool
 from tasks.progress import teller
 
 
 def embed(
-    shard: int, work_dir: str, chemistry: ChemistrySettings, workers: int | None
+    shard: int,
+    work_dir: str,
+    chemistry: ChemistrySettings,
+    workers: int | None,
+    embedder: Embedder,
+    device: str,
 ) -> StepReport:
     """Embed a shard; all shards of a run share the processes."""
     files = ShardFiles.of(Path(work_dir), shard)
     records = read_records(Path(work_dir), shard)
-    pool = embedding_pool(work_dir, chemistry, workers)
-    return embed_shard(records, files.embedded, pool, teller("embed", shard))
+    pool = embedding_pool(work_dir, chemistry, workers, embedder)
+    on = device if embedder == "card" else None
+    return embed_shard(records, files.embedded, pool, on, teller("embed", shard))

@@ -7,16 +7,20 @@ process it ends with the process.
 import threading
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
+from mlff_core.chem.constrained import on_a_core
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.chem.prepare import prepare
 from mlff_core.errors import ModelFileError
 
 if TYPE_CHECKING:
     from mlff_core.models.potential import Backend, Device, Potential, Precision
 
 T = TypeVar("T")
+#: Who finds starting geometries: RDKit on the cores, or the card.
+Embedder = Literal["rdkit", "card"]
 
 
 class Opened(Generic[T]):
@@ -45,9 +49,14 @@ _POOLS = Opened[EmbeddingPool](EmbeddingPool.close)
 _POTENTIALS = Opened["Potential"](lambda potential: None)
 
 
-def embedding_pool(run: str, settings: ChemistrySettings, workers: int | None) -> EmbeddingPool:
-    """The processes that embed a run's molecules."""
-    return _POOLS.get(run, (settings, workers), lambda: EmbeddingPool(settings, workers))
+def embedding_pool(
+    run: str, settings: ChemistrySettings, workers: int | None, embedder: Embedder
+) -> EmbeddingPool:
+    """The processes that embed a run's molecules, or prepare them for the card."""
+    own = on_a_core if embedder == "card" else prepare
+    return _POOLS.get(
+        run, (settings, workers, embedder), lambda: EmbeddingPool(settings, workers, prepare=own)
+    )
 
 
 def potential(

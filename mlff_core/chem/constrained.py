@@ -2,9 +2,11 @@
 
 `prepare_constraints` does on a core what `prepare.prepare` does, but leaves the embedding to a
 device; `choose_stereo` judges what came back. The words in the molecule's message are the same.
+`on_a_core` is what the processes run that stand beside such an embedder.
 """
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final
 
 import numpy as np
@@ -16,10 +18,11 @@ from mlff_core.chem.constraints import (
     EmbeddingConstraints,
     embedding_constraints,
 )
-from mlff_core.chem.embed import molecule_seed
+from mlff_core.chem.embed import molecule_seed, turn_and_prune
 from mlff_core.chem.graph import Graph
+from mlff_core.chem.mapped import molecule_of
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule
-from mlff_core.chem.prepare import as_chosen, checked, store_topology, told
+from mlff_core.chem.prepare import as_chosen, checked, prepare, store_topology, told
 from mlff_core.chem.stereo import assign_undefined, has_given_stereo, may_lack_stereo
 from mlff_core.status import MoleculeStatus, Reason
 
@@ -140,3 +143,57 @@ def not_embedded(molecule: ConstrainedMolecule, why: str) -> ConstrainedMolecule
         notes.append(why)
         molecule.status, molecule.reason = MoleculeStatus.FAILED, Reason.EMBEDDING_FAILED
     return molecule
+
+
+class CoreStep(Enum):
+    """What a core is asked to do for an embedder on a device."""
+
+    CONSTRAIN = "constrain"
+    CHOOSE = "choose"
+    FINISH = "finish"
+    EMBED = "embed"
+
+
+def on_a_core(
+    record: int,
+    input_id: str | None,
+    smiles: str,
+    step: CoreStep,
+    molecule: ConstrainedMolecule | None,
+    positions: NDArray[np.floating] | None,
+    settings: ChemistrySettings,
+) -> PreparedMolecule | None:
+    """Do one step of a molecule; never raises on chemistry.
+
+    Args:
+        record: Position in the library.
+        input_id: Identifier in the library.
+        smiles: As the library has it.
+        step: CONSTRAIN prepares the molecule for the device. CHOOSE lets its first geometry decide
+            undefined stereo. FINISH turns polar hydrogens and leaves out conformers that are the
+            same. EMBED is the last resort: all of it, by RDKit.
+        molecule: As the step before left it; None for CONSTRAIN and EMBED.
+        positions: Its geometries, Å [n_conformers, n_atoms, 3]; None for CONSTRAIN and EMBED.
+        settings: What is accepted.
+
+    Returns:
+        The molecule; None if CHOOSE finds that stereo which was given came out wrong.
+    """
+    if step is CoreStep.CONSTRAIN:
+        return prepare_constraints(record, input_id, smiles, settings)
+    if molecule is None or positions is None:
+        return prepare(record, input_id, smiles, settings)
+    if step is CoreStep.CHOOSE:
+        return choose_stereo(molecule, positions[0], settings)
+    with told(molecule):
+        molecule.positions = _finished(molecule, positions, settings)
+    return molecule
+
+
+def _finished(
+    molecule: PreparedMolecule, positions: NDArray[np.floating], settings: ChemistrySettings
+) -> NDArray[np.float32]:
+    """The geometries with rotamers of polar hydrogens among them, without those that are same."""
+    mol = molecule_of(molecule.mapped_smiles or "", molecule.numbers, dict(enumerate(positions)))
+    turn_and_prune(mol, settings)
+    return np.array([conformer.GetPositions() for conformer in mol.GetConformers()], np.float32)

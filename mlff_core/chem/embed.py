@@ -108,8 +108,7 @@ def embed(mol: Chem.Mol, settings: ChemistrySettings, seed: int, notes: list[str
     chosen = assign_undefined(mol)
     if settings.n_conformers > 1:
         in_time = _embed_others(mol, settings, seed, one, bounds)
-        turn_polar_hydrogens(mol)
-        _prune(mol, settings)
+        turn_and_prune(mol, settings)
         if not in_time:
             notes.append(
                 f"stopped after {mol.GetNumConformers()} conformers: "
@@ -204,8 +203,9 @@ def _embed_others(
     return missing <= 0
 
 
-def _prune(mol: Chem.Mol, settings: ChemistrySettings) -> None:
-    """Leave conformers that differ in the heavy atoms or in the polar hydrogens."""
+def turn_and_prune(mol: Chem.Mol, settings: ChemistrySettings) -> None:
+    """Add rotamers of polar hydrogens; leave conformers that differ in these or in heavy atoms."""
+    turn_polar_hydrogens(mol)
     if not settings.prune_rmsd_angstrom:
         return
     numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])

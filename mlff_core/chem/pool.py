@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.prepare import prepare
@@ -47,7 +47,8 @@ _BOOTSTRAP: Final = (
     "from mlff_core.chem.worker import serve; serve(int(fd), int(parent))"
 )
 
-Prepare = Callable[[int, str | None, str, ChemistrySettings], PreparedMolecule]
+#: What a worker runs: takes what `map` was given, and the settings.
+Prepare = Callable[..., PreparedMolecule | None]
 
 
 class _Worker:
@@ -95,7 +96,7 @@ def _ending(exit_status: int) -> str:
 
 @dataclass(eq=False)
 class _Job:
-    record: tuple[int, str | None, str]
+    record: tuple[Any, ...]
     future: Future[PreparedMolecule] = field(default_factory=Future)
     #: The worker that had it died, maybe of it: it goes alone to the next one.
     suspect: bool = False
@@ -144,8 +145,10 @@ class EmbeddingPool:
     ) -> None:
         self.close()
 
-    def map(self, records: Iterable[tuple[int, str | None, str]]) -> Iterator[PreparedMolecule]:
+    def map(self, records: Iterable[tuple[Any, ...]]) -> Iterator[PreparedMolecule]:
         """Prepare `(record, input_id, smiles)` one after the other; results in the same order.
+
+        What stands behind these three is handed to `prepare` as well.
 
         Reads `records` a bounded number ahead of what was taken from it. Several threads may each
         be in a `map` of their own.
@@ -183,7 +186,7 @@ class EmbeddingPool:
             job.future.cancel()
         self._jobs.put(None)
 
-    def _submit(self, record: tuple[int, str | None, str]) -> Future[PreparedMolecule]:
+    def _submit(self, record: tuple[Any, ...]) -> Future[PreparedMolecule]:
         job = _Job(record)
         with self._lock:
             if self._closed:
@@ -301,8 +304,11 @@ def _resolve(job: _Job, outcome: PreparedMolecule | RuntimeError) -> None:
 
 
 def _timed_out(job: _Job, settings: ChemistrySettings) -> PreparedMolecule:
+    record, input_id, smiles = job.record[:3]
     return PreparedMolecule(
-        *job.record,
+        record,
+        input_id,
+        smiles,
         status=MoleculeStatus.FAILED,
         reason=Reason.EMBEDDING_TIMEOUT,
         message=f"not done after {settings.hard_timeout_s:g} s, its process was killed",
@@ -316,6 +322,7 @@ def _died(job: _Job, exit_status: int) -> PreparedMolecule:
     if exit_status == -signal.SIGKILL:  # nothing in the process sends this one to itself
         reason = Reason.OUT_OF_MEMORY
         message += ", which is what the system does when memory runs out"
+    record, input_id, smiles = job.record[:3]
     return PreparedMolecule(
-        *job.record, status=MoleculeStatus.FAILED, reason=reason, message=message
+        record, input_id, smiles, status=MoleculeStatus.FAILED, reason=reason, message=message
     )

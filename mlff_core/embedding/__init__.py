@@ -8,6 +8,7 @@ minimise_triton.py   the same in one program a conformer
 checks.py            is a geometry the molecule that was asked for?
 embedder.py          all of that, and what fails again
 prepared.py          molecules that wait for their geometry get it
+on_device.py         records of a library: cores prepare and judge, a device embeds
 """
 
 from mlff_core.embedding.checks import Cause

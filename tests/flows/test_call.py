@@ -11,6 +11,7 @@ from flows.call import Call, DistillCall, ScreenCall
 from flows.distill import distill
 from flows.plan import ScreenPlan, make_plan, open_call
 from flows.screen import screen
+from mlff_core.errors import DeviceError
 from mlff_core.library.ingest import IngestReport
 
 ROOT = Path(__file__).parents[2]
@@ -80,3 +81,23 @@ def test_a_plan_goes_through_json_and_keeps_its_key(tmp_path: Path, small_model:
     assert other.run_key != plan.run_key
     assert plan.manifest().notes == ["a guess"]
     assert not (tmp_path / "out").exists()
+
+
+def test_who_embeds_is_of_the_run_and_a_card_needs_one(tmp_path: Path, small_model: Path) -> None:
+    library = tmp_path / "library.smi"
+    library.write_text("CCO a\n")
+    read = IngestReport(1, 1, 2, "0" * 64, "file", None, None, ())
+
+    def plan_of(embedder: str, device: str) -> ScreenPlan:
+        call = ScreenCall(
+            library=str(library), out=str(tmp_path / "out"), model=str(small_model),
+            embedder=embedder,
+        )  # fmt: skip
+        return make_plan(open_call(call), read, shard_size=2, device=device)
+
+    chosen = {d: plan_of("auto", d) for d in ("cpu", "cuda")}
+    assert {d: plan.embedder for d, plan in chosen.items()} == {"cpu": "rdkit", "cuda": "card"}
+    assert chosen["cpu"].run_key == plan_of("rdkit", "cuda").run_key != chosen["cuda"].run_key
+    assert chosen["cuda"].manifest().parameters["embedder"] == "card"
+    with pytest.raises(DeviceError, match="no CUDA device"):
+        plan_of("card", "cpu")

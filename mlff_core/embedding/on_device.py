@@ -1,0 +1,140 @@
+"""Records -> molecules with conformers, embedded on a device: the cores prepare and judge.
+
+Each record is prepared on a core, embedded on the device among thousands of others, and judged: a
+conformer that does not have the stereo that was given is no conformer. What the device cannot
+embed is embedded by RDKit on a core, and the molecule's message says so.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlff_core.chem.constrained import ConstrainedMolecule, CoreStep
+from mlff_core.chem.molecule import PreparedMolecule
+from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.embedding.prepared import embed_prepared
+from mlff_core.status import MoleculeStatus
+
+T = TypeVar("T")
+
+#: Conformers that are embedded at once: enough to fill a card, few enough to begin while the cores
+#: prepare the next.
+CONFORMERS_AT_ONCE: Final = 4096
+
+#: Two shards of a run may be embedded at once; they would share the device's memory.
+_DEVICE: Final = threading.Lock()
+
+
+@dataclass
+class DeviceEmbedding:
+    """What came of some records.
+
+    Attributes:
+        molecules: One a record, in their order.
+        device_s: Seconds in which the device embedded, the cores' choices of stereo included.
+        n_by_rdkit: Molecules that RDKit embedded in the end.
+    """
+
+    molecules: list[PreparedMolecule] = field(default_factory=list)
+    device_s: float = 0.0
+    n_by_rdkit: int = 0
+
+
+def embed_on_device(
+    records: Iterable[tuple[int, str | None, str]],
+    pool: EmbeddingPool,
+    device: torch.device | str,
+    progress: Callable[[int], None] | None = None,
+) -> DeviceEmbedding:
+    """Prepare and embed records.
+
+    Args:
+        records: Position in the library, identifier and SMILES of each.
+        pool: Its processes run `constrained.on_a_core`; its settings say what is accepted and how
+            many conformers are wanted.
+        device: Where conformers are embedded.
+        progress: Called with the number of molecules that are done.
+    """
+    done = DeviceEmbedding()
+    prepared = pool.map((*record, CoreStep.CONSTRAIN, None, None) for record in records)
+    for chunk in _chunks(prepared, max(1, CONFORMERS_AT_ONCE // pool.settings.n_conformers)):
+        began = time.monotonic()
+        left = _embed(chunk, pool, torch.device(device))
+        done.device_s += time.monotonic() - began
+        if pool.settings.n_conformers > 1:
+            _finish(chunk, pool)
+        _resort_to_rdkit(chunk, left, pool)
+        done.molecules += chunk
+        done.n_by_rdkit += len(left)
+        if progress is not None:
+            progress(len(done.molecules))
+    return done
+
+
+def _embed(
+    chunk: list[PreparedMolecule], pool: EmbeddingPool, device: torch.device
+) -> dict[int, str]:
+    """Embed a chunk in place; returns why the device embedded a molecule in no way, by place."""
+
+    def choose(
+        pairs: Sequence[tuple[ConstrainedMolecule, NDArray[np.float32]]],
+    ) -> list[ConstrainedMolecule | None]:
+        jobs = (_job(molecule, CoreStep.CHOOSE, first[None]) for molecule, first in pairs)
+        return cast("list[ConstrainedMolecule | None]", list(pool.map(jobs)))
+
+    places = [k for k, molecule in enumerate(chunk) if isinstance(molecule, ConstrainedMolecule)]
+    waiting = [cast(ConstrainedMolecule, chunk[k]) for k in places]
+    with _DEVICE, _own_stream(device):
+        embedded, left = embed_prepared(waiting, pool.settings, device, choose=choose)
+    for place, molecule in zip(places, embedded, strict=True):
+        chunk[place] = molecule
+        if isinstance(molecule, ConstrainedMolecule):
+            molecule.constraints = None  # large, and of no more use
+    return {places[k]: why for k, why in left.items()}
+
+
+def _finish(chunk: list[PreparedMolecule], pool: EmbeddingPool) -> None:
+    """Turn polar hydrogens of some conformers, and leave out conformers that are the same."""
+    places = [k for k, molecule in enumerate(chunk) if len(molecule.positions)]
+    jobs = (_job(chunk[k], CoreStep.FINISH, chunk[k].positions) for k in places)
+    for place, finished in zip(places, pool.map(jobs), strict=True):
+        chunk[place] = finished
+
+
+def _resort_to_rdkit(
+    chunk: list[PreparedMolecule], left: dict[int, str], pool: EmbeddingPool
+) -> None:
+    """Let RDKit embed what the device did not."""
+    jobs = (_job(chunk[k], CoreStep.EMBED, None) for k in left)
+    for (place, why), molecule in zip(left.items(), pool.map(jobs), strict=True):
+        if molecule.status == MoleculeStatus.OK:
+            note = f"embedded by RDKit: on the device {why}"
+            molecule.message = f"{molecule.message}; {note}" if molecule.message else note
+        chunk[place] = molecule
+
+
+def _job(
+    molecule: PreparedMolecule, step: CoreStep, positions: NDArray[np.float32] | None
+) -> tuple[object, ...]:
+    record = molecule.record, molecule.input_id, molecule.input_smiles
+    return *record, step, None if positions is None else molecule, positions
+
+
+def _own_stream(device: torch.device) -> AbstractContextManager[object]:
+    """A stream beside the one on which conformers are relaxed."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.cuda.stream(torch.cuda.Stream(device))
+
+
+def _chunks(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while chunk := list(islice(items, size)):
+        yield chunk
