@@ -22,6 +22,7 @@ from mlff_core.library import Library, open_library
 from mlff_core.library.ingest import IngestReport
 from mlff_core.models.reference import ModelReference, refer_to_model
 from mlff_core.shard import RelaxOptions
+from mlff_core.store import open_store
 from mlff_core.tables import SCHEMA_VERSION, Manifest, check_output, read_manifest
 from tasks.opened import Embedder
 
@@ -124,7 +125,9 @@ def open_call(call: ScreenCall) -> OpenedCall:
         model=refer_to_model(call.model),
         out_dir=Path(call.out).expanduser().absolute(),
     )
-    if not call.resume:  # whether a run may be resumed is known when the library was read
+    if call.resume:  # whether it is the same run is known when the library was read
+        open_store(opened.out_dir).check()
+    else:
         check_output(opened.out_dir, _provisional(opened), overwrite=call.overwrite)
     return opened
 

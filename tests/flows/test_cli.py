@@ -104,11 +104,10 @@ def test_an_output_that_cannot_be_written_is_refused_in_one_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, small_model: Path
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
-    line = refused(
-        capsys, "run", str(ROOT / "datasets/quick"), "--out", str(tmp_path / "file/out"),
-        "--model", str(small_model),
-    )  # fmt: skip
-    assert "file" in line
+    options = ["--out", str(tmp_path / "file/out"), "--model", str(small_model)]
+    for more in ([], ["--overwrite"], ["--resume"]):
+        line = refused(capsys, "run", str(ROOT / "datasets/quick"), *options, *more)
+        assert "is not a writable folder" in line
 
 
 def imported_after(*argv: str) -> set[str]:
