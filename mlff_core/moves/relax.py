@@ -106,7 +106,7 @@ class Relaxed:
     Attributes:
         index: Its place in the caller's order.
         positions: Å [n_atoms, 3]; the last accepted point.
-        energy: eV, there.
+        energy: eV, there; NaN, as all that follows but the steps, if it is not finite at the start.
         initial_energy: eV.
         forces: eV/Å [n_atoms, 3], there, those on atoms that may not move included.
         max_force: Largest on an atom that may move, eV/Å.
@@ -644,6 +644,8 @@ class _Flight:
         n = 3 * self.width
         for row in reading.arrays.wait().numpy():
             molecule = reading.molecules[0]
+            if row[2 * n] == NON_FINITE and row[-1] == 0:  # no step, no point that was accepted
+                row[n : 2 * n] = row[2 * n + 1 : -1] = np.nan  # nothing is known, and not zero
             ending, energy, initial_energy, max_force, n_steps = row[2 * n :].tolist()
             yield Relaxed(
                 index=molecule.index,

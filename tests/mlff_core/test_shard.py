@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mlff_core.arrow import read_arrow, rows_of
+from mlff_core.arrow import read_arrow, rows_of, table_of, write_arrow
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.chem.prepare import prepare
 from mlff_core.library import Record
 from mlff_core.models.potential import load_potential
 from mlff_core.shard import (
@@ -53,3 +54,21 @@ def test_the_three_steps_leave_whole_tables(tmp_path: Path, small_model: Path) -
         assert np.isfinite(row["forces_ev_per_angstrom"]).all()
     files.remove()
     assert not files.embedded.exists()
+
+
+def test_energies_that_are_not_finite_are_null(tmp_path: Path, small_model: Path) -> None:
+    files = ShardFiles.of(tmp_path, 0)
+    water = prepare(0, "water", "O", ChemistrySettings())
+    water.positions[0, 1] = water.positions[0, 0]  # a hydrogen lies on the oxygen
+    write_arrow(table_of([water], PreparedMolecule), files.embedded)
+    potential = load_potential(small_model, device="cpu", backend="numba")
+    relax_shard(files.embedded, files.relaxed, potential, RelaxOptions())
+    write_shard(0, files.embedded, files.relaxed, tmp_path, {"run_key": "k"})
+    [row] = pl.read_parquet(tmp_path / "conformers").rows(named=True)
+    assert row["status"] == "non_finite"
+    names = ("energy_ev", "initial_energy_ev", "max_force_ev_per_angstrom", "boltzmann_weight")
+    assert [row[name] for name in names] == [None] * 4
+    assert np.isnan(row["forces_ev_per_angstrom"]).all()
+    [molecule] = pl.read_parquet(tmp_path / "molecules").rows(named=True)
+    assert (molecule["reason"], molecule["min_energy_ev"]) == ("all_conformers_failed", None)
+    assert "O1 and H2 overlap at the start (0.00 Å)" in molecule["message"]

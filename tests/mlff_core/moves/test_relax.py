@@ -226,6 +226,10 @@ def test_bad_molecules_end_with_a_status_and_leave_the_others_alone(potential, o
     )
     assert result.status[1] == result.status[4] == ConformerStatus.NON_FINITE
     assert result.n_steps[1] == 0
+    for name in ("energy", "initial_energy", "max_force"):
+        assert getattr(result, name).isnan().tolist() == [k in (1, 4) for k in range(6)], name
+    finite = [bool(forces.isfinite().all()) for forces in result.batch.split(result.forces)]
+    assert finite == [k not in (1, 4) for k in range(6)]
     assert result.status[2] == CONVERGED
     assert result.n_steps[2] == 0
     assert result.max_force[2] == 0
