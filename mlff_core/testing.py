@@ -155,8 +155,13 @@ class _CoarseProducts(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def coarse_engine(model: PaiNN, precision: str) -> AnalyticEngine:
-    """Plain PyTorch with the splines and the products of a precision of the kernels.
+def coarse_engine(
+    model: PaiNN,
+    precision: str,
+    products: tuple[str, str] | None = None,
+    gathered: tuple[torch.dtype | None, torch.dtype | None] = (None, None),
+) -> AnalyticEngine:
+    """Plain PyTorch with the splines, products and short types of `TritonEngine`, whose these are.
 
     What is left between it and the kernels is the order in which they add up, so the kernels may be
     no farther from float64 than twice what it is.
@@ -177,21 +182,32 @@ def coarse_engine(model: PaiNN, precision: str) -> AnalyticEngine:
     def message_fwd(
         phi: Tensor, mu: Tensor, edges: Edges, filters: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return plain.message_fwd(phi, mu, *splined(edges, filters))
+        return plain.message_fwd(short(phi, 0), short(mu, 0), *splined(edges, filters))
 
     def message_bwd(
         g_dq: Tensor, g_dmu: Tensor, phi: Tensor, mu: Tensor, edges: Edges, filters: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return plain.message_bwd(g_dq, g_dmu, phi, mu, *splined(edges, filters))
+        pairs, weights = splined(edges, filters)
+        return plain.message_bwd(short(g_dq, 1), short(g_dmu, 1), short(phi, 0), mu, pairs, weights)
 
-    def coarse(operator: Any) -> Any:
+    def short(x: Tensor, way: int) -> Tensor:
+        dtype = gathered[way]
+        return x if dtype is None else x.to(dtype).to(x.dtype)
+
+    def coarse(operator: Any, how: str) -> Any:
         def run(*arguments: Any) -> Any:
-            with _CoarseProducts(PRODUCT_PRECISION[precision][0]):
+            with _CoarseProducts(how):
                 return operator(*arguments)
 
         return run
 
-    atom_ops = AtomOps(*(coarse(operator) for operator in PLAIN_ATOM_OPS))
+    forward, backward = products or PRODUCT_PRECISION[precision]
+    atom_ops = AtomOps(
+        **{
+            name: coarse(operator, backward if name in ("mlp_bwd", "update_bwd") else forward)
+            for name, operator in PLAIN_ATOM_OPS._asdict().items()
+        }
+    )
     return AnalyticEngine(model, EdgeOps(message_fwd, message_bwd), atom_ops)
 
 

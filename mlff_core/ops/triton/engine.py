@@ -19,7 +19,7 @@ from mlff_core.ops.program import AnalyticEngine, forward_and_back
 from mlff_core.ops.triton.capture import recording
 from mlff_core.ops.triton.pairs import pairs
 from mlff_core.ops.triton.readout import molecules
-from mlff_core.ops.triton.steps import PRODUCT_PRECISION, KernelSteps, Weights
+from mlff_core.ops.triton.steps import PRODUCT_PRECISION, Gathered, KernelSteps, Weights
 from mlff_core.ops.triton.tiles import load as load_tiles
 from mlff_core.ops.triton.tiles import row_class
 
@@ -74,6 +74,7 @@ class TritonEngine:
         precision: str = "float32",
         *,
         products: tuple[str, str] | None = None,
+        gathered: Gathered = (None, None),
         check: bool = True,
     ):
         """Lay the weights out; later changes to the model are not seen.
@@ -83,6 +84,7 @@ class TritonEngine:
             precision: "float32" or "fast".
             products: How products of matrices are computed, forward and backward; None takes
                 what the precision says.
+            gathered: Types in which neighbours read features, and gradients; None: float32.
             check: Compare with the plain operators on a small molecule first.
 
         Raises:
@@ -100,7 +102,7 @@ class TritonEngine:
             )
         self.cutoff = config.cutoff
         with torch.no_grad():
-            self.weights = Weights.lay_out(model, precision, products)
+            self.weights = Weights.lay_out(model, precision, products, gathered)
         self.reference_energy = model.reference_energy
         self.compiled: set[tuple[str, str]] = set()
         self.graphs: OrderedDict[GraphKey, CapturedStep | None] = OrderedDict()

@@ -32,8 +32,15 @@ def to_tf32(x):
 
 
 @triton.jit
-def dot_bf16(a, b, acc):
-    """acc + a · b of bfloat16."""
+def to_fp16(x):
+    """x in float16, the largest that it has where x is larger; NaN stays NaN."""
+    ALL: tl.constexpr = tl.PropagateNan.ALL
+    return tl.clamp(x, -65504.0, 65504.0, propagate_nan=ALL).to(tl.float16)
+
+
+@triton.jit
+def dot_16(a, b, acc):
+    """acc + a · b of bfloat16 or float16."""
     # Triton's interpreter would multiply their bits as whole numbers.
     if _INTERPRETED:
         a = a.to(tl.float32)
@@ -52,23 +59,26 @@ def load_weights(w_ptr, n, k, N_IN: tl.constexpr, PIECE: tl.constexpr):
 def product(x, w, acc, PRECISION: tl.constexpr):
     """acc + x · w, with w from `load_weights`. Meaning: `product_plain`.
 
-    "tf32x3" keeps float32's accuracy, "bf16x3" most of it. The matrix units cut off where float32
-    rounds, at each addition: a sum begins anew with every call, its small terms first, so that
-    little is lost that way. Where rows are few, the three sums run side by side.
+    "tf32x3" keeps float32's accuracy, "bf16x3" most of it, "fp16" is one product instead of three.
+    The matrix units cut off where float32 rounds, at each addition: a sum begins anew with every
+    call, its small terms first, so that little is lost that way. Where rows are few, the three sums
+    run side by side.
     """
     w_high, w_low = w
     zero = tl.zeros(acc.shape, tl.float32)
     SIDE_BY_SIDE: tl.constexpr = x.shape[0] <= 16
-    if PRECISION == "bf16x3":
+    if PRECISION == "fp16":
+        return acc + dot_16(to_fp16(x), w_high, zero)
+    elif PRECISION == "bf16x3":
         high = x.to(tl.bfloat16)
         low = (x - high.to(tl.float32)).to(tl.bfloat16)
-        part = dot_bf16(low, w_high, zero)
+        part = dot_16(low, w_high, zero)
         if SIDE_BY_SIDE:
-            part += dot_bf16(high, w_low, zero)
-            return acc + (part + dot_bf16(high, w_high, zero))
+            part += dot_16(high, w_low, zero)
+            return acc + (part + dot_16(high, w_high, zero))
         else:
-            part = dot_bf16(high, w_low, part)
-            return acc + dot_bf16(high, w_high, part)
+            part = dot_16(high, w_low, part)
+            return acc + dot_16(high, w_high, part)
     else:
         high = to_tf32(x)
         part = tl.dot(x - high, w_high, zero, input_precision="tf32")
@@ -99,6 +109,7 @@ def linear_kernel(
     SILU_IN: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     AFTER: tl.constexpr,  # "", "add" other, or "silu_slope" of other
+    SHORT: tl.constexpr,  # y is float16
     OVERLAP: tl.constexpr,
 ):
     # In one piece all that there is to load is loaded at once, the weights before the inputs are
@@ -137,6 +148,8 @@ def linear_kernel(
     elif AFTER == "silu_slope":
         gate = sigmoid(h)
         acc *= gate * (1.0 + h * (1.0 - gate))
+    if SHORT:
+        acc = to_fp16(acc)
     tl.store(y_ptr + wide * y_stride + n[None, :], acc, mask=real)
 
 
@@ -149,6 +162,7 @@ def linear(
     silu_in: bool = False,
     add: Tensor | None = None,
     silu_slope_of: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """(silu?)(x) · wᵀ (+ b) (+ add | · silu'(silu_slope_of)) [n_rows, n_out].
 
@@ -156,14 +170,15 @@ def linear(
         x: [n_rows, at least n_in]; columns beyond n_in are not read.
         w: Weights, split for the precision [2, n_out, n_in].
         b: Bias [n_out].
-        precision: "tf32x3" or "bf16x3".
+        precision: "tf32x3", "bf16x3" or "fp16".
         silu_in: Whether silu is applied to x first.
         add: Added to the result [n_rows, n_out].
         silu_slope_of: Hidden layer whose silu slope multiplies the result [n_rows, n_out].
+        dtype: Of the result, that of x or float16; None: that of x.
     """
     _, n_out, n_in = w.shape
     n_rows = len(x)
-    y = x.new_empty(n_rows, n_out)
+    y = x.new_empty(n_rows, n_out, dtype=dtype)
     other = add if add is not None else silu_slope_of
     # One of the two is the width of the features, the other a multiple of it.
     sizes = tile_options("linear", precision, n_rows, min(n_out, n_in), n_out, n_in)
@@ -182,6 +197,7 @@ def linear(
         PRECISION=precision,
         SILU_IN=silu_in,
         HAS_BIAS=b is not None,
+        SHORT=y.dtype == torch.float16,
         AFTER="add" if add is not None else "silu_slope" if silu_slope_of is not None else "",
         **sizes,
         **overlap(n_rows),
@@ -199,9 +215,10 @@ def mlp_bwd(
 
 def split_weights(w: Tensor, precision: str) -> Tensor:
     """Weights [n_out, n_in] as the addends that `product` takes [2, n_out, n_in]."""
-    if precision == "bf16x3":
-        high = w.bfloat16()
-        return torch.stack([high, (w - high.float()).bfloat16()])
+    if precision in ("bf16x3", "fp16"):
+        short = torch.bfloat16 if precision == "bf16x3" else torch.float16
+        high = w.to(short)
+        return torch.stack([high, (w - high.float()).to(short)])
     high = nearest_tf32(w)
     return torch.stack([high, nearest_tf32(w - high)])
 
@@ -209,10 +226,13 @@ def split_weights(w: Tensor, precision: str) -> Tensor:
 def product_plain(x: Tensor, w: Tensor, precision: str) -> Tensor:
     """The meaning of `product`: x [n_rows, n_in] · wᵀ of w [n_out, n_in], in float32.
 
-    Each factor is two addends, and the product of the two small ones is left out.
+    Each factor is two addends, and the product of the two small ones is left out; of "fp16" all but
+    the product of the large ones.
     """
     x_high, x_low = split_weights(x, precision).float()
     w_high, w_low = split_weights(w, precision).float()
+    if precision == "fp16":
+        return x_high @ w_high.T
     return x_low @ w_high.T + x_high @ w_low.T + x_high @ w_high.T
 
 

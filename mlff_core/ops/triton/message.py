@@ -68,9 +68,9 @@ def load_pair(j_ptr, geometry_ptr, place, there, listed, own, N_GEOMETRY: tl.con
 def gather(x, listed, ALL_LISTED: tl.constexpr):
     """What a neighbour says; 0 where no pair is listed, so that the rest may take any value."""
     if ALL_LISTED:
-        return tl.load(x)
+        return tl.load(x).to(tl.float32)
     else:
-        return tl.load(x, mask=listed, other=0.0)
+        return tl.load(x, mask=listed, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -85,7 +85,8 @@ def over_pairs(x, ATOMS: tl.constexpr, SPLIT: tl.constexpr, BLOCK_F: tl.constexp
 @triton.jit(do_not_specialize=["n_atoms"])
 def message_fwd_kernel(
     phi_ptr,  # [n_atoms, 3 n_features]; without HAS_MU [n_kinds, 2 n_features]
-    mu_ptr,  # [n_atoms, 3, n_features], unused without HAS_MU
+    mu_ptr,  # as gathered [n_atoms, 3, n_features], unused without HAS_MU
+    own_mu_ptr,  # as added to [n_atoms, 3, n_features], unused without HAS_MU
     q_ptr,  # [n_atoms, n_features]
     table_ptr,  # [n_knots, 3 n_features]
     kind_ptr,  # int32 [n_atoms]
@@ -149,9 +150,9 @@ def message_fwd_kernel(
             mu = mu_ptr + b[:, None] * (3 * N_FEATURES) + f
             W = filter_tile(knot + 2 * N_FEATURES, weights, DEGREE, ROW)
             x3 = gather(phi + 2 * N_FEATURES, listed, ALL_LISTED) * W
-            dx += x3 * tl.load(mu)
-            dy += x3 * tl.load(mu + N_FEATURES)
-            dz += x3 * tl.load(mu + 2 * N_FEATURES)
+            dx += x3 * tl.load(mu).to(tl.float32)
+            dy += x3 * tl.load(mu + N_FEATURES).to(tl.float32)
+            dz += x3 * tl.load(mu + 2 * N_FEATURES).to(tl.float32)
         b, ux, uy, uz, d = next_b, next_ux, next_uy, next_uz, next_d
     atom = tl.program_id(0) * ATOMS + tl.arange(0, ATOMS)
     real = atom[:, None] < n_atoms
@@ -162,9 +163,9 @@ def message_fwd_kernel(
     y = over_pairs(dy, ATOMS, SPLIT, BLOCK_F)
     z = over_pairs(dz, ATOMS, SPLIT, BLOCK_F)
     if HAS_MU:
-        x += tl.load(mu_ptr + vector, mask=real, other=0.0)
-        y += tl.load(mu_ptr + vector + N_FEATURES, mask=real, other=0.0)
-        z += tl.load(mu_ptr + vector + 2 * N_FEATURES, mask=real, other=0.0)
+        x += tl.load(own_mu_ptr + vector, mask=real, other=0.0)
+        y += tl.load(own_mu_ptr + vector + N_FEATURES, mask=real, other=0.0)
+        z += tl.load(own_mu_ptr + vector + 2 * N_FEATURES, mask=real, other=0.0)
     tl.store(q_out_ptr + scalar, q, mask=real)
     tl.store(mu_out_ptr + vector, x, mask=real)
     tl.store(mu_out_ptr + vector + N_FEATURES, y, mask=real)
@@ -173,8 +174,9 @@ def message_fwd_kernel(
 
 @triton.jit(do_not_specialize=["n_atoms"])
 def message_bwd_kernel(
-    g_q_ptr,  # [n_atoms, n_features]
-    g_mu_ptr,  # [n_atoms, 3, n_features]
+    g_q_ptr,  # as gathered [n_atoms, n_features]
+    g_mu_ptr,  # as gathered [n_atoms, 3, n_features]
+    own_g_mu_ptr,  # as added to [n_atoms, 3, n_features], unused without HAS_MU
     phi_ptr,  # [n_atoms, 3 n_features]; without HAS_MU [n_kinds, 2 n_features]
     mu_ptr,  # [n_atoms, 3, n_features], unused without HAS_MU
     table_ptr,  # [n_knots, 3 n_features]
@@ -213,10 +215,10 @@ def message_bwd_kernel(
     row = own.to(tl.int64) * stride + lane % SPLIT
     said = own.to(tl.int64) if HAS_MU else tl.load(kind_ptr + own).to(tl.int64)
     phi = phi_ptr + said[:, None] * PHI + f
-    phi1 = tl.load(phi)
-    phi2 = tl.load(phi + N_FEATURES)
+    phi1 = tl.load(phi).to(tl.float32)
+    phi2 = tl.load(phi + N_FEATURES).to(tl.float32)
     if HAS_MU:
-        phi3 = tl.load(phi + 2 * N_FEATURES)
+        phi3 = tl.load(phi + 2 * N_FEATURES).to(tl.float32)
         mu = mu_ptr + own.to(tl.int64)[:, None] * (3 * N_FEATURES) + f
         mx = tl.load(mu)
         my = tl.load(mu + N_FEATURES)
@@ -291,23 +293,28 @@ def message_bwd_kernel(
         tl.store(g_phi_ptr + told, over_pairs(g_phi2, ATOMS, SPLIT, BLOCK_F), mask=real)
         told += N_FEATURES
         tl.store(g_phi_ptr + told, over_pairs(g_phi3, ATOMS, SPLIT, BLOCK_F), mask=real)
-        phi3 = tl.load(phi_ptr + told, mask=real, other=0.0)
+        phi3 = tl.load(phi_ptr + told, mask=real, other=0.0).to(tl.float32)
         vector = atom.to(tl.int64)[:, None] * (3 * N_FEATURES) + f
-        x = tl.load(g_mu_ptr + vector, mask=real, other=0.0)
+        x = tl.load(own_g_mu_ptr + vector, mask=real, other=0.0)
         x += phi3 * over_pairs(hx, ATOMS, SPLIT, BLOCK_F)
         tl.store(g_mu_out_ptr + vector, x, mask=real)
         vector += N_FEATURES
-        y = tl.load(g_mu_ptr + vector, mask=real, other=0.0)
+        y = tl.load(own_g_mu_ptr + vector, mask=real, other=0.0)
         y += phi3 * over_pairs(hy, ATOMS, SPLIT, BLOCK_F)
         tl.store(g_mu_out_ptr + vector, y, mask=real)
         vector += N_FEATURES
-        z = tl.load(g_mu_ptr + vector, mask=real, other=0.0)
+        z = tl.load(own_g_mu_ptr + vector, mask=real, other=0.0)
         z += phi3 * over_pairs(hz, ATOMS, SPLIT, BLOCK_F)
         tl.store(g_mu_out_ptr + vector, z, mask=real)
 
 
 def message_fwd(
-    phi: Tensor, mu: Tensor | None, q: Tensor, rows: PairRows, table: FilterTable
+    phi: Tensor,
+    mu: Tensor | None,
+    q: Tensor,
+    rows: PairRows,
+    table: FilterTable,
+    gathered_mu: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """q + dq [n_atoms, n_features] and mu + dmu [n_atoms, 3, n_features].
 
@@ -318,6 +325,7 @@ def message_fwd(
         q: Scalar features [n_atoms, n_features].
         rows: The pairs.
         table: Of the block's filters.
+        gathered_mu: mu as neighbours read it, in a shorter type; None: as it is.
     """
     n_atoms, n_features = q.shape
     q_out = torch.empty_like(q)
@@ -326,6 +334,7 @@ def message_fwd(
     block_f = launch.features
     message_fwd_kernel[(triton.cdiv(n_atoms, launch.atoms), n_features // block_f)](
         phi,
+        phi if mu is None else mu if gathered_mu is None else gathered_mu,
         phi if mu is None else mu,
         q,
         table.rows,
@@ -367,6 +376,7 @@ def message_bwd(
     pull: Tensor,
     *,
     add: bool,
+    gathered: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor] | None:
     """Gradients with respect to phi and mu, None where there is no mu, and with respect to pairs.
 
@@ -380,16 +390,21 @@ def message_bwd(
         pull: From `new_pull`; written: what the message from atom a to its neighbour b gives to
             dE/d(x_a - x_b), eV/Å, in the pair's place of a's row, a slice of the features each.
         add: Add to pull rather than overwrite it.
+        gathered: g_q and g_mu as neighbours read them, in a shorter type; None: as they are.
 
     Returns:
         dE/dphi [n_atoms, 3 n_features] and dE/dmu [n_atoms, 3, n_features].
     """
     n_atoms, n_features = g_q.shape
-    gradients = None if mu is None else (torch.empty_like(phi), torch.empty_like(mu))
+    gradients = None
+    if mu is not None:
+        gradients = torch.empty_like(phi, dtype=mu.dtype), torch.empty_like(mu)
+    read_q, read_mu = gathered or (g_q, g_mu)
     launch = launch_of("message_bwd", n_atoms, n_features)
     n_slices = pull.shape[2]
     message_bwd_kernel[(triton.cdiv(n_atoms, launch.atoms), n_slices)](
-        g_q,
+        read_q,
+        read_mu,
         g_mu,
         phi,
         phi if mu is None else mu,

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor
 
 from mlff_core.ops.filters import FilterTable, spline_table
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 PRODUCT_PRECISION = {"float32": ("tf32x3", "tf32x3"), "fast": ("bf16x3", "bf16x3")}
 #: Splines of the filters under each choice: degree, and intervals between 0 and the cutoff.
 FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 320)}
+
+
+#: Types in which neighbours read each other's features, and their gradients; None: float32.
+Gathered = tuple[torch.dtype | None, torch.dtype | None]
 
 
 class PhiWeights(NamedTuple):
@@ -69,6 +74,8 @@ class Weights(NamedTuple):
         readout: Arguments of `readout` behind the features and the repulsion.
         forward_precision: How products are computed on the way to the energies.
         backward_precision: How on the way back.
+        gathered: Types in which neighbours read each other's features on the way to the energies,
+            and their gradients on the way back; None: float32.
     """
 
     tables: AtomTables
@@ -77,10 +84,15 @@ class Weights(NamedTuple):
     readout: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     forward_precision: str
     backward_precision: str
+    gathered: Gathered = (None, None)
 
     @classmethod
     def lay_out(
-        cls, model: "PaiNN", precision: str, products: tuple[str, str] | None = None
+        cls,
+        model: "PaiNN",
+        precision: str,
+        products: tuple[str, str] | None = None,
+        gathered: Gathered = (None, None),
     ) -> "Weights":
         """Copies of a model's weights.
 
@@ -89,6 +101,7 @@ class Weights(NamedTuple):
             precision: "float32" or "fast".
             products: How products of matrices are computed, forward and backward; None takes
                 what the precision says.
+            gathered: Types in which neighbours read features, and gradients; None: float32.
         """
         precisions = products or PRODUCT_PRECISION[precision]
 
@@ -140,6 +153,7 @@ class Weights(NamedTuple):
             laid_out,
             readout_weights,
             *precisions,
+            gathered,
         )
 
 
@@ -168,19 +182,36 @@ class KernelSteps:
     def __init__(self, weights: Weights, rows: PairRows, repulsion: Tensor):
         self.weights, self.rows, self.repulsion = weights, rows, repulsion
 
+    def short(self, x: Tensor | None, short: torch.dtype | None) -> Tensor | None:
+        """Features in the type in which neighbours read them; None if that is their own."""
+        if x is None or short is None:
+            return None
+        largest = torch.finfo(short).max
+        return x.clamp(-largest, largest).to(short)
+
     def phi_fwd(self, k: int, q: Tensor) -> tuple[Tensor, Tensor]:
         """As in `Steps`; in the first block a table of all kinds of atoms takes their place."""
         phi, precision = self.weights.blocks[k].phi, self.weights.forward_precision
         if phi is None:
             return self.weights.first_phi, q
         hidden = linear(q, phi.w1, phi.b1, precision=precision)
-        return linear(hidden, phi.w2, phi.b2, silu_in=True, precision=precision), hidden
+        said = linear(
+            hidden,
+            phi.w2,
+            phi.b2,
+            silu_in=True,
+            precision=precision,
+            dtype=self.weights.gathered[0],
+        )
+        return said, hidden
 
     def message_fwd(
         self, k: int, phi: Tensor, q: Tensor, mu: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """As in `Steps`."""
-        return message_fwd(phi, mu, q, self.rows, self.weights.blocks[k].filters)
+        filters = self.weights.blocks[k].filters
+        short = self.short(mu, self.weights.gathered[0])
+        return message_fwd(phi, mu, q, self.rows, filters, short)
 
     def update_fwd(
         self, k: int, q: Tensor, mu: Tensor
@@ -213,7 +244,11 @@ class KernelSteps:
         """As in `Steps`; the last block, which comes first, overwrites pull."""
         blocks = self.weights.blocks
         add = k < len(blocks) - 1
-        return message_bwd(g_q, g_mu, phi, mu, self.rows, blocks[k].filters, self.pull, add=add)
+        short_q, short_mu = (self.short(g, self.weights.gathered[1]) for g in (g_q, g_mu))
+        gathered = None if short_q is None or short_mu is None else (short_q, short_mu)
+        return message_bwd(
+            g_q, g_mu, phi, mu, self.rows, blocks[k].filters, self.pull, add=add, gathered=gathered
+        )
 
     def phi_bwd(self, k: int, g_phi: Tensor, hidden: Tensor, g_q: Tensor) -> Tensor:
         """As in `Steps`."""

@@ -139,7 +139,7 @@ def tile_options(
         n_in: Columns of what is multiplied.
     """
     tables = TILES[width_class(n_features)]
-    tile = tables.get(precision, tables["tf32x3"])[kernel][row_class(n_rows)]
+    tile = tables.get(precision, tables["bf16x3"])[kernel][row_class(n_rows)]
     return {
         "BLOCK_M": tile.m,
         "BLOCK_N": min(tile.n, n_out & -n_out),

@@ -18,6 +18,8 @@ from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
 
 #: Narrow and shallow: the interpreter is slow. The width is the least that the kernels take.
 CONFIG = PaiNNConfig(n_features=32, n_interactions=2, n_rbf=3)
+#: One product in place of three on the way back, and neighbours read in 16 bits.
+SHORT = {"products": ("bf16x3", "fp16"), "gathered": (torch.float16, torch.float16)}
 
 
 def mixed_batch() -> MolBatch:
@@ -67,6 +69,8 @@ def main(out: str) -> None:
     tracked = few.with_positions(few.positions.clone().requires_grad_(True))
     results["history"] = [x.requires_grad for x in engine.evaluate(*arguments(tracked))]
     results["fast"] = TritonEngine(random_model(1, CONFIG), "fast").evaluate(*arguments(batch))
+    engine_of_short = TritonEngine(random_model(1, CONFIG), "fast", **SHORT)
+    results["short"] = engine_of_short.evaluate(*arguments(few))
     # On the tiles of batches that would take the interpreter too long, and in several pieces along
     # the inner dimension, which so narrow a model would not have.
     classes = tiles.CLASSES

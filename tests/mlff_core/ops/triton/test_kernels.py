@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mlff_core.ops.program import AnalyticEngine
-from mlff_core.testing import random_model
+from mlff_core.testing import coarse_engine, random_model
 
 SCRIPT = Path(__file__).with_name("run_interpreted.py")
 
@@ -90,6 +90,18 @@ def test_fast_stays_near_float64_on_small_tiles_and_on_large_ones(results, truth
     energy, forces = results[case]
     assert (energy - truth[0]).abs().max() < 2e-4
     assert (forces - truth[1]).abs().max() < 1e-4
+
+
+def test_short_types_cost_what_they_cost_plain_pytorch(results, truth, batch):
+    few = batch.select([3, 4])
+    coarse = coarse_engine(random_model(1, CASES.CONFIG), "fast", **CASES.SHORT)
+    by_torch = coarse.evaluate(*CASES.arguments(few))
+    expected = truth[0][3:5], torch.cat(batch.split(truth[1])[3:5])
+    for found, plain, exact in zip(results["short"], by_torch, expected, strict=True):
+        error, plain_error = (x.double() - exact for x in (found, plain))
+        assert error.norm() <= 2 * plain_error.norm() + 1e-5
+    # It is coarser than `fast` is, so that something was rounded.
+    assert (results["short"][1] - expected[1]).norm() > 2e-5
 
 
 def test_bad_molecules_get_nan_and_leave_the_others_alone(results):
