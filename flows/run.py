@@ -41,6 +41,7 @@ def run_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifest:
         watcher.tell(sentence)
     try:
         device = open_model(opened, watcher)
+        watcher.tell(f"starting geometries: {opened.embedder(device)}")
         # Two runs that write into one folder would take each other's files away.
         with open_store(opened.out_dir).lock("run"):
             plan = read_library(opened, device)

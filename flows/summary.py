@@ -11,7 +11,9 @@ from mlff_core.tables import Manifest
 #: Molecules that are named for each reason, so that a person can look at one.
 EXAMPLES = 3
 #: Longest id that is shown, in characters.
-LONGEST_ID = 40
+LONGEST_ID = 32
+#: Columns that any terminal has.
+WIDTH = 80
 
 
 def printable(text: str) -> str:
@@ -70,6 +72,17 @@ def examples(out_dir: Path, reasons: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
+def with_names(begin: str, names: list[str], n: int) -> str:
+    """A line with as many names of `n` as a terminal's line holds, and one at least."""
+    line = begin + ", ".join(names[:1])
+    for k, name in enumerate(names[1:], 1):
+        if len(line) + len(name) + len(", , ...") > WIDTH:
+            names = names[:k]
+            break
+        line += f", {name}"
+    return line + (", ..." if n > len(names) else "")
+
+
 def next_steps(out_dir: Path) -> str:
     """A line that opens the result."""
     return (
@@ -86,8 +99,7 @@ def lines(manifest: Manifest, out_dir: Path) -> list[str]:
     return [
         f"{manifest.library['n_records']:,} records: {counted(manifest.counts['status'])}",
         *(
-            f"  {reason:{width}}  {n:,}: {', '.join(named[reason])}"
-            + (", ..." if n > len(named[reason]) else "")
+            with_names(f"  {reason:{width}}  {n:,}: ", named[reason], n)
             for reason, n in reasons.items()
         ),
         f"conformers: {counted(manifest.counts['conformer_status'])}",

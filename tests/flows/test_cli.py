@@ -173,7 +173,7 @@ def test_what_was_guessed_is_told_at_once_and_kept_in_the_manifest(
     assert told[0].startswith("mlff-screen ")
     for expected in (str(library), "'Structure SMILES' is taken for the SMILES", "'Name'", "';'"):
         assert any(expected in line for line in told), expected
-    for expected in ("model: random", f"output: {out}", "device: cpu", "2 records"):
+    for expected in ("model: random", f"output: {out}", "device: cpu", "geometries: rdkit"):
         assert any(expected in line for line in told), expected
     assert "invalid_smiles  1: broken" in captured.out
     notes = json.loads((out / "manifest.json").read_text())["notes"]

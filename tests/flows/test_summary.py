@@ -3,9 +3,12 @@
 import io
 from pathlib import Path
 
+import polars as pl
+import pytest
 from rich.console import Console
 
-from flows.summary import markdown_summary, print_summary
+from flows.summary import markdown_summary, print_summary, with_names
+from mlff_core.status import ConformerStatus, Reason
 from mlff_core.tables import Manifest
 
 
@@ -40,3 +43,29 @@ def test_the_models_errors_stand_beside_the_counts_as_plain_text() -> None:
 
 def test_a_model_whose_card_says_nothing_gets_no_table_of_errors() -> None:
     assert "teacher" not in printed(manifest()) + markdown_summary(manifest(), Path("out"))
+
+
+def test_the_worst_summary_fits_a_terminal_of_eighty_by_twenty_five(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reasons = dict.fromkeys(map(str, Reason), 1_234_567)
+    parts = Path("out/molecules")
+    parts.mkdir(parents=True)
+    rows = [(k, "an id as long as they come, from a vendor", r) for k, r in enumerate(reasons)] * 4
+    frame = pl.DataFrame(rows, schema=["record", "input_id", "reason"], orient="row")
+    frame.write_parquet(parts / "part-000000.parquet")
+    one = manifest(minima="0.137 Å from the teacher's (median RMSD)", **{"conformer ranking": "1"})
+    one.counts["reason"] = reasons
+    one.counts["conformer_status"] = dict.fromkeys(map(str, ConformerStatus), 1_234_567)
+    text = io.StringIO()
+    print_summary(one, Path("out"), Console(file=text, width=80))
+    lines = text.getvalue().splitlines()
+    assert all(any(reason in line and "an id" in line for line in lines) for reason in reasons)
+    assert sum(-(-len(line) // 80) for line in lines) <= 25, text.getvalue()
+
+
+def test_names_fill_a_line_and_no_more() -> None:
+    assert with_names("x: ", ["a", "b"], 2) == "x: a, b"
+    assert with_names("x: ", ["a", "b", "c"], 4) == "x: a, b, c, ..."
+    assert with_names("x: ", ["a" * 40, "b" * 40], 2) == f"x: {'a' * 40}, ..."
