@@ -24,7 +24,8 @@ recognise.py   what a location means and what its file is
 columns.py     which column holds the SMILES, and which the ids
 files.py       opening a file: a path or a URL, plain or compressed
 http.py        files behind http and https
-text.py        lines of text, and .smi
+text.py        the encoding of a text, and its lines
+smi.py         .smi
 delimited.py   .csv, .tsv and their like
 parquet.py     .parquet
 sdf.py         .sdf
@@ -55,7 +56,8 @@ from mlff_core.library.recognise import (
     read_sample,
 )
 from mlff_core.library.sdf import fit_sdf
-from mlff_core.library.text import decoded, encoding_of, fit_smi, header_delimiter, lines_of
+from mlff_core.library.smi import fit_smi, header_delimiter
+from mlff_core.library.text import decoded, encoding_of, lines_of
 
 __all__ = ["ENTRIES_SCHEMA", "FORMATS", "Layout", "Library", "Record", "open_library"]
 

@@ -11,7 +11,7 @@ from mlff_core.library.files import READ_ERRORS, is_url, one_line, unpacked
 from mlff_core.library.layout import Layout
 from mlff_core.library.parquet import read_parquet
 from mlff_core.library.sdf import read_sdf
-from mlff_core.library.text import read_smi
+from mlff_core.library.smi import read_smi
 
 
 def read_entries(layout: Layout, stored: IO[bytes], notes: list[str]) -> Iterator[pa.RecordBatch]:

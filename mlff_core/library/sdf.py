@@ -11,7 +11,8 @@ from mlff_core.errors import LibraryError
 from mlff_core.library.columns import choose_id, choose_smiles, unique_and_full
 from mlff_core.library.layout import LONGEST_RECORD, Layout, entries
 from mlff_core.library.molblock import is_solid, smiles_of
-from mlff_core.library.text import SAMPLE_LINES, text_blocks
+from mlff_core.library.smi import SAMPLE_LINES
+from mlff_core.library.text import text_blocks
 
 _PROPERTY: Final = re.compile(r">.*?<([^>]*)>")
 _ENTRIES_A_BATCH: Final = 1000
