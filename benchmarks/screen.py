@@ -1,6 +1,7 @@
 """How fast a screen is, end to end and stage by stage, and how busy card and cores are.
 
     python benchmarks/screen.py [LIBRARY] [--limit N] [--model NAME] [--embedder NAME] [--json FILE]
+    python benchmarks/screen.py ingest [--records N ...]        reading alone; see ingest.py
 
 The screen runs in this process, as `mlff-screen run` does without a Prefect server. Seconds of the
 stages come from the manifest. Twice a second the card and the cores are asked how busy they are;
@@ -10,12 +11,19 @@ the steady state is the middle half of the time from the first shard's begin to 
 import argparse
 import json
 import platform
+import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+if __name__ == "__main__" and sys.argv[1:2] == ["ingest"]:  # its processes must be small
+    import ingest
+
+    ingest.main(sys.argv[2:])
+    raise SystemExit
 
 import numpy as np
 import psutil

@@ -26,6 +26,7 @@ files.py       opening a file: a path or a URL, plain or compressed
 http.py        files behind http and https
 text.py        the encoding of a text, and its lines
 smi.py         .smi
+tidy.py        plain text, cut by array operations
 delimited.py   .csv, .tsv and their like
 parquet.py     .parquet
 sdf.py         .sdf

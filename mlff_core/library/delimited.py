@@ -2,9 +2,10 @@
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import IO, Final
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from mlff_core.errors import LibraryError
 from mlff_core.library.columns import SMILES_NAMES, choose_id, choose_smiles, guess, match
 from mlff_core.library.layout import Layout, entries
 from mlff_core.library.text import text_blocks
+from mlff_core.library.tidy import tidy_rows
 
 #: Lines that one quoted field may span before its opening quote is taken for a stray character.
 _MOST_LINES_A_FIELD: Final = 100
@@ -123,13 +125,16 @@ def parse_rows(lines: Sequence[str], delimiter: str, *, final: bool) -> tuple[li
     return rows, begun
 
 
-def _row_blocks(blocks: Iterator[str], delimiter: str) -> Iterator[tuple[list[list[str]], bool]]:
-    """Yield the rows of each block of text, and whether a `|` is in it."""
+def _row_blocks(
+    blocks: Iterator[str], delimiter: str, tidy: Callable[[str], pa.RecordBatch | None]
+) -> Iterator[pa.RecordBatch | tuple[list[list[str]], bool]]:
+    """Yield what `tidy` makes of a block of text, else its rows and whether a `|` is in it."""
     waiting: list[str] = []
-    for block in blocks:
+    for n_before, block in enumerate(blocks):
         lines, has_bar = block.split("\n"), bool(waiting) or "|" in block
         if not waiting and '"' not in block:
-            yield [line.split(delimiter) for line in lines], has_bar
+            batch = tidy(block) if n_before else None  # the first block has the header
+            yield batch or ([line.split(delimiter) for line in lines], has_bar)
             continue
         lines = waiting + lines
         rows, used = parse_rows(lines, delimiter, final=False)
@@ -146,8 +151,19 @@ def read_delimited(layout: Layout, stream: IO[bytes], notes: list[str]) -> Itera
     n_columns = len(layout.columns)
     smiles_at = layout.columns.index(layout.smiles_column)
     id_at = None if layout.id_column is None else layout.columns.index(layout.id_column)
+    tidy = partial(
+        tidy_rows,
+        delimiter=layout.delimiter,
+        n_columns=n_columns,
+        smiles_at=smiles_at,
+        id_at=id_at,
+    )
     skip = layout.skip
-    for rows, has_bar in _row_blocks(text_blocks(stream, layout, notes), layout.delimiter):
+    for piece in _row_blocks(text_blocks(stream, layout, notes), layout.delimiter, tidy):
+        if isinstance(piece, pa.RecordBatch):
+            yield piece
+            continue
+        rows, has_bar = piece
         if skip:
             rows, skip = rows[skip:], max(0, skip - len(rows))
         if not rows:

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import IO, Final
 
-import numpy as np
 import pyarrow as pa
 from rdkit import Chem, rdBase
 
 from mlff_core.errors import LibraryError
 from mlff_core.library.columns import SMILES_NAMES, guess, listed, match, plain_name
-from mlff_core.library.layout import ENTRIES_SCHEMA, Layout, entries
+from mlff_core.library.layout import Layout, entries
 from mlff_core.library.text import text_blocks
+from mlff_core.library.tidy import tidy_lines
 
 #: Lines of a sample that are looked at to find out how a file is laid out.
 SAMPLE_LINES: Final = 200
@@ -113,7 +113,7 @@ def read_smi(layout: Layout, stream: IO[bytes], notes: list[str]) -> Iterator[pa
     """Yield the entries of a .smi."""
     skip = layout.skip
     for block in text_blocks(stream, layout, notes):
-        plain = None if skip or layout.id_first or layout.tabbed else tidy_batch(block)
+        plain = None if skip or layout.id_first or layout.tabbed else tidy_lines(block)
         if plain is not None:
             yield plain
             continue
@@ -139,54 +139,3 @@ def _with_extension(smiles: str, rest: str) -> tuple[str, str]:
     """Give the SMILES what the rest of its line begins with, if that is CXSMILES."""
     found = _EXTENSION.match(rest)
     return (f"{smiles} {found[0]}", rest[found.end() :].lstrip()) if found else (smiles, rest)
-
-
-def tidy_batch(block: str) -> pa.RecordBatch | None:
-    """The entries of a block by array operations; None if some line is not as plain as can be.
-
-    Plain is a line of a SMILES and perhaps one blank and an id, in ASCII, without blanks at its
-    ends and without control characters. `read_smi` reads these lines alike, several times slower.
-    """
-    if not block.isascii() or "|" in block:
-        return None
-    text = np.frombuffer(f"{block}\n".encode("ascii"), np.uint8)
-    ends = np.flatnonzero(text == ord("\n"))
-    begins = np.concatenate([[0], ends[:-1] + 1])
-    is_blank = (text == ord(" ")) | (text == ord("\t"))
-    blanks = np.append(np.flatnonzero(is_blank), len(text))
-    smiles_ends = np.minimum(blanks[np.searchsorted(blanks, begins)], ends)
-    id_begins = np.minimum(smiles_ends + 1, ends)
-    n_controls = np.count_nonzero(text < ord(" "))
-    if (
-        (smiles_ends == begins).any()
-        or is_blank[id_begins].any()
-        or is_blank[ends - 1].any()
-        or n_controls != len(ends) + block.count("\t")
-    ):
-        return None
-    columns = [
-        _slices(text, id_begins, ends, blank_is_null=True),
-        _slices(text, begins, smiles_ends, blank_is_null=False),
-        pa.nulls(len(ends), pa.string()),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=ENTRIES_SCHEMA)
-
-
-def _slices(
-    text: np.ndarray, begins: np.ndarray, ends: np.ndarray, *, blank_is_null: bool
-) -> pa.StringArray:
-    """The parts of a text from each begin to its end, none of which overlap."""
-    lengths = ends - begins
-    change = np.zeros(len(text) + 1, np.int8)
-    change[begins] += 1
-    change[ends] -= 1
-    inside = np.cumsum(change[:-1], dtype=np.int8).view(bool)
-    offsets = np.zeros(len(lengths) + 1, np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    nulls = np.packbits(lengths > 0, bitorder="little") if blank_is_null else None
-    return pa.StringArray.from_buffers(
-        len(lengths),
-        pa.py_buffer(offsets),
-        pa.py_buffer(text[inside]),
-        None if nulls is None else pa.py_buffer(nulls),
-    )
