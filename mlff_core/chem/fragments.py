@@ -21,7 +21,7 @@ from mlff_core.status import Reason
 
 #: Elements that are no metal; the others form complexes.
 _NON_METALS: Final = frozenset(
-    [0, 1, 2, *range(5, 11), *range(14, 19), *range(32, 37), *range(51, 55), 85, 86]
+    [0, 1, 2, *range(5, 11), *range(14, 19), *range(33, 37), 53, 54, 85, 86]
 )
 _HALOGENS: Final = frozenset([9, 17, 35, 53])
 #: Metals whose bare ions are plain counter-ions: alkali metals, and alkaline earths from Mg on.
