@@ -70,18 +70,26 @@ def final_rows(
         if any(conformers[c].status is None for c in own):
             molecule.status = MoleculeStatus.FAILED
             molecule.reason = Reason.OUT_OF_MEMORY
-            _tell(molecule, "does not fit into the device's memory alone")
+            _tell(
+                molecule,
+                "does not fit into the device's memory alone: another may have more (--device)",
+            )
             continue
+        said: list[str] = []
         for c in own:
             row = conformers[c]
             row.rmsd_to_initial_angstrom = float(rmsd[c])
             if row.status in _USABLE and changes[c] is not None:
                 row.status = ConformerStatus.REARRANGED
-                _tell(molecule, f"conformer {row.conformer}: {changes[c]}")
+                said.append(f"conformer {row.conformer}: {changes[c]}")
             elif row.status not in _USABLE:
                 what = mishap(starts[c], ends[c], judged_by[c])
                 if what is not None:
-                    _tell(molecule, f"conformer {row.conformer}: {what}")
+                    said.append(f"conformer {row.conformer}: {what}")
+        for sentence in said[:_MOST_NAMED]:
+            _tell(molecule, sentence)
+        if len(said) > _MOST_NAMED:
+            _tell(molecule, f"and {len(said) - _MOST_NAMED} more conformers alike")
         rows = [conformers[c] for c in own]
         _tell_of_held_protons(molecule, rows)
         _rank(molecule, rows)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -162,13 +163,15 @@ class Tables:
                     .filter(where)
                     .select(names)
                 )
-            members: dict[tuple[int, int], list[dict[str, Any]]] = {}
-            for conformer in conformers.sort([*_KEY, "conformer"]).collect().iter_rows(named=True):
-                key = conformer["record"], conformer["variant"]
-                members.setdefault(key, []).append(conformer)
-            for row in molecules.collect().iter_rows(named=True):
-                if own := members.get((row["record"], row["variant"])):
-                    yield row, own
+            # Polars hands out rows of a frame a few hundred at a time: only these are Python's.
+            rows = molecules.sort(_KEY).collect().iter_rows(named=True)
+            every = conformers.sort([*_KEY, "conformer"]).collect().iter_rows(named=True)
+            for key, own in groupby(every, key=_key_of):
+                yield next(row for row in rows if _key_of(row) == key), list(own)
+
+
+def _key_of(row: dict[str, Any]) -> tuple[int, int]:
+    return row["record"], row["variant"]
 
 
 def _defaults(row_type: type) -> dict[str, Any]:

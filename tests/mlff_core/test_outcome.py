@@ -133,6 +133,17 @@ def test_molecules_whose_conformers_all_failed_say_how_and_what_to_do(molecules)
     assert all(c.boltzmann_weight is None for c in conformers)
 
 
+def test_a_message_names_some_conformers_and_counts_the_others(molecules) -> None:
+    ethanol = molecules[0]
+    ethanol.positions = np.repeat(ethanol.positions[:1], 14, 0)
+    rows = relaxed([ethanol], {7: [-100.0]})
+    for row in rows:
+        row.positions_angstrom[8] += 5.0
+    final_rows([ethanol], rows)
+    assert ethanol.message.count("broken") == 10
+    assert "; and 4 more conformers alike; of 14 conformers: 14 rearranged; " in ethanol.message
+
+
 def test_atoms_that_overlap_at_the_start_are_named(molecules) -> None:
     ethanol = molecules[0]
     ethanol.positions = ethanol.positions[:1]
