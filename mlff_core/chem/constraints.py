@@ -120,9 +120,9 @@ class EmbeddingConstraints:
 
 
 #: The arrays in the order in which their bytes follow each other: the widest numbers first, so that
-#: all are aligned. Type, and numbers in a row (n: atoms).
+#: all are aligned. Type, and numbers in a row (0: as many as atoms; None: it has no rows).
 _LAYOUT: Final = (
-    ("bounds", np.float32, "n"),
+    ("bounds", np.float32, 0),
     ("chiral_volumes", np.float32, 2),
     ("tetrahedral_volumes", np.float32, None),
     ("torsion_heights", np.float32, 6),
@@ -146,8 +146,7 @@ def _unpacked(n_atoms: int, lengths: list[int], data: bytes) -> EmbeddingConstra
     arrays = {}
     start = 0
     for (name, kind, width), length in zip(_LAYOUT, lengths, strict=True):
-        columns = n_atoms if width == "n" else 1 if width is None else width
-        shape = (length,) if width is None else (length, columns)
+        shape = (length,) if width is None else (length, width or n_atoms)
         arrays[name] = np.ndarray(shape, kind, data, start)
         start += arrays[name].nbytes
     return EmbeddingConstraints(**arrays)
