@@ -13,6 +13,7 @@ import pyarrow as pa
 from mlff_core.errors import LibraryError
 from mlff_core.library.columns import SMILES_NAMES, choose_id, choose_smiles, guess, match
 from mlff_core.library.layout import Layout, entries
+from mlff_core.library.smi import SAMPLE_LINES, is_smiles
 from mlff_core.library.text import text_blocks
 from mlff_core.library.tidy import tidy_rows
 
@@ -47,22 +48,30 @@ def fit_delimited(
         notes.append(f"{own!r} stands between the columns, as the first line says")
         if len(lines) == 1:
             raise LibraryError(f"{layout.file}: holds no records (its only line is {lines[0]!r})")
-    rows = {
-        delimiter: parse_rows(lines, delimiter, final=True)[0][skip - 1 :]
+    headers = {
+        delimiter: parse_rows(lines[:_MOST_LINES_A_FIELD], delimiter, final=True)[0][skip - 1]
         for delimiter in (own, *(d for d in ",;\t|" if d != own))
     }
     delimiter = next(
         (
             d
-            for d, (columns, *_) in rows.items()
+            for d, columns in headers.items()
             if (match(smiles, columns) if smiles else guess(SMILES_NAMES, columns)) is not None
         ),
-        own if said else max(rows, key=lambda d: len(rows[d][0])),
+        own if said else max(headers, key=lambda d: len(headers[d])),
     )
     if delimiter != own:
         notes.append(f"{delimiter!r} is taken for what stands between the columns")
-    header, *body = rows[delimiter]
+    header, *body = parse_rows(lines, delimiter, final=True)[0][skip - 1 :]
     columns = tuple(name.strip() for name in header)
+    if smiles is None and ids is None and _is_a_record(columns, body):
+        columns = tuple(f"column {k}" for k in range(1, len(columns) + 1))
+        notes.append(f"the first line names no columns, it is a record: {lines[skip - 1]!r}")
+        body, skip = [header, *body], skip - 1
+        smiles = columns[_smiles_fields(header)[0]]
+        notes.append(f"{smiles} is taken for the SMILES")
+        ids = next((c for c in columns if c != smiles), None)
+        notes.append(f"{ids or 'no column'} is taken for the id")
 
     def values(column: str) -> list[str]:
         at = columns.index(column)
@@ -78,6 +87,19 @@ def fit_delimited(
         delimiter=delimiter,
         skip=skip,
     )
+
+
+def _smiles_fields(row: Sequence[str]) -> list[int]:
+    return [k for k, field in enumerate(row) if is_smiles(field)]
+
+
+def _is_a_record(first: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
+    """Whether a first row is no header: one field of it is a SMILES, as it is in the rows below."""
+    fields = _smiles_fields(first)
+    if guess(SMILES_NAMES, first) is not None or len(fields) != 1:
+        return False
+    below = [row[fields[0]] for row in body[:SAMPLE_LINES] if len(row) > fields[0]]
+    return bool(below) and sum(map(is_smiles, below)) > 0.9 * len(body[:SAMPLE_LINES])
 
 
 def separator_of(line: str) -> str | None:

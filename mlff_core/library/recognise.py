@@ -44,7 +44,8 @@ def library_file(location: str, notes: list[str]) -> str:
                 f for f in path.iterdir() if f.is_file() and _format_or_none(f.name) is not None
             )
             # A .txt may be anything; it is the library only where nothing else is.
-            files = [f for f in files if _format_or_none(f.name) != ("", False)] or files
+            named = [f for f in files if (_format_or_none(f.name) or ("",))[0]]
+            files = named or files
             if len(files) != 1:
                 found = ", ".join(f.name for f in files[:5]) or "none"
                 raise LibraryError(

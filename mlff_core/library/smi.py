@@ -122,6 +122,8 @@ def read_smi(layout: Layout, stream: IO[bytes], notes: list[str]) -> Iterator[pa
             pairs, skip = pairs[skip:], max(0, skip - len(pairs))
         if not pairs:
             continue
+        if '"' in block:
+            pairs = [_unquoted(*pair) for pair in pairs]
         if layout.id_first:
             ids = [first for first, _ in pairs]
             pairs = [_with_extension(*_LINE.findall(rest)[0]) for _, rest in pairs]
@@ -133,6 +135,15 @@ def read_smi(layout: Layout, stream: IO[bytes], notes: list[str]) -> Iterator[pa
         if layout.tabbed:
             ids = [one.partition("\t")[0] for one in ids]
         yield entries([one.strip() or None for one in ids], smiles)
+
+
+def _unquoted(first: str, rest: str) -> tuple[str, str]:
+    """Take quotes off, which stand around the first word as a spreadsheet writes them."""
+    if len(first) > 1 and first[0] == first[-1] == '"':
+        rest = rest.rstrip()
+        quoted = len(rest) > 1 and rest[0] == rest[-1] == '"'
+        return first[1:-1], rest[1:-1] if quoted else rest
+    return first, rest
 
 
 def _with_extension(smiles: str, rest: str) -> tuple[str, str]:

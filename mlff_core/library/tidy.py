@@ -24,7 +24,7 @@ def tidy_lines(block: str) -> pa.RecordBatch | None:
     Args:
         block: Whole lines with LF between them.
     """
-    if not block.isascii() or "|" in block:
+    if not block.isascii() or "|" in block or '"' in block:
         return None
     text, begins, ends = _lines(block)
     is_blank = (text == _BLANK) | (text == _TAB)
