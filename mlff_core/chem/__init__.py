@@ -16,6 +16,7 @@ smarts.py        which kinds of atoms and bonds match which parts of SMARTS
 torsions.py      torsion angle preferences
 hypervalent.py   distance bounds of SF5, PF6-, IF5, PhI(OAc)2 and their kind
 embed.py         starting conformers
+impossible.py    which stereo is in the way where nothing embeds
 rotamers.py      polar hydrogens turned to acceptors
 duplicates.py    which conformers are the same
 held.py          bonds to hydrogen that say which protonation state was given

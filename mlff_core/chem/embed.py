@@ -13,6 +13,7 @@ from rdkit.Chem import rdDistGeom
 
 from mlff_core.chem.duplicates import distinct, sites
 from mlff_core.chem.hypervalent import hypervalent_bounds
+from mlff_core.chem.impossible import stereo_in_the_way
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError
 from mlff_core.chem.rotamers import turn_polar_hydrogens
 from mlff_core.chem.stereo import assign_undefined, centres, double_bonds, has_given_stereo
@@ -100,7 +101,7 @@ def embed(mol: Chem.Mol, settings: ChemistrySettings, seed: int, notes: list[str
             mol.RemoveAllConformers()
         tries.append(_failures(parameters))
     else:
-        raise _embedding_error(tries, _seconds(mol, settings))
+        raise _embedding_error(mol, tries, _seconds(mol, settings), seed)
     if tries:
         ordinal = ("second", "third")[len(tries) - 1]
         start = "from " + one.name if one.random_coordinates and one.knowledge else "by " + one.name
@@ -159,7 +160,9 @@ def _failures(parameters: rdDistGeom.EmbedParameters) -> Counter[str]:
     return +Counter({_FAILURES[cause]: n for cause, n in enumerate(parameters.GetFailureCounts())})
 
 
-def _embedding_error(tries: list[Counter[str]], seconds: int) -> NotOkError:
+def _embedding_error(
+    mol: Chem.Mol, tries: list[Counter[str]], seconds: int, seed: int
+) -> NotOkError:
     said = []
     timed_out = False
     for one, causes in zip(_TRIES, tries, strict=True):
@@ -173,8 +176,8 @@ def _embedding_error(tries: list[Counter[str]], seconds: int) -> NotOkError:
             text += "no attempt ended" if ran_out else "the distance bounds contradict each other"
         said.append(text)
     reason = Reason.EMBEDDING_TIMEOUT if timed_out else Reason.EMBEDDING_FAILED
-    advice = "look at its stereo and its small rings, or give coordinates in an SD file"
-    return NotOkError(MoleculeStatus.FAILED, reason, f"{'; '.join(said)}; {advice}")
+    said.append(stereo_in_the_way(mol, seed) or "look at its small rings and its double bonds")
+    return NotOkError(MoleculeStatus.FAILED, reason, "; ".join(said))
 
 
 def _embed_others(

@@ -1,5 +1,7 @@
 """SMILES to checked molecules: what is accepted, what is said, and what the geometry is."""
 
+import re
+
 import numpy as np
 import pytest
 from rdkit import Chem
@@ -251,6 +253,13 @@ def test_a_molecule_that_cannot_exist_fails_and_says_which_check_failed_most():
     assert molecule.message is not None
     assert molecule.message.startswith("ETKDGv3: atoms came out flat instead of tetrahedral (")
     assert "; random coordinates: " in molecule.message
+    # Bridgeheads of norbornene that are trans: turned, they are what exists.
+    named = re.search(r"it embeds, ((?:C\d+ ?)+) the other way", molecule.message)
+    assert named
+    mol = Chem.MolFromSmiles(molecule.smiles)
+    for name in named[1].split():
+        mol.GetAtomWithIdx(int(name[1:]) - 1).InvertChirality()
+    assert prepared(Chem.MolToSmiles(mol)).status == MoleculeStatus.OK
     assert molecule.n_atoms == 23
     assert molecule.inchikey is not None
 
