@@ -67,8 +67,9 @@ from mlff_core.distill.teacher_force_field import TeacherForceField
 from mlff_core.elements import COVALENT_RADII
 from mlff_core.models.force_field import evaluate_checked
 from mlff_core.models.potential import Potential, load_potential
-from mlff_core.moves.dynamics import Dynamics, Frame
+from mlff_core.moves.dynamics import Dynamics
 from mlff_core.moves.relax import relax
+from mlff_core.moves.trajectory import Frame
 from mlff_core.status import ConformerStatus
 from mlff_core.units import COULOMB_EV_ANGSTROM, EV_KCAL_MOL, TIME_FS
 

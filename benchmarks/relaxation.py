@@ -41,15 +41,19 @@ import torch
 from ase import Atoms
 from ase.optimize import LBFGS
 
-import mlff_core.moves.relax as relax_module
+import mlff_core.moves.in_flight as in_flight_module
 from mlff_core.batch import MolBatch
 from mlff_core.buckets import batch_sizes
 from mlff_core.calculator import PaiNNCalculator
 from mlff_core.chem.superpose import aligned_rmsd
 from mlff_core.cores import usable_cores
 from mlff_core.models.potential import Potential, load_potential
-from mlff_core.moves.relax import Relaxed, RelaxSettings, relax, relax_conformers, relax_molecules
-from mlff_core.moves.slots import Molecule, Stepper
+from mlff_core.moves.in_flight import Relaxed
+from mlff_core.moves.relax import relax, relax_conformers
+from mlff_core.moves.settings import RelaxSettings
+from mlff_core.moves.slots import Molecule
+from mlff_core.moves.stepper import Stepper
+from mlff_core.moves.threads import relax_molecules
 from mlff_core.testing import random_model
 from mlff_core.units import EV_KCAL_MOL
 
@@ -103,17 +107,19 @@ def synchronize(device: torch.device) -> None:
 
 
 def in_flight(
-    potential: Potential, n_slots: int | None, n_flights: int | None = None, **settings: Any
+    potential: Potential, n_slots: int | None, n_threads: int | None = None, **settings: Any
 ) -> Callable:
     """Slots that are filled again as molecules end; None for what "auto" says."""
 
     def run(conformers: list[Conformer]) -> list[Relaxed]:
         if n_slots is None:
-            return relax_conformers(conformers, potential, fmax=FMAX, max_steps=MAX_STEPS)
+            return relax_conformers(
+                conformers, potential, RelaxSettings(fmax=FMAX, max_steps=MAX_STEPS)
+            )
         asked = RelaxSettings(fmax=FMAX, max_steps=MAX_STEPS, **settings)
         molecules = [Molecule(k, *conformer) for k, conformer in enumerate(conformers)]
-        flights = relax_molecules(molecules, potential, asked, n_slots, n_flights=n_flights)
-        return list(flights)
+        ended = relax_molecules(molecules, potential, asked, n_slots, n_threads=n_threads)
+        return list(ended)
 
     return run
 
@@ -137,7 +143,7 @@ def measure(
     """One row of the table."""
     cuda = potential.device.type == "cuda"
     if cuda:
-        relax_module.Stepper = TimedStepper  # type: ignore[misc]
+        in_flight_module.Stepper = TimedStepper  # type: ignore[misc]
     seconds, busy, ended = [], [], []
     for k in range(rounds + 1):
         # What is not counted need not be long: it fills the slots once.
@@ -241,7 +247,7 @@ def pair_with_ase(potential: Potential, k: int, n_threads: int) -> float:
     """
     conformers = load_conformers(N_PAIRED, seed=200 + k)
     begin = time.perf_counter()
-    relax_conformers(conformers, potential, fmax=FMAX, max_steps=MAX_STEPS)
+    relax_conformers(conformers, potential, RelaxSettings(fmax=FMAX, max_steps=MAX_STEPS))
     middle = time.perf_counter()
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
@@ -562,7 +568,7 @@ def measure_rows(
         as_ase = in_flight(potential, large, optimizer="ase-lbfgs")
         plan.append(("ASE's L-BFGS, in batches", as_ase, few, min(few, large)))
     else:
-        plan.insert(1, ("L-BFGS, one flight", in_flight(potential, large, n_flights=1), n, large))
+        plan.insert(1, ("L-BFGS, one thread", in_flight(potential, large, n_threads=1), n, large))
     if slots:
         plan.insert(1, (f"L-BFGS, {slots}", in_flight(potential, slots), n, slots))
     rows = []

@@ -28,6 +28,7 @@ from mlff_core.chem.topology import rearranged
 from mlff_core.models.potential import load_potential
 from mlff_core.moves.held import relax_where_protons_moved
 from mlff_core.moves.relax import Relaxed, relax_conformers
+from mlff_core.moves.settings import RelaxSettings
 from mlff_core.status import ConformerStatus
 from mlff_core.units import EV_KCAL_MOL
 
@@ -91,13 +92,13 @@ def main() -> None:
         molecules = [m for m in pool.map(records) if m.status == "ok"]
     potential = load_potential(arguments.model, device=arguments.device)
     conformers = [(m.numbers, m.conformers()[0], m.charge or 0) for m in molecules]
-    limits = {"fmax": arguments.fmax, "max_steps": arguments.max_steps}
+    settings = RelaxSettings(fmax=arguments.fmax, max_steps=arguments.max_steps)
     began = time.perf_counter()
-    free = relax_conformers(conformers, potential, **limits)
+    free = relax_conformers(conformers, potential, settings)
     free_s = time.perf_counter() - began
     with_bonds = [(*c, m.held_bonds) for c, m in zip(conformers, molecules, strict=True)]
     began = time.perf_counter()
-    held = relax_where_protons_moved(with_bonds, free, potential, **limits)
+    held = relax_where_protons_moved(with_bonds, free, potential, settings)
     held_s = time.perf_counter() - began
 
     before = [ending(m, end) for m, end in zip(molecules, free, strict=True)]

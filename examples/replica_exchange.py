@@ -17,8 +17,7 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
-from mlff_core import MolBatch, load_potential, relax
-from mlff_core.moves.dynamics import Dynamics, write_trajectory
+from mlff_core import Dynamics, MolBatch, load_potential, relax, write_trajectory
 from mlff_core.units import BOLTZMANN_EV_K, EV_KCAL_MOL
 
 

@@ -21,7 +21,7 @@ from mlff_core.errors import DeviceError
 from mlff_core.library import Library, open_library
 from mlff_core.library.ingest import IngestReport
 from mlff_core.models.reference import ModelReference, refer_to_model
-from mlff_core.shard import RelaxOptions
+from mlff_core.moves.settings import RelaxSettings
 from mlff_core.store import open_store
 from mlff_core.tables import SCHEMA_VERSION, Manifest, check_output, read_manifest
 from tasks.opened import Embedder
@@ -194,7 +194,7 @@ class ScreenPlan(BaseModel):
     device: Literal["cpu", "cuda"]
     chemistry: ChemistrySettings
     embedder: Embedder
-    relaxation: RelaxOptions
+    relaxation: RelaxSettings
     shard_size: int
     out: str
     work: str
@@ -298,7 +298,7 @@ def make_plan(
                 max_charge=model.max_charge,
             ),
             "embedder": opened.embedder(device),
-            "relaxation": RelaxOptions(
+            "relaxation": RelaxSettings(
                 optimizer=call.optimizer,
                 fmax=call.fmax,
                 max_steps=call.max_steps,

@@ -42,30 +42,39 @@ if TYPE_CHECKING:
     from mlff_core.models.ase_force_field import AseForceField
     from mlff_core.models.force_field import ForceField, Outputs
     from mlff_core.models.potential import Potential, load_potential
+    from mlff_core.moves.dynamics import Dynamics
     from mlff_core.moves.relax import RelaxResult, relax
+    from mlff_core.moves.settings import RelaxSettings
+    from mlff_core.moves.trajectory import write_trajectory
 
 _HOME = {
     "AseForceField": "mlff_core.models.ase_force_field",
+    "Dynamics": "mlff_core.moves.dynamics",
     "ForceField": "mlff_core.models.force_field",
     "MolBatch": "mlff_core.batch",
     "Outputs": "mlff_core.models.force_field",
     "PaiNNCalculator": "mlff_core.calculator",
     "Potential": "mlff_core.models.potential",
     "RelaxResult": "mlff_core.moves.relax",
+    "RelaxSettings": "mlff_core.moves.settings",
     "load_potential": "mlff_core.models.potential",
     "relax": "mlff_core.moves.relax",
+    "write_trajectory": "mlff_core.moves.trajectory",
 }
 
 __all__ = [
     "AseForceField",
+    "Dynamics",
     "ForceField",
     "MolBatch",
     "Outputs",
     "PaiNNCalculator",
     "Potential",
     "RelaxResult",
+    "RelaxSettings",
     "load_potential",
     "relax",
+    "write_trajectory",
 ]
 
 

@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from mlff_core.arrow import read_arrow, rows_of, table_of, write_arrow
 from mlff_core.chem.held import SANE, stretched
 from mlff_core.chem.molecule import PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.library import Record
+from mlff_core.moves.settings import RelaxSettings
 from mlff_core.outcome import final_rows
 from mlff_core.schema import ConformerRow
 from mlff_core.status import MoleculeStatus, Reason
@@ -46,16 +47,6 @@ class ShardFiles:
         """Remove those that are there."""
         for path in (self.embedded, self.relaxed):
             path.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class RelaxOptions:
-    """How conformers are relaxed; see `mlff_core.moves.relax.relax_conformers`."""
-
-    optimizer: Literal["lbfgs", "fire"] = "lbfgs"
-    fmax: float = 0.05
-    max_steps: int = 300
-    batching: Literal["auto", "table"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -171,7 +162,7 @@ def relax_shard(
     embedded_file: Path,
     relaxed_file: Path,
     potential: "Potential",
-    settings: RelaxOptions,
+    settings: RelaxSettings,
     progress: Callable[[int], None] | None = None,
 ) -> StepReport:
     """Relax every conformer of a shard; `progress` is called with the molecules that are through.
@@ -193,10 +184,7 @@ def relax_shard(
     results = relax_conformers(
         conformers,
         potential,
-        optimizer=settings.optimizer,
-        fmax=settings.fmax,
-        max_steps=settings.max_steps,
-        batching=settings.batching,
+        settings,
         progress=progress and (lambda n: progress(n * len(molecules) // len(conformers))),
     )
     held = relax_where_protons_moved(
@@ -206,10 +194,7 @@ def relax_shard(
         ],
         results,
         potential,
-        optimizer=settings.optimizer,
-        fmax=settings.fmax,
-        max_steps=settings.max_steps,
-        batching=settings.batching,
+        settings,
     )
     rows = [
         relaxed_row(molecule, index, held.get(k, result), held=k in held)

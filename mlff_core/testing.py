@@ -12,6 +12,7 @@ from mlff_core.distill.teacher import Label
 from mlff_core.models.painn import PaiNN, PaiNNConfig
 from mlff_core.models.potential import Potential
 from mlff_core.moves.slots import Molecule, Rows
+from mlff_core.moves.state import each
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops import plain
 from mlff_core.ops.filters import FilterTable, spline_table
@@ -98,7 +99,7 @@ def awkward_rows(dtype: torch.dtype) -> Rows:
     ]
     device = torch.device("cpu")
     both = Rows.pack(molecules, 15, device, dtype), Rows.empty(1, 15, device, dtype)
-    return Rows(*(torch.cat([getattr(rows, name) for rows in both]) for name in vars(both[0])))
+    return each(lambda *rows: torch.cat(rows), *both)
 
 
 def named_batch(dtype: torch.dtype = torch.float64) -> MolBatch:

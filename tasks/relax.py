@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlff_core.shard import RelaxOptions, ShardFiles, StepReport, relax_shard
+from mlff_core.moves.settings import RelaxSettings
+from mlff_core.shard import ShardFiles, StepReport, relax_shard
 from tasks.opened import potential
 from tasks.progress import teller
 
@@ -19,7 +20,7 @@ def relax(
     device: "Device",
     backend: "Backend",
     precision: "Precision",
-    options: RelaxOptions,
+    options: RelaxSettings,
 ) -> StepReport:
     """Relax a shard; the model stays loaded for the whole run."""
     files = ShardFiles.of(Path(work_dir), shard)

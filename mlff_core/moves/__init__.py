@@ -1,10 +1,27 @@
 """How molecules move: to a minimum, or as they would at a temperature.
 
-slots.py             rows of molecules that stay on the device while they move
-optimizers.py        the minimisers
-relax.py             batched relaxation, and when a molecule has ended
-held.py              relaxation that holds the protons of charged groups
+relax.py             batched relaxation: the functions to call
+held.py              the same, with the protons of charged groups held
 dynamics.py          batched molecular dynamics
-minimise_triton.py   what happens between two force calls, as kernels
+trajectory.py        its frames, in files
+settings.py          what a relaxation is asked to do
+rules.py             when a molecule has ended, and how
+slots.py             rows of molecules that stay on the device while they move
+state.py             what changes while they do
+waiting.py           the queue in front of the slots
+in_flight.py         molecules that have ended leave, waiting ones enter
+threads.py           several batches side by side, within the memory there is
+stepper.py           the same step over and over, as a CUDA graph if it can be
+optimizers.py        the minimisers by name:
+    lbfgs.py         L-BFGS with a trust radius
+    hessian.py       the model Hessian that it begins with
+    ase_lbfgs.py     L-BFGS as ASE has it
+    fire.py          FIRE
+step.py              the plain step of a relaxation
 minimise_numba.py    the same for L-BFGS on a CPU, compiled
+minimise_triton.py   the same for L-BFGS and FIRE, as kernels
+baoab.py             the plain step of dynamics
+dynamics_triton.py   the same as kernels
+noise.py             its random numbers
+tile.py              how large a program of the kernels is
 """

@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 
 from mlff_core.batch import MolBatch
-from mlff_core.buckets import Batching, batch_sizes, bucket_of
+from mlff_core.buckets import batch_sizes, bucket_of
 from mlff_core.chem.held import SANE, stretched
 from mlff_core.chem.topology import BROKEN
 from mlff_core.elements import COVALENT_RADII
 from mlff_core.models.force_field import Domain, ForceField, Outputs, evaluate_checked
-from mlff_core.moves.relax import Relaxed, RelaxSettings, relax_molecules
+from mlff_core.moves.in_flight import Relaxed
+from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule
+from mlff_core.moves.threads import relax_molecules
 from mlff_core.status import ConformerStatus
 
 #: Of the spring, in eV/Å²: a pull of 4 eV/Å, more than any proton transfer was seen to have,
@@ -93,11 +95,7 @@ def labelled(numbers: np.ndarray, held: np.ndarray) -> np.ndarray:
 def relax_held(
     conformers: Sequence[tuple[np.ndarray, np.ndarray, int, np.ndarray]],
     potential: ForceField,
-    *,
-    optimizer: str = "lbfgs",
-    fmax: float = 0.05,
-    max_steps: int = 300,
-    batching: Batching = "auto",
+    settings: RelaxSettings = RelaxSettings(),  # noqa: B008, frozen
 ) -> list[Relaxed]:
     """Relax conformers with their held bonds held.
 
@@ -105,18 +103,16 @@ def relax_held(
         conformers: Atomic numbers [n_atoms], positions in Å [n_atoms, 3], charge, and heavy atom
             and hydrogen of each held bond [n_held, 2].
         potential: What computes energies and forces.
-        optimizer: As in `mlff_core.moves.relax.relax_conformers`, and so are the others.
-        fmax: Largest force left, springs counted, in eV/Å.
-        max_steps: Moves a conformer may make.
-        batching: How many are in a force call.
+        settings: As in `mlff_core.moves.relax.relax_conformers`; the largest force that is left
+            counts the springs.
 
     Returns:
         One entry a conformer, in the order given; energies and forces are without the springs.
         The status is None of one that did not fit into memory alone.
     """
     # The model Hessian would take the labels for elements.
-    settings = RelaxSettings(optimizer, fmax, max_steps, model_hessian=False)
-    n_slots = batch_sizes(batching, potential.device, potential.bytes_per_edge)
+    settings = replace(settings, model_hessian=False)
+    n_slots = batch_sizes(settings.batching, potential.device, potential.bytes_per_edge)
     springs = HeldProtons(potential)
     by_bucket: dict[str, list[Molecule]] = {}
     for index, (numbers, positions, charge, held) in enumerate(conformers):
@@ -134,11 +130,7 @@ def relax_where_protons_moved(
     conformers: Sequence[tuple[np.ndarray, np.ndarray, int, np.ndarray]],
     relaxed: Sequence[Relaxed],
     potential: ForceField,
-    *,
-    optimizer: str = "lbfgs",
-    fmax: float = 0.05,
-    max_steps: int = 300,
-    batching: Batching = "auto",
+    settings: RelaxSettings = RelaxSettings(),  # noqa: B008, frozen
 ) -> dict[int, Relaxed]:
     """Relax again, held and from the same start, what lost the proton of a charged group.
 
@@ -146,10 +138,7 @@ def relax_where_protons_moved(
         conformers: As for `relax_held`, and so are the others.
         relaxed: How each of them ended without springs.
         potential: What computes energies and forces.
-        optimizer: How it is relaxed.
-        fmax: Largest force left, springs counted, in eV/Å.
-        max_steps: Moves a conformer may make.
-        batching: How many are in a force call.
+        settings: How they are relaxed.
 
     Returns:
         Place of a conformer -> how it ended, for those that were relaxed again.
@@ -159,14 +148,7 @@ def relax_where_protons_moved(
         for k, ((numbers, _, _, held), end) in enumerate(zip(conformers, relaxed, strict=True))
         if len(held) and end.status in _ENDED and stretched(end.positions, numbers, held, BROKEN)
     ]
-    ends = relax_held(
-        [conformers[k] for k in again],
-        potential,
-        optimizer=optimizer,
-        fmax=fmax,
-        max_steps=max_steps,
-        batching=batching,
-    )
+    ends = relax_held([conformers[k] for k in again], potential, settings)
     return dict(zip(again, ends, strict=True))
 
 

@@ -1,18 +1,27 @@
 """What happens to molecules between two force calls of L-BFGS, compiled for a CPU.
 
-Meaning: `slots.evaluate_rows` before the force call and `relaxation.step` with
-`optimizers.lbfgs_step` after it, whose two hundred small operators take a core as long as a fifth
-of the force call itself. Molecules are few and small, so both functions run in the caller's thread.
+Meaning: `slots.evaluate_rows` before the force call and `step.step` with `lbfgs.lbfgs_step` after
+it, whose two hundred small operators take a core as long as a fifth of the force call itself.
+Molecules are few and small, so both functions run in the caller's thread.
 
 What decides a path comes as an argument: Numba's cache on disk would not notice that a constant of
 another module has changed.
 """
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numba import njit
+from torch import Tensor
 
+from mlff_core.batch import MolBatch
+from mlff_core.models.force_field import ForceField
+from mlff_core.moves.lbfgs import LbfgsConstants
+from mlff_core.moves.rules import Rules
+from mlff_core.moves.slots import Rows
+from mlff_core.moves.state import RelaxState, each
 from mlff_core.ops.numba.compile import FASTMATH, Unaliased
 
 _serial: Callable[[Callable[..., None]], Callable[..., None]] = njit(
@@ -20,28 +29,47 @@ _serial: Callable[[Callable[..., None]], Callable[..., None]] = njit(
 )
 
 
+class FlatArrays(NamedTuple):
+    """The running molecules side by side.
+
+    Attributes:
+        numbers: int64 [n_slots width], up to ptr[-1].
+        positions: [n_slots width, 3], likewise.
+        mol_idx: int64 [n_slots width], likewise.
+        ptr: int64 [n_slots + 1].
+    """
+
+    numbers: np.ndarray
+    positions: np.ndarray
+    mol_idx: np.ndarray
+    ptr: np.ndarray
+
+
+class ForceCall(NamedTuple):
+    """What the force field says of them.
+
+    Attributes:
+        energy: float64 [n_slots].
+        forces: [3 n_atoms].
+    """
+
+    energy: np.ndarray
+    forces: np.ndarray
+
+
 @_serial
-def gather(
-    code: np.ndarray,  # int64 [n_slots], 0 for a molecule that is running
-    sizes: np.ndarray,  # int64 [n_slots]
-    row_numbers: np.ndarray,  # int64 [n_slots, width]
-    trial: np.ndarray,  # [n_slots, width, 3]
-    numbers: np.ndarray,  # int64 [n_slots width], out, up to ptr[-1]
-    positions: np.ndarray,  # [n_slots width, 3], out, likewise
-    mol_idx: np.ndarray,  # int64 [n_slots width], out, likewise
-    ptr: np.ndarray,  # int64 [n_slots + 1], out
-) -> None:
-    """The running molecules, side by side."""
+def gather(rows: Any, state: Any, flat: FlatArrays) -> None:
+    """Write the running molecules side by side; arguments as in `minimise`."""
     n = 0
-    ptr[0] = 0
-    for slot in range(len(code)):
-        if code[slot] == 0:
-            for a in range(sizes[slot]):
-                numbers[n], mol_idx[n] = row_numbers[slot, a], slot
+    flat.ptr[0] = 0
+    for slot in range(len(state.status)):
+        if state.status[slot] == 0:
+            for a in range(rows.sizes[slot]):
+                flat.numbers[n], flat.mol_idx[n] = rows.numbers[slot, a], slot
                 for axis in range(3):
-                    positions[n, axis] = trial[slot, a, axis]
+                    flat.positions[n, axis] = state.trial[slot, 3 * a + axis]
                 n += 1
-        ptr[slot + 1] = n
+        flat.ptr[slot + 1] = n
 
 
 @njit(inline="always")
@@ -72,50 +100,28 @@ def _push(history: np.ndarray, newest: np.ndarray, n: int) -> None:
 
 @_serial
 def minimise(
-    # The molecules.
-    sizes: np.ndarray,  # int64 [n_slots]
-    free: np.ndarray,  # bool [n_slots, width]
-    origin: np.ndarray,  # [n_slots, 3 width]
-    # The force call.
+    rows: Any,  # slots.Rows
     ptr: np.ndarray,  # int64 [n_slots + 1]
-    flat_energy: np.ndarray,  # float64 [n_slots]
-    flat_forces: np.ndarray,  # [3 n_atoms]
-    # The state, in place.
-    code: np.ndarray,  # int64 [n_slots]
-    n_steps: np.ndarray,  # int64 [n_slots]
-    trial: np.ndarray,  # [n_slots, 3 width]
-    positions: np.ndarray,  # [n_slots, 3 width]
-    forces: np.ndarray,  # [n_slots, 3 width]
-    energy: np.ndarray,  # float64 [n_slots]
-    max_force: np.ndarray,  # [n_slots]
-    initial_energy: np.ndarray,  # float64 [n_slots]
-    initial_max_force: np.ndarray,  # [n_slots]
-    s: np.ndarray,  # [n_slots, history, 3 width]
-    y: np.ndarray,  # [n_slots, history, 3 width]
-    rho: np.ndarray,  # float64 [n_slots, history]
-    scale: np.ndarray,  # float64 [n_slots]
-    radius: np.ndarray,  # [n_slots]
-    longest: np.ndarray,  # [n_slots]
-    inverse: np.ndarray,  # [n_slots, 3 width, 3 width]; without slots: a constant Hessian
-    inverse_forces: np.ndarray,  # [n_slots, 3 width], likewise
-    inverse_y: np.ndarray,  # [n_slots, history, 3 width], likewise
-    # What is asked for, and the rules of `relaxation` and of `optimizers`.
-    fmax: float,
-    max_steps: int,
-    noise: float,  # a rise of the energy that is rounding, eV an atom
-    max_rise: float,  # eV an atom
-    max_fall: float,  # eV an atom
-    large_force: float,  # eV/Å
-    max_travel: float,  # Å
-    curvature: float,  # eV/Å²
-    max_step: float,  # Å
-    min_radius: float,  # Å
-    converged: int,
-    out_of_steps: int,
-    exploded: int,
-    non_finite: int,
+    answer: Any,  # ForceCall
+    state: Any,  # RelaxState
+    rules: Rules,
+    constants: LbfgsConstants,
 ) -> None:
-    """One move of every running molecule, from a force call at its trial point."""
+    """One move of every running molecule, from a force call at its trial point; in place.
+
+    Rows and state in arrays, the coordinates of all atoms in one axis. Without a model of the
+    Hessian its arrays have no slots.
+    """
+    limits, codes = rules.limits, rules.codes
+    sizes, free, origin = rows.sizes, rows.free, rows.positions
+    status, n_steps, trial, positions = state.status, state.n_steps, state.trial, state.positions
+    forces, energy, max_force = state.forces, state.energy, state.max_force
+    initial_energy, initial_max_force = state.initial_energy, state.initial_max_force
+    memory = state.memory
+    s, y, rho, inverse_y = memory.s, memory.y, memory.rho, memory.inverse_y
+    scale, radius, longest = memory.scale, memory.radius, memory.longest
+    inverse, inverse_forces = memory.inverse, memory.inverse_forces
+    flat_energy, flat_forces = answer.energy, answer.forces
     n_slots, n_all = trial.shape
     has_model = len(inverse) > 0
     real = trial.dtype.type
@@ -133,7 +139,7 @@ def minimise(
     )
     alphas = np.empty(rho.shape[1])
     for slot in range(n_slots):
-        if code[slot] != 0:
+        if status[slot] != 0:
             continue
         size, start = sizes[slot], 3 * ptr[slot]
         n = 3 * size
@@ -142,10 +148,10 @@ def minimise(
         for k in range(n):
             finite &= np.isfinite(call[k])
         if not finite:
-            code[slot] = non_finite
+            status[slot] = codes.non_finite
             continue
         first = n_steps[slot] == 0
-        accept = first or flat_energy[slot] <= energy[slot] + noise * size
+        accept = first or flat_energy[slot] <= energy[slot] + limits.noise * size
         for k in range(n):
             is_free = free[slot, k // 3]
             moving[k] = call[k] if is_free else real(0)
@@ -171,8 +177,8 @@ def minimise(
             inverse_forces[slot, :n] = direction[:n]
         else:
             for k in range(n):
-                inverse_change[k] = change[k] / real(curvature)
-                direction[k] = (moving[k] if accept else before[k]) / real(curvature)
+                inverse_change[k] = change[k] / real(constants.curvature)
+                direction[k] = (moving[k] if accept else before[k]) / real(constants.curvature)
         if known:
             _push(s[slot], step, n)
             _push(y[slot], change, n)
@@ -196,7 +202,7 @@ def minimise(
                     direction[k] -= alpha * inverse_y[slot, n_pairs, k]
             else:
                 for k in range(n):
-                    direction[k] -= alpha * (y[slot, n_pairs, k] / real(curvature))
+                    direction[k] -= alpha * (y[slot, n_pairs, k] / real(constants.curvature))
             n_pairs += 1
         for k in range(n):
             direction[k] *= real(scale[slot])
@@ -208,9 +214,9 @@ def minimise(
 
         # The trust radius.
         if accept:
-            radius[slot] = min(2.0 * radius[slot], max_step)
+            radius[slot] = min(2.0 * radius[slot], constants.longest_step)
         else:
-            radius[slot] = max(0.5 * min(radius[slot], longest[slot]), min_radius)
+            radius[slot] = max(0.5 * min(radius[slot], longest[slot]), constants.min_radius)
         length = _longest(direction, n)
         shorter = real(min(radius[slot] / max(length, 1e-12), 1.0))
         longest[slot] = min(length, radius[slot])
@@ -227,17 +233,67 @@ def minimise(
             q[k] = positions[slot, k] - origin[slot, k]
         rise = energy[slot] - initial_energy[slot]
         if (
-            rise > max_rise * size
-            or (initial_max_force[slot] <= large_force and rise < -max_fall * size)
-            or max_force[slot] > max(10.0 * initial_max_force[slot], large_force)
-            or _longest(q, n) > max_travel
+            rise > limits.max_rise * size
+            or (initial_max_force[slot] <= limits.max_force and rise < -limits.max_fall * size)
+            or max_force[slot] > max(10.0 * initial_max_force[slot], limits.max_force)
+            or _longest(q, n) > limits.max_travel
         ):
-            code[slot] = exploded
-        elif max_force[slot] < fmax and rise <= 0.0:
-            code[slot] = converged
-        elif n_steps[slot] >= max_steps:
-            code[slot] = out_of_steps
+            status[slot] = codes.exploded
+        elif max_force[slot] < rules.fmax and rise <= 0.0:
+            status[slot] = codes.converged
+        elif n_steps[slot] >= rules.max_steps:
+            status[slot] = codes.max_steps
         else:
             n_steps[slot] += 1
             for k in range(n):
                 trial[slot, k] = positions[slot, k] + direction[k] * shorter
+
+
+def compiled_step(
+    rows: Rows, state: RelaxState, potential: ForceField, rules: Rules
+) -> Callable[[RelaxState], RelaxState]:
+    """`step.step` of L-BFGS on a CPU by the loops above, in place.
+
+    Args:
+        rows: The molecules.
+        state: What the step will be given; where its tensors lie is noted here.
+        potential: What computes.
+        rules: When a molecule has ended.
+    """
+    n_slots, width = rows.numbers.shape
+    numbers, mol_idx = (torch.empty(n_slots * width, dtype=torch.int64) for _ in range(2))
+    positions = rows.positions.new_empty(n_slots * width, 3)
+    ptr = torch.zeros(n_slots + 1, dtype=torch.int64)
+    flat = FlatArrays(numbers.numpy(), positions.numpy(), mol_idx.numpy(), ptr.numpy())
+    empty = rows.positions.new_empty
+    memory = state.memory
+    if memory.inverse is None:
+        memory = memory._replace(
+            inverse=empty(0, 0, 0), inverse_forces=empty(0, 0), inverse_y=empty(0, 0, 0)
+        )
+    flattened = state._replace(
+        trial=state.trial.flatten(1),
+        positions=state.positions.flatten(1),
+        forces=state.forces.flatten(1),
+        memory=memory,
+    )
+    # Without copies.
+    row_arrays: Any = each(Tensor.numpy, rows._replace(positions=rows.positions.flatten(1)))
+    state_arrays: Any = each(Tensor.numpy, flattened)
+    constants = LbfgsConstants()
+
+    def run(state: RelaxState) -> RelaxState:
+        gather(row_arrays, state_arrays, flat)
+        n_atoms = int(ptr[-1])
+        if n_atoms:
+            out = potential.evaluate(
+                MolBatch(
+                    numbers[:n_atoms], positions[:n_atoms], mol_idx[:n_atoms], ptr, rows.charge
+                )
+            )
+            forces = out.forces.to(positions.dtype)
+            answer = ForceCall(out.energy.numpy(), forces.flatten().numpy())
+            minimise(row_arrays, flat.ptr, answer, state_arrays, rules, constants)
+        return state
+
+    return run

@@ -4,26 +4,18 @@ A slot is a row of every tensor, padded to the widest molecule, so that each sum
 atoms is a sum along a row: its result does not depend on the other rows, and a molecule leaves or
 enters by overwriting a row. The flat batch that a potential wants is gathered from the rows, and
 its forces are put back, at every step; that costs two index operations.
-
-What changes from step to step is a `State`, a dict of tensors whose first axis is n_slots, so that
-a step is a function from state to state and a CUDA graph can hold it (`Stepper`).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mlff_core.batch import MolBatch
-from mlff_core.models.force_field import ForceField, Outputs
-from mlff_core.ops.triton.capture import no_collection
-
-#: What changes while molecules move: tensors whose first axis is n_slots.
-State = dict[str, Tensor]
-#: Energies and forces of a batch, as `ForceField.bare_step`.
-Compute = Callable[[MolBatch], Outputs]
+from mlff_core.models.force_field import ForceField
 
 
 @dataclass(frozen=True)
@@ -50,8 +42,46 @@ class Molecule:
         return len(self.numbers)
 
 
-@dataclass(frozen=True)
-class Rows:
+def molecules_of(batch: MolBatch, free: np.ndarray) -> list[Molecule]:
+    """The molecules of a batch, on the host.
+
+    Args:
+        batch: On any device.
+        free: Atoms that may move, bool [n_atoms].
+    """
+    numbers, positions = batch.numbers.cpu().numpy(), batch.positions.cpu().numpy()
+    ptr, charges = batch.ptr.tolist(), batch.charge.tolist()
+    return [
+        Molecule(k, numbers[a:b], positions[a:b], charge, free[a:b])
+        for k, (a, b, charge) in enumerate(zip(ptr[:-1], ptr[1:], charges, strict=True))
+    ]
+
+
+def frozen_atoms(frozen: Tensor | np.ndarray | Sequence[int] | None, n_atoms: int) -> np.ndarray:
+    """Which atoms stay where they are, bool [n_atoms], from such a mask or from indices.
+
+    Raises:
+        TypeError: They are neither a mask nor whole numbers.
+        ValueError: The mask has another length, or an index is out of range.
+    """
+    mask = np.zeros(n_atoms, bool)
+    if frozen is None:
+        return mask
+    given = frozen.cpu().numpy() if isinstance(frozen, Tensor) else np.asarray(frozen)
+    if given.dtype == bool:
+        if given.shape != (n_atoms,):
+            raise ValueError(f"frozen: expected ({n_atoms},), found {given.shape}")
+        return given.copy()
+    if given.size and given.dtype.kind not in "iu":
+        raise TypeError(f"frozen: expected a mask or indices, found {given.dtype}")
+    outside = given[(given < 0) | (given >= n_atoms)]
+    if outside.size:
+        raise ValueError(f"frozen: expected indices from 0 to {n_atoms - 1}, found {outside[0]}")
+    mask[given.astype(np.int64)] = True
+    return mask
+
+
+class Rows(NamedTuple):
     """Molecules side by side, one a row, padded to w atoms.
 
     Attributes:
@@ -101,15 +131,6 @@ class Rows:
             charge=torch.zeros(n_rows, dtype=torch.int64, device=device),
         )
 
-    def take(self, index: Tensor) -> "Rows":
-        """The rows of `index`, int64 [n]."""
-        return Rows(*(getattr(self, field.name)[index] for field in fields(self)))
-
-    def overwrite(self, index: Tensor, rows: "Rows") -> None:
-        """Put other molecules into the rows of `index`, int64 [n], in place."""
-        for field in fields(self):
-            getattr(self, field.name)[index] = getattr(rows, field.name)
-
 
 def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """An array on a device, without waiting for what the device is at."""
@@ -139,11 +160,6 @@ class Transfer:
         if self._arrived is not None:
             self._arrived.synchronize()
         return self._host
-
-
-def where_row(rows: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """`torch.where` with one condition a row [n_rows]."""
-    return torch.where(rows.view(-1, *[1] * (b.dim() - 1)), a, b)
 
 
 def evaluate_rows(
@@ -184,60 +200,3 @@ def evaluate_rows(
     )
     spread[mol_idx, within] = out.forces.to(spread.dtype)
     return out.energy, spread
-
-
-class Stepper:
-    """Runs a step over and over on the same tensors: as it stands, or from a CUDA graph.
-
-    Attributes:
-        state: The present state. Its tensors stay where they are, so the caller may overwrite rows
-            in place between two runs.
-    """
-
-    def __init__(self, step: Callable[[State], State], state: State, *, graph: bool = False):
-        """Hold a step.
-
-        Args:
-            step: From a state to what changed of it, and is not changed in place already; it must
-                not wait for the device if it is to be captured.
-            state: What to begin with; no two entries may share memory.
-            graph: Capture steps and replay them.
-        """
-        self.step, self.state, self.graph = step, state, graph
-        self._warm = False
-        self._captured: dict[int, torch.cuda.CUDAGraph] = {}
-
-    def run(self, n_steps: int, *, per_launch: int = 1) -> None:
-        """Advance by a number of steps, of which a captured launch holds `per_launch`."""
-        for held, n_launches in ((per_launch, n_steps // per_launch), (1, n_steps % per_launch)):
-            for _ in range(n_launches):
-                if self.graph and self._warm:
-                    if held not in self._captured:
-                        self._captured[held] = self._capture(held)
-                    self._captured[held].replay()
-                    continue
-                # What compiles kernels and fills caches cannot be captured: the first steps are
-                # taken as they stand.
-                for _ in range(held):
-                    self._advance()
-                self._warm = True
-
-    def _advance(self) -> None:
-        for name, value in self.step(self.state).items():
-            self.state[name].copy_(value)
-
-    def _capture(self, n_steps: int) -> torch.cuda.CUDAGraph:
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with no_collection(), torch.cuda.stream(stream):
-            # Not by `recording`, whose `torch.cuda.graph` collects garbage and gives cached memory
-            # back first: that takes longer than all the rest. Other threads of the process may use
-            # the device meanwhile.
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                for _ in range(n_steps):
-                    self._advance()
-            finally:
-                graph.capture_end()
-        torch.cuda.current_stream().wait_stream(stream)
-        return graph

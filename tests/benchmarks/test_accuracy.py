@@ -20,7 +20,7 @@ from rdkit import Chem
 
 from mlff_core.batch import MolBatch
 from mlff_core.models.reference import find_model
-from mlff_core.moves.dynamics import Frame
+from mlff_core.moves.trajectory import Frame
 from mlff_core.testing import SpringTeacher
 from mlff_core.units import COULOMB_EV_ANGSTROM, TIME_FS
 

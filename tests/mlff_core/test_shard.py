@@ -11,8 +11,8 @@ from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.prepare import prepare
 from mlff_core.library import Record
 from mlff_core.models.potential import load_potential
+from mlff_core.moves.settings import RelaxSettings
 from mlff_core.shard import (
-    RelaxOptions,
     ShardFiles,
     embed_shard,
     relax_shard,
@@ -35,7 +35,7 @@ def test_the_three_steps_leave_whole_tables(tmp_path: Path, small_model: Path) -
         assert embed_shard(RECORDS, files.embedded, pool).n_records == 5
     prepared = rows_of(read_arrow(files.embedded), PreparedMolecule)
     potential = load_potential(small_model, device="cpu", backend="numba")
-    relax_shard(files.embedded, files.relaxed, potential, RelaxOptions(max_steps=2))
+    relax_shard(files.embedded, files.relaxed, potential, RelaxSettings(max_steps=2))
     assert write_shard(3, files.embedded, files.relaxed, tmp_path, {"run_key": "k"}).n_records == 5
     molecules = pl.read_parquet(tmp_path / "molecules")
     conformers = pl.read_parquet(tmp_path / "conformers")
@@ -62,7 +62,7 @@ def test_energies_that_are_not_finite_are_null(tmp_path: Path, small_model: Path
     water.positions[0, 1] = water.positions[0, 0]  # a hydrogen lies on the oxygen
     write_arrow(table_of([water], PreparedMolecule), files.embedded)
     potential = load_potential(small_model, device="cpu", backend="numba")
-    relax_shard(files.embedded, files.relaxed, potential, RelaxOptions())
+    relax_shard(files.embedded, files.relaxed, potential, RelaxSettings())
     write_shard(0, files.embedded, files.relaxed, tmp_path, {"run_key": "k"})
     [row] = pl.read_parquet(tmp_path / "conformers").rows(named=True)
     assert row["status"] == "non_finite"

@@ -13,6 +13,7 @@ from mlff_core.chem.prepare import prepare
 from mlff_core.chem.topology import rearranged
 from mlff_core.models.potential import Potential
 from mlff_core.moves.relax import Relaxed, relax_conformers
+from mlff_core.moves.settings import RelaxSettings
 from mlff_core.status import ConformerStatus, Flag, Reason
 
 CASES = Path(__file__).parents[2] / "cases"
@@ -33,7 +34,7 @@ def default() -> Iterator[Potential]:
 def relaxed(molecule: PreparedMolecule, potential: Potential, fmax: float) -> list[Relaxed]:
     charge = molecule.charge or 0
     conformers = [(molecule.numbers, x, charge) for x in molecule.positions]
-    return relax_conformers(conformers, potential, fmax=fmax)
+    return relax_conformers(conformers, potential, RelaxSettings(fmax=fmax))
 
 
 def change(molecule: PreparedMolecule, positions: np.ndarray) -> str | None:

@@ -69,7 +69,7 @@ def test_ethanol_relaxes_with_an_ase_calculator_to_the_minimum_that_ase_finds():
 def test_an_ase_calculator_serves_every_optimiser_and_several_molecules(optimizer):
     names = ["H2O", "CH3CH2OH", "NH3"]
     batch = batch_of(*(rattled(name) for name in names))
-    options = {"optimizer": optimizer, "fmax": 2e-3, "max_steps": 1000, "n_flights": 2}
+    options = {"optimizer": optimizer, "fmax": 2e-3, "max_steps": 1000, "n_threads": 2}
     found = relax(batch, AseForceField(EMT()), **options)
     assert found.status == [ConformerStatus.CONVERGED] * 3
     for energy, name in zip(found.energy.tolist(), names, strict=True):

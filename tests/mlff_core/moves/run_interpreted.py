@@ -16,7 +16,11 @@ from mlff_core.batch import MolBatch
 from mlff_core.models.force_field import Outputs
 from mlff_core.models.potential import Potential
 from mlff_core.moves.dynamics import Dynamics
-from mlff_core.moves.relax import RelaxSettings, enter, kernel_step, step
+from mlff_core.moves.minimise_triton import kernel_step
+from mlff_core.moves.rules import Rules
+from mlff_core.moves.settings import RelaxSettings
+from mlff_core.moves.state import each
+from mlff_core.moves.step import enter, step
 from mlff_core.testing import awkward_rows, random_model, random_molecule
 
 N_STEPS = 20
@@ -35,24 +39,32 @@ def compute(potential, batch):
     return Outputs(out.energy, torch.cat([out.forces, padding]))
 
 
+def flat(state) -> dict[str, torch.Tensor]:
+    """The tensors of a state and of the memory in it, by name."""
+    tensors = state._asdict()
+    memory = tensors.pop("memory", None)
+    kept = {} if memory is None else memory._asdict()
+    return tensors | {name: value for name, value in kept.items() if value is not None}
+
+
 def relaxations(potential: Potential, optimizer: str, model_hessian: bool) -> list:
     """(state before, plain state after, the kernels' state after) of every step."""
     rows = awkward_rows(torch.float32)
     settings = RelaxSettings(optimizer, 0.1, N_STEPS - 2, model_hessian)
     state = enter(rows, settings)
     capacity = int(rows.sizes.sum()) + 37
-    kernels = kernel_step(rows, settings, potential.cutoff, capacity, partial(compute, potential))
+    rules = Rules.of(settings, potential.dtype, potential.cutoff)
+    kernels = kernel_step(rows, rules, capacity, partial(compute, potential))
     taken = []
     for k in range(N_STEPS):
-        before = {name: value.clone() for name, value in state.items()}
-        inplace = {name: value.clone() for name, value in state.items()}
-        state = step(rows, state, potential, settings)
-        assert kernels(inplace) == {}
-        taken.append((before, state, inplace))
+        before, inplace = each(torch.clone, state), each(torch.clone, state)
+        state = step(rows, state, potential, settings, rules)
+        assert kernels(inplace) is inplace
+        taken.append((flat(before), flat(state), flat(inplace)))
         if k == 3:
             # Too far down a hill that is not there: the next point is refused.
-            state = {name: value.clone() for name, value in state.items()}
-            state["energy"][0] -= 1.0
+            state = each(torch.clone, state)
+            state.energy[0] -= 1.0
     return taken
 
 
@@ -71,10 +83,10 @@ def dynamics(potential: Potential, friction_per_ps: float) -> list:
     kernels = moving.kernel_step(partial(compute, potential))
     taken = []
     for _ in range(5):
-        inplace = {name: value.clone() for name, value in moving._stepper.state.items()}
-        assert kernels(inplace) == {}
+        inplace = each(torch.clone, moving._stepper.state)
+        assert kernels(inplace) is inplace
         moving.run(1)
-        taken.append(({n: v.clone() for n, v in moving._stepper.state.items()}, inplace))
+        taken.append((flat(each(torch.clone, moving._stepper.state)), flat(inplace)))
     return taken
 
 

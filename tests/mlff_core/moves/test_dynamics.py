@@ -12,7 +12,9 @@ from mlff_core.calculator import PaiNNCalculator
 from mlff_core.errors import OutOfDomainError
 from mlff_core.models.force_field import Outputs
 from mlff_core.models.potential import Potential
-from mlff_core.moves.dynamics import Dynamics, _normal, write_trajectory
+from mlff_core.moves.dynamics import Dynamics
+from mlff_core.moves.noise import normal
+from mlff_core.moves.trajectory import write_trajectory
 from mlff_core.testing import random_model, random_molecule
 from mlff_core.units import BOLTZMANN_EV_K, TIME_FS
 
@@ -215,7 +217,7 @@ def test_a_new_temperature_takes_hold_and_scales_velocities_when_asked_to():
 
 def test_the_noise_is_normal_and_independent():
     keys = torch.arange(50)
-    noise = torch.stack([_normal(keys, torch.tensor(step), 20) for step in range(40)])
+    noise = torch.stack([normal(keys, torch.tensor(step), 20) for step in range(40)])
     flat = noise.flatten()
     assert flat.mean().abs() < 4 / len(flat) ** 0.5
     assert flat.var() == pytest.approx(1, abs=0.02)
@@ -224,7 +226,7 @@ def test_the_noise_is_normal_and_independent():
     for shifted in (noise.roll(1, 0), noise.roll(1, 1), noise.roll(1, 2), noise.roll(1, 3)):
         assert (noise * shifted).mean().abs() < 5 / len(flat) ** 0.5
     # Numbers of an atom do not depend on how wide the rows are.
-    assert torch.equal(noise[3][:, :7], _normal(keys, torch.tensor(3), 7))
+    assert torch.equal(noise[3][:, :7], normal(keys, torch.tensor(3), 7))
 
 
 @pytest.mark.parametrize("ending", [".traj", ".extxyz"])

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mlff_core.moves.rules import SlotStatus
+
 SCRIPT = Path(__file__).with_name("run_interpreted.py")
-RUNNING, CONVERGED, MAX_STEPS, EXPLODED, NON_FINITE = range(5)
 
 
 def close(name, found, expected, *, rtol, atol):
@@ -26,12 +27,12 @@ def results(tmp_path_factory, interpret):
 def test_a_step_of_the_kernels_is_a_step_of_the_plain_operators(results, case):
     refused, pairs = 0, 0
     for before, plain, kernels in results[case]:
-        assert torch.equal(kernels["code"], plain["code"])
+        assert torch.equal(kernels["status"], plain["status"])
         assert torch.equal(kernels["n_steps"], plain["n_steps"])
-        running = before["code"] == RUNNING
+        running = before["status"] == SlotStatus.RUNNING
         refused += (running & (plain["positions"] == before["positions"]).all(-1).all(-1)).sum()
         # What a molecule that has ended leaves behind is read by nobody.
-        on = plain["code"] == RUNNING
+        on = plain["status"] == SlotStatus.RUNNING
         for name, expected in plain.items():
             rows = on if name not in ("positions", "forces", "energy", "max_force") else running
             close(name, kernels[name][rows], expected[rows], rtol=2e-4, atol=2e-5)
@@ -42,13 +43,13 @@ def test_a_step_of_the_kernels_is_a_step_of_the_plain_operators(results, case):
     assert refused > 0
     if "lbfgs" in case:
         assert pairs == 10
-    codes = set(results[case][-1][1]["code"].tolist())
-    assert {-1, CONVERGED, NON_FINITE} <= codes
+    codes = set(results[case][-1][1]["status"].tolist())
+    assert {SlotStatus.VACANT, SlotStatus.CONVERGED, SlotStatus.NON_FINITE} <= codes
 
 
 def test_all_ways_to_end_came_up(results):
-    codes = {int(c) for case in ("lbfgs", "fire") for c in results[case][-1][1]["code"]}
-    assert MAX_STEPS in codes
+    codes = {int(c) for case in ("lbfgs", "fire") for c in results[case][-1][1]["status"]}
+    assert SlotStatus.MAX_STEPS in codes
 
 
 @pytest.mark.parametrize("case", ["nve", "langevin"])

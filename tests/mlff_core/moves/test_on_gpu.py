@@ -6,10 +6,13 @@ import torch
 
 from mlff_core.batch import MolBatch
 from mlff_core.models.potential import Potential
-from mlff_core.moves import relax as relaxation
-from mlff_core.moves.dynamics import Dynamics, _make_evaluate, _make_step
+from mlff_core.moves import in_flight
+from mlff_core.moves.baoab import make_step
+from mlff_core.moves.dynamics import Dynamics
 from mlff_core.moves.relax import relax
-from mlff_core.moves.slots import Stepper
+from mlff_core.moves.state import each
+from mlff_core.moves.step import step
+from mlff_core.moves.stepper import Stepper
 from mlff_core.status import ConformerStatus
 from mlff_core.testing import random_model, random_molecule
 
@@ -33,16 +36,16 @@ def test_captured_steps_are_the_plain_ones(potential, optimizer, monkeypatch):
     batch = MolBatch.from_arrays(molecules())
     options = {"optimizer": optimizer, "max_steps": 8, "fmax": 0.02}
     captured = relax(batch, potential, **options)
-    in_flight = relax(batch, potential, capacity=3, **options)
+    swapped_in = relax(batch, potential, capacity=3, **options)
     monkeypatch.setattr(
-        relaxation._Flight,
+        in_flight.InFlight,
         "_stepper",
-        lambda flight, rows, state: Stepper(
-            lambda now: relaxation.step(rows, now, flight.potential, flight.settings), state
+        lambda batch, rows, state: Stepper(
+            lambda now: step(rows, now, batch.potential, batch.settings, batch.rules), state
         ),
     )
     plain = relax(batch, potential, **options)
-    for found in (captured, in_flight):
+    for found in (captured, swapped_in):
         assert found.status == plain.status
         assert torch.equal(found.n_steps, plain.n_steps)
         torch.testing.assert_close(found.energy, plain.energy, rtol=0, atol=2e-3)
@@ -58,10 +61,10 @@ def test_the_steps_of_ase_are_those_on_a_cpu(potential):
     torch.testing.assert_close(here.energy.cpu(), there.energy, rtol=0, atol=2e-3)
 
 
-def test_one_card_has_one_flight(potential):
+def test_one_card_has_one_batch_in_flight(potential):
     batch = MolBatch.from_arrays(molecules())
-    with pytest.raises(ValueError, match="n_flights: expected 1 on cuda, found 2"):
-        relax(batch, potential, n_flights=2)
+    with pytest.raises(ValueError, match="n_threads: expected 1 on cuda, found 2"):
+        relax(batch, potential, n_threads=2)
 
 
 def test_bad_molecules_leave_the_others_alone(potential):
@@ -80,20 +83,10 @@ def test_captured_moves_are_the_plain_ones(potential, friction_per_ps):
     batch = MolBatch.from_arrays(molecules())
     options = {"temperature_k": 300.0, "friction_per_ps": friction_per_ps, "seed": 3}
     moving = Dynamics(batch, potential, **options)
-    state = {name: value.clone() for name, value in moving._stepper.state.items()}
-    plain = Stepper(
-        _make_step(
-            _make_evaluate(moving._here, potential),
-            moving._here.free[..., None] / moving.masses,
-            moving._dt,
-            moving._keep,
-            moving._keys,
-            langevin=moving._langevin,
-        ),
-        state,
-    )
+    state = each(torch.clone, moving._stepper.state)
+    plain = Stepper(make_step(moving.evaluate, moving._integrator), state)
     moving.run(20)
     plain.run(20)
     torch.testing.assert_close(
-        moving._stepper.state["positions"], plain.state["positions"], rtol=0, atol=1e-3
+        moving._stepper.state.positions, plain.state.positions, rtol=0, atol=1e-3
     )

@@ -18,6 +18,7 @@ from mlff_core.errors import OutputError
 from mlff_core.library import open_library
 from mlff_core.models.potential import load_potential
 from mlff_core.moves.relax import relax_conformers
+from mlff_core.moves.settings import RelaxSettings
 from mlff_core.outcome import final_rows
 from mlff_core.schema import MoleculeRow
 from mlff_core.shard import relaxed_row
@@ -51,7 +52,7 @@ def screened(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ended = relax_conformers(
         [(m.numbers, x, m.charge or 0) for m, _, x in owners],
         load_potential("small", device="cpu"),
-        max_steps=3,
+        RelaxSettings(max_steps=3),
     )
     rows = [relaxed_row(m, c, r) for (m, c, _), r in zip(owners, ended, strict=True)]
     write_tables(out, 0, molecules, final_rows(molecules, rows))

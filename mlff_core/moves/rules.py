@@ -1,0 +1,160 @@
+"""When a molecule has ended its relaxation, and how: one set of rules for all ways to step."""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlff_core.moves.settings import RelaxSettings
+from mlff_core.moves.state import RelaxState
+from mlff_core.status import ConformerStatus
+
+#: Exploded: the energy is this far above the start's, in eV an atom. A bond is worth a few eV, so
+#: a molecule of which every atom rose by this much is not on its way to a minimum.
+MAX_RISE_PER_ATOM = 1.0
+#: Exploded: the energy is this far below the start's, in eV an atom, though the start had no
+#: overlapping atoms (forces above MAX_FORCE). All bonds of a molecule are worth less.
+MAX_FALL_PER_ATOM = 10.0
+#: Exploded: a force of this size in eV/Å, and ten times the start's largest. No bond of an organic
+#: molecule pulls like this; atoms that overlap in a bad embedding do, from the start.
+MAX_FORCE = 100.0
+#: Exploded: an atom went this many cutoffs away from its start, so it left all it had around it.
+MAX_TRAVEL_CUTOFFS = 2.0
+#: Exploded: atoms hung together by gaps of at most this many cutoffs, and no longer do. There is
+#: no force beyond the cutoff, so a molecule that fell apart would count as converged.
+REACH_CUTOFFS = 0.8
+#: A rise of the energy by less than this, in eV an atom, is rounding.
+ENERGY_NOISE = {torch.float32: 2e-6, torch.float64: 1e-10}
+
+
+class SlotStatus(IntEnum):
+    """How a slot is doing. Only running ones are computed."""
+
+    VACANT = -1
+    RUNNING = 0
+    CONVERGED = 1
+    MAX_STEPS = 2
+    EXPLODED = 3
+    NON_FINITE = 4
+
+    @property
+    def word(self) -> ConformerStatus:
+        """Of one that has ended, as the tables have it."""
+        return ConformerStatus[self.name]
+
+
+class Codes(NamedTuple):
+    """`SlotStatus` of the ways to end, as plain numbers for compiled steps."""
+
+    converged: int = SlotStatus.CONVERGED.value
+    max_steps: int = SlotStatus.MAX_STEPS.value
+    exploded: int = SlotStatus.EXPLODED.value
+    non_finite: int = SlotStatus.NON_FINITE.value
+
+
+class Limits(NamedTuple):
+    """Beyond which a molecule has exploded, and below which a rise is none.
+
+    Attributes:
+        noise: A rise of the energy that is rounding, eV an atom.
+        max_rise: Above the start, eV an atom.
+        max_fall: Below the start, eV an atom.
+        max_force: eV/Å.
+        max_travel: Å.
+    """
+
+    noise: float
+    max_rise: float
+    max_fall: float
+    max_force: float
+    max_travel: float
+
+
+class Rules(NamedTuple):
+    """When a molecule has ended. Plain, numba and triton steps take the same.
+
+    Attributes:
+        fmax: eV/Å.
+        max_steps: Moves a molecule may make.
+        limits: See there.
+        codes: See there.
+    """
+
+    fmax: float
+    max_steps: int
+    limits: Limits
+    codes: Codes = Codes()
+
+    @classmethod
+    def of(cls, settings: RelaxSettings, dtype: torch.dtype, cutoff: float) -> "Rules":
+        """Of a relaxation.
+
+        Args:
+            settings: What is asked for.
+            dtype: In which energies' rounding shows.
+            cutoff: Å; infinite where a molecule cannot fall apart unnoticed.
+        """
+        limits = Limits(
+            noise=ENERGY_NOISE[dtype],
+            max_rise=MAX_RISE_PER_ATOM,
+            max_fall=MAX_FALL_PER_ATOM,
+            max_force=MAX_FORCE,
+            max_travel=MAX_TRAVEL_CUTOFFS * cutoff,
+        )
+        return cls(float(settings.fmax), int(settings.max_steps), limits)
+
+
+def verdict(origin: Tensor, sizes: Tensor, state: RelaxState, rules: Rules) -> Tensor:
+    """Whether each molecule has ended, and how, from its accepted point; int64 [n_slots].
+
+    Args:
+        origin: Initial positions, Å [n_slots, w, 3].
+        sizes: Number of atoms, int64 [n_slots].
+        state: Where the molecules are.
+        rules: What holds.
+    """
+    limits = rules.limits
+    change = state.energy - state.initial_energy
+    overlapped = state.initial_max_force > limits.max_force
+    travel = (state.positions - origin).square().sum(-1).amax(-1).sqrt()
+    exploded = (
+        (change > limits.max_rise * sizes)
+        | (~overlapped & (change < -limits.max_fall * sizes))
+        | (state.max_force > (10.0 * state.initial_max_force).clamp(min=limits.max_force))
+        | (travel > limits.max_travel)
+    )
+    converged = (state.max_force < rules.fmax) & (change <= 0)
+    out_of_steps = state.n_steps >= rules.max_steps
+    status = torch.where(out_of_steps, SlotStatus.MAX_STEPS.value, SlotStatus.RUNNING.value)
+    status = torch.where(converged, SlotStatus.CONVERGED.value, status)
+    return torch.where(exploded, SlotStatus.EXPLODED.value, status)
+
+
+def fell_apart(origin: Tensor, positions: Tensor, here: Tensor, cutoff: float) -> Tensor:
+    """Whether molecules that hung together at their start no longer do, bool [n_rows].
+
+    Args:
+        origin: Initial positions, Å [n_rows, w, 3].
+        positions: Å [n_rows, w, 3].
+        here: Which are atoms and not padding, bool [n_rows, w].
+        cutoff: Å.
+    """
+    reach = REACH_CUTOFFS * cutoff
+    return connected(origin, here, reach) & ~connected(positions, here, reach)
+
+
+def connected(positions: Tensor, here: Tensor, reach: float) -> Tensor:
+    """Whether each molecule hangs together by gaps of at most `reach`, bool [n_rows].
+
+    Args:
+        positions: Å [n_rows, w, 3].
+        here: Which are atoms and not padding, bool [n_rows, w].
+        reach: Å.
+    """
+    pair = here[:, None, :] & here[:, :, None]
+    near = ((torch.cdist(positions, positions) < reach) & pair).to(positions.dtype)
+    # Squared k times, the matrix knows who is reached in 2^k steps; nothing waits for the device.
+    for _ in range((here.shape[1] - 1).bit_length()):
+        near = (torch.bmm(near, near) > 0).to(positions.dtype)
+    return ((near[:, 0] > 0) | ~here).all(1)

@@ -1,0 +1,41 @@
+"""What a relaxation is asked to do. Needs no torch, so that a call is checked at once."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Batching = Literal["auto", "table"]
+
+#: Names of the minimisers; `optimizers.OPTIMIZERS` holds them.
+OPTIMIZER_NAMES: Final = ("lbfgs", "ase-lbfgs", "fire")
+
+
+@dataclass(frozen=True)
+class RelaxSettings:
+    """What a relaxation is asked to do.
+
+    Attributes:
+        optimizer: "lbfgs", "fire" or "ase-lbfgs".
+        fmax: A molecule has converged when no atom that may move feels more, eV/Å.
+        max_steps: Moves a molecule may make.
+        model_hessian: "lbfgs" begins with a model of each molecule's Hessian; without, with ASE's
+            constant.
+        batching: How many of many conformers are in a force call, see `buckets.batch_sizes`.
+    """
+
+    optimizer: str = "lbfgs"
+    fmax: float = 0.05
+    max_steps: int = 300
+    model_hessian: bool = True
+    batching: Batching = "auto"
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZER_NAMES:
+            known = ", ".join(OPTIMIZER_NAMES)
+            raise ValueError(f"optimizer: expected {known}, found {self.optimizer!r}")
+        for name in ("fmax", "max_steps"):
+            if not hasattr(found := getattr(self, name), "__float__"):
+                raise TypeError(f"{name}: expected a number, found {found!r}")
+        if not self.fmax > 0:
+            raise ValueError(f"fmax: expected more than 0 eV/Å, found {self.fmax!r}")
+        if self.max_steps < 0 or int(self.max_steps) != self.max_steps:
+            raise ValueError(f"max_steps: expected 0 or more, found {self.max_steps!r}")

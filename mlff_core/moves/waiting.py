@@ -1,0 +1,45 @@
+"""The queue in front of the slots."""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from mlff_core.moves.slots import Molecule
+
+
+class WaitingQueue:
+    """Molecules that wait for a slot, in order. Several threads may share them.
+
+    Attributes:
+        closed: Whoever takes from it is to end as it is.
+    """
+
+    def __init__(self, molecules: Sequence[Molecule]):
+        self._molecules = deque(molecules)
+        self._lock = threading.Lock()
+        self.closed = False
+
+    def __len__(self) -> int:
+        return len(self._molecules)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Atoms of each."""
+        with self._lock:
+            return [molecule.size for molecule in self._molecules]
+
+    def take(self, n_molecules: int, n_atoms: int) -> list[Molecule]:
+        """Those whose turn it is, as many as fit into places and atoms; they wait no more."""
+        taken: list[Molecule] = []
+        with self._lock:
+            while self._molecules and len(taken) < n_molecules:
+                n_atoms -= self._molecules[0].size
+                if n_atoms < 0:
+                    break
+                taken.append(self._molecules.popleft())
+        return taken
+
+    def put_back(self, molecules: Sequence[Molecule]) -> None:
+        """Let molecules wait again, before all others."""
+        with self._lock:
+            self._molecules.extendleft(reversed(molecules))
