@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
+from flows import export
 from flows.call import Call, DistillCall, ScreenCall
 from mlff_core.errors import MlffError
 
@@ -82,6 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from flows.info import print_info
 
         return print_info(as_json=arguments["json"])
+    if command == "export":
+        try:
+            print(export.run(arguments))
+        except (MlffError, ValueError, OSError) as error:
+            refuse(error)
+        return 0
     quiet, as_json = arguments.pop("quiet"), arguments.pop("json")
     level = "INFO" if arguments.pop("verbose") else "WARNING"
     # Prefect reads it when it is imported, which is later than this.
@@ -114,6 +121,12 @@ def parser() -> Parser:
         speech.add_argument("--quiet", action="store_true", help="Say nothing but errors")
         speech.add_argument("--json", action="store_true", help="One JSON object on stdout, alone")
         speech.add_argument("--verbose", action="store_true", help="Show the log")
+    sentence = "Write conformers of a run into a file for other programs."
+    export.add_options(
+        commands.add_parser(
+            "export", help=sentence, description=sentence, epilog=EPILOGUE, allow_abbrev=False
+        )
+    )
     info = commands.add_parser("info", help="Say versions, device, model, and what is missing.")
     info.add_argument("--json", action="store_true", help="One JSON object")
     return top

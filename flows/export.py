@@ -1,0 +1,61 @@
+"""The command `mlff-screen export`: conformers of a run in a file for other programs."""
+
+import argparse
+from pathlib import Path
+from typing import Any, Final
+
+#: Option -> what the name of its file may end in.
+ENDINGS: Final = {
+    "sdf": (".sdf", ".sdf.gz"),
+    "xyz": (".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz"),
+    "db": (".db",),
+}
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    command.add_argument("dir", metavar="DIR", help="Folder of the tables")
+    file = command.add_mutually_exclusive_group(required=True)
+    file.add_argument("--sdf", metavar="FILE", help="SD file: bonds, charges, columns (.sdf.gz)")
+    file.add_argument("--xyz", metavar="FILE", help="Extended XYZ: energies, forces (.extxyz, .gz)")
+    file.add_argument("--db", metavar="FILE", help="Database of ASE")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--best", action="store_true", help="The best of each molecule (default)")
+    which.add_argument("--all", action="store_true", help="All that are usable")
+    command.add_argument(
+        "--where",
+        metavar="SQL",
+        help="Only these, by columns of both tables: 'qed > 0.5 AND relative_energy_kcal_mol < 3'",
+    )
+
+
+def run(arguments: dict[str, Any]) -> str:
+    """Write the file; returns what came of it, in one line.
+
+    Raises:
+        MlffError: There are no tables, or the file's name does not fit.
+        ValueError: The condition cannot be read, or names a column that there is not.
+        OSError: The file cannot be written.
+    """
+    # Polars, RDKit and ASE take their time to import; a wrong option does not wait for them.
+    import polars as pl
+
+    from mlff_core.errors import OutputError
+    from mlff_core.tables import read
+    from mlff_core.tables.export import export
+
+    [(option, name)] = [(k, arguments[k]) for k in ENDINGS if arguments[k] is not None]
+    if not name.lower().endswith(ENDINGS[option]):
+        raise OutputError(f"{name}: --{option} takes a name in {', '.join(ENDINGS[option])}")
+    tables = read(Path(arguments["dir"]).expanduser())
+    try:
+        where = None if arguments["where"] is None else pl.sql_expr(arguments["where"])
+        n_written = export(
+            tables,
+            Path(name).expanduser(),
+            which="all" if arguments["all"] else "best",
+            where=where,
+        )
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"--where {arguments['where']}: {str(error).splitlines()[0]}") from error
+    return f"{name}: {n_written:,} conformer{'' if n_written == 1 else 's'}"
