@@ -161,10 +161,11 @@ def embedding_constraints(mol: Chem.Mol, graph: Graph | None = None) -> Embeddin
 
     Raises:
         ContradictingBoundsError: The distance bounds contradict each other.
-        ValueError: The molecule has no atom.
+        ValueError: The molecule is not one fragment.
     """
-    if mol.GetNumAtoms() == 0:
-        raise ValueError("the molecule has no atom")
+    n_fragments = len(Chem.GetMolFrags(mol))
+    if n_fragments != 1:
+        raise ValueError(f"expected one fragment, found {n_fragments}")
     graph = graph or Graph(mol)
     angles, linear = _angles(graph)
     chiral, chiral_volumes, tetrahedral, tetrahedral_volumes = _centres(graph)

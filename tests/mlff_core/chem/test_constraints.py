@@ -140,9 +140,10 @@ def test_a_molecule_of_250_atoms_has_constraints():
     assert np.all(np.isfinite(given.bounds))
 
 
-def test_no_atom_is_refused():
-    with pytest.raises(ValueError, match="no atom"):
-        embedding_constraints(Chem.Mol())
+@pytest.mark.parametrize(("smiles", "n_found"), [("", 0), ("CC.O", 2)])
+def test_what_is_not_one_fragment_is_refused(smiles, n_found):
+    with pytest.raises(ValueError, match=f"expected one fragment, found {n_found}"):
+        embedding_constraints(hydrogenated(smiles))
 
 
 def test_bounds_that_contradict_each_other_are_refused(monkeypatch):
