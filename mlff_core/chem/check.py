@@ -37,7 +37,16 @@ def check_domain(
     atoms = list(graph.mol.GetAtoms()) if "[" in (molecule.smiles or "") else []
     unpaired = sum(atom.GetNumRadicalElectrons() for atom in atoms)
     if unpaired:
-        raise rejected(Reason.RADICAL, f"{unpaired} unpaired electron{'s' if unpaired > 1 else ''}")
+        where = " ".join(
+            f"{atom.GetSymbol()}{atom.GetIdx() + 1}"
+            for atom in atoms
+            if atom.GetNumRadicalElectrons()
+        )
+        raise rejected(
+            Reason.RADICAL,
+            f"{unpaired} unpaired electron{'s' if unpaired > 1 else ''} ({where}): if it is no "
+            "radical, an atom in brackets lacks its hydrogens or its charge",
+        )
     if (molecule.n_heavy_atoms or 0) < _FEWEST_HEAVY_ATOMS:
         molecule.flags.append(Flag.OUTSIDE_TRAINING)
     names = {f"{a.GetIsotope()}{SYMBOLS[a.GetAtomicNum()]}" for a in atoms if a.GetIsotope()}

@@ -27,6 +27,7 @@ _NON_TETRAHEDRAL: Final = (
 _SMALLEST_RING_WITH_TRANS: Final = 8
 #: Atoms of the shortest chain of double bonds, beside a single one, that has two sides.
 _SHORTEST_CUMULENE: Final = 4
+_BLOCK: Final = re.compile(r"\s\|.*\|")
 _WEDGES: Final = re.compile(r"\|.*\bw[UD]:")
 
 
@@ -39,6 +40,8 @@ def mark_stereo_not_kept(text: str, mol: Chem.Mol) -> None:
     """
     if _WEDGES.search(text) and not any(b.GetStereo() in _ATROPISOMERS for b in mol.GetBonds()):
         _mark(mol.GetAtomWithIdx(0), "the wedged bonds (no atropisomer as RDKit sees it)")
+    if _BLOCK.search(text) and not _is_read(text):
+        _mark(mol.GetAtomWithIdx(0), "the CXSMILES block, which cannot be read")
     if not any(mark in text.partition(" ")[0] for mark in "@/\\"):
         return
     parameters = Chem.SmilesParserParams()
@@ -116,6 +119,14 @@ def _lost(
     if len(in_rings) > 1:
         marks += [(atom, f"{name}, relative to others of its ring") for atom, name in in_rings]
     return marks
+
+
+def _is_read(text: str) -> bool:
+    """Whether RDKit reads all of a CXSMILES; by default it leaves out a block that it cannot."""
+    parameters = Chem.SmilesParserParams()
+    parameters.strictCXSMILES = True  # type: ignore[assignment]
+    parameters.sanitize = False  # type: ignore[assignment]
+    return Chem.MolFromSmiles(text, parameters) is not None
 
 
 def stereo_not_kept(mol: Chem.Mol) -> list[str]:

@@ -12,6 +12,17 @@ from mlff_core.status import Reason
 #: even parsed.
 _MAX_CHARACTERS_PER_ATOM: Final = 40
 
+#: Part of RDKit's words -> what a person may do. Atoms are counted from 0 there.
+_ADVICE: Final = {
+    "greater than permitted": "an atom has too many bonds (counted from 0), or lacks its charge",
+    "kekulize": "an aromatic nitrogen may lack its hydrogen, [nH], or an atom its charge",
+    "unclosed ring": "each number of a ring stands twice",
+    "syntax error": "look for brackets that do not close; elements beyond B C N O P S F Cl Br I "
+    "stand in them",
+    "parentheses": "each one that opens has to close",
+    "unmatched": "each bracket that opens has to close",
+}
+
 
 def parse(line: str, settings: ChemistrySettings) -> Chem.Mol:
     """The molecule that a SMILES or CXSMILES says; a name behind it is ignored.
@@ -43,7 +54,9 @@ def parse(line: str, settings: ChemistrySettings) -> Chem.Mol:
     with rdBase.CaptureErrorLog() as log:
         mol = Chem.MolFromSmiles(smiles, parameters)
     if mol is None:
-        raise rejected(Reason.INVALID_SMILES, _first_sentence(log.messages))
+        said = _first_sentence(log.messages)
+        advice = next((words for part, words in _ADVICE.items() if part in said), None)
+        raise rejected(Reason.INVALID_SMILES, f"{said}: {advice}" if advice else said)
     if mol.GetNumAtoms() == 0:
         raise rejected(Reason.EMPTY, "the SMILES holds no atom")
     mark_stereo_not_kept(smiles, mol)

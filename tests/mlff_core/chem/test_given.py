@@ -137,6 +137,7 @@ def test_atropisomers_are_kept_apart_in_the_row_and_in_space():
         ("C/C=C=C=C/C", "cis or trans of C2 to C5"),
         ("C[N@](CC)CO", "the centre N2, a nitrogen that inverts"),
         ("CCO |wU:1.1|", "the wedged bonds"),
+        ("C[C@H](O)F |&1|", "the CXSMILES block, which cannot be read"),
     ],
 )
 def test_stereo_that_cannot_be_kept_is_flagged_and_told(smiles, said):
