@@ -37,6 +37,6 @@ lint: install
 
 bench: install
 	$(BIN)/python benchmarks/screen.py
-	$(BIN)/python benchmarks/embedding.py
+	$(BIN)/python benchmarks/embedding/pool.py
 	$(BIN)/python benchmarks/relaxation.py
 	$(BIN)/python benchmarks/engine

@@ -16,15 +16,17 @@ from mlff_core.embedding.plain import distance_errors, signed_volume, torsion_co
 
 #: Mean squared relative error of the distances, per atom, as in RDKit.
 MAX_ERROR_PER_ATOM: Final = 0.05
-#: Squared relative error of the distance of two atoms that are bonded or share a neighbour.
-MAX_NEAR_ERROR: Final = 0.04
+#: Squared relative error of the distance of two atoms that are bonded or share a neighbour. Cages
+#: are up to 15 % off what the bounds want.
+MAX_NEAR_ERROR: Final = 0.12
 #: Squared relative error of any other distance.
 MAX_FAR_ERROR: Final = 0.25
-#: Share of the smallest volume that a stereocentre must have, as in RDKit.
-MIN_VOLUME_SHARE: Final = 0.8
+#: Share of the smallest volume that a stereocentre must have. RDKit asks for 0.8, with longer bonds
+#: to hydrogen.
+MIN_VOLUME_SHARE: Final = 0.6
 #: Share of the smallest volume that a tetrahedral atom must have in the end: RDKit asks for all of
 #: it, but before the torsions have had their say.
-MIN_TETRAHEDRAL_SHARE: Final = 0.6
+MIN_TETRAHEDRAL_SHARE: Final = 0.3
 #: How far on the wrong side of a face of its neighbours a stereocentre may lie, as in RDKit, in
 #: units of the volume of unit vectors.
 INSIDE_TOLERANCE: Final = 0.1

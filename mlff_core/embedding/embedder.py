@@ -190,20 +190,27 @@ class _Work:
         sound = packed.sound[molecule]
         found.masked_fill_(~sound, int(Cause.CONTRADICTION))
         self.counts[Cause.CONTRADICTION] += int((~sound).sum())
-        waiting = torch.nonzero(sound)[:, 0]
-        for attempt in range(self.attempts):
-            if not len(waiting):
+        everyone = torch.nonzero(sound)[:, 0]
+        # The few that fail have all their further tries at once: a launch takes its time however
+        # few conformers are in it.
+        for tried, more in ((0, 1), (1, self.attempts - 1)):
+            waiting = everyone[(found[everyone] != 0) | (tries[everyone] == 0)]
+            if not len(waiting) or not more:
                 break
-            args = packed, molecule[waiting]
-            start = plain.starting_coordinates(*args, seed[waiting], number[waiting], attempt)
+            which = torch.repeat_interleave(waiting, more)
+            attempt = tried + torch.arange(more, device=self.device).repeat(len(waiting))
+            args = packed, molecule[which]
+            start = plain.starting_coordinates(*args, seed[which], number[which], attempt)
             now = _centred(self.minimise(start, *args, self.steps)[:, :3], *args)
-            cause = causes(now, *args)
-            x[waiting], found[waiting] = now, cause
-            tries[waiting] += 1
-            bad = cause != 0
-            waiting = waiting[bad]
-            kinds, numbers = torch.unique(cause[bad], return_counts=True)
-            for kind, n in zip(kinds.tolist(), numbers.tolist(), strict=True):
+            cause = causes(now, *args).reshape(-1, more)
+            place = torch.arange(more, device=self.device)
+            accepted = torch.where(cause == 0, place, more).amin(1)  # the first of them, or none
+            taken = accepted.clamp(max=more - 1)[:, None]
+            found[waiting] = cause.gather(1, taken)[:, 0]
+            x[waiting] = now[torch.arange(len(waiting), device=self.device) * more + taken[:, 0]]
+            tries[waiting] = (tried + taken[:, 0] + 1).to(torch.int8)
+            kinds, counts = torch.unique(cause[place < accepted[:, None]], return_counts=True)
+            for kind, n in zip(kinds.tolist(), counts.tolist(), strict=True):
                 self.counts[Cause(kind)] += n
         return x.transpose(1, 2).cpu().numpy(), found.cpu().numpy(), tries.cpu().numpy()
 

@@ -21,7 +21,7 @@ NEAR_BELOW = 4.0
 
 
 def starting_coordinates(
-    packed: Packed, molecule: Tensor, seed: Tensor, number: Tensor, attempt: int
+    packed: Packed, molecule: Tensor, seed: Tensor, number: Tensor, attempt: Tensor | int
 ) -> Tensor:
     """Random coordinates in a box of four dimensions, Å, float32 [n_conformers, 4, size].
 
@@ -33,7 +33,7 @@ def starting_coordinates(
         molecule: Molecule of each conformer, int64 [n_conformers].
         seed: 0 to 2^63 - 1 for each conformer, int64 [n_conformers].
         number: Of the conformer among those of its molecule, int64 [n_conformers].
-        attempt: 0 for the first.
+        attempt: 0 for the first, int64 [n_conformers] or one for all.
     """
     key = _mix(number * 0x9E3779B1 + attempt)
     key = _mix(key ^ (seed & 0xFFFFFFFF))

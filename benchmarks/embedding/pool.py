@@ -1,6 +1,6 @@
 """What the embedding pool costs over a bare RDKit loop: core-ms a molecule, molecules/s, in pairs.
 
-    python benchmarks/embedding.py [--library FILE.smi] [--limit N] [--workers N] [--rounds N]
+    python benchmarks/embedding/pool.py [--library FILE.smi] [--limit N] [--workers N] [--rounds N]
         [--json FILE]
 
 The bare loop is what anyone would write: parse, canonical SMILES, descriptors, hydrogens, ETKDGv3.

@@ -1,0 +1,122 @@
+"""The page and the plot of `quality.py`, from its numbers."""
+
+from pathlib import Path
+
+COLORS = {"etkdg": "#898781", "card": "#2a78d6"}
+
+
+def markdown(result: dict) -> str:
+    """The page."""
+    machine, one, many = result["machine"], result["one"], result["many"]
+    lines = [
+        "# Embedding on the card against ETKDGv3",
+        "",
+        f"`benchmarks/embedding/quality.py` on one {machine['device']} with {machine['cores']} "
+        f"cores, torch {machine['torch']}, RDKit {machine['rdkit']}; both relaxed by "
+        f"`{result['model']['name']}`, fmax 0.05 eV/Å. {one['molecules']} molecules of "
+        f"{one['atoms_mean']:.0f} atoms with one conformer, {many['molecules']} with "
+        f"{many['conformers_each']}.",
+        "",
+        "| | ETKDGv3 | card |",
+        "|---|---|---|",
+    ]
+    for label, key, form in (
+        ("steps to converge, median", "steps_median", ".0f"),
+        ("steps to converge, mean", "steps_mean", ".1f"),
+        ("start above the minimum, eV an atom", "start_above_minimum_ev_per_atom", ".4f"),
+        ("came to other bonds or stereo, %", "changed_percent", ".2f"),
+        ("relaxed, conformers/s", "relaxed_per_s", ".0f"),
+    ):
+        lines.append(f"| {label} | {one['etkdg'][key]:{form}} | {one['card'][key]:{form}} |")
+    missing, card = result["not_embedded"], one["card"]
+    lines += [
+        f"| right at the first try, % | | {card['first_try_percent']:.2f} |",
+        f"| without a conformer | {missing['not_embedded_by_etkdg']} of all | "
+        f"{card['molecules_without']} of {one['molecules']} that ETKDG embeds, and "
+        f"{missing['not_embedded_by_etkdg'] - missing['of_those_embedded_by_the_card']} of those "
+        "that it does not |",
+        "",
+        f"Tries that were not accepted, by cause: {words(card['causes'])}. Changes in relaxation: "
+        f"ETKDG {words(one['etkdg']['changes'])}; card {words(card['changes'])}.",
+        "",
+        "## Lowest energy found, card minus ETKDG, kcal/mol",
+        "",
+        "| molecules | of | mean | ± | median | card lower by 0.1, % | ETKDG lower by 0.1, % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    named = [("library", one), ("library", many), *result["kinds"].items()]
+    for name, block in named:
+        for n, low in block["lowest"].items():
+            lines.append(
+                f"| {name} ({block['molecules']}) | {n} | {low['mean_kcal_mol']:+.2f} | "
+                f"{low['error_of_mean']:.2f} | {low['median_kcal_mol']:+.2f} | "
+                f"{low['card_lower_percent']:.0f} | {low['etkdg_lower_percent']:.0f} |"
+            )
+    lines += [
+        "",
+        "## Hard kinds, five conformers each",
+        "",
+        "| kind | atoms | steps, ETKDG | card | changed %, ETKDG | card | first try, % | "
+        "without a conformer | ETKDG, s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for kind, block in result["kinds"].items():
+        e, c = block["etkdg"], block["card"]
+        lines.append(
+            f"| {kind} | {block['atoms_mean']:.0f} | {e['steps_median']:.0f} | "
+            f"{c['steps_median']:.0f} | {e['changed_percent']:.1f} | {c['changed_percent']:.1f} | "
+            f"{c['first_try_percent']:.1f} | {c['molecules_without']} of {block['molecules']} | "
+            f"{e['seconds_a_molecule']:.2f} |"
+        )
+    lines += ["", "## Speed", "", "| | conformers/s |", "|---|---|"]
+    for row in result["speed_with_preparation"]:
+        lines.append(
+            f"| SMILES to coordinates, {row['conformers_each']} a molecule "
+            f"({row['molecules']} molecules, {row['core_ms_preparation']:.1f} core-ms each, "
+            f"{row['molecules_left_to_rdkit']} left to RDKit) | {row['conformers_per_s']:.0f} |"
+        )
+    lines += ["", "Constraints ready, checks and further tries included:", ""]
+    each = sorted({row["each"] for row in result["speed_by_size"]})
+    lines.append("| atoms up to | " + " | ".join(f"{n} a molecule" for n in each) + " |")
+    lines.append("|---" * (len(each) + 1) + "|")
+    for size in sorted({row["size"] for row in result["speed_by_size"]}):
+        found = {r["each"]: r["conformers_per_s"] for r in result["speed_by_size"]
+                 if r["size"] == size}  # fmt: skip
+        lines.append(f"| {size} | " + " | ".join(f"{found[n]:.0f}" for n in each) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def words(counts: dict[str, int]) -> str:
+    """A count of names as a list."""
+    return ", ".join(f"{name} {n}" for name, n in counts.items()) or "none"
+
+
+def plot(result: dict, path: Path) -> None:
+    """Differences of the lowest energy, and conformers/s by size."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    shades = {"1": "#a9cbf2", "5": "#2a78d6", "20": "#123d73"}
+    for n, low in result["many"]["lowest"].items():
+        values = sorted(low["differences"])
+        shares = [100 * (k + 1) / len(values) for k in range(len(values))]
+        left.step(values, shares, color=shades.get(n, "#2a78d6"), label=f"lowest of {n}")
+    left.axvline(0, color=COLORS["etkdg"], linewidth=0.8)
+    left.set(xlim=(-8, 8), xlabel="card minus ETKDG, kcal/mol", ylabel="molecules, %",
+             title="Lowest energy after relaxation")  # fmt: skip
+    left.legend(frameon=False)
+    rows = result["speed_by_size"]
+    for n, shade in zip(sorted({row["each"] for row in rows}),
+                        ("#a9cbf2", "#6aa3e6", "#2a78d6", "#123d73"), strict=False):  # fmt: skip
+        own = [row for row in rows if row["each"] == n]
+        right.loglog([row["size"] for row in own], [row["conformers_per_s"] for row in own],
+                     "o-", color=shade, label=f"{n} a molecule")  # fmt: skip
+    right.set(xlabel="atoms up to", ylabel="conformers/s",
+              title=f"Speed on {result['machine']['device']}")  # fmt: skip
+    right.legend(frameon=False)
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
