@@ -13,6 +13,7 @@ can be compared.
 
 import argparse
 import json
+import os
 import pickle
 import platform
 import statistics
@@ -38,7 +39,7 @@ from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.parse import parse
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.prepare import store_topology
-from mlff_core.chem.stereo import may_lack_stereo
+from mlff_core.chem.stereo import lacks_stereo
 from mlff_core.chem.torsions import etkdg_parameters, torsion_terms
 from mlff_core.status import MoleculeStatus
 
@@ -84,7 +85,7 @@ def time_parts(smiles: str, clock: Clock) -> None:
     clock.time("domain", check_domain, molecule, graph, SETTINGS, [])
     hydrogenated = clock.time("hydrogens", Chem.AddHs, mol)
     graph = clock.time("graph of hydrogens", graph.with_hydrogens, hydrogenated)
-    clock.time("undefined stereo", may_lack_stereo, graph)
+    clock.time("undefined stereo", lacks_stereo, graph)
     clock.time("InChIKey", Chem.MolToInchiKey, mol)
     clock.time("topology and mapped SMILES", store_topology, molecule, graph)
     clock.time("bounds", distance_bounds, graph)
@@ -164,6 +165,7 @@ def main() -> None:
         "machine": platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "rdkit": rdkit.__version__,
+        "load_of_each_core": os.getloadavg()[0] / (os.cpu_count() or 1),
         "library": arguments.library.name,
         "n_molecules": len(timed),
         "n_atoms_mean": statistics.mean(
@@ -178,7 +180,10 @@ def main() -> None:
         "share_with_undefined_stereo": share,
         "core_ms_pool": pool,
     }
-    print(f"{len(timed)} molecules, {report['n_atoms_mean']:.1f} atoms; core-ms a molecule")
+    print(
+        f"{len(timed)} molecules, {report['n_atoms_mean']:.1f} atoms; core-ms a molecule, "
+        f"{report['load_of_each_core']:.1f} processes on each core"
+    )
     for part, numbers in report["core_ms"].items():
         note = "" if part not in INSIDE_OTHERS else "  (in another part, or to compare with)"
         print(f"{part:28s} median {numbers['median']:7.3f}  mean {numbers['mean']:7.3f}{note}")

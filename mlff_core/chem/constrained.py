@@ -19,11 +19,10 @@ from mlff_core.chem.constraints import (
     embedding_constraints,
 )
 from mlff_core.chem.embed import molecule_seed, turn_and_prune
-from mlff_core.chem.graph import Graph
 from mlff_core.chem.mapped import molecule_of
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule
-from mlff_core.chem.prepare import as_chosen, checked, prepare, store_topology, told
-from mlff_core.chem.stereo import assign_undefined, has_given_stereo, may_lack_stereo
+from mlff_core.chem.prepare import as_chosen, checked, prepare, store_stereo, store_topology, told
+from mlff_core.chem.stereo import assign_undefined, has_given_stereo, lacks_stereo
 from mlff_core.status import MoleculeStatus, Reason
 
 
@@ -35,7 +34,7 @@ class ConstrainedMolecule(PreparedMolecule):
         constraints: What an embedder needs; None if the molecule is not ok, or is one atom, whose
             geometry is there.
         seed: What all random numbers of its embedding are to come from.
-        undefined_stereo: Whether stereo may be undefined, which the first geometry decides. The
+        undefined_stereo: Whether stereo is undefined, which the first geometry decides. The
             InChIKey is not known before.
     """
 
@@ -58,7 +57,7 @@ class ConstrainedMolecule(PreparedMolecule):
         self.__dict__.update(state)
 
 
-_ARRAYS: Final = ("numbers", "positions", "bonds", "chirality", "double_bonds")
+_ARRAYS: Final = ("numbers", "positions", "bonds", "chirality", "double_bonds", "held_bonds")
 
 
 def prepare_constraints(
@@ -78,7 +77,7 @@ def prepare_constraints(
         mol, hydrogenated = heavy.mol, Chem.AddHs(heavy.mol)
         molecule.seed = molecule_seed(settings.seed, molecule.smiles or "")
         graph = heavy.with_hydrogens(hydrogenated)
-        molecule.undefined_stereo = may_lack_stereo(graph)
+        molecule.undefined_stereo = lacks_stereo(graph)
         if not molecule.undefined_stereo:
             molecule.inchikey = Chem.MolToInchiKey(mol) or None
         store_topology(molecule, graph)
@@ -121,10 +120,9 @@ def choose_stereo(
         mol = as_chosen(molecule, mol, hydrogenated, chosen, notes)
         molecule.inchikey = Chem.MolToInchiKey(mol) or None
         molecule.undefined_stereo = False
-        graph = Graph(hydrogenated)
-        store_topology(molecule, graph)
+        store_stereo(molecule, hydrogenated)
         if chosen and settings.n_conformers > 1:
-            molecule.constraints = embedding_constraints(hydrogenated, graph)
+            molecule.constraints = embedding_constraints(hydrogenated)
     return molecule
 
 

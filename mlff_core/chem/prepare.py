@@ -203,12 +203,18 @@ def store_topology(molecule: PreparedMolecule, graph: Graph) -> None:
     """Fill in elements, bonds and stereo of the molecule, from its graph with all hydrogens."""
     smiles = molecule.smiles or ""
     molecule.numbers = np.array(graph.numbers, np.int8)
-    molecule.mapped_smiles = _mapped_smiles(graph.mol, smiles)
     molecule.bonds = np.array(sorted(graph.pairs), np.int16).reshape(-1, 2)
-    # The SMILES tells whether there is any stereo; walking over all atoms costs more than to look.
-    if "@" in smiles or "|" in smiles:
-        molecule.chirality = centres(graph.mol)
-    if "/" in smiles or "\\" in smiles:
-        molecule.double_bonds = double_bonds(graph.mol)
+    store_stereo(molecule, graph.mol)
     if "+" in smiles or "-" in smiles:
         molecule.held_bonds = held_bonds(graph.mol)
+
+
+def store_stereo(molecule: PreparedMolecule, mol: Chem.Mol) -> None:
+    """Fill in stereo and mapped SMILES of the molecule, from it with all hydrogens."""
+    smiles = molecule.smiles or ""
+    molecule.mapped_smiles = _mapped_smiles(mol, smiles)
+    # The SMILES tells whether there is any stereo; walking over all atoms costs more than to look.
+    if "@" in smiles or "|" in smiles:
+        molecule.chirality = centres(mol)
+    if "/" in smiles or "\\" in smiles:
+        molecule.double_bonds = double_bonds(mol)

@@ -53,6 +53,15 @@ def assign_undefined(mol: Chem.Mol) -> str:
     return " and ".join(words)
 
 
+def lacks_stereo(graph: Graph) -> bool:
+    """Whether stereo is undefined.
+
+    Args:
+        graph: Of the molecule with all its hydrogens, its stereo assigned.
+    """
+    return may_lack_stereo(graph) and bool(_stereo(graph.mol, defined=False))
+
+
 def may_lack_stereo(graph: Graph) -> bool:
     """Whether stereo may be undefined: False is certain, True is a reason to look closer.
 
