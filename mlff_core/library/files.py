@@ -86,13 +86,6 @@ def unpacked(stored: IO[bytes], gzipped: bool) -> Iterator[IO[bytes]]:
             yield cast(IO[bytes], stream)
 
 
-@contextmanager
-def open_bytes(file: str, gzipped: bool) -> Iterator[IO[bytes]]:
-    """Open the uncompressed bytes of a file."""
-    with open_raw(file) as stored, unpacked(stored, gzipped) as stream:
-        yield stream
-
-
 def chunks(stream: IO[bytes]) -> Iterator[bytes]:
     """Yield a stream in chunks that grow, so that who needs little reads little.
 

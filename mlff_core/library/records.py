@@ -1,6 +1,6 @@
 """Shards of records: what ingesting a library leaves for everything after it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -65,9 +65,3 @@ def read_records(folder: Path, shard: int) -> list[Record]:
     with pa.memory_map(str(_file(folder, shard))) as source:
         columns = pa.ipc.open_file(source).get_batch(shard % SHARDS_A_FILE).to_pydict()
     return [Record(*row) for row in zip(*columns.values(), strict=True)]
-
-
-def batch_of(records: Iterable[Record]) -> pa.RecordBatch:
-    """Make a batch of `RECORDS_SCHEMA`."""
-    rows = [record._asdict() for record in records]
-    return pa.RecordBatch.from_pylist(rows, schema=RECORDS_SCHEMA)
