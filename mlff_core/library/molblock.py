@@ -70,15 +70,16 @@ def is_solid(entry: Sequence[str]) -> bool:
 
 def _block(entry: Sequence[str]) -> str:
     """The mol block of an entry, without blank lines among atoms, bonds and properties."""
-    end = next((i for i, line in enumerate(entry) if line.startswith("M  END")), None)
-    if end is None:
-        end = next((i for i, line in enumerate(entry) if line.startswith(">")), len(entry)) - 1
+    end = next((i for i, line in enumerate(entry) if line.split()[:2] == ["M", "END"]), None)
+    last = ["M  END"]
+    if end is None:  # RDKit will say so
+        end, last = next((i for i, line in enumerate(entry) if line[:1] == ">"), len(entry)), []
     lines = [
         line
-        for i, line in enumerate(entry[: end + 1])
+        for i, line in enumerate(entry[:end])
         if line.strip() or i < _HEADER_LINES or entry[i - 1].startswith(_TEXT_FOLLOWS)
     ]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *last, ""])
 
 
 def _parsed(block: str, sanitize: bool) -> Chem.Mol | None:

@@ -119,7 +119,7 @@ _TELLTALES: Final[tuple[tuple[str, Callable[[bytes], bool]], ...]] = (
     ("a PDF document", lambda b: b.startswith(b"%PDF-")),
     ("a web page", lambda b: b.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))),
 )
-_MOL_BLOCK: Final = re.compile(r"^(M  END|.{34} V[23]000)\s*$", re.MULTILINE)
+_MOL_BLOCK: Final = re.compile(r"^(M +END|.{33} V[23]000)\s*$", re.MULTILINE)
 
 
 def check_content(layout: Layout, sample: Sample) -> None:

@@ -99,7 +99,7 @@ def test_lines_that_are_blank_among_atoms_and_bonds_are_passed_over(tmp_path):
     mol = solid("C[C@H](N)C(=O)O")
     for block in (Chem.MolToMolBlock(mol), Chem.MolToV3KMolBlock(mol)):
         lines = block.splitlines()
-        gaps = [*lines[:6], "", *lines[6:-1], "  ", "", lines[-1]]
+        gaps = [*lines[:6], "", *lines[6:-1], "  ", "", "M END"]
         (record,) = read(tmp_path, "\n".join(gaps))
         assert record.smiles == Chem.CanonSmiles("C[C@H](N)C(=O)O")
 
