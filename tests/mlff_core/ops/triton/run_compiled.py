@@ -67,10 +67,17 @@ def arguments() -> tuple[torch.Tensor, ...]:
 
 
 def compile_steps() -> None:
-    """Both precisions, and float64 positions."""
+    """Both precisions, short types, and float64 positions."""
     numbers, positions, *rest = arguments()
     for precision in ("float32", "fast"):
         TritonEngine(random_model(1, CONFIG), precision).step(numbers, positions, *rest)
+    short = TritonEngine(
+        random_model(1, CONFIG),
+        "fast",
+        products=("fp16", "fp16"),
+        gathered=(torch.float16, torch.float16),
+    )
+    short.step(numbers, positions, *rest)
     TritonEngine(random_model(1, CONFIG)).step(numbers, positions.double(), *rest)
 
 
