@@ -36,7 +36,7 @@ class MolBatch:
         for name in ("numbers", "positions", "mol_idx", "ptr", "charge"):
             if not isinstance(found := getattr(self, name), Tensor):
                 raise TypeError(f"{name}: expected a tensor, found {type(found).__name__}")
-        n_atoms, n_mols = self.numbers.shape[:1], self.charge.shape[:1]
+        n_atoms, n_mols = tuple(self.numbers.shape[:1]), tuple(self.charge.shape[:1])
         expected = {
             "numbers": n_atoms or (0,),
             "positions": (*n_atoms, 3),

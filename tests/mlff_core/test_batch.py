@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from ase.build import molecule
 
 from mlff_core.batch import MolBatch
 from mlff_core.testing import NAMED_MOLECULES, named_batch
@@ -28,6 +29,64 @@ def test_select_takes_molecules_in_the_order_asked_for() -> None:
     np.testing.assert_allclose(chosen.positions[4:], np.array(water[1]))
 
 
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_select_takes_a_mask_in_any_form(kind) -> None:
+    batch = named_batch()
+    chosen = batch.select(kind([k in (3, 5) for k in range(batch.n_mols)]))
+    expected = batch.select([3, 5])
+    assert chosen.n_atoms == 8  # water and bromochlorofluoromethane
+    for name in ("numbers", "positions", "mol_idx", "ptr", "charge"):
+        assert torch.equal(getattr(chosen, name), getattr(expected, name))
+    assert batch.select(kind([False] * batch.n_mols)).n_mols == 0
+
+
+def test_select_counts_negative_places_from_the_end() -> None:
+    batch = named_batch()
+    assert batch.select([-1]).numbers.tolist() == list(NAMED_MOLECULES.values())[-1][0]
+    assert batch.select([]).n_mols == 0
+
+
+@pytest.mark.parametrize(
+    ("molecules", "error", "message"),
+    [
+        ([True, False], ValueError, r"expected a mask \(6,\), found \(2,\)"),
+        ([0, 6], IndexError, "expected places from 0 to 5, found 6"),
+        ([-7], IndexError, "expected places from 0 to 5, found -7"),
+        ([0.0, 1.0], TypeError, "expected whole numbers or a mask"),
+        ([[0, 1]], TypeError, "expected whole numbers or a mask"),
+        (2, TypeError, "expected whole numbers or a mask"),
+    ],
+)
+def test_what_selects_nothing_is_refused(molecules, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        named_batch().select(molecules)
+
+
+def test_a_batch_is_shown_in_a_line() -> None:
+    assert repr(named_batch()) == "MolBatch(6 molecules, 18 atoms, torch.float64, cpu)"
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"numbers": [1]}, TypeError, "numbers: expected a tensor, found list"),
+        ({"charge": torch.zeros(6)}, TypeError, "charge: expected int64, found torch.float32"),
+        ({"ptr": torch.zeros(3, dtype=torch.int64)}, ValueError, r"ptr: expected \(7,\)"),
+        ({"mol_idx": torch.zeros(3, dtype=torch.int64)}, ValueError, r"mol_idx: expected \(18,\)"),
+        ({"positions": torch.zeros(18, 2)}, ValueError, r"positions: expected \(18, 3\)"),
+    ],
+)
+def test_tensors_that_do_not_fit_together_are_refused(changed, error, message: str) -> None:
+    with pytest.raises(error, match=message):
+        MolBatch(**(vars(named_batch()) | changed))
+
+
+@pytest.mark.parametrize("molecules", ["CCO", 7, [(1, 2)], [molecule("H2O")], ["CCO"]])
+def test_what_are_no_molecules_is_told_in_words(molecules) -> None:
+    with pytest.raises(TypeError, match=r"molecules: expected \(numbers, positions, charge\)"):
+        MolBatch.from_arrays(molecules)
+
+
 def test_split_cuts_per_atom_values_by_molecule() -> None:
     batch = named_batch()
     parts = batch.split(torch.arange(batch.n_atoms))
@@ -48,11 +107,24 @@ def test_an_empty_batch_is_a_batch() -> None:
         (([1, 1], np.zeros((3, 3)), 0), r"positions: expected \(2, 3\), found \(3, 3\)"),
         (([1], np.zeros(3), 0), r"positions: expected \(1, 3\), found \(3,\)"),
         (([1], np.zeros((1, 3)), 0.5), r"charge: expected a whole number, found 0.5"),
+        (([1], np.zeros((1, 3)), None), r"charge: expected a whole number, found None"),
+        (([1], np.zeros((1, 3)), np.nan), r"charge: expected a whole number, found nan"),
+        (([1], np.zeros((1, 3)), np.zeros(2)), r"charge: expected a whole number, found array"),
+        (([1], np.zeros((1, 3)), "1"), r"charge: expected a whole number, found '1'"),
+        (([6.5], np.zeros((1, 3)), 0), r"numbers: expected whole numbers, found \[6.5\]"),
+        (([np.nan], np.zeros((1, 3)), 0), r"numbers: expected whole numbers"),
     ],
 )
 def test_a_molecule_that_is_none_is_refused_by_shape(molecule: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MolBatch.from_arrays([molecule])
+
+
+@pytest.mark.parametrize(
+    "charge", [1, 1.0, np.int8(1), np.float32(1), np.array(1), torch.tensor(1)]
+)
+def test_a_charge_may_come_as_any_whole_number(charge) -> None:
+    assert MolBatch.from_arrays([([1], np.zeros((1, 3)), charge)]).charge.tolist() == [1]
 
 
 def test_new_positions_must_have_the_old_shape() -> None:

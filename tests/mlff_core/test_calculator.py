@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +107,15 @@ def test_a_batch_gives_only_what_is_asked_for(potential):
         (Atoms("Au", [[0, 0, 0]]), "element 79 is unknown"),
         (Atoms("H", [[0, 0, 0]], info={"charge": 4}), r"total charge \+4 is unknown"),
         (Atoms("H", [[0, 0, 0]], info={"charge": 0.5}), "expected a whole number, found 0.5"),
+        (Atoms("H", [[0, 0, 0]], info={"charge": None}), "expected a whole number, found None"),
+        (Atoms("H", [[0, 0, 0]], info={"charge": np.nan}), "expected a whole number, found nan"),
+        (Atoms("H", [[0, 0, 0]], info={"charge": "+1"}), r"expected a whole number, found '\+1'"),
+        (Atoms("H", [[0, 0, 0]], info={"charge": np.zeros(1)}), r"whole number, found array"),
+        (Atoms("H", [[0, 0, 0]], info={"charge": [1]}), r"expected a whole number, found \[1\]"),
+        (Atoms("H", [[0, 0, 0]], info={"spin": 2}), r"spin multiplicity.*expected 1, .* found 2"),
+        (Atoms("H", [[0, 0, 0]], info={"spin": 0}), r"spin multiplicity.*expected 1, .* found 0"),
+        (Atoms("H", [[0, 0, 0]], info={"spin": None}), "spin multiplicity.* found None"),
+        (Atoms("H", [[0, 0, 0]], info={"multiplicity": 3}), r"spin multiplicity.* found 3"),
         (Atoms("H", [[0, 0, 0]], pbc=[0, 0, 1], cell=[9, 9, 9]), "molecule 0 is periodic"),
     ],
 )
@@ -142,3 +154,63 @@ def test_a_model_is_loaded_by_its_path(tmp_path):
     water.calc = PaiNNCalculator(str(tmp_path / "tiny.safetensors"), device="cpu")
     energy, _ = expected(Potential(network, precision="float64"), water)
     assert water.get_potential_energy() == pytest.approx(energy, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return PaiNNCalculator(model="small", device="cpu")
+
+
+@pytest.mark.parametrize("name", ["CH3", "NO2", "OH"])
+def test_radicals_are_refused_in_words(small, name):
+    radical = molecule(name)
+    radical.set_initial_magnetic_moments(None)
+    radical.calc = small
+    with pytest.raises(OutOfDomainError, match=r"has \d+ electrons .* closed shells only"):
+        radical.get_potential_energy()
+    radical.info["charge"] = 1
+    assert np.isfinite(radical.get_potential_energy())
+
+
+def test_a_spin_multiplicity_of_one_is_what_is_computed(potential, atoms):
+    energy = atoms.get_potential_energy()
+    atoms.info["spin"] = 1
+    assert atoms.get_potential_energy() == energy
+    atoms.info["spin"] = 3  # set after the results were kept
+    with pytest.raises(OutOfDomainError, match="spin multiplicity"):
+        atoms.get_potential_energy()
+
+
+def test_initial_charges_and_moments_that_are_not_read_are_warned_of(potential):
+    ammonium = molecule("NH3")
+    ammonium.set_initial_charges([1, 0, 0, 0])
+    calculator = PaiNNCalculator(potential)
+    with pytest.warns(UserWarning, match=r"initial charges of H3N add up to \+1.00 e"):
+        calculator.calculate_batch([ammonium])
+    oxygen = molecule("O2")
+    with pytest.warns(UserWarning, match="initial magnetic moments of O2 are not read"):
+        calculator.calculate_batch([oxygen])
+    # What agrees, or was said, is no news.
+    ammonium.info["charge"] = 0
+    charged = molecule("NH3")
+    charged.set_initial_charges([0.3, -0.1, -0.1, -0.1])
+    calculator.calculate_batch([ammonium, charged])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
+def test_atoms_with_the_calculator_can_be_copied_and_pickled(small, copied):
+    water = molecule("H2O")
+    water.calc = small
+    energy = water.get_potential_energy()
+    again = copied(water)
+    assert again.calc is not small
+    assert again.get_potential_energy() == energy
+    again.positions[0, 2] += 0.1
+    assert again.get_potential_energy() > energy + 0.01
+    assert water.get_potential_energy() == energy
+
+
+@pytest.mark.parametrize("systems", [molecule("H2O"), ["CCO"]])
+def test_systems_of_another_kind_are_told_in_words(potential, systems):
+    with pytest.raises(TypeError, match=r"expected a list of Atoms|expected Atoms, found str"):
+        PaiNNCalculator(potential).calculate_batch(systems)

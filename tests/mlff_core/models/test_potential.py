@@ -2,11 +2,15 @@
 
 import copy
 import json
+import pickle
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 
 import pytest
 import torch
+from ase.build import molecule
 
 from mlff_core.batch import MolBatch
 from mlff_core.errors import DeviceError, ModelFileError, OutOfDomainError
@@ -14,7 +18,14 @@ from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
 from mlff_core.models.painn import PaiNNConfig
 from mlff_core.models.potential import Potential, choose_device, load_potential
 from mlff_core.models.reference import find_model
-from mlff_core.testing import NAMED_MOLECULES, named_batch, random_model, random_potential
+from mlff_core.moves.relax import relax
+from mlff_core.testing import (
+    NAMED_MOLECULES,
+    AutogradEngine,
+    named_batch,
+    random_model,
+    random_potential,
+)
 
 SHIPPED = sorted(Path(str(resources.files("mlff_core") / "weights")).glob("*.safetensors"))
 
@@ -223,6 +234,130 @@ def test_a_choice_that_does_not_exist_is_refused(option, value):
 def test_the_triton_backend_is_refused_on_a_cpu():
     with pytest.raises(DeviceError, match="triton backend cannot run here"):
         random_potential(device="cpu", backend="triton")
+
+
+def test_the_old_name_of_a_backend_still_does_and_says_its_true_one():
+    with pytest.warns(FutureWarning, match="backend 'torch' has its true name now: 'numba'"):
+        old = random_potential(backend="torch")
+    assert old.backend == random_potential(backend="numba").backend == "numba"
+    batch = named_batch(torch.float32)
+    assert torch.equal(old(batch).forces, random_potential(backend="auto")(batch).forces)
+
+
+@pytest.mark.parametrize("backend", ["auto", "numba", "plain"])
+def test_float64_is_computed_by_the_plain_operators_whatever_the_backend(backend):
+    potential = random_potential(backend=backend, precision="float64")
+    assert potential.backend == "plain"
+    batch = named_batch()
+    expected_energy, expected_forces = AutogradEngine(potential.model).evaluate(
+        *vars(batch).values()
+    )
+    out = potential(batch)
+    torch.testing.assert_close(out.energy, expected_energy, rtol=0, atol=1e-10)
+    torch.testing.assert_close(out.forces, expected_forces, rtol=0, atol=1e-9)
+
+
+def test_the_plain_backend_says_what_the_compiled_one_says():
+    batch = named_batch(torch.float32)
+    plain, compiled = (random_potential(backend=name)(batch) for name in ("plain", "numba"))
+    torch.testing.assert_close(plain.energy, compiled.energy, rtol=0, atol=1e-4)
+    torch.testing.assert_close(plain.forces, compiled.forces, rtol=0, atol=1e-4)
+
+
+def same_outputs(found: Potential, expected: Potential) -> bool:
+    out, meant = (potential(named_batch(torch.float32)) for potential in (found, expected))
+    return torch.equal(out.energy, meant.energy) and torch.equal(out.forces, meant.forces)
+
+
+def test_a_pickle_refers_to_the_file_and_loads_it_again(tmp_path):
+    save_checkpoint(random_model(7, n_features=16), tmp_path / "tiny.safetensors", {})
+    potential = load_potential(tmp_path / "tiny.safetensors", device="cpu", backend="plain")
+    pickled = pickle.dumps(potential)
+    assert len(pickled) < 500  # no weights in it
+    again = pickle.loads(pickled)
+    assert (again.name, again.backend, again.precision) == ("tiny", "plain", "float32")
+    assert same_outputs(again, potential)
+    # Another model in the same place is not taken for it.
+    save_checkpoint(random_model(8, n_features=16), tmp_path / "tiny.safetensors", {})
+    with pytest.raises(ModelFileError, match="not the model that was pickled: expected sha256"):
+        pickle.loads(pickled)
+    (tmp_path / "tiny.safetensors").unlink()
+    with pytest.raises(ModelFileError, match="no model"):
+        pickle.loads(pickled)
+
+
+def test_a_pickle_refers_to_a_shipped_model_by_its_name():
+    pickled = pickle.dumps(load_potential("small", device="cpu"))
+    assert b"painn-aimnet2-small" in pickled
+    assert b"/" not in pickled  # no path of this machine
+    assert pickle.loads(pickled).sha256 == load_potential("small", device="cpu").sha256
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_a_model_that_was_never_saved_travels_with_its_weights(precision):
+    potential = Potential(random_model(7, n_features=16), precision=precision)
+    assert same_outputs(pickle.loads(pickle.dumps(potential)), potential)
+
+
+def test_a_deep_copy_shares_the_weights_that_nobody_changes():
+    potential = random_potential()
+    assert copy.deepcopy([potential])[0] is potential
+
+
+def test_a_potential_is_shown_in_a_line():
+    assert repr(random_potential()) == "Potential(unsaved, cpu, numba, float32)"
+
+
+@pytest.mark.parametrize("how", ["used", "loaded"])
+def test_a_forked_process_is_told_so_and_neither_hangs_nor_dies(how):
+    # In a process of its own, whose threads are those of this program alone.
+    program = f"""
+import multiprocessing, warnings
+warnings.simplefilter("ignore")  # that a process with threads forks
+from mlff_core.testing import named_batch, random_potential
+potential, batch = random_potential(), named_batch()
+if {how!r} == "used":
+    potential(batch)
+def work(results):
+    try:
+        results.put(potential(batch).energy.tolist())
+    except RuntimeError as error:
+        results.put(str(error))
+results = multiprocessing.get_context("fork").SimpleQueue()
+child = multiprocessing.get_context("fork").Process(target=work, args=(results,))
+child.start()
+print(results.get())
+child.join()
+print(child.exitcode)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
+    )
+    told, exit_code = found.stdout.splitlines()
+    assert "loaded before this process was forked" in told
+    assert "spawn" in told
+    assert exit_code == "0"
+
+
+@pytest.mark.parametrize("wrong", [None, 3, random_model])
+def test_a_model_that_is_neither_a_name_nor_a_path_is_told_in_words(wrong):
+    with pytest.raises(TypeError, match="model: expected a name or a path, found"):
+        load_potential(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "charge"), [("CH3", 0), ("NO2", 0), ("OH", 0), ("H2O", 1), ("H", 0)]
+)
+def test_a_model_with_a_card_refuses_an_odd_number_of_electrons(name, charge):
+    potential = load_potential("small", device="cpu")
+    system = molecule(name)
+    batch = MolBatch.from_arrays([(system.numbers, system.positions, charge)])
+    with pytest.raises(OutOfDomainError, match="an odd number: model painn-aimnet2-small knows"):
+        potential(batch)
+    with pytest.raises(OutOfDomainError, match="closed shells only"):
+        relax(batch, potential)
+    closed = MolBatch.from_arrays([(system.numbers, system.positions, charge + 1)])
+    assert potential(closed).energy.isfinite().all()
 
 
 def test_a_smaller_domain_is_kept_in_the_checkpoint(tmp_path):

@@ -2,7 +2,7 @@
 
 A process of its own, because it puts a stand-in in the place of Triton's driver.
 
-    python run_compiled.py CAPABILITY steps|tf32x3|bf16x3 OUT.json
+    python run_compiled.py CAPABILITY steps|moves|tf32x3|bf16x3 OUT.json
 """
 
 import json
@@ -10,6 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
@@ -17,7 +18,15 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from mlff_core.batch import MolBatch
+from mlff_core.models.force_field import Outputs
 from mlff_core.models.painn import PaiNNConfig
+from mlff_core.moves import dynamics_triton, minimise_triton
+from mlff_core.moves.baoab import Integrator
+from mlff_core.moves.rules import Rules
+from mlff_core.moves.settings import RelaxSettings
+from mlff_core.moves.slots import Rows, molecules_of
+from mlff_core.moves.state import DynamicsState
+from mlff_core.moves.step import enter
 from mlff_core.ops.triton import launch, tiles, tune
 from mlff_core.ops.triton.engine import TritonEngine
 from mlff_core.testing import NAMED_MOLECULES, random_model
@@ -81,6 +90,27 @@ def compile_steps() -> None:
     TritonEngine(random_model(1, CONFIG)).step(numbers, positions.double(), *rest)
 
 
+def compile_moves() -> None:
+    """What lies between two force calls of every minimiser, and of dynamics."""
+    batch = MolBatch.from_arrays([NAMED_MOLECULES["water"]])
+    everyone = molecules_of(batch, np.ones(3, bool))
+    rows = Rows.pack(everyone, 3, batch.device, torch.float32)
+
+    def nothing(batch: MolBatch) -> Outputs:
+        return Outputs(torch.zeros(1, dtype=torch.float64), torch.zeros(batch.n_atoms, 3))
+
+    for optimizer, model_hessian in (("lbfgs", True), ("lbfgs", False), ("fire", False)):
+        settings = RelaxSettings(optimizer, model_hessian=model_hessian)
+        rules = Rules.of(settings, torch.float32, 5.0)
+        minimise_triton.kernel_step(rows, rules, 4, nothing)(enter(rows, settings))
+    for langevin in (True, False):
+        one = torch.ones(1, dtype=torch.float64)
+        v = torch.zeros(1, 3, 3, dtype=torch.float64)
+        state = DynamicsState(one.long(), v.clone(), v.clone(), v.clone(), one.clone(), one.clone())
+        integrator = Integrator(v[..., :1] + 1.0, 0.1, 0.9, one.long(), langevin)
+        dynamics_triton.kernel_step(batch.to(dtype=torch.float64), integrator, nothing)(state)
+
+
 def layouts_only(backend=None, stages=None, *_):
     """Compile as far as layouts are chosen, where tiles and the compiler fall out with each other.
 
@@ -114,8 +144,8 @@ def compile_tiles(products: str) -> list[str]:
 def main(capability: int, what: str, out: str) -> None:
     """Compile, and keep the assembly or the failures."""
     assembly = pretend(capability)
-    if what == "steps":
-        compile_steps()
+    if what in ("steps", "moves"):
+        compile_steps() if what == "steps" else compile_moves()
         Path(out).write_text(json.dumps(assembly), encoding="utf-8")
     else:
         Path(out).write_text(json.dumps(compile_tiles(what)), encoding="utf-8")

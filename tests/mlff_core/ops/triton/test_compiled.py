@@ -56,6 +56,19 @@ def test_kernels_compile_for_cards_that_overlap_them_and_for_cards_that_cannot(
     assert all(("griddepcontrol.wait" in text) is overlap for text in assembly.values())
 
 
+def test_what_lies_between_two_force_calls_compiles_once_for_every_way_to_move(compiled):
+    assembly = compiled(90, "moves")
+    assert sorted(name.split()[0] for name in assembly) == [
+        "begin_move_kernel",  # with a bath and without
+        "begin_move_kernel",
+        "end_move_kernel",
+        "fire_kernel",
+        "gather_kernel",
+        "lbfgs_kernel",  # with a model of the Hessian and without
+        "lbfgs_kernel",
+    ]
+
+
 @pytest.mark.parametrize("products", ["tf32x3", "bf16x3"])
 def test_every_tile_in_use_or_to_be_tried_compiles(products, compiled):
     # A choice that only one of float32 and fast could compile has made the other fail.
