@@ -10,7 +10,7 @@ molecule is still handed on, as an empty or odd SMILES, for the chemistry to rej
   one of columns. Where plainly the second word is the SMILES, the first is the id.
 - `.csv`, `.tsv`: a header line, then one record a line, or several lines where a quoted field holds
   line ends. A blank line is a record with an empty SMILES, so is a row too short to have one. A
-  first line `sep=;` is Excel's.
+  first line `sep=;` is Excel's; one that holds a SMILES where the others do is a record as well.
 - `.txt`: as `.csv` if its first line names a column of SMILES, else as `.smi`.
 - `.parquet`: one row, one record; a null SMILES is an empty one.
 - `.sdf`: one record up to each `$$$$`; its SMILES is that of the mol block, its id the title line.
