@@ -5,6 +5,7 @@ import pytest
 from rdkit import Chem
 
 from mlff_core.chem.constraints import distance_bounds
+from mlff_core.chem.graph import Graph
 from mlff_core.chem.hypervalent import hypervalent_bounds, hypervalent_centres
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.prepare import prepare
@@ -88,7 +89,7 @@ def test_axial_places_go_to_electronegative_neighbours_and_not_to_one_ring():
 
 def test_an_embedder_elsewhere_gets_the_same_bounds():
     mol = with_hydrogens("FS(F)(F)(F)(F)c1ccccc1")
-    bounds = distance_bounds(mol)
+    bounds = distance_bounds(Graph(mol))
     assert np.allclose(bounds, hypervalent_bounds(mol))
     assert np.all(np.triu(bounds, 1) >= np.tril(bounds, -1).T - 1e-6)
     fluorines = [a.GetIdx() for a in mol.GetAtoms() if a.GetSymbol() == "F"]
