@@ -32,6 +32,7 @@ TILE_CANDIDATES = {
         Tile(32, 64, 32, 2, 3),
         Tile(32, 128, 32, 4, 2),
         Tile(32, 32, 32, 2, 3),
+        Tile(128, 128, 32, 8, 3),
     ],
     "medium": [
         Tile(16, 64, 32, 4, 3),
@@ -59,6 +60,8 @@ LAUNCH_CANDIDATES = {
         Launch(1, 1, 128, 1, 112),
         Launch(1, 1, 128, 1, 128),
         Launch(4, 1, 128, 4),
+        Launch(1, 1, 256, 2),
+        Launch(1, 1, 256, 2, 112),
     ],
     "medium": [
         Launch(4, 1, 32, 1),
