@@ -5,6 +5,7 @@ embedding. Whatever is decided along the way (a salt left out, a stereocentre ch
 molecule's message.
 """
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from mlff_core.chem.parse import parse
 from mlff_core.chem.stereo import centres, double_bonds, is_atropisomer
 from mlff_core.status import Flag, MoleculeStatus, Reason
 
+#: A charge in a SMILES, where "-" alone may be a bond.
+_CHARGE: Final = re.compile(r"[+-]\d*\]")
 _ALL_IN_BRACKETS: Final = Chem.SmilesWriteParams()
 _ALL_IN_BRACKETS.allHsExplicit = True  # type: ignore[assignment]  # the stub errs
 _ALL_IN_BRACKETS.canonical = False  # type: ignore[assignment]
@@ -205,7 +208,7 @@ def store_topology(molecule: PreparedMolecule, graph: Graph) -> None:
     molecule.numbers = np.array(graph.numbers, np.int8)
     molecule.bonds = np.array(sorted(graph.pairs), np.int16).reshape(-1, 2)
     store_stereo(molecule, graph.mol)
-    if "+" in smiles or "-" in smiles:
+    if _CHARGE.search(smiles):
         molecule.held_bonds = held_bonds(graph.mol)
 
 
