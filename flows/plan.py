@@ -28,7 +28,7 @@ from tasks.opened import Embedder
 
 #: Records in a shard where the caller does not say. On a GPU a shard must be worth some tens of
 #: seconds of its time; on a CPU it bounds what a crash can lose to a minute or two.
-SHARD_SIZE = {"cuda": 20_000, "cpu": 50}
+SHARD_SIZE = {"cuda": 10_000, "cpu": 50}
 
 #: Packages whose versions a run's manifest names, because results depend on them.
 VERSIONED = ("mlff-screen", "torch", "triton", "rdkit", "numpy", "pyarrow", "prefect")

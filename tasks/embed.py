@@ -5,7 +5,7 @@ from pathlib import Path
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.library.records import read_records
 from mlff_core.shard import ShardFiles, StepReport, embed_shard
-from tasks.opened import Embedder, embedding_pool
+from tasks.opened import Embedder, embedding_pool, embedding_processes
 from tasks.progress import teller
 
 
@@ -20,6 +20,9 @@ def embed(
     """Embed a shard; all shards of a run share the processes."""
     files = ShardFiles.of(Path(work_dir), shard)
     records = read_records(Path(work_dir), shard)
-    pool = embedding_pool(work_dir, chemistry, workers, embedder)
-    on = device if embedder == "card" else None
-    return embed_shard(records, files.embedded, pool, on, teller("embed", shard))
+    progress = teller("embed", shard)
+    if embedder == "card":
+        processes = embedding_processes(work_dir, chemistry, workers, device)
+        return processes.embed(records, files.embedded, progress)
+    pool = embedding_pool(work_dir, chemistry, workers)
+    return embed_shard(records, files.embedded, pool, progress=progress)

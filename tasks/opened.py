@@ -9,11 +9,10 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
-from mlff_core.chem.constrained import on_a_core
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.pool import EmbeddingPool
-from mlff_core.chem.prepare import prepare
 from mlff_core.errors import ModelFileError
+from tasks.processes import EmbeddingProcesses
 
 if TYPE_CHECKING:
     from mlff_core.models.potential import Backend, Device, Potential, Precision
@@ -46,16 +45,21 @@ class Opened(Generic[T]):
 
 
 _POOLS = Opened[EmbeddingPool](EmbeddingPool.close)
+_PROCESSES = Opened[EmbeddingProcesses](EmbeddingProcesses.close)
 _POTENTIALS = Opened["Potential"](lambda potential: None)
 
 
-def embedding_pool(
-    run: str, settings: ChemistrySettings, workers: int | None, embedder: Embedder
-) -> EmbeddingPool:
-    """The processes that embed a run's molecules, or prepare them for the card."""
-    own = on_a_core if embedder == "card" else prepare
-    return _POOLS.get(
-        run, (settings, workers, embedder), lambda: EmbeddingPool(settings, workers, prepare=own)
+def embedding_pool(run: str, settings: ChemistrySettings, workers: int | None) -> EmbeddingPool:
+    """The processes that embed a run's molecules on the cores."""
+    return _POOLS.get(run, (settings, workers), lambda: EmbeddingPool(settings, workers))
+
+
+def embedding_processes(
+    run: str, settings: ChemistrySettings, workers: int | None, device: str
+) -> EmbeddingProcesses:
+    """The processes that embed a run's molecules on a device."""
+    return _PROCESSES.get(
+        run, (settings, workers, device), lambda: EmbeddingProcesses(settings, device, workers)
     )
 
 
@@ -91,4 +95,5 @@ def potential(
 def close(run: str) -> None:
     """End the processes of a run and let go of its model."""
     _POOLS.close(run)
+    _PROCESSES.close(run)
     _POTENTIALS.close(run)

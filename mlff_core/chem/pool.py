@@ -51,7 +51,7 @@ _BOOTSTRAP: Final = (
 Prepare = Callable[..., PreparedMolecule | None]
 
 
-class _Worker:
+class WorkerProcess:
     """One process, and the socket to it."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class _Worker:
             )
         self.connection = Connection(ours.detach())
 
-    def wait_until_ready(self, function: Prepare, settings: ChemistrySettings) -> None:
+    def wait_until_ready(self, function: Callable[..., object], settings: object) -> None:
         """Hand over what to run; returns when the process has imported it.
 
         Raises:
@@ -131,7 +131,7 @@ class EmbeddingPool:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()  # None: closed
         self._lock = threading.Lock()  # guards the three below
         self._threads: list[threading.Thread] = []
-        self._workers: set[_Worker] = set()
+        self._workers: set[WorkerProcess] = set()
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -231,12 +231,12 @@ class EmbeddingPool:
             if not job.future.cancelled():
                 return job
 
-    def _start_worker(self, backlog: deque[_Job]) -> _Worker | None:
+    def _start_worker(self, backlog: deque[_Job]) -> WorkerProcess | None:
         """A worker that is ready; None if none can be started, and the backlog's jobs say so."""
         with self._lock:
             if self._closed:
                 return None
-            worker = _Worker()
+            worker = WorkerProcess()
             self._workers.add(worker)
         try:
             worker.wait_until_ready(self._prepare, self.settings)
@@ -248,13 +248,13 @@ class EmbeddingPool:
             return None
         return worker
 
-    def _end(self, worker: _Worker) -> int:
+    def _end(self, worker: WorkerProcess) -> int:
         exit_status = worker.end()
         with self._lock:
             self._workers.discard(worker)
         return exit_status
 
-    def _feed(self, worker: _Worker, backlog: deque[_Job]) -> None:
+    def _feed(self, worker: WorkerProcess, backlog: deque[_Job]) -> None:
         """Feed a worker until it is gone or the pool closes; unfinished jobs go to the backlog."""
         on_the_way: deque[_Job] = deque()
         head: _Job | None = None  # what the worker works on: it answers in order
@@ -284,7 +284,7 @@ class EmbeddingPool:
         else:
             culprit.suspect = True
 
-    def _top_up(self, worker: _Worker, on_the_way: deque[_Job], backlog: deque[_Job]) -> bool:
+    def _top_up(self, worker: WorkerProcess, on_the_way: deque[_Job], backlog: deque[_Job]) -> bool:
         """Send the worker what it should have; False if there is nothing: the pool is closed."""
         while len(on_the_way) < _AHEAD and not (on_the_way and on_the_way[0].suspect):
             job = backlog.popleft() if backlog else self._take(wait=not on_the_way)

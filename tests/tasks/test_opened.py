@@ -18,14 +18,14 @@ def test_threads_of_a_run_share_one_pool_and_closing_a_run_leaves_another_alone(
     found = []
 
     def ask() -> None:
-        found.append(opened.embedding_pool("a", settings, 1, "rdkit"))
+        found.append(opened.embedding_pool("a", settings, 1))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    other = opened.embedding_pool("b", settings, 1, "rdkit")
+    other = opened.embedding_pool("b", settings, 1)
     try:
         assert len(set(map(id, found))) == 1
         assert other is not found[0]
@@ -33,7 +33,7 @@ def test_threads_of_a_run_share_one_pool_and_closing_a_run_leaves_another_alone(
         with pytest.raises(RuntimeError, match="closed"):
             list(found[0].map([(0, None, "C")]))
         assert [m.smiles for m in other.map([(0, None, "C")])] == ["C"]
-        again = opened.embedding_pool("a", settings, 1, "rdkit")
+        again = opened.embedding_pool("a", settings, 1)
         assert again is not found[0]
     finally:
         opened.close("a")
