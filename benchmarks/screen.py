@@ -96,7 +96,7 @@ class Clock(Watcher):
     def begin(self, n_records: int, done: int) -> None:
         self.begun = time.monotonic()
 
-    def advance(self, stage: str, report: StepReport) -> None:
+    def advance(self, stage: str, shard: int, report: StepReport) -> None:
         self.ended = time.monotonic()
 
 
