@@ -114,15 +114,18 @@ def relax_held(
     settings = replace(settings, model_hessian=False)
     n_slots = batch_sizes(settings.batching, potential.device, potential.bytes_per_edge)
     springs = HeldProtons(potential)
-    by_bucket: dict[str, list[Molecule]] = {}
-    for index, (numbers, positions, charge, held) in enumerate(conformers):
-        molecule = Molecule(index, labelled(numbers, held), np.asarray(positions), int(charge))
-        by_bucket.setdefault(bucket_of(molecule.size), []).append(molecule)
+    molecules = [
+        Molecule(index, labelled(numbers, held), np.asarray(positions), int(charge))
+        for index, (numbers, positions, charge, held) in enumerate(conformers)
+    ]
+    if not molecules:
+        return []
+    # All sizes together: there are few, and what a step costs is the launches, not the atoms.
+    together = min(n_slots[bucket_of(molecule.size)] for molecule in molecules)
     results: dict[int, Relaxed] = {}
-    for bucket, molecules in by_bucket.items():
-        for relaxed in relax_molecules(molecules, springs, settings, n_slots[bucket]):
-            numbers, _, charge, _ = conformers[relaxed.index]
-            results[relaxed.index] = _without_springs(relaxed, numbers, charge, potential)
+    for relaxed in relax_molecules(molecules, springs, settings, together):
+        numbers, _, charge, _ = conformers[relaxed.index]
+        results[relaxed.index] = _without_springs(relaxed, numbers, charge, potential)
     return [results[k] for k in range(len(conformers))]
 
 
