@@ -26,7 +26,7 @@ def test_the_kernels_refuse_a_width_that_they_do_not_have():
         Potential(random_model(n_features=48), device="cpu", backend="triton")
 
 
-def test_auto_takes_torch_on_a_cpu_and_says_so(caplog):
+def test_auto_takes_numba_on_a_cpu_and_says_so(caplog):
     with caplog.at_level(logging.INFO):
         assert Potential(random_model(), device="cpu", backend="auto").backend == "numba"
-    assert "backend: torch" in caplog.text
+    assert "backend: numba" in caplog.text
