@@ -15,6 +15,8 @@ weights/        the shipped models
 chem/           SMILES to checked molecules with starting geometries
 library/        libraries of molecules in five formats
 tables/         the tables that a run leaves
+charge.py       total charges and spins, as people write them
+arrays.py       molecules of ASE, of RDKit and of people as arrays
 batch.py        molecules of any sizes, flat
 neighbors.py    pairs of atoms within the cutoff
 buckets.py      size classes, and how many molecules of each are computed at once
@@ -26,6 +28,7 @@ calculator.py   the force field for ASE
 tune.py         measuring which tiles of the kernels are fastest on a card
 outcome.py      what came of relaxed conformers: judged, ranked, put in words
 shard.py        one shard of a library through its steps
+screening.py    some molecules through the same steps, in memory
 distill/        teaching PaiNN what a large potential knows
 testing.py      what tests share
 
@@ -34,6 +37,7 @@ Names are resolved on first use, because the processes that embed molecules impo
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from mlff_core.moves.relax import RelaxResult, relax
     from mlff_core.moves.settings import RelaxSettings
     from mlff_core.moves.trajectory import write_trajectory
+    from mlff_core.screening import ScreenedMolecule, screen_mols
 
 _HOME = {
     "AseForceField": "mlff_core.models.ase_force_field",
@@ -57,8 +62,10 @@ _HOME = {
     "Potential": "mlff_core.models.potential",
     "RelaxResult": "mlff_core.moves.relax",
     "RelaxSettings": "mlff_core.moves.settings",
+    "ScreenedMolecule": "mlff_core.screening",
     "load_potential": "mlff_core.models.potential",
     "relax": "mlff_core.moves.relax",
+    "screen_mols": "mlff_core.screening",
     "write_trajectory": "mlff_core.moves.trajectory",
 }
 
@@ -72,13 +79,17 @@ __all__ = [
     "Potential",
     "RelaxResult",
     "RelaxSettings",
+    "ScreenedMolecule",
     "load_potential",
     "relax",
+    "screen_mols",
     "write_trajectory",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("mlff-screen")
     if name not in _HOME:
         raise AttributeError(f"module 'mlff_core' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
@@ -87,4 +98,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__all__, "__version__"])

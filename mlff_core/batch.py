@@ -1,14 +1,18 @@
 """MolBatch: molecules of any sizes, flat. The one type that everything else here depends on."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from mlff_core.arrays import arrays_of_atoms, arrays_of_mols, checked_arrays, each
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from rdkit import Chem
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -78,6 +82,24 @@ class MolBatch:
                 f"from ptr[0] = 0 to ptr[-1] = {self.n_atoms}, the number of atoms"
             )
 
+    def check_bounds(self) -> None:
+        """Refuse a batch on a CPU whose indices point outside of it: compiled code follows them.
+
+        A tenth of what `check` costs, and for those who call `ForceField.evaluate` themselves.
+
+        Raises:
+            ValueError: An entry of `mol_idx` or `ptr` is no place in the batch.
+        """
+        for name, values, end in (
+            ("mol_idx", self.mol_idx, self.n_mols - 1),
+            ("ptr", self.ptr, self.n_atoms),
+        ):
+            if not len(values):
+                continue
+            low, high = (int(bound) for bound in values.aminmax())
+            if low < 0 or high > end:
+                raise ValueError(f"{name}: expected 0 to {end}, found {low} to {high}")
+
     @classmethod
     def from_arrays(
         cls,
@@ -99,25 +121,12 @@ class MolBatch:
             TypeError: What is given are no molecules.
         """
         numbers, positions, sizes, charges = [], [], [], []
-        for k, (z, x, q) in enumerate(map(_three, _iterate(molecules))):
-            z_array, x_array = _numeric(k, "numbers", z), _numeric(k, "positions", x)
-            if z_array.ndim != 1 or len(z_array) == 0:
-                raise ValueError(
-                    f"molecule {k}: numbers: expected (n_atoms,) with n_atoms >= 1, "
-                    f"found {z_array.shape}"
-                )
-            if x_array.shape != (len(z_array), 3):
-                raise ValueError(
-                    f"molecule {k}: positions: expected ({len(z_array)}, 3), found {x_array.shape}"
-                )
-            with np.errstate(invalid="ignore"):
-                whole = z_array.astype(np.int64)
-            if (whole != z_array).any():
-                raise ValueError(f"molecule {k}: numbers: expected whole numbers, found {z!r}")
-            numbers.append(whole)
-            positions.append(x_array.astype(np.float64))
-            sizes.append(len(z_array))
-            charges.append(whole_number(q, f"molecule {k}: charge"))
+        for k, molecule in enumerate(each(molecules, "(numbers, positions, charge) of each")):
+            z, x, q = checked_arrays(k, molecule)
+            numbers.append(z)
+            positions.append(x)
+            sizes.append(len(z))
+            charges.append(q)
         ptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         flat_numbers = np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
         flat_positions = np.concatenate(positions) if positions else np.zeros((0, 3))
@@ -128,6 +137,85 @@ class MolBatch:
             ptr=torch.from_numpy(ptr).to(device),
             charge=torch.tensor(charges, dtype=torch.int64, device=device),
         )
+
+    @classmethod
+    def from_ase(
+        cls,
+        systems: "Iterable[Atoms]",
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "MolBatch":
+        """Build a batch from ASE's atoms; total charges are `atoms.info["charge"]`, else 0.
+
+        >>> from ase.build import molecule
+        >>> MolBatch.from_ase([molecule("H2O"), molecule("CH4")])
+        MolBatch(2 molecules, 8 atoms, torch.float32, cpu)
+
+        Args:
+            systems: Molecules in vacuum.
+            device: Where the tensors live.
+            dtype: Type of the positions.
+
+        Raises:
+            OutOfDomainError: One is periodic, has a charge that is not a whole number, or unpaired
+                electrons by its `info`.
+            TypeError: One is no `Atoms`, or only one is given.
+        """
+        return cls.from_arrays(arrays_of_atoms(systems), device=device, dtype=dtype)
+
+    @classmethod
+    def from_rdkit(
+        cls,
+        mols: "Iterable[Chem.Mol]",
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "MolBatch":
+        """Build a batch of every conformer of every molecule, one after the other.
+
+        Args:
+            mols: RDKit molecules with all hydrogens, and conformers in 3D.
+            device: Where the tensors live.
+            dtype: Type of the positions.
+
+        Raises:
+            TypeError: One is no molecule, or only one is given.
+            ValueError: One has no conformer in 3D, or hydrogens that are not atoms.
+        """
+        return cls.from_arrays(arrays_of_mols(mols), device=device, dtype=dtype)
+
+    def to_ase(self) -> "list[Atoms]":
+        """ASE's atoms of each molecule, its charge in `info["charge"]`."""
+        from ase import Atoms
+
+        numbers, positions = (self.split(t.cpu()) for t in (self.numbers, self.positions.double()))
+        return [
+            Atoms(z.numpy(), x.numpy(), info={"charge": q})
+            for z, x, q in zip(numbers, positions, self.charge.tolist(), strict=True)
+        ]
+
+    def to_rdkit(self, mols: "Iterable[Chem.Mol]") -> "list[Chem.Mol]":
+        """Copies of RDKit molecules with the coordinates of this batch.
+
+        Args:
+            mols: Those that `from_rdkit` made the batch of.
+
+        Raises:
+            ValueError: They do not have the atoms of this batch.
+        """
+        from rdkit import Chem
+
+        copies = [Chem.Mol(mol) for mol in mols]
+        conformers = [conformer for mol in copies for conformer in mol.GetConformers()]
+        numbers = [a.GetAtomicNum() for c in conformers for a in c.GetOwningMol().GetAtoms()]
+        if numbers != self.numbers.tolist() or len(conformers) != self.n_mols:
+            raise ValueError("mols: expected those that this batch was made of, found other atoms")
+        for conformer, x in zip(
+            conformers, self.split(self.positions.detach().cpu().double()), strict=True
+        ):
+            conformer.SetPositions(x.contiguous().numpy())
+        return copies
 
     @property
     def n_mols(self) -> int:
@@ -236,44 +324,6 @@ def require_batch(found: object) -> None:
     if not isinstance(found, MolBatch):
         raise TypeError(
             f"batch: expected a MolBatch, found {type(found).__name__}; "
-            "MolBatch.from_arrays([(numbers, positions, charge), ...]) makes one"
+            "MolBatch.from_ase, from_rdkit and from_arrays make one, "
+            "and mlff_core.screen_mols takes SMILES"
         )
-
-
-def whole_number(value: Any, what: str) -> int:
-    """A charge, or another number without a fraction.
-
-    Raises:
-        ValueError: It is none; says what was found.
-    """
-    if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 0:
-        value = value.item()
-    is_number = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
-    if not is_number or not math.isfinite(value) or int(value) != value:
-        raise ValueError(f"{what}: expected a whole number, found {value!r}")
-    return int(value)
-
-
-def _iterate(molecules: Any) -> Iterable[Any]:
-    if isinstance(molecules, (str, bytes)) or not isinstance(molecules, Iterable):
-        raise TypeError(
-            "molecules: expected (numbers, positions, charge) of each, "
-            f"found {type(molecules).__name__}"
-        )
-    return molecules
-
-
-def _three(molecule: Any) -> tuple[Any, Any, Any]:
-    if isinstance(molecule, (tuple, list)) and len(molecule) == 3:
-        return molecule[0], molecule[1], molecule[2]
-    raise TypeError(
-        "molecules: expected (numbers, positions, charge) of each, "
-        f"found {type(molecule).__name__} among them"
-    )
-
-
-def _numeric(k: int, name: str, values: Any) -> np.ndarray:
-    array = np.asarray(values)
-    if array.size and array.dtype.kind not in "iuf":
-        raise TypeError(f"molecule {k}: {name}: expected numbers, found {array.dtype}")
-    return array

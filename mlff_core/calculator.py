@@ -1,6 +1,5 @@
 """The potential as an ASE calculator."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,9 +7,9 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from mlff_core.batch import MolBatch, whole_number
+from mlff_core.batch import MolBatch
 from mlff_core.buckets import batch_sizes, bucket_of
-from mlff_core.errors import OutOfDomainError
+from mlff_core.charge import check_spin, check_vacuum, total_charge, warn_of_what_is_not_read
 from mlff_core.models.potential import Backend, Device, Potential, Precision, load_potential
 
 
@@ -107,11 +106,7 @@ class PaiNNCalculator(Calculator):
                 raise TypeError(f"molecule {k}: expected Atoms, found {type(atoms).__name__}")
             check_spin(atoms)
             warn_of_what_is_not_read(atoms)
-            if any(atoms.pbc):
-                raise OutOfDomainError(
-                    f"molecule {k} is periodic (pbc = {atoms.pbc.tolist()}), "
-                    f"model {self.potential.name} knows molecules in vacuum"
-                )
+            check_vacuum(atoms, k)
         potential = self.potential
         sizes = batch_sizes("auto", potential.device, potential.bytes_per_edge)
         order = sorted(range(len(systems)), key=lambda k: len(systems[k]))
@@ -139,56 +134,3 @@ class PaiNNCalculator(Calculator):
             {"energy": energy, "free_energy": energy, "forces": f.numpy()}
             for energy, f in zip(out.energy.tolist(), forces, strict=True)
         ]
-
-
-def total_charge(atoms: Atoms) -> int:
-    """`atoms.info["charge"]`, 0 where it is not set.
-
-    Raises:
-        OutOfDomainError: It is not a whole number.
-    """
-    return _whole(atoms.info.get("charge", 0), 'total charge, atoms.info["charge"]')
-
-
-#: What people write a spin multiplicity under.
-SPIN_KEYS = ("spin", "multiplicity", "spin_multiplicity", "mult")
-
-
-def check_spin(atoms: Atoms) -> None:
-    """Refuse a spin multiplicity other than 1.
-
-    Raises:
-        OutOfDomainError: `atoms.info["spin"]`, or what else it may be called, is not 1.
-    """
-    for key in SPIN_KEYS:
-        if key in atoms.info:
-            what = f'spin multiplicity, atoms.info["{key}"]'
-            if (found := _whole(atoms.info[key], what)) != 1:
-                raise OutOfDomainError(
-                    f"{what}: expected 1, all electrons paired, found {found}: the model knows "
-                    "closed shells only"
-                )
-
-
-def warn_of_what_is_not_read(atoms: Atoms) -> None:
-    """Warn of initial charges and magnetic moments that say something else than is computed."""
-    charge, initial = total_charge(atoms), float(atoms.get_initial_charges().sum())
-    if abs(initial - charge) > 0.5 and "charge" not in atoms.info:
-        warnings.warn(
-            f"the initial charges of {atoms.get_chemical_formula()} add up to {initial:+.2f} e and "
-            'are not read; its total charge is atoms.info["charge"], which is not set: 0',
-            stacklevel=3,
-        )
-    if np.abs(atoms.get_initial_magnetic_moments()).max(initial=0.0) > 0.0:
-        warnings.warn(
-            f"the initial magnetic moments of {atoms.get_chemical_formula()} are not read; all "
-            "electrons are paired",
-            stacklevel=3,
-        )
-
-
-def _whole(value: object, what: str) -> int:
-    try:
-        return whole_number(value, what)
-    except ValueError as error:
-        raise OutOfDomainError(str(error)) from error

@@ -23,6 +23,8 @@ ORDER = (
     "arrow",
     "chem library",
     "tables",
+    "charge",
+    "arrays",
     "batch",
     "neighbors buckets",
     "embedding",
@@ -31,6 +33,7 @@ ORDER = (
     "moves calculator tune",
     "outcome",
     "shard",
+    "screening",
     "distill",
     "testing",
 )

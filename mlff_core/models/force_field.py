@@ -17,7 +17,7 @@ from mlff_core.batch import MolBatch, require_batch
 from mlff_core.errors import OutOfDomainError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outputs:
     """What a force field says of a batch.
 
@@ -30,6 +30,11 @@ class Outputs:
     energy: Tensor
     forces: Tensor
     charges: Tensor | None = None
+
+    def __repr__(self) -> str:
+        charges = "" if self.charges is None else ", charges"
+        what = f"{len(self.energy)} molecules, {len(self.forces)} atoms"
+        return f"Outputs({what}: energy, forces{charges}, {self.forces.device})"
 
 
 @dataclass(frozen=True)

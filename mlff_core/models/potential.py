@@ -161,6 +161,7 @@ class Potential:
 
         Raises:
             RuntimeError: This process was forked from the one that loaded the model.
+            ValueError: On a CPU, an index of the batch points outside of it.
         """
         if os.getpid() != self._process:
             raise RuntimeError(
@@ -168,6 +169,8 @@ class Potential:
                 "it stayed behind in the parent: start processes by 'spawn' or 'forkserver' "
                 "(multiprocessing.get_context), or load the model in each"
             )
+        if self.device.type == "cpu":
+            batch.check_bounds()
         positions = batch.positions
         if self.backend != "triton":
             positions = positions.to(self.dtype)

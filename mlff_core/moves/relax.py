@@ -6,8 +6,10 @@ molecules are doing, in one transfer; those that have ended leave, and waiting o
 places (`in_flight.py`).
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,8 +24,11 @@ from mlff_core.moves.slots import Molecule, frozen_atoms, molecules_of
 from mlff_core.moves.threads import relax_groups, relax_molecules
 from mlff_core.status import ConformerStatus
 
+if TYPE_CHECKING:
+    from ase import Atoms
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class RelaxResult:
     """How every molecule of a batch ended.
 
@@ -46,6 +51,21 @@ class RelaxResult:
     n_steps: Tensor
     status: list[ConformerStatus]
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {word}" for word, n in Counter(map(str, self.status)).items())
+        return f"RelaxResult({self.batch!r}: {counts or 'nothing'})"
+
+    def to_ase(self) -> "list[Atoms]":
+        """ASE's atoms of each molecule where it ended, energy and forces as their results."""
+        from ase.calculators.singlepoint import SinglePointCalculator
+
+        systems = self.batch.to_ase()
+        for atoms, energy, forces in zip(
+            systems, self.energy.tolist(), self.batch.split(self.forces.cpu().double()), strict=True
+        ):
+            atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces.numpy())
+        return systems
+
 
 def relax(
     batch: MolBatch,
@@ -59,6 +79,7 @@ def relax(
     hydrogens_only: bool = False,
     model_hessian: bool = True,
     n_threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> RelaxResult:
     """Relax every molecule to its nearest minimum.
 
@@ -75,6 +96,7 @@ def relax(
         model_hessian: "lbfgs" begins with a model of each molecule's Hessian, which about halves
             the steps; without, with ASE's constant.
         n_threads: Batches side by side, see `relax_molecules`.
+        progress: Called with the number of molecules that have ended, after each.
 
     Returns:
         One entry a molecule, on the potential's device. What goes wrong with a molecule is its
@@ -98,12 +120,14 @@ def relax(
         free &= batch.numbers.cpu().numpy() == 1
     molecules = molecules_of(batch, free)
     batch = batch.to(potential.device, potential.dtype)
-    ended = sorted(
-        relax_molecules(
-            molecules, potential, settings, capacity or len(molecules), n_threads=n_threads
-        ),
-        key=lambda relaxed: relaxed.index,
-    )
+    ended: list[Relaxed] = []
+    for relaxed in relax_molecules(
+        molecules, potential, settings, capacity or len(molecules), n_threads=n_threads
+    ):
+        ended.append(relaxed)
+        if progress is not None:
+            progress(len(ended))
+    ended.sort(key=lambda relaxed: relaxed.index)
     status = []
     for relaxed in ended:
         if relaxed.status is None:

@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from rdkit import Chem
+from rdkit.Chem.rdDistGeom import EmbedMultipleConfs
 
 from mlff_core.batch import MolBatch
+from mlff_core.models.potential import load_potential
 from mlff_core.testing import NAMED_MOLECULES, named_batch
 
 
@@ -131,3 +136,62 @@ def test_new_positions_must_have_the_old_shape() -> None:
     batch = named_batch()
     with pytest.raises(ValueError, match="positions: expected"):
         batch.with_positions(batch.positions[:-1])
+
+
+def test_ase_atoms_become_a_batch_and_come_back() -> None:
+    water, ammonium = molecule("H2O"), molecule("NH3")
+    ammonium.info["charge"] = 1
+    batch = MolBatch.from_ase([water, ammonium], dtype=torch.float64)
+    assert batch.charge.tolist() == [0, 1]
+    for atoms, back in zip((water, ammonium), batch.to_ase(), strict=True):
+        assert back.get_chemical_formula() == atoms.get_chemical_formula()
+        np.testing.assert_array_equal(back.positions, atoms.positions)
+    assert batch.to_ase()[1].info["charge"] == 1
+
+
+def test_every_conformer_of_rdkit_becomes_a_molecule_and_comes_back() -> None:
+    mol = Chem.AddHs(Chem.MolFromSmiles("C[NH3+]"))
+    EmbedMultipleConfs(mol, 2, randomSeed=7)
+    one = Chem.Mol(mol, confId=1)
+    batch = MolBatch.from_rdkit([mol, one], dtype=torch.float64)
+    assert batch.charge.tolist() == [1, 1, 1]
+    np.testing.assert_array_equal(batch.positions[8:16], mol.GetConformer(1).GetPositions())
+    moved = batch.with_positions(batch.positions + 1).to_rdkit([mol, one])
+    np.testing.assert_allclose(
+        moved[0].GetConformer(1).GetPositions(), mol.GetConformer(1).GetPositions() + 1
+    )
+    np.testing.assert_allclose(
+        moved[1].GetConformer().GetPositions(), mol.GetConformer(1).GetPositions() + 1
+    )
+    assert not np.allclose(mol.GetConformer(0).GetPositions(), batch.positions[:8] + 1)
+    with pytest.raises(ValueError, match="found other atoms"):
+        batch.to_rdkit([one])
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "error", "message"),
+    [
+        (MolBatch.from_ase, molecule("H2O"), TypeError, "put it into a list"),
+        (MolBatch.from_ase, ["H2O"], TypeError, "molecule 0: expected Atoms, found str"),
+        (MolBatch.from_ase, "H2O", TypeError, "expected a list of Atoms, found str"),
+        (MolBatch.from_rdkit, Chem.MolFromSmiles("C"), TypeError, "put it into a list"),
+        (MolBatch.from_rdkit, ["C"], TypeError, "molecule 0: expected a Mol, found str"),
+        (MolBatch.from_rdkit, [Chem.MolFromSmiles("C")], ValueError, "Chem.AddHs"),
+        (MolBatch.from_rdkit, [Chem.MolFromSmiles("Cl[Hg]Cl")], ValueError, "no geometry in 3D"),
+    ],
+)
+def test_what_makes_no_batch_is_refused(make, given, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make(given)
+
+
+def test_indices_that_point_outside_are_refused_even_unchecked(small_model) -> None:
+    potential = load_potential(small_model, device="cpu")
+    batch = MolBatch.from_ase([molecule("H2O"), molecule("CH4")])
+    for name in ("mol_idx", "ptr"):
+        for by in (-1, 100):
+            wrong = replace(batch, **{name: getattr(batch, name) + by})
+            with pytest.raises(ValueError, match=f"{name}: expected 0 to"):
+                potential.evaluate(wrong)
+            with pytest.raises(ValueError, match="ptr and mol_idx"):
+                potential(wrong)

@@ -1,0 +1,282 @@
+"""Molecules in, conformers with energies out, in one call and in memory.
+
+A screen of a library is the same, shard by shard and into tables: its steps are called here.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from rdkit import Chem
+
+from mlff_core.arrow import read_arrow, rows_of
+from mlff_core.chem.mapped import molecule_of
+from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
+from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.chem.prepare import prepare
+from mlff_core.cores import usable_cores
+from mlff_core.elements import KNOWN_ELEMENTS
+from mlff_core.library import Record
+from mlff_core.models.potential import Backend, Device, Potential, Precision, load_potential
+from mlff_core.moves.settings import RelaxSettings
+from mlff_core.outcome import final_rows
+from mlff_core.schema import ConformerRow, MoleculeRow
+from mlff_core.shard import embed_shard, relax_shard
+from mlff_core.status import ConformerStatus, MoleculeStatus
+
+#: Conformers that are worth a process more: to start one costs a second.
+_CONFORMERS_A_PROCESS: Final = 20
+
+#: Conformers whose geometry means something.
+_USABLE: Final = (ConformerStatus.CONVERGED, ConformerStatus.MAX_STEPS)
+
+#: Told of a stage, "embed" or "relax", that so many of so many molecules are through it.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, repr=False)
+class ScreenedMolecule:
+    """What became of one molecule.
+
+    Attributes:
+        row: What the table `molecules` says of it: status, reason, message, flags, descriptors.
+        rows: What the table `conformers` says of each of its conformers, by their number; also of
+            those that are not usable.
+    """
+
+    row: MoleculeRow
+    rows: tuple[ConformerRow, ...]
+
+    def __repr__(self) -> str:
+        row = self.row
+        what = row.smiles or row.input_smiles or row.input_id or f"molecule {row.record}"
+        if not self.ok:
+            return f"<{what}: {row.status}, {row.reason}>"
+        n = len(self.usable)
+        conformers = "1 conformer" if n == 1 else f"{n} conformers"
+        return f"<{what}: {conformers}, {row.min_energy_ev:.3f} eV>"
+
+    @property
+    def ok(self) -> bool:
+        """Whether it has usable conformers; if not, `reason` and `message` say why."""
+        return self.row.status == MoleculeStatus.OK
+
+    @property
+    def smiles(self) -> str | None:
+        """Canonical isomeric SMILES of what was computed; None if it cannot be read."""
+        return self.row.smiles
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not ok, a word of docs/schema.md; None if it is."""
+        return None if self.row.reason is None else str(self.row.reason)
+
+    @property
+    def message(self) -> str | None:
+        """The reason in words, or what was changed before computing."""
+        return self.row.message
+
+    @property
+    def usable(self) -> list[ConformerRow]:
+        """Conformers that converged or ran out of steps, the lowest energy first."""
+        found = [c for c in self.rows if self.ok and c.status in _USABLE]
+        return sorted(found, key=lambda c: (c.energy_ev, c.conformer))
+
+    @property
+    def energies(self) -> np.ndarray:
+        """eV, float64 [n_usable], ascending."""
+        return np.array([c.energy_ev for c in self.usable], np.float64)
+
+    @property
+    def relative_energies(self) -> np.ndarray:
+        """kcal/mol above the best conformer, float64 [n_usable], in the order of `energies`."""
+        return np.array([c.relative_energy_kcal_mol for c in self.usable], np.float64)
+
+    def mol(self) -> Chem.Mol:
+        """An RDKit molecule with all hydrogens, bonds, charges, stereo and the usable conformers.
+
+        Conformers stand in the order of `energies`, and have the numbers of their rows as
+        properties. Atoms stand in the order of `row.mapped_smiles`.
+
+        Raises:
+            ValueError: The molecule is not ok.
+        """
+        usable = self._require_ok()
+        numbers = usable[0].atomic_numbers
+        geometries = {k: c.positions_angstrom.reshape(-1, 3) for k, c in enumerate(usable)}
+        mol = molecule_of(self.row.mapped_smiles or "", numbers, geometries)
+        mol.SetProp("_Name", self.row.input_id or self.row.smiles or "")
+        for conformer, row in zip(mol.GetConformers(), usable, strict=True):
+            conformer.SetIntProp("conformer", row.conformer)
+            for name in ("energy_ev", "relative_energy_kcal_mol", "boltzmann_weight"):
+                if (value := getattr(row, name)) is not None:
+                    conformer.SetDoubleProp(name, value)
+        return mol
+
+    def atoms(self) -> list[Atoms]:
+        """ASE's atoms of each usable conformer, energy and forces as their results.
+
+        Raises:
+            ValueError: The molecule is not ok.
+        """
+        found = []
+        for row in self._require_ok():
+            atoms = Atoms(row.atomic_numbers, row.positions_angstrom.reshape(-1, 3))
+            atoms.info = {"charge": self.row.charge, "smiles": self.row.smiles}
+            atoms.calc = SinglePointCalculator(
+                atoms, energy=row.energy_ev, forces=row.forces_ev_per_angstrom.reshape(-1, 3)
+            )
+            found.append(atoms)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its row of `molecules`, by column."""
+        return asdict(self.row)
+
+    def _require_ok(self) -> list[ConformerRow]:
+        if not self.ok:
+            raise ValueError(f"{self!r} has no geometry: {self.message}")
+        return self.usable
+
+
+def screen_mols(
+    molecules: Iterable[str | Chem.Mol | None],
+    *,
+    conformers: int = 1,
+    model: str | Path | Potential = "default",
+    device: Device = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "float32",
+    optimizer: Literal["lbfgs", "fire"] = "lbfgs",
+    fmax: float = 0.05,
+    max_steps: int = 300,
+    max_atoms: int = 250,
+    seed: int = ChemistrySettings.seed,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[ScreenedMolecule]:
+    """Relaxed 3D conformers with energies and forces of some molecules.
+
+    >>> ethanol, xenon = screen_mols(["CCO", "[Xe]"], model="small", device="cpu")
+    >>> ethanol.ok, ethanol.mol().GetNumAtoms(), xenon.reason
+    (True, 9, 'unsupported_element')
+
+    What a screen of a library does, with starting geometries by RDKit, and all of it in memory: for
+    more than some ten thousand molecules, `mlff-screen run`.
+
+    Args:
+        molecules: SMILES, CXSMILES or RDKit molecules, whose own geometries are not used; None, as
+            RDKit gives for what it cannot read, is rejected as such.
+        conformers: Conformers to embed for each molecule, before pruning.
+        model: As in `load_potential`, or a `Potential`, whose own device, backend and precision
+            then hold.
+        device: As in `load_potential`.
+        backend: As in `load_potential`.
+        precision: As in `load_potential`.
+        optimizer: How each conformer is relaxed.
+        fmax: A conformer has converged below this largest force, in eV/Å.
+        max_steps: Relaxation steps at most; 0 is a single point.
+        max_atoms: Larger molecules, hydrogens counted, are rejected.
+        seed: Of conformers and of chosen stereo isomers.
+        workers: Embedding processes; as many as are worth their start if None, none if 0: this
+            process embeds then.
+        progress: Told of each stage how many of how many molecules are through it.
+
+    Returns:
+        One entry a molecule, in their order. What goes wrong with a molecule is its status.
+
+    Raises:
+        ModelFileError: The checkpoint is missing or damaged.
+        DeviceError: The device or the backend is not available here.
+        TypeError: What is given are no molecules.
+        ValueError: An argument is out of its range.
+    """
+    relaxation = RelaxSettings(optimizer, fmax, max_steps)
+    records = [_record(k, molecule) for k, molecule in enumerate(_several(molecules))]
+    if not isinstance(model, Potential):
+        model = load_potential(model, device=device, backend=backend, precision=precision)
+    domain = model.domain
+    settings = ChemistrySettings(
+        n_conformers=conformers,
+        max_atoms=max_atoms,
+        seed=seed,
+        elements=domain.elements or KNOWN_ELEMENTS,
+        min_charge=ChemistrySettings.min_charge if domain.min_charge is None else domain.min_charge,
+        max_charge=ChemistrySettings.max_charge if domain.max_charge is None else domain.max_charge,
+    )
+    if workers is None:
+        worth = len(records) * conformers // _CONFORMERS_A_PROCESS
+        workers = min(usable_cores(), worth)
+
+    def told(stage: str) -> Callable[[int], None] | None:
+        if progress is None:
+            return None
+        return lambda n_done: progress(stage, n_done, len(records))
+
+    with tempfile.TemporaryDirectory() as folder, _embedding(settings, workers) as pool:
+        embedded, relaxed = Path(folder) / "embedded.arrow", Path(folder) / "relaxed.arrow"
+        embed_shard(records, embedded, pool, progress=told("embed"))
+        relax_shard(embedded, relaxed, model, relaxation, told("relax"))
+        prepared = rows_of(read_arrow(embedded), PreparedMolecule)
+        rows = rows_of(read_arrow(relaxed), ConformerRow)
+    of: dict[tuple[int, int], list[ConformerRow]] = {}
+    for row in final_rows(prepared, rows):
+        of.setdefault((row.record, row.variant), []).append(row)
+    return [ScreenedMolecule(m, tuple(of.get((m.record, m.variant), ()))) for m in prepared]
+
+
+def _several(molecules: Any) -> Iterator[str | Chem.Mol | None]:
+    if isinstance(molecules, str | bytes | Chem.Mol) or not isinstance(molecules, Iterable):
+        raise TypeError(
+            "molecules: expected a list of SMILES or RDKit molecules, found "
+            f"{type(molecules).__name__}; put it into a list"
+        )
+    return iter(molecules)
+
+
+def _record(k: int, molecule: str | Chem.Mol | None) -> Record:
+    """A molecule as an entry of a library.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if molecule is None:
+        return Record(k, None, None, "is None: RDKit could not read it")
+    if isinstance(molecule, str):
+        return Record(k, None, molecule, None)
+    if not isinstance(molecule, Chem.Mol):
+        raise TypeError(
+            f"molecule {k}: expected a SMILES or an RDKit molecule, found {type(molecule).__name__}"
+        )
+    name = molecule.GetProp("_Name") if molecule.HasProp("_Name") else None
+    return Record(k, name, Chem.MolToCXSmiles(molecule, *_STEREO), None)
+
+
+#: Of a CXSMILES: what says more of the molecule than its SMILES does.
+_STEREO: Final = (
+    Chem.SmilesWriteParams(),
+    Chem.CXSmilesFields.CX_BOND_ATROPISOMER | Chem.CXSmilesFields.CX_ENHANCEDSTEREO,
+)
+
+
+class _ThisProcess(EmbeddingPool):
+    """A pool of no processes."""
+
+    def map(self, records: Iterable[tuple[Any, ...]]) -> Iterator[PreparedMolecule]:
+        """Prepare one after the other."""
+        return (prepare(record, name, smiles, self.settings) for record, name, smiles in records)
+
+
+@contextmanager
+def _embedding(settings: ChemistrySettings, workers: int) -> Iterator[EmbeddingPool]:
+    if workers:
+        with EmbeddingPool(settings, workers) as pool:
+            yield pool
+    else:
+        yield _ThisProcess(settings, 1)

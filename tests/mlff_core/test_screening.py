@@ -1,0 +1,107 @@
+"""Molecules in, conformers out: the same numbers as a screen, in the caller's order."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rdkit import Chem
+
+import mlff_core
+from mlff_core import MolBatch, Potential, load_potential, relax, screen_mols
+from mlff_core.screening import ScreenedMolecule
+
+SMILES = ["C[C@H](N)C(=O)O", "[Xe]", "C(", "CC[NH3+]", "OC1CCCCC1"]
+
+
+@pytest.fixture(scope="module")
+def potential(small_model: Path) -> Potential:
+    return load_potential(small_model, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def screened(potential: Potential) -> list[ScreenedMolecule]:
+    return screen_mols(SMILES, model=potential, conformers=3, max_steps=5, workers=0)
+
+
+def test_every_molecule_has_its_answer_in_the_order_given(
+    screened: list[ScreenedMolecule],
+) -> None:
+    assert [m.row.input_smiles for m in screened] == SMILES
+    assert [m.reason for m in screened] == [
+        None, "unsupported_element", "invalid_smiles", None, None,
+    ]  # fmt: skip
+    assert [m.ok for m in screened] == [True, False, False, True, True]
+    for molecule in screened:
+        if not molecule.ok:
+            assert molecule.message
+            assert not len(molecule.energies)
+            with pytest.raises(ValueError, match="has no geometry"):
+                molecule.mol()
+
+
+def test_energies_are_those_of_the_geometries(
+    screened: list[ScreenedMolecule], potential: Potential
+) -> None:
+    for molecule in (screened[0], screened[3], screened[4]):
+        assert len(molecule.energies) > 1 or molecule.smiles == "CC[NH3+]"
+        assert (np.diff(molecule.energies) >= 0).all()
+        mol = molecule.mol()
+        again = potential(MolBatch.from_rdkit([mol]))
+        np.testing.assert_allclose(again.energy, molecule.energies, atol=1e-3)
+        from_ase = potential(MolBatch.from_ase(molecule.atoms()))
+        np.testing.assert_allclose(from_ase.energy, molecule.energies, atol=1e-3)
+        forces = [atoms.get_forces() for atoms in molecule.atoms()]
+        np.testing.assert_allclose(np.concatenate(forces), again.forces, atol=1e-3)
+        assert Chem.MolToSmiles(Chem.RemoveHs(mol)) == molecule.smiles
+    assert Chem.GetFormalCharge(screened[3].mol()) == 1
+    assert screened[3].atoms()[0].info["charge"] == 1
+
+
+def test_processes_and_rdkit_molecules_give_what_smiles_in_this_process_give(
+    screened: list[ScreenedMolecule], potential: Potential
+) -> None:
+    mols = [Chem.MolFromSmiles(SMILES[0]), None, Chem.AddHs(Chem.MolFromSmiles(SMILES[4]))]
+    mols[0].SetProp("_Name", "alanine")
+    told: list[tuple[str, int, int]] = []
+    others = screen_mols(
+        mols, model=potential, conformers=3, max_steps=5, workers=1,
+        progress=lambda *what: told.append(what),
+    )  # fmt: skip
+    for found, expected in zip((others[0], others[2]), (screened[0], screened[4]), strict=True):
+        np.testing.assert_allclose(found.energies, expected.energies, atol=1e-5)
+        assert found.smiles == expected.smiles
+    assert others[0].row.input_id == "alanine"
+    assert others[1].reason == "invalid_smiles"
+    assert {("embed", 2, 3), ("relax", 3, 3)} <= set(told)
+
+
+def test_what_they_print_is_a_line(screened: list[ScreenedMolecule], potential: Potential) -> None:
+    batch = MolBatch.from_rdkit([screened[4].mol()])
+    result = relax(batch, potential, max_steps=1)
+    for thing in (*screened, batch, potential, potential(batch), result):
+        assert len(repr(thing)) < 120
+        assert "\n" not in repr(thing)
+    assert repr(screened[1]) == "<[Xe]: rejected, unsupported_element>"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("CCO", "found str; put it into a list"),
+        (Chem.MolFromSmiles("C"), "found Mol; put it into a list"),
+        (["C", 7], "molecule 1: expected a SMILES or an RDKit molecule, found int"),
+        (7, "found int"),
+    ],
+)
+def test_what_is_no_list_of_molecules_is_refused(given: object, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        screen_mols(given)  # type: ignore[arg-type]
+
+
+def test_no_molecules_give_none(potential: Potential) -> None:
+    assert screen_mols([], model=potential) == []
+
+
+def test_the_package_says_its_version() -> None:
+    assert mlff_core.__version__.count(".") >= 2
+    assert "__version__" in dir(mlff_core)
