@@ -23,7 +23,13 @@ from mlff_core.library.ingest import IngestReport
 from mlff_core.models.reference import ModelReference, refer_to_model
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.store import open_store
-from mlff_core.tables import SCHEMA_VERSION, Manifest, check_output, read_manifest
+from mlff_core.tables import (
+    SCHEMA_VERSION,
+    Manifest,
+    check_output,
+    earlier_choice,
+    earlier_manifest,
+)
 from tasks.opened import Embedder
 
 #: Records in a shard where the caller does not say. On a GPU a shard must be worth some tens of
@@ -84,10 +90,9 @@ class OpenedCall:
         """Records in a shard: as asked for, or as a resumed run had it, or as suits the device."""
         if self.call.shard_size is not None:
             return self.call.shard_size
-        earlier = read_manifest(self.out_dir) if self.call.resume else None
-        if earlier is not None:
-            return int(earlier.parameters["shard_size"])
-        return SHARD_SIZE[device]
+        earlier = earlier_choice(self.out_dir, "shard_size") if self.call.resume else None
+        chosen = int(earlier) if earlier is not None and earlier.isdecimal() else 0
+        return chosen or SHARD_SIZE[device]
 
     def embedder(self, device: str) -> Embedder:
         """Who embeds: as asked for, or as a resumed run had it, or as suits the device.
@@ -97,8 +102,7 @@ class OpenedCall:
         """
         wanted: str = self.call.embedder
         if wanted == "auto" and self.call.resume:
-            earlier = read_manifest(self.out_dir)
-            wanted = str(earlier.parameters.get("embedder", wanted)) if earlier else wanted
+            wanted = earlier_choice(self.out_dir, "embedder") or wanted
         if wanted == "card" and device != "cuda":
             raise DeviceError("embedder: card was asked for, and there is no CUDA device here")
         if wanted == "auto":
@@ -138,7 +142,7 @@ def _provisional(opened: OpenedCall) -> Manifest:
         run_id="", run_key="", parameters=opened.parameters, library={}, model={}, versions={},
         started="",
     )  # fmt: skip
-    earlier = read_manifest(opened.out_dir)
+    earlier = earlier_manifest(opened.out_dir, replaceable=opened.call.overwrite)
     if earlier is not None:
         same = {name: opened.parameters[name] for name in ("out", "shard_size", "embedder")}
         if earlier.parameters | same == opened.parameters:
@@ -228,7 +232,7 @@ class ScreenPlan(BaseModel):
             "embedder": self.embedder,
             "relaxation": relaxation,
             "precision": self.parameters.precision,
-            "model": self.model.sha256,
+            "model": [self.model.sha256, self.model.config_sha256],
             "schema_version": SCHEMA_VERSION,
             "mlff-screen": version("mlff-screen"),
         }
@@ -241,6 +245,8 @@ class ScreenPlan(BaseModel):
             "model_sha256": self.model.sha256,
             "model_errors": json.dumps(self.model.errors, ensure_ascii=False),
             "schema_version": SCHEMA_VERSION,
+            "shard_size": str(self.shard_size),
+            "embedder": self.embedder,
         }
 
     def records_in(self, shards: set[int]) -> int:
@@ -260,6 +266,7 @@ class ScreenPlan(BaseModel):
             model={
                 "name": self.model.name,
                 "sha256": self.model.sha256,
+                "config_sha256": self.model.config_sha256,
                 "errors": self.model.errors,
             },
             versions={"python": platform.python_version()}

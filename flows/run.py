@@ -51,7 +51,9 @@ def run_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifest:
             watcher.tell(f"{plan.library.n_records:,} records in shards of {plan.shard_size:,}")
             started = time.monotonic()
             compute(plan, manifest, engine, watcher)
-            manifest.counts = reconcile(Path(plan.out), plan.library.n_records).to_dict()
+            manifest.counts = reconcile(
+                Path(plan.out), plan.library.n_records, plan.run_key
+            ).to_dict()
             manifest.add_timings({"total": time.monotonic() - started})
             release_output(plan, manifest)
             watcher.end(manifest, opened.out_dir)

@@ -39,6 +39,11 @@ _AHEAD: Final = 4
 _WINDOW: Final = 1024
 #: Longest start of a worker process: it imports RDKit, on a busy machine from a cold disk.
 _START_LIMIT_S: Final = 300.0
+#: Starts that may end by a signal, one after the other: a system that is short of memory kills what
+#: it finds, and goes on when it has some.
+_KILLED_STARTS: Final = 5
+#: Seconds before the next of them, the first time; twice as many each time.
+_START_AGAIN_S: Final = 0.25
 #: A worker whose socket is closed has this long to be gone before it is killed.
 _EXIT_LIMIT_S: Final = 5.0
 
@@ -233,20 +238,28 @@ class EmbeddingPool:
 
     def _start_worker(self, backlog: deque[_Job]) -> WorkerProcess | None:
         """A worker that is ready; None if none can be started, and the backlog's jobs say so."""
-        with self._lock:
-            if self._closed:
-                return None
-            worker = WorkerProcess()
-            self._workers.add(worker)
-        try:
-            worker.wait_until_ready(self._prepare, self.settings)
-        except (EOFError, OSError):
-            ending = _ending(self._end(worker))
-            message = f"an embedding worker could not start ({ending}); its error is above"
-            while backlog and not self._closed:
-                _resolve(backlog.popleft(), RuntimeError(message))
-            return None
-        return worker
+        for attempt in range(_KILLED_STARTS):
+            with self._lock:
+                if self._closed:
+                    return None
+                worker = WorkerProcess()
+                self._workers.add(worker)
+            began = time.monotonic()
+            try:
+                worker.wait_until_ready(self._prepare, self.settings)
+                return worker
+            except (EOFError, OSError):
+                late = time.monotonic() - began > _START_LIMIT_S
+                exit_status = self._end(worker)
+            if late or exit_status >= 0:  # it ended by itself, and will again
+                break
+            time.sleep(_START_AGAIN_S * 2**attempt)
+        message = (
+            f"an embedding worker could not start ({_ending(exit_status)}); its error is above"
+        )
+        while backlog and not self._closed:
+            _resolve(backlog.popleft(), RuntimeError(message))
+        return None
 
     def _end(self, worker: WorkerProcess) -> int:
         exit_status = worker.end()

@@ -20,6 +20,11 @@ _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)")
 _PIECE_BYTES: Final = 1 << 18
 _FIRST_CHUNK_BYTES: Final = 1 << 16
 _LARGEST_CHUNK_BYTES: Final = 1 << 18
+#: SMILES compress to a tenth or so. What becomes more than this many times larger than it is stored
+#: was made to fill a disk or a memory ...
+_LARGEST_EXPANSION: Final = 200
+#: ... if it becomes larger than this.
+_MODEST_BYTES: Final = 1 << 28
 
 
 def is_url(location: str) -> bool:
@@ -75,15 +80,73 @@ def _how_to_install(error: ImportError) -> str:
     return one_line(error)
 
 
+def check_expansion(file: str, stored: int, unpacked: int) -> None:
+    """Refuse what becomes far larger than it is.
+
+    Args:
+        file: For the message.
+        stored: Bytes that were read.
+        unpacked: Bytes that they became.
+
+    Raises:
+        LibraryError: No library of molecules compresses so well.
+    """
+    if unpacked > _MODEST_BYTES and unpacked > _LARGEST_EXPANSION * stored:
+        raise LibraryError(
+            f"{file}: {stored:,} bytes became more than {unpacked >> 20:,} MiB; no library "
+            "compresses so well, and reading stops here"
+        )
+
+
 @contextmanager
-def unpacked(stored: IO[bytes], gzipped: bool) -> Iterator[IO[bytes]]:
-    """Open the uncompressed bytes behind stored ones."""
+def unpacked(stored: IO[bytes], gzipped: bool, file: str) -> Iterator[IO[bytes]]:
+    """Open the uncompressed bytes behind stored ones.
+
+    Reading raises a LibraryError where they become far more than a library would.
+
+    Args:
+        stored: The bytes as they are stored.
+        gzipped: Whether they are compressed.
+        file: For the message.
+    """
     if not gzipped:
         yield stored
     else:
         # No buffer around it: when the stream breaks off, a buffer loses what came before.
-        with gzip.GzipFile(fileobj=stored) as stream:
+        with _BoundedGzip(stored, file) as stream:
             yield cast(IO[bytes], stream)
+
+
+class _BoundedGzip(gzip.GzipFile):
+    """Unpacks, and stops where a little becomes far too much."""
+
+    def __init__(self, stored: IO[bytes], file: str) -> None:
+        self._counted = _Counted(stored)
+        self._file = file
+        super().__init__(fileobj=cast(IO[bytes], self._counted))
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        check_expansion(self._file, self._counted.n_bytes, self.tell())
+        return data
+
+    def read1(self, size: int = -1) -> bytes:
+        data = super().read1(size)
+        check_expansion(self._file, self._counted.n_bytes, self.tell())
+        return data
+
+
+class _Counted:
+    """Counts the bytes that are read."""
+
+    def __init__(self, stored: IO[bytes]) -> None:
+        self._stored = stored
+        self.n_bytes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stored.read(size)
+        self.n_bytes += len(data)
+        return data
 
 
 def chunks(stream: IO[bytes]) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ Everything after it reads a shard by its number and never the library again.
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import IO, Final, Literal, cast
 import numpy as np
 import pyarrow as pa
 
+from mlff_core.errors import LibraryError
 from mlff_core.library import Library
 from mlff_core.library.files import HashedStream, is_url, open_raw
 from mlff_core.library.layout import ENTRIES_SCHEMA
@@ -74,7 +76,7 @@ def ingest(
         limit: Stop after this many records; no more of the file is read than they need.
 
     Raises:
-        LibraryError: The library is damaged; says after which record.
+        LibraryError: The library is damaged; says after which record. Or it was changed meanwhile.
         OSError: A shard cannot be written.
     """
     if shard_size < 1:
@@ -84,6 +86,7 @@ def ingest(
     out_dir.mkdir(parents=True, exist_ok=True)
     notes = list(library.notes)
     with (
+        _unchanged(library.file),
         _opened(library, out_dir, whole=limit is None) as (stored, hashed),
         ShardWriter(out_dir) as writer,
     ):
@@ -108,6 +111,29 @@ def ingest(
         id_column=library.id_column,
         notes=(*notes, *shards.notes()),
     )
+
+
+@contextmanager
+def _unchanged(file: str) -> Iterator[None]:
+    """Notice that a local file is written to while it is read: its hash would name no version.
+
+    Raises:
+        LibraryError: It is another file now, or has another size or time than before.
+    """
+    before = _state_of(file)
+    yield
+    if _state_of(file) != before:
+        raise LibraryError(f"{file}: was changed while it was read; run again when it is at rest")
+
+
+def _state_of(file: str) -> tuple[int, ...] | None:
+    if is_url(file):
+        return None
+    try:
+        found = os.stat(file)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @contextmanager

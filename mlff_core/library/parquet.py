@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 
 from mlff_core.errors import LibraryError
 from mlff_core.library.columns import choose_id, choose_smiles
-from mlff_core.library.files import READ_ERRORS, one_line, unpacked
+from mlff_core.library.files import READ_ERRORS, check_expansion, one_line, unpacked
 from mlff_core.library.layout import ENTRIES_SCHEMA, Layout
 
 _ROWS_A_BATCH: Final = 16_384
+#: Bytes of text that a batch may become where a dictionary holds long values.
+_BYTES_A_BATCH: Final = 1 << 26
 _SAMPLE_ROWS: Final = 1000
 _TEXT_TYPES: Final = (
     pa.types.is_string,
@@ -44,8 +46,8 @@ def fit_parquet(
         LibraryError: It is not whole, has no rows, or no column that is plainly the SMILES.
     """
     try:
-        with _opened(layout, stored) as table:
-            return _fitted(layout, table, smiles, ids, notes)
+        with _opened(layout, stored) as (table, source):
+            return _fitted(layout, table, source, smiles, ids, notes)
     except READ_ERRORS as error:
         raise LibraryError(
             f"{layout.file}: is not a whole Parquet file: {one_line(error)}"
@@ -53,12 +55,18 @@ def fit_parquet(
 
 
 def _fitted(
-    layout: Layout, table: pq.ParquetFile, smiles: str | None, ids: str | None, notes: list[str]
+    layout: Layout,
+    table: pq.ParquetFile,
+    source: IO[bytes],
+    smiles: str | None,
+    ids: str | None,
+    notes: list[str],
 ) -> Layout:
     schema = table.schema_arrow
 
     def values(column: str) -> list[str]:
-        first = next(table.iter_batches(_SAMPLE_ROWS, row_groups=[0], columns=[column]), None)
+        rows = min(_SAMPLE_ROWS, _rows_a_batch(layout, table, source, 0, [column]))
+        first = next(table.iter_batches(rows, row_groups=[0], columns=[column]), None)
         texts = [] if first is None else _texts(first.column(0)).to_pylist()
         return [(text or "").strip() for text in texts]
 
@@ -76,31 +84,82 @@ def _fitted(
 
 
 @contextmanager
-def _opened(layout: Layout, stored: IO[bytes]) -> Iterator[pq.ParquetFile]:
+def _opened(layout: Layout, stored: IO[bytes]) -> Iterator[tuple[pq.ParquetFile, IO[bytes]]]:
     with ExitStack() as stack:
         if layout.gzipped:  # Parquet is read from its end, which gzip cannot do
             spooled = stack.enter_context(tempfile.TemporaryFile())
-            with unpacked(stored, gzipped=True) as stream:
+            with unpacked(stored, True, layout.file) as stream:
                 shutil.copyfileobj(stream, spooled, 1 << 20)
             stored = spooled
         # Without pre-buffering, no more than one row group's pages of a column are in memory.
-        yield stack.enter_context(pq.ParquetFile(stored, pre_buffer=False, buffer_size=1 << 16))
+        table = pq.ParquetFile(stored, pre_buffer=False, buffer_size=1 << 16)
+        yield stack.enter_context(table), stored
 
 
 def read_parquet(layout: Layout, stored: IO[bytes]) -> Iterator[pa.RecordBatch]:
     """Yield the entries of a Parquet file that is open at its begin."""
     assert layout.smiles_column is not None
     columns = [layout.smiles_column, *([layout.id_column] if layout.id_column else [])]
-    with _opened(layout, stored) as table:
-        for batch in table.iter_batches(_ROWS_A_BATCH, columns=columns):
-            smiles = pc.fill_null(_trimmed(batch.column(columns[0])), "")
-            ids = pa.nulls(len(batch), pa.string())
-            if len(columns) > 1:
-                ids = _trimmed(batch.column(columns[1]))
-                blank = pc.call_function("equal", [ids, pa.scalar("")])
-                ids = pc.call_function("if_else", [blank, pa.scalar(None, pa.string()), ids])
-            note = pa.nulls(len(batch), pa.string())
-            yield pa.RecordBatch.from_arrays([ids, smiles, note], schema=ENTRIES_SCHEMA)
+    with _opened(layout, stored) as (table, source):
+        n_stored = sum(_compressed(table, group, columns) for group in range(table.num_row_groups))
+        n_unpacked = 0
+        for group in range(table.num_row_groups):
+            rows = _rows_a_batch(layout, table, source, group, columns)
+            for batch in table.iter_batches(rows, row_groups=[group], columns=columns):
+                smiles = pc.fill_null(_trimmed(batch.column(columns[0])), "")
+                ids = pa.nulls(len(batch), pa.string())
+                if len(columns) > 1:
+                    ids = _trimmed(batch.column(columns[1]))
+                    blank = pc.call_function("equal", [ids, pa.scalar("")])
+                    ids = pc.call_function("if_else", [blank, pa.scalar(None, pa.string()), ids])
+                n_unpacked += smiles.nbytes + ids.nbytes
+                check_expansion(layout.file, n_stored, n_unpacked)
+                note = pa.nulls(len(batch), pa.string())
+                yield pa.RecordBatch.from_arrays([ids, smiles, note], schema=ENTRIES_SCHEMA)
+
+
+def _chunks(
+    table: pq.ParquetFile, group: int, columns: list[str]
+) -> Iterator[pq.ColumnChunkMetaData]:
+    """The pieces of some columns in a row group."""
+    about = table.metadata.row_group(group)
+    for i in range(about.num_columns):
+        if about.column(i).path_in_schema.partition(".")[0] in columns:
+            yield about.column(i)
+
+
+def _compressed(table: pq.ParquetFile, group: int, columns: list[str]) -> int:
+    return sum(chunk.total_compressed_size for chunk in _chunks(table, group, columns))
+
+
+def _rows_a_batch(
+    layout: Layout, table: pq.ParquetFile, source: IO[bytes], group: int, columns: list[str]
+) -> int:
+    """Rows of a row group that can be read at once, whatever its dictionaries repeat.
+
+    Raises:
+        LibraryError: Its pages become far larger than they are stored.
+    """
+    chunks = list(_chunks(table, group, columns))
+    for chunk in chunks:
+        check_expansion(layout.file, chunk.total_compressed_size, chunk.total_uncompressed_size)
+    names = [
+        c.path_in_schema for c in chunks if c.has_dictionary_page and "." not in c.path_in_schema
+    ]
+    # One row brings the dictionary as it is, where rows would repeat its values.
+    probe = pq.ParquetFile(source, metadata=table.metadata, read_dictionary=names, pre_buffer=False)
+    longest = 0
+    for batch in probe.iter_batches(1, row_groups=[group], columns=names) if names else ():
+        for column in batch.columns:
+            if pa.types.is_dictionary(column.type) and not pa.types.is_nested(
+                column.type.value_type
+            ):
+                lengths = pc.call_function(
+                    "binary_length", [column.dictionary.cast(pa.large_binary())]
+                )
+                longest = max(longest, pc.call_function("max", [lengths]).as_py() or 0)
+        break
+    return max(1, min(_ROWS_A_BATCH, _BYTES_A_BATCH // max(longest, 1)))
 
 
 def _trimmed(column: pa.Array) -> pa.StringArray:

@@ -90,7 +90,7 @@ def read_sample(stored: IO[bytes], layout: Layout) -> Sample:
     """Read the first bytes of a file that is open at its begin."""
     data = b""
     try:
-        with unpacked(stored, layout.gzipped) as stream:
+        with unpacked(stored, layout.gzipped, layout.file) as stream:
             for chunk in chunks(stream):
                 data += chunk
                 if len(data) >= _SAMPLE_BYTES:

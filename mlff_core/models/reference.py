@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from mlff_core.errors import ModelFileError
 
@@ -22,6 +22,7 @@ class ModelReference:
         name: As the card gives it.
         file: Path of the tensors.
         sha256: Of the tensors.
+        config_sha256: Of what the card says of the network: shape, cutoff, domain.
         elements: Atomic numbers that it knows.
         min_charge: Lowest total charge that it knows.
         max_charge: Highest.
@@ -31,6 +32,7 @@ class ModelReference:
     name: str
     file: str
     sha256: str
+    config_sha256: str
     elements: tuple[int, ...]
     min_charge: int
     max_charge: int
@@ -66,6 +68,14 @@ def find_model(model: str | Path = "default") -> Path:
     )
 
 
+def sha256_of_config(config: dict[str, Any]) -> str:
+    """Names what a card says of the network, however it is written: the weights alone do not.
+
+    The same weights with another cutoff are another model.
+    """
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
 def refer_to_model(model: str | Path = "default") -> ModelReference:
     """Find a checkpoint, read its card, and check its tensors against it.
 
@@ -82,6 +92,7 @@ def refer_to_model(model: str | Path = "default") -> ModelReference:
             name=str(card.get("name", file.stem)),
             file=str(file.absolute()),
             sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+            config_sha256=sha256_of_config(config),
             elements=tuple(int(z) for z in config["elements"]),
             min_charge=int(config["min_charge"]),
             max_charge=int(config["max_charge"]),

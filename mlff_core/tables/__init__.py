@@ -21,7 +21,14 @@ columns are is declared in `mlff_core.schema`, what they mean for a reader in do
 from typing import TYPE_CHECKING, Any
 
 from mlff_core.schema import SCHEMA_VERSION
-from mlff_core.tables.manifest import Manifest, check_output, open_output, read_manifest
+from mlff_core.tables.manifest import (
+    Manifest,
+    check_output,
+    earlier_choice,
+    earlier_manifest,
+    open_output,
+    read_manifest,
+)
 from mlff_core.tables.parts import finished_shards, write_part
 from mlff_core.tables.reconcile import Counts, reconcile
 from mlff_core.tables.rows import (
@@ -43,6 +50,8 @@ __all__ = [
     "Tables",
     "check_output",
     "conformers_table",
+    "earlier_choice",
+    "earlier_manifest",
     "finished_shards",
     "molecules_table",
     "open_output",

@@ -7,12 +7,18 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import TypeAdapter, ValidationError
+
 from mlff_core.errors import OutputError
 from mlff_core.schema import ROWS, SCHEMA_VERSION
 from mlff_core.store import Store, one_line, open_store
-from mlff_core.tables.parts import PART_NAME, parts_in, read_part_key
+from mlff_core.tables.parts import PART_NAME, is_whole, parts_in, read_footer, read_part_key
 
 _NAME: Final = "manifest.json"
+#: How `Manifest.write` begins.
+_BEGIN: Final = b'{\n  "run_id":'
+_FOREIGN: Final = "is not the manifest of a run; choose another folder"
+_TORN: Final = "--resume goes by what the parts say, --overwrite replaces all"
 
 
 @dataclass
@@ -47,7 +53,7 @@ class Manifest:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    ran: list[dict[str, Any]] = field(default_factory=list)
+    ran: list[dict[str, str | dict[str, int] | None]] = field(default_factory=list)
     schema_version: str = SCHEMA_VERSION
 
     def add_timings(self, timings_s: Mapping[str, float]) -> None:
@@ -60,8 +66,12 @@ class Manifest:
         sizes = dict(ran["batch_sizes"])
         for known in self.ran:
             if all(known.get(name) == ran[name] for name in ran if name != "batch_sizes"):
-                for bucket, size in sizes.items():
-                    known["batch_sizes"][bucket] = max(known["batch_sizes"].get(bucket, 0), size)
+                before = known.get("batch_sizes")
+                before = before if isinstance(before, dict) else {}
+                known["batch_sizes"] = {
+                    bucket: max(before.get(bucket, 0), sizes.get(bucket, 0))
+                    for bucket in {**before, **sizes}
+                }
                 return False
         self.ran.append({**ran, "batch_sizes": sizes})
         return True
@@ -72,25 +82,83 @@ class Manifest:
             stream.write(json.dumps(asdict(self), indent=2, default=str).encode() + b"\n")
 
 
+_MANIFEST: Final = TypeAdapter(Manifest)
+
+
+class _TornError(OutputError):
+    """A manifest of ours that is damaged: by a disk, by hand, by a program that cut it off."""
+
+
 def read_manifest(out: Store | Path) -> Manifest | None:
     """Read manifest.json; None if there is none.
 
     Raises:
-        OutputError: If it cannot be read or is not one of ours.
+        OutputError: If it cannot be read, is damaged, or is not one of ours.
     """
     out = open_store(out)
     path = out.url(_NAME)
     try:
         with out.open(_NAME) as stream:
-            content = json.loads(stream.read())
-        names = {f.name for f in fields(Manifest)}
-        return Manifest(**{name: value for name, value in content.items() if name in names})
+            content = stream.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise OutputError(f"{path}: cannot be read: {one_line(error)}") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise OutputError(f"{path}: is not the manifest of a run; choose another folder") from error
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        # It begins as `write` begins it, or a crash left a name with nothing behind it.
+        if content.startswith(_BEGIN) or not content.strip(b"\0 \r\n\t") or _has_parts(out):
+            raise _TornError(f"{path}: is damaged (no JSON); {_TORN}") from error
+        raise OutputError(f"{path}: {_FOREIGN}") from error
+    if not isinstance(values, dict) or "run_key" not in values:
+        raise OutputError(f"{path}: {_FOREIGN}")
+    names = {f.name for f in fields(Manifest)}
+    try:
+        return _MANIFEST.validate_python({k: v for k, v in values.items() if k in names})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(map(str, wrong["loc"]))
+        raise _TornError(f"{path}: is damaged ({where}: {wrong['msg']}); {_TORN}") from error
+
+
+def _has_parts(out: Store) -> bool:
+    return any(parts_in(out, table) for table in ROWS)
+
+
+def earlier_manifest(out: Store | Path, *, replaceable: bool) -> Manifest | None:
+    """The manifest of an earlier run; None if there is none.
+
+    Args:
+        out: Where the tables lie.
+        replaceable: Whether a damaged one counts as none: it is to be replaced, and whose the
+            parts are they say themselves.
+
+    Raises:
+        OutputError: As `read_manifest`.
+    """
+    try:
+        return read_manifest(out)
+    except _TornError:
+        if replaceable:
+            return None
+        raise
+
+
+def earlier_choice(out: Store | Path, name: str) -> str | None:
+    """What a run that is to be resumed chose by itself, such as its `shard_size`.
+
+    The manifest says it, or where that is damaged or gone, the parts.
+
+    Raises:
+        OutputError: As `read_manifest`, but for a damaged manifest.
+    """
+    out = open_store(out)
+    earlier = earlier_manifest(out, replaceable=True)
+    if earlier is not None and name in earlier.parameters:
+        return str(earlier.parameters[name])
+    footers = (read_footer(out, part) for part in parts_in(out, "molecules").values())
+    return next((footer[name] for footer in footers if name in footer), None)
 
 
 def check_output(
@@ -105,7 +173,7 @@ def check_output(
     if overwrite and resume:
         raise OutputError(f"{out.location}: --overwrite and --resume contradict each other")
     out.check()
-    earlier = read_manifest(out)
+    earlier = earlier_manifest(out, replaceable=overwrite or resume)
     parts = [name for table in ROWS for name in parts_in(out, table).values()]
     for table in ROWS:
         for name in out.list(table):
@@ -189,7 +257,10 @@ def _check_same_run(where: str, earlier: Manifest, manifest: Manifest) -> None:
         for name in [*earlier.parameters, *manifest.parameters]
         if name not in ("out", "library")
     }
-    for name, key in (("library", "sha256"), ("library", "n_records"), ("model", "sha256")):
+    for name, key in (
+        ("library", "sha256"), ("library", "n_records"), ("model", "sha256"),
+        ("model", "config_sha256"),
+    ):  # fmt: skip
         pairs[f"{name} {key}"] = (getattr(earlier, name).get(key), getattr(manifest, name).get(key))
     pairs |= {
         f"version of {name}": (earlier.versions.get(name), manifest.versions.get(name))
@@ -204,6 +275,6 @@ def _check_same_run(where: str, earlier: Manifest, manifest: Manifest) -> None:
 
 def _check_own_parts(out: Store, parts: Sequence[str], run_key: str) -> None:
     for name in parts:
-        # A part without a key is torn: its shard is not finished and will be written anew.
-        if read_part_key(out, name) not in (None, run_key):
+        # One without a key, or damaged, is no part of anybody: it will be written anew.
+        if read_part_key(out, name) not in (None, run_key) and is_whole(out, name):
             raise OutputError(f"{out.url(name)}: is of another run; --overwrite replaces all parts")

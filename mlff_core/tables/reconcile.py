@@ -50,7 +50,7 @@ def reconcile(out: Store | Path, n_records: int, run_key: str | None = None) -> 
     Args:
         out: Where the tables lie.
         n_records: Records that were to be processed; theirs are 0 to n_records - 1.
-        run_key: If given, every part must be of this run.
+        run_key: If given, every part must be of this run, and hold the records of its shard.
 
     Raises:
         OutputError: If a record is missing, stands twice or does not belong to the library, if its
@@ -65,8 +65,9 @@ def reconcile(out: Store | Path, n_records: int, run_key: str | None = None) -> 
         raise OutputError(
             f"{out.url(conformer_parts[orphans[0]])}: has no counterpart in molecules"
         )
-    for name in (*molecule_parts.values(), *conformer_parts.values()):
-        _check_footer(out, name, run_key)
+    for parts in (molecule_parts, conformer_parts):
+        for shard, name in parts.items():
+            _check_footer(out, name, shard, run_key)
     following = 0  # the lowest record that has not come yet
     for shard, name in molecule_parts.items():
         molecules = read_columns(
@@ -123,7 +124,7 @@ def _count(column: pa.ChunkedArray) -> dict[str, int]:
     }
 
 
-def _check_footer(out: Store, name: str, run_key: str | None) -> None:
+def _check_footer(out: Store, name: str, shard: int, run_key: str | None) -> None:
     footer = read_footer(out, name)
     version = footer.get("schema_version", SCHEMA_VERSION)  # torn: said where it is read
     if version != SCHEMA_VERSION:
@@ -134,6 +135,10 @@ def _check_footer(out: Store, name: str, run_key: str | None) -> None:
     if run_key is not None and footer.get("run_key") != run_key:
         raise OutputError(
             f"{out.url(name)}: expected a part of run {run_key}, found {footer.get('run_key')}"
+        )
+    if run_key is not None and footer.get("shard") != str(shard):
+        raise OutputError(
+            f"{out.url(name)}: expected the part of shard {shard}, found {footer.get('shard')}"
         )
 
 

@@ -1,5 +1,6 @@
 """One list of parameters: the form, the command line, prefect.yaml and the plan say the same."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ from flows.call import Call, DistillCall, ScreenCall
 from flows.distill import distill
 from flows.plan import ScreenPlan, make_plan, open_call
 from flows.screen import screen
-from mlff_core.errors import DeviceError
+from mlff_core.errors import DeviceError, OutputError
 from mlff_core.library.ingest import IngestReport
+from mlff_core.models.checkpoint import save_checkpoint
+from mlff_core.tables import check_output
+from mlff_core.testing import random_model
 
 ROOT = Path(__file__).parents[2]
 FLOWS = {"screen": (screen, ScreenCall), "distill": (distill, DistillCall)}
@@ -81,6 +85,30 @@ def test_a_plan_goes_through_json_and_keeps_its_key(tmp_path: Path, small_model:
     assert other.run_key != plan.run_key
     assert plan.manifest().notes == ["a guess"]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_card_edited_beside_its_weights_is_another_model(tmp_path: Path) -> None:
+    library, model = tmp_path / "library.smi", tmp_path / "m.safetensors"
+    library.write_text("CCO a\n")
+    save_checkpoint(random_model(n_features=16), model, {"headline": {"minima": "0.1 Å"}})
+    card = tmp_path / "m.json"
+    call = ScreenCall(library=str(library), out=str(tmp_path / "out"), model=str(model))
+    read = IngestReport(1, 1, 2, "0" * 64, "file", None, None, ())
+
+    def plan_now() -> ScreenPlan:
+        return make_plan(open_call(call), read, shard_size=2, device="cpu")
+
+    first = plan_now()
+    about = json.loads(card.read_text())
+    card.write_text(json.dumps(about | {"headline": {"minima": "0.2 Å"}}, indent=1))
+    assert plan_now().run_key == first.run_key
+    card.write_text(json.dumps(about | {"config": about["config"] | {"cutoff": 4.5}}))
+    second = plan_now()
+    assert second.model.sha256 == first.model.sha256
+    assert second.run_key != first.run_key
+    first.manifest().write(tmp_path / "out")
+    with pytest.raises(OutputError, match="model config_sha256 was"):
+        check_output(tmp_path / "out", second.manifest(), resume=True)
 
 
 def test_who_embeds_is_of_the_run_and_a_card_needs_one(tmp_path: Path, small_model: Path) -> None:

@@ -158,6 +158,28 @@ def test_resume_computes_only_what_is_missing(
     assert sorted(pl.read_parquet(out / "molecules")["record"]) == list(range(len(LIBRARY)))
 
 
+@pytest.mark.parametrize("where", ["head", "body", "end", "manifest"])
+def test_what_is_damaged_is_made_anew_and_the_same(
+    where: str, library: Path, tmp_path: Path, small_model: Path
+) -> None:
+    out = tmp_path / "out"
+    call(library, out, small_model)
+    before = {t: pl.read_parquet(out / t).sort("record") for t in ("molecules", "conformers")}
+    times = {p.name: p.stat().st_mtime_ns for p in (out / "molecules").iterdir()}
+    name = "manifest.json" if where == "manifest" else "conformers/part-000000.parquet"
+    data = bytearray((out / name).read_bytes())
+    at = {"head": 3, "body": len(data) // 2, "end": len(data) - 30, "manifest": 40}[where]
+    data[at] ^= 1
+    (out / name).write_bytes(data if where != "manifest" else data[:at])
+    call(library, out, small_model, resume=True, shard_size=None)
+    for table, rows in before.items():
+        assert pl.read_parquet(out / table).sort("record").equals(rows)
+    changed = {
+        p.name for p in (out / "molecules").iterdir() if p.stat().st_mtime_ns != times[p.name]
+    }
+    assert changed == (set() if where == "manifest" else {"part-000000.parquet"})
+
+
 def test_garbage_alone_is_a_table_of_rejections(tmp_path: Path, small_model: Path) -> None:
     library = tmp_path / "garbage.smi"
     library.write_bytes(b"C\xe9 latin\nCC\x00O nul\n" + b"C(" * 5000 + b"\n?? name\n")

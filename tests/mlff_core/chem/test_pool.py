@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
-from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.chem.pool import EmbeddingPool, WorkerProcess
 from mlff_core.chem.prepare import prepare
 from mlff_core.cores import usable_cores
 from mlff_core.status import MoleculeStatus, Reason
@@ -272,6 +272,21 @@ def test_a_worker_that_cannot_start_is_told_at_once(obey, tmp_path, monkeypatch)
         pytest.raises(RuntimeError, match=r"could not start \(exit status 1\)"),
     ):
         next(pool.map(numbered("a")))
+
+
+def test_workers_that_are_killed_as_they_start_are_started_again(obey, monkeypatch):
+    starts = itertools.count()
+    ready = WorkerProcess.wait_until_ready
+
+    def killed(worker, *what):
+        if next(starts) < 3:
+            worker.process.kill()
+        ready(worker, *what)
+
+    monkeypatch.setattr(WorkerProcess, "wait_until_ready", killed)
+    with EmbeddingPool(ChemistrySettings(), n_workers=1, prepare=obey) as pool:
+        assert said(pool.map(numbered("a", "b"))) == ["a", "b"]
+    assert next(starts) == 4
 
 
 def test_the_number_of_workers_is_checked_and_defaults_to_the_usable_cores():

@@ -3,17 +3,19 @@
 import gzip
 import hashlib
 import json
+import os
 import tracemalloc
 from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mlff_core.errors import LibraryError
 from mlff_core.library import open_library
 from mlff_core.library.ingest import ingest
-from mlff_core.library.records import SHARDS_A_FILE, read_records
+from mlff_core.library.records import SHARDS_A_FILE, ShardWriter, read_records
 
 
 def library(path: Path, n_records: int):
@@ -114,3 +116,21 @@ def test_five_times_the_records_need_no_more_memory(tmp_path, kind):
         return python
 
     assert peak(100_000) < 1.2 * peak(20_000) + 200_000
+
+
+@pytest.mark.parametrize("kind", ["smi", "parquet"])
+def test_a_library_that_is_edited_while_it_is_read_is_noticed(tmp_path, monkeypatch, kind):
+    path = tmp_path / f"a.{kind}"
+    if kind == "smi":
+        path.write_text("CCO a\nCC b\n")
+    else:
+        pq.write_table(pa.table({"smiles": ["CCO", "CC"]}), path)
+    write = ShardWriter.write
+
+    def edit_and_write(self, batches):
+        os.utime(path, ns=(1, 1))
+        write(self, batches)
+
+    monkeypatch.setattr(ShardWriter, "write", edit_and_write)
+    with pytest.raises(LibraryError, match="was changed while it was read"):
+        ingest(open_library(path), tmp_path / "work", 10)

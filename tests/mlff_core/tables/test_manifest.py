@@ -6,7 +6,13 @@ import json
 import pytest
 
 from mlff_core.errors import OutputError
-from mlff_core.tables import check_output, finished_shards, open_output, read_manifest
+from mlff_core.tables import (
+    check_output,
+    earlier_choice,
+    finished_shards,
+    open_output,
+    read_manifest,
+)
 from mlff_core.tables.testing import (
     KEY,
     conformer,
@@ -121,7 +127,7 @@ def test_what_is_not_ours_is_never_taken_for_ours(tmp_path):
     for options in ({}, {"overwrite": True}, {"resume": True}):
         with pytest.raises(OutputError, match="not the manifest of a run; choose another folder"):
             open_output(tmp_path, manifest(), **options)
-    (tmp_path / "manifest.json").write_text("\0")
+    (tmp_path / "manifest.json").write_text("// of a web app, with a comment\n{}")
     with pytest.raises(OutputError, match="not the manifest of a run"):
         open_output(tmp_path, manifest(), overwrite=True)
     (tmp_path / "manifest.json").unlink()
@@ -165,3 +171,63 @@ def test_a_manifest_that_knows_more_is_read_for_what_is_known_here(tmp_path):
     known = dataclasses.asdict(manifest())
     (tmp_path / "manifest.json").write_text(json.dumps(known | {"from_later": 1}))
     assert read_manifest(tmp_path) == manifest()
+
+
+def torn(text: str, **changes) -> str:
+    return json.dumps(json.loads(text) | changes)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:100],
+        lambda text: "",
+        lambda text: "\0" * len(text),
+        lambda text: "[" * 100_000,
+        lambda text: text.replace("run_id", "rub_id"),
+        lambda text: torn(text, run_id=5),
+        lambda text: torn(text, parameters=["fmax"]),
+        lambda text: torn(text, library=None),
+        lambda text: torn(text, counts={"status": 3}),
+        lambda text: torn(text, ran=[{"batch_sizes": {"small": "many"}}]),
+        lambda text: torn(text, finished={"at": "noon"}),
+    ],
+)
+def test_a_damaged_manifest_is_said_replaced_or_gone_without(tmp_path, damage):
+    write_run(tmp_path)
+    manifest().write(tmp_path)
+    path = tmp_path / "manifest.json"
+    path.write_text(damage(path.read_text()))
+    damaged = path.read_text()
+    for ask in (read_manifest, lambda out: open_output(out, manifest())):
+        with pytest.raises(OutputError, match=r"is damaged \(.*--overwrite replaces all") as caught:
+            ask(tmp_path)
+        assert "\n" not in str(caught.value)
+    assert path.read_text() == damaged
+    # The parts say themselves whose they are.
+    with pytest.raises(OutputError, match="of another run"):
+        open_output(tmp_path, manifest("other"), resume=True)
+    assert open_output(tmp_path, manifest(), resume=True) == manifest()
+    assert finished_shards(tmp_path, KEY) == {0, 1, 2}
+    path.write_text(damaged)
+    assert open_output(tmp_path, manifest("other"), overwrite=True) == manifest("other")
+    assert finished_shards(tmp_path, KEY) == set()
+
+
+def test_what_a_run_chose_by_itself_is_known_without_its_manifest(tmp_path):
+    assert earlier_choice(tmp_path, "shard_size") is None
+    write_tables(tmp_path, 0, [molecule(0)], [conformer(0)], shard_size="7")
+    assert earlier_choice(tmp_path, "shard_size") == "7"
+    manifest(parameters={"shard_size": 9}).write(tmp_path)
+    assert earlier_choice(tmp_path, "shard_size") == "9"
+    (tmp_path / "manifest.json").write_text('{\n  "run_id": "fir')
+    assert earlier_choice(tmp_path, "shard_size") == "7"
+
+
+def test_a_part_with_a_damaged_end_is_nobodys_and_will_be_made_anew(tmp_path):
+    write_run(tmp_path)
+    manifest().write(tmp_path)
+    path = tmp_path / "molecules/part-000001.parquet"
+    path.write_bytes(path.read_bytes().replace(KEY.encode(), KEY[::-1].encode()))
+    open_output(tmp_path, manifest(), resume=True)
+    assert finished_shards(tmp_path, KEY) == {0, 2}

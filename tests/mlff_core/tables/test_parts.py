@@ -9,7 +9,7 @@ import pytest
 
 from mlff_core.store import FolderStore
 from mlff_core.tables import finished_shards, molecules_table, write_part
-from mlff_core.tables.parts import read_part_key
+from mlff_core.tables.parts import is_whole, read_part_key
 from mlff_core.tables.testing import KEY, METADATA, contents, manifest, molecule, write_run
 
 
@@ -74,3 +74,34 @@ def test_finished_shards_are_whole_of_this_run_and_have_their_conformers(tmp_pat
     garbage = [molecule(10, 0, status="rejected", reason="empty")]
     write_part(molecules_table(garbage), tmp_path, 5, METADATA)
     assert finished_shards(tmp_path, KEY) == {0, 4, 5}
+
+
+def test_a_flip_of_any_byte_is_noticed(tmp_path):
+    write_run(tmp_path, shards=1)
+    store = FolderStore(tmp_path)
+    for table in ("molecules", "conformers"):
+        name = f"{table}/part-000000.parquet"
+        whole = (tmp_path / name).read_bytes()
+        assert is_whole(store, name)
+        # The footer and what is before it, with a bit that wanders; each byte takes its time.
+        for at in (*range(0, len(whole), 97), *range(len(whole) - 200, len(whole))):
+            flipped = bytearray(whole)
+            flipped[at] ^= 1 << at % 8
+            (tmp_path / name).write_bytes(flipped)
+            assert not is_whole(store, name), f"byte {at} of {len(whole)}"
+        for other in (whole[:-1], whole + b"0", whole[1:], b"", whole[:8], b"PAR1" * 5):
+            (tmp_path / name).write_bytes(other)
+            assert not is_whole(store, name)
+            assert finished_shards(tmp_path, KEY) == set()
+        (tmp_path / name).write_bytes(whole)
+        assert finished_shards(tmp_path, KEY) == {0}
+
+
+def test_a_part_that_stands_under_another_number_is_not_that_shards(tmp_path):
+    write_run(tmp_path)
+    for table in ("molecules", "conformers"):
+        first, second = (tmp_path / table / f"part-00000{n}.parquet" for n in (0, 1))
+        first.rename(tmp_path / "aside")
+        second.rename(first)
+        (tmp_path / "aside").rename(second)
+    assert finished_shards(tmp_path, KEY) == {2}

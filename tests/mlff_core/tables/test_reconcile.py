@@ -173,3 +173,14 @@ def test_a_damaged_part_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(OutputError, match=r"part-000001\.parquet: cannot be read"):
         reconcile(tmp_path, n)
+
+
+def test_parts_must_stand_under_the_number_of_their_shard(tmp_path):
+    write_tables(tmp_path, 0, [molecule(0)], [conformer(0)])
+    write_tables(tmp_path, 1, [molecule(1)], [conformer(1)])
+    assert reconcile(tmp_path, 2, KEY).n_molecules == 2
+    for table in ("molecules", "conformers"):
+        (tmp_path / table / "part-000001.parquet").rename(tmp_path / table / "part-000002.parquet")
+    assert reconcile(tmp_path, 2).n_molecules == 2
+    with pytest.raises(OutputError, match="expected the part of shard 2, found 1"):
+        reconcile(tmp_path, 2, KEY)

@@ -1,0 +1,102 @@
+"""Files that are small and become huge: refused in words, and never held in memory."""
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mlff_core.library import open_library
+from mlff_core.library.ingest import ingest
+from mlff_core.library.read import LONGEST_ID, LONGEST_SMILES
+from mlff_core.library.records import read_records
+
+MEGABYTE = 1 << 20
+#: Reads a library, and prints what came of it and the most memory that it had, in MB.
+READ = """
+import resource, sys
+from pathlib import Path
+from mlff_core.errors import LibraryError
+from mlff_core.library import open_library
+from mlff_core.library.ingest import ingest
+try:
+    said = ingest(open_library(sys.argv[1]), Path(sys.argv[2]), 10_000).n_records
+except LibraryError as error:
+    said = error
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, said)
+"""
+
+
+def lines_bomb(path: Path) -> None:
+    one = gzip.compress(b"C" * (30 * MEGABYTE) + b"\n", 1)
+    path.write_bytes(one * 20)
+
+
+def parquet_in_gzip_bomb(path: Path) -> None:
+    path.write_bytes(gzip.compress(b"PAR1", 1) + gzip.compress(bytes(32 * MEGABYTE), 1) * 20)
+
+
+def dictionary_bomb(path: Path) -> None:
+    """One value of a megabyte, repeated by numbers: half a kilobyte that becomes 16 GB."""
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 16_384), pa.array(["C" * MEGABYTE]))
+    pq.write_table(pa.table({"smiles": repeated}), path, compression="zstd")
+
+
+def page_bomb(path: Path) -> None:
+    """Pages of repetitions, which compress to next to nothing."""
+    schema = pa.schema([("smiles", pa.string())])
+    batch = pa.record_batch([["C" * MEGABYTE] * 64], schema=schema)
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False) as writer:
+        for _ in range(6):
+            writer.write_batch(batch)  # all into one row group
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("lines.smi.gz", lines_bomb),
+        ("table.parquet.gz", parquet_in_gzip_bomb),
+        ("dictionary.parquet", dictionary_bomb),
+        ("pages.parquet", page_bomb),
+    ],
+)
+def test_what_becomes_far_larger_than_it_is_is_refused_in_little_memory(tmp_path, name, make):
+    make(tmp_path / name)
+    assert (tmp_path / name).stat().st_size < 16 * MEGABYTE
+    ended = subprocess.run(
+        [sys.executable, "-c", READ, str(tmp_path / name), str(tmp_path / "work")],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    megabytes, _, said = ended.stdout.partition(" ")
+    assert "no library compresses so well" in said
+    assert said.count("\n") == 1
+    assert int(megabytes) < 1000
+
+
+def test_a_library_that_repeats_itself_is_none(tmp_path):
+    path = tmp_path / "a.smi.gz"
+    path.write_bytes(gzip.compress(b"CCO ethanol\n" * 100_000))
+    assert ingest(open_library(path), tmp_path / "work", 10_000).n_records == 100_000
+
+
+@pytest.mark.parametrize("kind", ["smi", "csv", "parquet"])
+def test_an_entry_that_is_far_too_long_is_a_record_that_says_so(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    rows = [("CCO", "a"), ("C" * (LONGEST_SMILES + 1), "b"), ("CC", "é" * LONGEST_ID), ("CCC", "d")]
+    if kind == "parquet":
+        smiles, ids = zip(*rows, strict=True)
+        pq.write_table(pa.table({"smiles": list(smiles), "id": list(ids)}), path)
+    else:
+        blank = "," if kind == "csv" else " "
+        head = ["smiles,id"] if kind == "csv" else []
+        path.write_text("\n".join(head + [blank.join(row) for row in rows]) + "\n")
+    ingest(open_library(path), tmp_path / "work", 10)
+    records = read_records(tmp_path / "work", 0)
+    assert [r.smiles for r in records] == ["CCO", None, "CC", "CCC"]
+    assert [r.input_id for r in records] == ["a", "b", "é" * (LONGEST_ID // 2), "d"]
+    assert records[0].note is records[3].note is None
+    assert records[1].note == "a SMILES of 65,537 characters; no more than 65,536 are read"
+    assert records[2].note == "an id of 4,096 characters is cut"
