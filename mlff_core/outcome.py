@@ -10,7 +10,7 @@ from mlff_core.chem.duplicates import duplicates_of, sites
 from mlff_core.chem.mishap import mishap
 from mlff_core.chem.molecule import PreparedMolecule
 from mlff_core.chem.superpose import aligned_rmsd
-from mlff_core.chem.topology import Topology, rearrangements
+from mlff_core.chem.topology import Topology, atom_name, rearrangements
 from mlff_core.schema import ConformerRow, MoleculeRow
 from mlff_core.status import ConformerStatus, Flag, MoleculeStatus, Reason
 from mlff_core.units import BOLTZMANN_EV_K, EV_KCAL_MOL, ROOM_TEMPERATURE_K
@@ -28,6 +28,9 @@ _ADVICE: Final = {
     ConformerStatus.REARRANGED: "the model takes it for another molecule: another start may do "
     "(--conformers 5), or another tautomer or protonation state",
 }
+
+#: The same of molecules that no model has seen: another start is no help.
+_UNKNOWN: Final = "the models do not know such molecules, quantum chemistry does"
 
 
 def final_rows(
@@ -83,7 +86,7 @@ def final_rows(
                 row.status = ConformerStatus.REARRANGED
                 said.append(f"conformer {row.conformer}: {changes[c]}")
             elif row.status not in _USABLE:
-                what = mishap(starts[c], ends[c], judged_by[c])
+                what = mishap(starts[c], ends[c], judged_by[c]) or _hardest_pulled(row)
                 if what is not None:
                     said.append(f"conformer {row.conformer}: {what}")
         for sentence in said[:_MOST_NAMED]:
@@ -95,6 +98,16 @@ def final_rows(
         _rank(molecule, rows)
         kept += rows
     return kept
+
+
+def _hardest_pulled(conformer: ConformerRow) -> str | None:
+    """The atom on which the model's force is largest; None if it is no number."""
+    forces = np.linalg.norm(np.reshape(conformer.forces_ev_per_angstrom, (-1, 3)), axis=1)
+    if not len(forces) or not np.isfinite(forces).all():
+        return None
+    atom = int(forces.argmax())
+    name = atom_name(atom, conformer.atomic_numbers)
+    return f"a force of {forces[atom]:.0f} eV/Å pulled at {name}"
 
 
 def _tell_of_held_protons(molecule: MoleculeRow, conformers: Sequence[ConformerRow]) -> None:
@@ -127,7 +140,8 @@ def _rank(molecule: PreparedMolecule, conformers: list[ConformerRow]) -> None:
         [(most, _)] = counts.most_common(1)
         molecule.status = MoleculeStatus.FAILED
         molecule.reason = Reason.ALL_CONFORMERS_FAILED
-        _tell(molecule, f"of {len(conformers)} conformers: {text}; {_ADVICE[most]}")
+        advice = _UNKNOWN if Flag.OUTSIDE_TRAINING in molecule.flags else _ADVICE[most]
+        _tell(molecule, f"of {len(conformers)} conformers: {text}; {advice}")
         return
     lowest, best = min((_energy(c), c.conformer) for c in usable)
     molecule.best_conformer, molecule.min_energy_ev = best, lowest

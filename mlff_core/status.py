@@ -63,7 +63,10 @@ class Flag(Word):
     STEREO_NOT_KEPT = "stereo_not_kept", "stereo of the input that the geometry does not hold"
     MIXTURE_OF_ISOMERS = "mixture_of_isomers", "the input means several; one of them was computed"
     PROTONS_HELD = "protons_held", "relaxed with bonds to hydrogen of charged groups held"
-    OUTSIDE_TRAINING = "outside_training", "a kind of molecule that no model was trained on"
+    OUTSIDE_TRAINING = (
+        "outside_training",
+        "a kind of molecule that the models were hardly or not trained on",
+    )
 
 
 class ConformerStatus(Word):

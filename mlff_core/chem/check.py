@@ -3,13 +3,21 @@
 from collections.abc import Iterable
 from typing import Final
 
-from mlff_core.chem.graph import Graph
+from rdkit import Chem
+
+from mlff_core.chem.graph import OTHER, Graph
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule, rejected
 from mlff_core.elements import SYMBOLS, symbols
 from mlff_core.status import Flag, Reason
 
 #: The training sets hold molecules of so many heavy atoms and more.
 _FEWEST_HEAVY_ATOMS: Final = 3
+#: Bonds of queries (`~`), and those that only say that two atoms belong together.
+_UNKNOWN_BONDS: Final = (Chem.BondType.UNSPECIFIED, Chem.BondType.ZERO, Chem.BondType.OTHER)
+#: Halogens that have several bonds in under a hundred of two million training molecules.
+_HALOGENS: Final = (17, 35, 53)
+#: What a singlet carbene can be written as, which has no unpaired electrons.
+_CARBENE: Final = "; a carbene beside nitrogen is [C-]=[N+], an isocyanide [C-]#[N+]"
 
 
 def check_domain(
@@ -24,6 +32,14 @@ def check_domain(
             Reason.UNSUPPORTED_ELEMENT,
             f"the model does not know {_names(unknown)}, it knows {symbols(settings.elements)}",
         )
+    if OTHER in graph.orders:
+        for bond in graph.mol.GetBonds():
+            if bond.GetBondType() in _UNKNOWN_BONDS:
+                raise rejected(
+                    Reason.INVALID_SMILES,
+                    f"the order of the bond {_name(bond.GetBeginAtom())}-"
+                    f"{_name(bond.GetEndAtom())} is not said",
+                )
     charge = molecule.charge or 0
     if not settings.min_charge <= charge <= settings.max_charge:
         raise rejected(
@@ -37,21 +53,43 @@ def check_domain(
     atoms = list(graph.mol.GetAtoms()) if "[" in (molecule.smiles or "") else []
     unpaired = sum(atom.GetNumRadicalElectrons() for atom in atoms)
     if unpaired:
-        where = " ".join(
-            f"{atom.GetSymbol()}{atom.GetIdx() + 1}"
-            for atom in atoms
-            if atom.GetNumRadicalElectrons()
-        )
+        where = " ".join(_name(atom) for atom in atoms if atom.GetNumRadicalElectrons())
         raise rejected(
             Reason.RADICAL,
             f"{unpaired} unpaired electron{'s' if unpaired > 1 else ''} ({where}): if it is no "
-            "radical, an atom in brackets lacks its hydrogens or its charge",
+            "radical, an atom in brackets lacks its hydrogens or its charge"
+            + (_CARBENE if any(a.GetNumRadicalElectrons() == 2 for a in atoms) else ""),
+        )
+    n_electrons = sum(numbers) + (molecule.n_atoms or 0) - len(numbers) - charge
+    if n_electrons % 2:  # RDKit sees no radical in F[P-](F)(F)(F)F
+        raise rejected(
+            Reason.RADICAL,
+            f"{n_electrons} electrons, an odd number: an atom has a charge that its bonds do not "
+            "go with, or lacks one",
         )
     if (molecule.n_heavy_atoms or 0) < _FEWEST_HEAVY_ATOMS:
         molecule.flags.append(Flag.OUTSIDE_TRAINING)
+    elif (several := _halogen_with_bonds(graph)) is not None:
+        molecule.flags.append(Flag.OUTSIDE_TRAINING)
+        notes.append(
+            f"{several} is a halogen with several bonds, of which the models have hardly seen any: "
+            "they may pull one apart"
+        )
     names = {f"{a.GetIsotope()}{SYMBOLS[a.GetAtomicNum()]}" for a in atoms if a.GetIsotope()}
     if names:
         notes.append(f"isotopes {', '.join(sorted(names))} are computed as the plain elements")
+
+
+def _halogen_with_bonds(graph: Graph) -> str | None:
+    """The name of the first halogen with more than one neighbour, if there is one."""
+    for k, (number, around) in enumerate(zip(graph.numbers, graph.neighbours, strict=True)):
+        if number in _HALOGENS and len(around) > 1:
+            return f"{SYMBOLS[number]}{k + 1}"
+    return None
+
+
+def _name(atom: Chem.Atom) -> str:
+    return f"{atom.GetSymbol()}{atom.GetIdx() + 1}"
 
 
 def _names(numbers: Iterable[int]) -> str:

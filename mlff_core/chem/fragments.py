@@ -33,6 +33,11 @@ _COUNTER_IONS_OF_OXYGEN_ACIDS: Final = frozenset([13, 30, 47, 83])
 #: An O- that belongs to an oxygen acid: carboxylate, sulfonate, phosphate, nitrate, borate.
 _ACID_OXYGEN: Final = Chem.MolFromSmarts("[OX1-][C,S,P,N+,Cl,Br,I]=O")
 _CARBANION: Final = Chem.MolFromSmarts("[C-,c-;!$(C#N)]")
+#: Atoms of neutral ligands that bind a metal, and acids, which may be written without their charge.
+_DONOR: Final = Chem.MolFromSmarts(
+    "[$([NX3;!$(N-[C,S,P]=[O,S])]),$([NX2]),$([nX2]),$([PX3]),$([AsX3]),$([SX2])]"
+)
+_ACID: Final = Chem.MolFromSmarts("[OX2H1][C,S,P]=O")
 _NITROGEN_ANION: Final = Chem.MolFromSmarts("[N-,n-;!$([N-]=[N+]=*);!$([N-]S(=O)=O)]")
 #: Names are told for parts of at least so many heavy atoms; smaller ones everybody can read.
 _NAMED_FROM: Final = 4
@@ -164,7 +169,11 @@ def _is_counter_ion(
             or len(other.GetSubstructMatches(_NITROGEN_ANION)) > 1
             for other in others
         )
-    return metals <= _COUNTER_IONS_OF_OXYGEN_ACIDS and all(map(_is_oxygen_acid, others))
+    if not (metals <= _COUNTER_IONS_OF_OXYGEN_ACIDS and all(map(_is_oxygen_acid, others))):
+        return False
+    # Nothing but a charge of its own makes the rest more than a ligand: ZnCl2 and bipyridine.
+    charged = Chem.GetFormalCharge(kept) != 0 or kept.HasSubstructMatch(_ACID)
+    return charged or not kept.HasSubstructMatch(_DONOR)
 
 
 def _is_oxygen_acid(mol: Chem.Mol) -> bool:

@@ -29,6 +29,11 @@ _SMALLEST_RING_WITH_TRANS: Final = 8
 _SHORTEST_CUMULENE: Final = 4
 _BLOCK: Final = re.compile(r"\s\|.*\|")
 _WEDGES: Final = re.compile(r"\|.*\bw[UD]:")
+#: RDKit's property of a bond that CXSMILES draws as a wedge, and its values for up and down.
+_WEDGE: Final = "_MolFileBondCfg"
+_UP_OR_DOWN: Final = (1, 3)
+#: "All centres are relative", as ChemAxon writes it into a CXSMILES block; RDKit skips it.
+_RELATIVE: Final = re.compile(r"\|(?:.*,)?r(?:,.*)?\|")
 
 
 def mark_stereo_not_kept(text: str, mol: Chem.Mol) -> None:
@@ -38,8 +43,9 @@ def mark_stereo_not_kept(text: str, mol: Chem.Mol) -> None:
         text: SMILES or CXSMILES.
         mol: What RDKit read from it.
     """
-    if _WEDGES.search(text) and not any(b.GetStereo() in _ATROPISOMERS for b in mol.GetBonds()):
-        _mark(mol.GetAtomWithIdx(0), "the wedged bonds (no atropisomer as RDKit sees it)")
+    if _WEDGES.search(text):
+        for atom in _wedges_without_meaning(mol):
+            _mark(atom, f"the wedged bond at {_name(atom)}, which says no stereo that RDKit knows")
     if _BLOCK.search(text) and not _is_read(text):
         _mark(mol.GetAtomWithIdx(0), "the CXSMILES block, which cannot be read")
     if not any(mark in text.partition(" ")[0] for mark in "@/\\"):
@@ -121,12 +127,46 @@ def _lost(
     return marks
 
 
+def _wedges_without_meaning(mol: Chem.Mol) -> list[Chem.Atom]:
+    """Atoms at the narrow end of wedges that gave neither a centre nor an axis, and might have."""
+    axes = {
+        atom.GetIdx()
+        for bond in mol.GetBonds()
+        if bond.GetStereo() in _ATROPISOMERS
+        for atom in (bond.GetBeginAtom(), bond.GetEndAtom())
+    }
+    narrow = {
+        bond.GetBeginAtomIdx(): bond.GetBeginAtom()
+        for bond in mol.GetBonds()
+        if bond.HasProp(_WEDGE) and bond.GetIntProp(_WEDGE) in _UP_OR_DOWN
+    }
+    possible = {info.centeredOn for info in Chem.FindPotentialStereo(mol)}
+    return [
+        atom
+        for index, atom in narrow.items()
+        if atom.GetChiralTag() not in _TETRAHEDRAL
+        and index not in axes
+        and (atom.GetHybridization() != Chem.HybridizationType.SP3 or index in possible)
+    ]
+
+
 def _is_read(text: str) -> bool:
     """Whether RDKit reads all of a CXSMILES; by default it leaves out a block that it cannot."""
     parameters = Chem.SmilesParserParams()
     parameters.strictCXSMILES = True  # type: ignore[assignment]
     parameters.sanitize = False  # type: ignore[assignment]
     return Chem.MolFromSmiles(text, parameters) is not None
+
+
+def with_relative_stereo(text: str, mol: Chem.Mol) -> Chem.Mol:
+    """The molecule with its centres in a group of relative stereo, if a CXSMILES says `r`."""
+    centres = [a.GetIdx() for a in mol.GetAtoms() if a.GetChiralTag() in _TETRAHEDRAL]
+    if not centres or mol.GetStereoGroups() or not _RELATIVE.search(text):
+        return mol
+    relative = Chem.RWMol(mol)
+    group = Chem.CreateStereoGroup(Chem.StereoGroupType.STEREO_OR, relative, centres)
+    relative.SetStereoGroups([group])
+    return relative.GetMol()
 
 
 def stereo_not_kept(mol: Chem.Mol) -> list[str]:
@@ -189,11 +229,16 @@ def _centre(given: Chem.Atom, atom: Chem.Atom, ranks: list[int]) -> str | None:
         and atom.GetTotalDegree() == 3
         and atom.GetFormalCharge() == 0
         and not atom.GetIsAromatic()
-        and atom.GetHybridization() == Chem.HybridizationType.SP3
+        and (atom.GetHybridization() == Chem.HybridizationType.SP3 or _is_bridgehead(atom))
         and _differ(list(atom.GetNeighbors()), ranks, atom)
     ):
-        return f"the centre {_name(given)}, a nitrogen that inverts"
+        held = "at a bridgehead" if _is_bridgehead(atom) else "that inverts"
+        return f"the centre {_name(given)}, a nitrogen {held}"
     return None
+
+
+def _is_bridgehead(atom: Chem.Atom) -> bool:
+    return all(bond.IsInRing() for bond in atom.GetBonds())
 
 
 def _is_middle_of_allene(atom: Chem.Atom) -> bool:

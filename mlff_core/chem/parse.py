@@ -1,10 +1,11 @@
 """A line of a library to an RDKit molecule, or the words why there is none."""
 
+import re
 from typing import Final
 
 from rdkit import Chem, rdBase
 
-from mlff_core.chem.given import mark_stereo_not_kept
+from mlff_core.chem.given import mark_stereo_not_kept, with_relative_stereo
 from mlff_core.chem.molecule import ChemistrySettings, rejected
 from mlff_core.status import Reason
 
@@ -22,6 +23,28 @@ _ADVICE: Final = {
     "parentheses": "each one that opens has to close",
     "unmatched": "each bracket that opens has to close",
 }
+#: What is no molecule though chemists write it so -> what to give instead.
+_NO_MOLECULES: Final = (
+    (re.compile(r"^InChI="), "this is an InChI and no SMILES"),
+    (re.compile(r"^[A-Z]{14}-[A-Z]{10}-[A-Z]$"), "this is an InChIKey and no SMILES"),
+    (re.compile(r"[{}]"), "a polymer (BigSMILES) has no definite number of atoms"),
+    (re.compile(r"^\.|\.\.|\.$"), "nothing stands on one side of a dot"),
+    (re.compile(r"[,;]$"), "a comma or semicolon is no part of a SMILES"),
+    (re.compile(r">"), "a reaction is no molecule: give the SMILES of one of its parts"),
+    (re.compile(r"\[[DT][+-]?\]"), "deuterium is [2H] in a SMILES, tritium [3H]"),
+    (
+        re.compile(r"\[(R\d*|R[#\d]*|X|Q|A|M|Pol|Ph|Me|Et|Bn|Boc|Ac)\]|R(?![a-z])|X(?!e)|Q"),
+        "R, X, Q, A and abbreviations stand for groups that have to be written out",
+    ),
+    (
+        re.compile(r"\[[^\]]*[,;!&$][^\]]*\]|![@:=#-]"),
+        "this looks like SMARTS, a question about molecules and no molecule",
+    ),
+)
+#: What tables write where they have nothing.
+_NOTHING: Final = frozenset(["na", "n/a", "#n/a", "nan", "<na>", "none", "null", "nil", "-", "?"])
+#: Kinds of S-groups with atoms whose number nobody has said: repeating units and their like.
+_POLYMERS: Final = frozenset(["SRU", "MON", "MER", "COP", "CRO", "MOD", "GRA", "ANY"])
 
 
 def parse(line: str, settings: ChemistrySettings) -> Chem.Mol:
@@ -55,12 +78,27 @@ def parse(line: str, settings: ChemistrySettings) -> Chem.Mol:
         mol = Chem.MolFromSmiles(smiles, parameters)
     if mol is None:
         said = _first_sentence(log.messages)
-        advice = next((words for part, words in _ADVICE.items() if part in said), None)
+        if smiles.lower() in _NOTHING:
+            raise rejected(Reason.EMPTY, f"there is no SMILES, but {smiles}")
+        advice = next((words for form, words in _NO_MOLECULES if form.search(smiles)), None)
+        advice = advice or next((words for part, words in _ADVICE.items() if part in said), None)
         raise rejected(Reason.INVALID_SMILES, f"{said}: {advice}" if advice else said)
     if mol.GetNumAtoms() == 0:
         raise rejected(Reason.EMPTY, "the SMILES holds no atom")
+    if tail.startswith("|") and (words := indefinite(mol)):
+        raise rejected(Reason.INVALID_SMILES, words)
     mark_stereo_not_kept(smiles, mol)
-    return mol
+    return with_relative_stereo(smiles, mol) if "|" in tail else mol
+
+
+def indefinite(mol: Chem.Mol) -> str | None:
+    """Why the atoms and bonds of a molecule with S-groups are not all known; None if they are."""
+    kinds = {group.GetProp("TYPE") for group in Chem.GetMolSubstanceGroups(mol)}
+    if kinds & _POLYMERS:
+        return "a polymer has no definite number of atoms: give one of its oligomers"
+    if any(bond.HasProp("_MolFileBondEndPts") for bond in mol.GetBonds()):
+        return "a bond ends at one of several atoms, it is not said at which: write each molecule"
+    return None
 
 
 def _first_sentence(log: str) -> str:

@@ -11,6 +11,7 @@ from rdkit import Chem
 from mlff_core.chem.graph import DOUBLE, Graph
 
 _CHIRAL_TAGS: Final = {Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW}
+_TETRAHEDRAL_OR_NONE: Final = {*_CHIRAL_TAGS, Chem.ChiralType.CHI_UNSPECIFIED}
 #: +1 where a double bond's stereo atoms are on one side, -1 where not.
 _SIDES: Final = {
     Chem.BondStereo.STEREOZ: 1,
@@ -35,7 +36,12 @@ def assign_undefined(mol: Chem.Mol) -> str:
     if not undefined:
         return ""
     # What is given stays: read anew, it would be lost at P(III), As and nitrogen in rings of three.
+    given = [atom.GetChiralTag() for atom in mol.GetAtoms()]
     Chem.AssignStereochemistryFrom3D(mol, replaceExistingTags=False)
+    # It marks the order around every seesaw and bipyramid as well, which nobody left open.
+    for atom, tag in zip(mol.GetAtoms(), given, strict=True):
+        if atom.GetChiralTag() not in _TETRAHEDRAL_OR_NONE:
+            atom.SetChiralTag(tag)
     _assign_pyramids(mol, undefined)
     Chem.AssignStereochemistry(
         mol, cleanIt=True, force=True

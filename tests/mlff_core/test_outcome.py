@@ -9,7 +9,7 @@ from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.prepare import prepare
 from mlff_core.outcome import boltzmann_weights, final_rows
 from mlff_core.schema import ConformerRow
-from mlff_core.status import ConformerStatus
+from mlff_core.status import ConformerStatus, Flag
 from mlff_core.tables import conformers_table, molecules_table
 from mlff_core.units import EV_KCAL_MOL
 
@@ -152,6 +152,20 @@ def test_atoms_that_overlap_at_the_start_are_named(molecules) -> None:
     row.status = ConformerStatus.NON_FINITE
     final_rows([ethanol], [row])
     assert "conformer 0: C2 and H9 overlap at the start (0.30 Å)" in ethanol.message
+
+
+def test_a_molecule_that_explodes_names_the_atom_with_the_largest_force(molecules) -> None:
+    ethanol = molecules[0]
+    ethanol.positions = ethanol.positions[:1]
+    [row] = relaxed([ethanol], {7: [-100.0]})
+    row.status = ConformerStatus.EXPLODED
+    row.forces_ev_per_angstrom = np.zeros(27, np.float32)
+    row.forces_ev_per_angstrom[3:6] = [0.0, -300.0, 400.0]
+    ethanol.flags.append(Flag.OUTSIDE_TRAINING)
+    final_rows([ethanol], [row])
+    assert "conformer 0: a force of 500 eV/Å pulled at C2; " in ethanol.message
+    # Another start is no help to what no model knows.
+    assert ethanol.message.endswith("the models do not know such molecules, quantum chemistry does")
 
 
 def test_a_molecule_that_does_not_fit_into_memory_has_no_conformers(molecules) -> None:

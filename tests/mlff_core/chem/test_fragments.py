@@ -44,6 +44,12 @@ def canonical(smiles: str) -> str:
         ("C[NH2+]C(C)C", "Cc1ccc(S(=O)(=O)[O-])cc1"),
         ("C[n+]1ccn(C)c1", "F[P-](F)(F)(F)(F)F"),
         ("[O-]c1ccccc1", "CCCC[N+](CCCC)(CCCC)CCCC"),
+        ("[O-]c1ccccc1", "C1COCCOCCOCCOCCOCCO1"),
+        (
+            "CC[NH+](CC)CCOC",
+            "Fc1c(F)c(F)c([B-](c2c(F)c(F)c(F)c(F)c2F)(c2c(F)c(F)c(F)c(F)c2F)"
+            "c2c(F)c(F)c(F)c(F)c2F)c(F)c1F",
+        ),
     ],
 )
 def test_a_counter_ion_on_the_list_is_left_out_however_large_it_is(drug, counter_ion):
@@ -102,6 +108,8 @@ def test_parts_that_are_alike_are_told():
         "[Mg+2].c1cc2cc3ccc([n-]3)cc3ccc(cc4nc(cc1[n-]2)C=C4)n3",
         "[K+].[K+].Cl[Pt-2](Cl)(Cl)Cl.NCCN",
         "[Hg+2].[O-]C(=O)C.[O-]C(=O)C",
+        "[Zn+2].[Cl-].[Cl-].c1ccnc(c1)-c1ccccn1",
+        "[Zn+2].[O-]S(=O)(=O)[O-].CN1CCC[C@H]1c1cccnc1",
     ],
 )
 def test_a_metal_complex_in_pieces_is_refused(complex_in_pieces):

@@ -136,7 +136,8 @@ def test_atropisomers_are_kept_apart_in_the_row_and_in_space():
         ("F/C=C1/CC[C@@H](C)CC1", "C2=C3, relative to others of its ring"),
         ("C/C=C=C=C/C", "cis or trans of C2 to C5"),
         ("C[N@](CC)CO", "the centre N2, a nitrogen that inverts"),
-        ("CCO |wU:1.1|", "the wedged bonds"),
+        ("Cc1ccccc1-c1ccccc1Cl |wU:7.7|", "the wedged bond at C8"),
+        ("Cc1ccc2c(c1)C[N@]1C[N@@]2Cc2cc(C)ccc21", "a nitrogen at a bridgehead"),
         ("C[C@H](O)F |&1|", "the CXSMILES block, which cannot be read"),
     ],
 )
@@ -161,6 +162,8 @@ def test_stereo_that_cannot_be_kept_is_flagged_and_told(smiles, said):
         "C[C@H]1C[N@]1C",
         "[Na+].[O-]C(=O)[C@H](F)Cl",
         "C[C@H](O)[C@@H](C)N |a:1,3|",
+        "CC(O)Cl |(0,0,;1,0,;1,1,;2,0,),wU:1.0|",  # a centre that is drawn and not written
+        "CC(C)Cl |(0,0,;1,0,;1,1,;2,0,),wU:1.0|",
     ],
 )
 def test_marks_that_mean_nothing_and_stereo_that_is_kept_are_not_flagged(smiles):
@@ -179,6 +182,7 @@ def test_stereo_lost_in_a_fragment_that_is_left_out_is_none():
         ("C[C@H](O)[C@@H](C)N |&1:1,&2:3|", "a mixture of stereoisomers"),
         ("C[C@H](O)c1ccccc1 |o1:1|", "one of two enantiomers, not known which"),
         ("C[C@H](O)c1ccccc1.Cl |&1:1|", "a mixture of enantiomers"),
+        ("C[C@H](O)[C@@H](C)N |r|", "one of two enantiomers, not known which"),
     ],
 )
 def test_enhanced_stereo_groups_are_computed_as_drawn_and_told(smiles, said):

@@ -95,3 +95,8 @@ def test_an_embedder_elsewhere_gets_the_same_bounds():
     fluorines = [a.GetIdx() for a in mol.GetAtoms() if a.GetSymbol() == "F"]
     longest = max(bounds[i, j] for i in fluorines for j in fluorines if i < j)
     assert longest > 3.0  # opposite ones
+
+
+def test_no_order_of_neighbours_is_chosen_around_a_seesaw():
+    molecule = prepare(0, None, "ClS1(Cl)C2CCC1CC2", ChemistrySettings())
+    assert molecule.smiles == "ClS1(Cl)[C@H]2CC[C@@H]1CC2"

@@ -11,7 +11,7 @@ from mlff_core.chem import embed as embedding
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.prepare import prepare
 from mlff_core.chem.topology import rearranged
-from mlff_core.status import MoleculeStatus, Reason
+from mlff_core.status import Flag, MoleculeStatus, Reason
 
 # A norbornene with its bridgeheads trans: no such molecule exists.
 IMPOSSIBLE = "NC(=O)[C@H]1[C@@H](N)[C@@H]2C=C[C@@H]1C2"
@@ -66,7 +66,17 @@ def changes(molecule: PreparedMolecule) -> list[str | None]:
         pytest.param("C\0C", Reason.INVALID_SMILES, "'\\x00' at position 2", id="NUL"),
         pytest.param("C\udcff", Reason.INVALID_SMILES, "'\\udcff' at position 2", id="bad byte"),
         pytest.param("CCÖ", Reason.INVALID_SMILES, "'\\xd6' at position 3", id="not ASCII"),
-        pytest.param("CC>>CC", Reason.INVALID_SMILES, "syntax error", id="reaction"),
+        pytest.param("CC>>CC", Reason.INVALID_SMILES, "a reaction is no", id="reaction"),
+        pytest.param("[R1]CC", Reason.INVALID_SMILES, "written out", id="R group"),
+        pytest.param("[D]O[D]", Reason.INVALID_SMILES, "[2H]", id="deuterium"),
+        pytest.param("[C,N]C", Reason.INVALID_SMILES, "SMARTS", id="query atom"),
+        pytest.param("C~C", Reason.INVALID_SMILES, "bond C1-C2 is not said", id="any bond"),
+        pytest.param("InChI=1S/CH4/h1H4", Reason.INVALID_SMILES, "InChI", id="InChI"),
+        pytest.param("CCO.", Reason.INVALID_SMILES, "one side of a dot", id="dot"),
+        pytest.param("NaN", Reason.EMPTY, "but NaN", id="missing value"),
+        pytest.param("CC.CC |Sg:n:0,1::ht|", Reason.INVALID_SMILES, "polymer", id="polymer"),
+        pytest.param("CCO |m:0:1.2|", Reason.INVALID_SMILES, "several atoms", id="any place"),
+        pytest.param("F[P-](F)(F)(F)F", Reason.RADICAL, "61 electrons", id="odd electrons"),
         pytest.param("C" * 10_000, Reason.TOO_LARGE, "30002 atoms", id="10,000 characters"),
         pytest.param("C" * 10_001, Reason.TOO_LARGE, "10001 characters", id="more characters"),
         pytest.param("C" * 84, Reason.TOO_LARGE, "254 atoms, the limit is 250", id="huge"),
@@ -142,6 +152,14 @@ def test_what_can_be_computed_is_and_says_what_was_decided(smiles, computed, sai
     assert molecule.n_atoms == len(molecule.numbers)
     assert molecule.positions.shape == (1, molecule.n_atoms, 3)
     assert changes(molecule) == [None]
+
+
+@pytest.mark.parametrize("smiles", ["CC(=O)OI(OC(C)=O)c1ccccc1", "I[I-]I", "Cc1ccc([I+]C)cc1"])
+def test_halogens_with_several_bonds_are_flagged_as_hardly_trained_on(smiles):
+    molecule = prepared(smiles)
+    assert molecule.flags == [Flag.OUTSIDE_TRAINING]
+    assert molecule.message is not None
+    assert "is a halogen with several bonds" in molecule.message
 
 
 def test_columns_are_what_rdkit_says_of_the_molecule_that_was_computed():
