@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
-from flows import export
+from flows import export, status
 from flows.call import Call, DistillCall, ScreenCall
 from mlff_core.errors import MlffError
 
@@ -83,9 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from flows.info import print_info
 
         return print_info(as_json=arguments["json"])
-    if command == "export":
+    if command in ("export", "status"):
         try:
-            print(export.run(arguments))
+            print((export if command == "export" else status).run(arguments))
         except (MlffError, ValueError, OSError) as error:
             refuse(error)
         return 0
@@ -125,6 +125,12 @@ def parser() -> Parser:
     export.add_options(
         commands.add_parser(
             "export", help=sentence, description=sentence, epilog=EPILOGUE, allow_abbrev=False
+        )
+    )
+    sentence = "Say how far a run is: done, failed, left, how long yet."
+    status.add_options(
+        commands.add_parser(
+            "status", help=sentence, description=sentence, epilog=EPILOGUE, allow_abbrev=False
         )
     )
     info = commands.add_parser("info", help="Say versions, device, model, and what is missing.")

@@ -6,6 +6,7 @@ them in a local folder. `whole_file` is the one place where the project gives a 
 """
 
 import os
+import platform
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -61,12 +62,22 @@ class Store(Protocol):
             OutputError: They cannot.
         """
 
+    def modified(self, name: str) -> float:
+        """When a file got its content, in seconds since 1970 by the clock of the place.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Hold a name that only one process can hold; it is free again when the holder is gone.
 
         Raises:
             OutputError: Another process holds it.
         """
+
+    def holder(self, name: str) -> str | None:
+        """Who holds a name, in words; None if nobody does."""
 
 
 class FolderStore:
@@ -145,6 +156,14 @@ class FolderStore:
         if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
             raise OutputError(f"{folder}: cannot be written: {nearest} is not a writable folder")
 
+    def modified(self, name: str) -> float:
+        """When a file got its content, in seconds since 1970.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        return (self.folder / name).stat().st_mtime
+
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold a name that only one process can hold; it is free again when the holder is gone.
@@ -167,10 +186,13 @@ class FolderStore:
             held = False
         try:
             if not held:
+                who = self.holder(name)
                 raise OutputError(
-                    f"{self.folder}: another run is at work here; wait for it, or choose another "
-                    "folder"
+                    f"{self.folder}: another run is at work here{f' ({who})' if who else ''}; wait "
+                    "for it, or choose another folder"
                 )
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, _own_name().encode(), 0)
             yield
         finally:
             if held:
@@ -179,6 +201,31 @@ class FolderStore:
                     with suppress(OSError):  # it holds files now
                         self.folder.rmdir()
             os.close(descriptor)
+
+    def holder(self, name: str) -> str | None:
+        """Who holds a name, in words; None if nobody does. Touches nothing.
+
+        A holder on another host is believed: nothing here tells if it is gone.
+        """
+        import psutil
+
+        try:
+            who = (self.folder / f".{name}.lock").read_text(errors="replace")[:200]
+        except OSError:
+            return None
+        if not (found := _HOLDER.fullmatch(who)):
+            return None
+        if found["host"] == platform.node() and not psutil.pid_exists(int(found["pid"])):
+            return None
+        return who
+
+
+#: How a holder names itself.
+_HOLDER: Final = re.compile(r"process (?P<pid>\d{1,9}) on (?P<host>\S*)")
+
+
+def _own_name() -> str:
+    return f"process {os.getpid()} on {platform.node()}"
 
 
 def open_store(location: Store | Path | str) -> Store:

@@ -12,6 +12,7 @@ columns are is declared in `mlff_core.schema`, what they mean for a reader in do
     parts       one shard's part of a table, written whole and found again
     manifest    what made the tables, and the folder that a run makes its own
     reconcile   the proof that nothing is missing
+    progress    how far a run is, by its files
     reader      the tables again: Polars frames, RDKit molecules, ASE atoms
     export      SD files, extended XYZ and ASE databases from the tables
     document    docs/schema.md from the schema

@@ -1,6 +1,7 @@
 """A store of files: whole or not at all, and one holder of a name at a time."""
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -103,12 +104,16 @@ def test_a_lock_has_one_holder_and_ends_with_it(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         store = FolderStore(tmp_path)
-        with pytest.raises(OutputError, match="another run is at work here"):
+        who = f"process {holder.pid} on {platform.node()}"
+        assert store.holder("run") == who
+        with pytest.raises(OutputError, match="another run is at work here") as caught:
             store.lock("run").__enter__()
+        assert f"({who})" in str(caught.value)
         with store.lock("another name"):
             pass
         holder.kill()
         holder.wait()
+    assert store.holder("run") is None
     with store.lock("run"):
         assert store.list() == []  # a lock is no file of the store
     assert os.listdir(tmp_path) == []
