@@ -3,30 +3,32 @@
     python benchmarks/model_card.py [--model small] [PART.json ...]
 
 The default model's card is docs/model_card.md, another's docs/MODEL/model_card.md. Parts are what
-the commands of `benchmarks/accuracy.py` wrote, in any number of files; they are put together in
-benchmarks/accuracy.json, or accuracy_MODEL.json, which is read if none is given. All must be about
-the shipped weights. No number in the card is typed by hand.
+the commands of `benchmarks/accuracy` wrote, in any number of files; they are put together in
+benchmarks/results/accuracy.json, or accuracy_MODEL.json, which is read if none is given. All must
+be about the shipped weights. No number in the card is typed by hand.
 """
 
 import argparse
 import itertools
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from benchmarks._harness import RESULTS, ROOT
 from mlff_core.distill.training_log import read_training_log
 from mlff_core.elements import SYMBOLS
 from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.painn import PaiNN
 from mlff_core.models.reference import find_model
-
-ROOT = Path(__file__).parents[1]
 
 #: For how long no molecule must break.
 NVE_PS = 100
@@ -501,10 +503,10 @@ def dynamics(part: Results) -> list[str]:
         f"steps of {part['timestep_fs']} fs, on {device(part)} ({part['backend']}). Velocity "
         "Verlet does not keep the total energy itself but its shadow energy, which differs by some "
         "of what is in fast vibrations, to the second order of the time step (`shadow_correction` "
-        "of `benchmarks/accuracy.py`). The difference stays small, so over long times both drift "
-        "alike; over tens of picoseconds the total energy also follows how heat spreads among the "
-        "vibrations. Straight lines through the shadow energy, in % of the kinetic energy per "
-        "nanosecond; ± is the standard error of the fit:",
+        "of `benchmarks/accuracy/nve.py`). The difference stays small, so over long times both "
+        "drift alike; over tens of picoseconds the total energy also follows how heat spreads "
+        "among the vibrations. Straight lines through the shadow energy, in % of the kinetic "
+        "energy per nanosecond; ± is the standard error of the fit:",
         "",
         f"- all molecules together: {shadow['drift_percent_per_ns']:+.2g} ± "
         f"{shadow['drift_error']:.2g} % per ns (through the total energy: "
@@ -691,8 +693,8 @@ def card(results: Results, checkpoint: Results, network: PaiNN, accuracy: Path) 
     lines = [
         f"# Model card: {checkpoint['name']}",
         "",
-        f"Written by `benchmarks/model_card.py` from `benchmarks/{accuracy.name}`, which the "
-        "commands of `benchmarks/accuracy.py` measured.",
+        f"Written by `benchmarks/model_card.py` from `benchmarks/results/{accuracy.name}`, which "
+        "the commands of `benchmarks/accuracy` measured.",
         "",
         *what_it_is(results, checkpoint, network),
         *targets(results),
@@ -848,7 +850,7 @@ def main() -> None:
     parser.add_argument("parts", type=Path, nargs="*", metavar="PART.json")
     arguments = parser.parse_args()
     model = "" if arguments.model == "default" else arguments.model
-    accuracy = ROOT / "benchmarks" / f"accuracy{model and f'_{model}'}.json"
+    accuracy = RESULTS / f"accuracy{model and f'_{model}'}.json"
     folder = ROOT / "docs" / model
     results = merged(arguments.parts or [accuracy])
     tensors = find_model(arguments.model)
@@ -857,7 +859,7 @@ def main() -> None:
         raise SystemExit(f"measured on {results['model_sha256']}, shipped is {sha256}")
     for name in ("teacher", "conformers"):
         if name not in results:
-            raise SystemExit(f"no part of `benchmarks/accuracy.py {name}` among these files")
+            raise SystemExit(f"no part of `benchmarks/accuracy {name}` among these files")
     accuracy.write_text(json.dumps(results, indent=1) + "\n")
     checkpoint["headline"] = headline(results)
     checkpoint["metrics"] = {name: results["teacher"][name] for name in ("all", "distorted")}

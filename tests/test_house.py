@@ -42,7 +42,6 @@ ORDER = (
 MAX_LINES = 400
 #: ... but for these, each for a reason.
 LONG_FILES = {
-    "benchmarks/accuracy.py": "eight measurements of one model, which share their molecules",
     "benchmarks/model_card.py": "one document, written from top to bottom",
     "benchmarks/relaxation.py": "every way to relax, side by side in one process",
     "mlff_core/distill/evaluation.py": "errors and minima share the held-out molecules",

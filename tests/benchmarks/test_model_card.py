@@ -1,0 +1,61 @@
+"""The model card says what was measured."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import model_card
+from mlff_core.models.reference import find_model
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_card_says_how_many_minima_have_other_bonds():
+    part = json.loads((ROOT / "benchmarks/results/accuracy.json").read_text())["minima"]
+    part["at"][-1] |= {"n_teacher_rearranged": 7, "n_student_rearranged": 3}
+    text = "\n".join(model_card.minima(part))
+    assert "(7 have others at the teacher's minimum and 3 at the student's" in text
+    assert "those included" not in text
+
+
+def test_the_card_says_for_how_long_no_molecule_broke_where_that_is_less_than_it_must_be():
+    breaks = model_card.breaks
+    part = {"picoseconds": 100.0, "n_broken": 0, "n_molecules": 10}
+    assert breaks(part)[-2:] == ["0 of 10", "met"]
+    assert breaks(part | {"picoseconds": 65.5})[-1] == "none in the 66 ps it was run"
+    assert breaks(part | {"picoseconds": 65.5, "n_broken": 1})[-2:] == ["1 of 10", "**missed**"]
+
+
+def test_the_card_says_which_legs_began_from_the_mean_of_several():
+    leg = {"seconds": 1.0, "samples": 1, "molecules_embedded": 1, "n_parameters": 1}
+    legs = [leg, leg, leg | {"starts_from_mean_of": 2}]
+    text = "\n".join(model_card.training({"legs": legs}))
+    assert "ended (leg 3 from the mean of the 2 before); mol" in text
+    assert "(leg" not in "\n".join(model_card.training({"legs": legs[:2]}))
+
+
+@pytest.mark.parametrize("model", ["default", "small"])
+def test_the_card_is_what_the_shipped_results_give(model, tmp_path):
+    """In a copy of the tree, so that nothing here is written."""
+    docs = Path("docs" if model == "default" else f"docs/{model}")
+    for folder in ("benchmarks", "docs", "mlff_core"):
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for name in ("model_card.md", "model_card_parity.png"):
+        (tmp_path / docs / name).unlink()
+    subprocess.run(
+        [sys.executable, "benchmarks/model_card.py", "--model", model],
+        cwd=tmp_path, env={"PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)}, check=True,
+    )  # fmt: skip
+    made = (tmp_path / docs / "model_card.md").read_text()
+    assert made == (ROOT / docs / "model_card.md").read_text()
+    weights = find_model(model).with_suffix(".json").relative_to(ROOT)
+    assert (tmp_path / weights).read_text() == (ROOT / weights).read_text()
+    for name in ("parity", "errors", "learning"):
+        assert (tmp_path / docs / f"model_card_{name}.png").stat().st_size > 5000
+        assert f"(model_card_{name}.png)" in made
