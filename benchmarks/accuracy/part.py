@@ -36,8 +36,10 @@ def without_nan(value: Any) -> Any:
 
 def setting(student: Potential) -> Part:
     """On what a part was measured, and how long it took."""
+    of_cpu = {} if student.device.type == "cuda" else {"device": "CPU"}
     return {
         **environment(student.device),
+        **of_cpu,
         "backend": student.backend,
         "seconds": round(time.monotonic() - _BEGAN, 1),
     }

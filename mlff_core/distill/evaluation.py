@@ -370,7 +370,8 @@ def topology_of(molecule: Embedded) -> Topology:
 def have_other_bonds(batch: MolBatch, topologies: Sequence[Topology]) -> np.ndarray:
     """Which geometries broke or formed a bond, bool [n_mols]: a screen calls them rearranged."""
     positions = [x.cpu().numpy() for x in batch.split(batch.positions)]
-    return np.array([change is not None for change in rearrangements(positions, topologies)])
+    changes = rearrangements(positions, topologies)
+    return np.array([change is not None for change in changes], dtype=bool)
 
 
 def superposed_rmsd(a: MolBatch, b: MolBatch, *, heavy: bool = False) -> np.ndarray:
