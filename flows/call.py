@@ -179,10 +179,18 @@ class ScreenCall(Call):
     overwrite: bool = option(False, "results", "Replace the results of an earlier run there")
     resume: bool = option(False, "results", "Finish a run of the same call that was cut off")
 
+    append: bool = option(
+        False,
+        "results",
+        "Add the structures of the library that the tables do not have; a folder may hold several "
+        "libraries",
+    )
+
     @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        if self.overwrite and self.resume:
-            raise ValueError("overwrite and resume contradict each other: choose one")
+    def _one_of_three(self) -> Self:
+        asked = [name for name in ("overwrite", "resume", "append") if getattr(self, name)]
+        if len(asked) > 1:
+            raise ValueError(f"{' and '.join(asked)} contradict each other: choose one")
         return self
 
 

@@ -216,13 +216,15 @@ def folder_of(call: ScreenCall) -> Path:
     return Path(call.out).expanduser().absolute()
 
 
-def kept(out: Path) -> str:
+def kept(call: ScreenCall) -> str:
     """What a run that was stopped leaves in its folder, and how to go on."""
+    out = folder_of(call)
     n_parts = len(list((out / "molecules").glob("part-*.parquet")))
     if not n_parts:
         return "no shard was finished"
     shards = "1 finished shard is" if n_parts == 1 else f"{n_parts:,} finished shards are"
-    return f"{shards} kept in {out}; --resume goes on from here"
+    how = "--append" if call.append else "--resume"
+    return f"{shards} kept in {out}; {how} goes on from here"
 
 
 def run_screen(call: ScreenCall, *, quiet: bool, as_json: bool) -> int:
@@ -234,7 +236,7 @@ def run_screen(call: ScreenCall, *, quiet: bool, as_json: bool) -> int:
     from flows.terminal import Terminal
 
     out = folder_of(call)
-    signal.signal(signal.SIGINT, Stop(lambda: kept(out)))
+    signal.signal(signal.SIGINT, Stop(lambda: kept(call)))
     terminal = Terminal(quiet=quiet or as_json)
     if "://" in call.library:  # another host may take its time
         terminal.tell(f"mlff-screen: opening {call.library}")
@@ -268,8 +270,7 @@ def run_on_server(call: ScreenCall, watcher: "Watcher") -> None:
     from flows.screen import cancel_runs, screen
     from flows.watch import watched_by
 
-    out = folder_of(call)
-    signal.signal(signal.SIGINT, Stop(lambda: kept(out), cancel_runs))
+    signal.signal(signal.SIGINT, Stop(lambda: kept(call), cancel_runs))
     with watched_by(watcher):
         screen(**call.model_dump())
 

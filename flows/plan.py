@@ -36,6 +36,9 @@ from tasks.opened import Embedder
 #: seconds of its time; on a CPU it bounds what a crash can lose to a minute or two.
 SHARD_SIZE = {"cuda": 10_000, "cpu": 50}
 
+#: What a call says of results that are there already; the results do not depend on it.
+ABOUT_EARLIER = {"overwrite", "resume", "append"}
+
 #: Packages whose versions a run's manifest names, because results depend on them.
 VERSIONED = ("mlff-screen", "torch", "triton", "rdkit", "numpy", "pyarrow", "prefect")
 
@@ -64,7 +67,7 @@ class OpenedCall:
     @property
     def parameters(self) -> dict[str, Any]:
         """The call as the manifest keeps it; what was said about older results is not of it."""
-        return self.call.model_dump(exclude={"overwrite", "resume"})
+        return self.call.model_dump(exclude=ABOUT_EARLIER)
 
     def sentences(self) -> list[str]:
         """What will be done, and what was guessed."""
@@ -90,7 +93,8 @@ class OpenedCall:
         """Records in a shard: as asked for, or as a resumed run had it, or as suits the device."""
         if self.call.shard_size is not None:
             return self.call.shard_size
-        earlier = earlier_choice(self.out_dir, "shard_size") if self.call.resume else None
+        goes_on = self.call.resume or self.call.append
+        earlier = earlier_choice(self.out_dir, "shard_size") if goes_on else None
         chosen = int(earlier) if earlier is not None and earlier.isdecimal() else 0
         return chosen or SHARD_SIZE[device]
 
@@ -101,7 +105,7 @@ class OpenedCall:
             DeviceError: It is to be a card, and there is none.
         """
         wanted: str = self.call.embedder
-        if wanted == "auto" and self.call.resume:
+        if wanted == "auto" and (self.call.resume or self.call.append):
             wanted = earlier_choice(self.out_dir, "embedder") or wanted
         if wanted == "card" and device != "cuda":
             raise DeviceError("embedder: card was asked for, and there is no CUDA device here")
@@ -129,7 +133,7 @@ def open_call(call: ScreenCall) -> OpenedCall:
         model=refer_to_model(call.model),
         out_dir=Path(call.out).expanduser().absolute(),
     )
-    if call.resume:  # whether it is the same run is known when the library was read
+    if call.resume or call.append:  # whether it is the same run is known when the library was read
         open_store(opened.out_dir).check()
     else:
         check_output(opened.out_dir, _provisional(opened), overwrite=call.overwrite)
@@ -188,6 +192,8 @@ class ScreenPlan(BaseModel):
         shard_size: Records in a shard.
         out: Folder of the tables, absolute.
         work: Folder of the intermediate files, absolute.
+        first_record: Number of the first record, where tables are added to.
+        first_shard: Number of the first shard.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -202,11 +208,18 @@ class ScreenPlan(BaseModel):
     shard_size: int
     out: str
     work: str
+    first_record: int = 0
+    first_shard: int = 0
 
     @property
     def n_shards(self) -> int:
         """Number of shards."""
         return -(-self.library.n_records // self.shard_size)
+
+    @property
+    def shards(self) -> range:
+        """Numbers of the shards."""
+        return range(self.first_shard, self.first_shard + self.n_shards)
 
     @property
     def run_key(self) -> str:
@@ -220,14 +233,22 @@ class ScreenPlan(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """What the run key is made of."""
-        relaxation = asdict(self.relaxation)
-        del relaxation["batching"]
-        return {
+        library = {
             "library": self.library.sha256,
             "smiles_column": self.library.smiles_column,
             "id_column": self.library.id_column,
             "n_records": self.library.n_records,
             "shard_size": self.shard_size,
+        }
+        added = {"first_record": self.first_record} if self.first_record else {}
+        return library | added | self.settings
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything but the library that the tables depend on."""
+        relaxation = asdict(self.relaxation)
+        del relaxation["batching"]
+        return {
             "chemistry": asdict(self.chemistry),
             "embedder": self.embedder,
             "relaxation": relaxation,
@@ -251,13 +272,13 @@ class ScreenPlan(BaseModel):
 
     def records_in(self, shards: set[int]) -> int:
         """Number of records in these shards."""
-        last = self.library.n_records // self.shard_size
+        last = self.first_shard + self.library.n_records // self.shard_size
         short = self.library.n_records % self.shard_size
         return sum(short if shard == last else self.shard_size for shard in shards)
 
     def manifest(self) -> Manifest:
         """Of a run that begins now."""
-        parameters = self.parameters.model_dump(exclude={"overwrite", "resume"})
+        parameters = self.parameters.model_dump(exclude=ABOUT_EARLIER)
         return Manifest(
             run_id=str(uuid4()),
             run_key=self.run_key,
@@ -273,6 +294,7 @@ class ScreenPlan(BaseModel):
             | {name: found for name in VERSIONED if (found := version(name))},
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             notes=list(self.library.notes),
+            settings=json.loads(json.dumps(self.settings)),
         )
 
 

@@ -36,6 +36,10 @@ def run_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifest:
     Raises:
         MlffError: What the call names cannot be used, or the tables do not add up.
     """
+    if call.append:
+        from flows.append import append_screen
+
+        return append_screen(call, engine, watcher)
     opened = open_call(call)
     for sentence in opened.sentences():
         watcher.tell(sentence)
@@ -160,8 +164,8 @@ def stages(plan: ScreenPlan) -> tuple[Stage, ...]:
 
 def compute(plan: ScreenPlan, manifest: Manifest, engine: Engine, watcher: Watcher) -> None:
     """Move every unfinished shard through the stages; fill in the timings."""
-    finished = finished_shards(Path(plan.out), plan.run_key)
-    unfinished = (shard for shard in range(plan.n_shards) if shard not in finished)
+    finished = finished_shards(Path(plan.out), plan.run_key, plan.shards)
+    unfinished = (shard for shard in plan.shards if shard not in finished)
     watcher.begin(plan.library.n_records, plan.records_in(finished))
     with engine, heard_by(watcher.inside):
         for stage, shard, report in pipeline(unfinished, stages(plan), engine, SHARDS_IN_FLIGHT):

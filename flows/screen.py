@@ -52,7 +52,7 @@ def screen(**parameters: Any) -> dict[str, Any]:
     5. Leave the manifest, and the summary as artifacts.
     """
     call = ScreenCall(**parameters)
-    if (flow_run.run_count or 1) > 1:
+    if (flow_run.run_count or 1) > 1 and not call.append:  # which goes on by itself
         # A retry of this very run finishes what it began, whatever it was told about older results.
         call = call.model_copy(update={"overwrite": False, "resume": True})
     watchers = Watchers([Page(), current_watcher()])

@@ -28,6 +28,7 @@ calculator.py   the force field for ASE
 tune.py         measuring which tiles of the kernels are fastest on a card
 outcome.py      what came of relaxed conformers: judged, ranked, put in words
 shard.py        one shard of a library through its steps
+append.py       which structures of a library the tables do not have
 screening.py    some molecules through the same steps, in memory
 distill/        teaching PaiNN what a large potential knows
 testing.py      what tests share

@@ -111,6 +111,9 @@ class MoleculeRow:
     )
     n_variants: int = column("int16", "rows of this record", required=True, default=1)
     smiles: str | None = column("string", "canonical isomeric SMILES of what was computed")
+    standard_smiles: str | None = column(
+        "string", "the same before stereo that was left open was chosen; null where none was"
+    )
     mapped_smiles: str | None = column(
         "string",
         "the same with all hydrogens written, and atom map numbers 1..n in the order of the "

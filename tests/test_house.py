@@ -32,7 +32,7 @@ ORDER = (
     "models",
     "moves calculator tune",
     "outcome",
-    "shard",
+    "shard append",
     "screening",
     "distill",
     "testing",

@@ -62,6 +62,19 @@ def prepare(
     return molecule
 
 
+def standardise(
+    record: int, input_id: str | None, smiles: str, settings: ChemistrySettings
+) -> PreparedMolecule:
+    """What `prepare` makes of a SMILES before it embeds it: `smiles` names its structure.
+
+    Args and what comes of bad ones are those of `prepare`.
+    """
+    molecule = PreparedMolecule(record, input_id, smiles)
+    with told(molecule) as notes:
+        checked(molecule, settings, notes)
+    return molecule
+
+
 @contextmanager
 def told(molecule: PreparedMolecule) -> Iterator[list[str]]:
     """Run what may end a molecule, and write into it how it ended: nothing is raised any further.
@@ -150,6 +163,7 @@ def as_chosen(
     if smiles == molecule.smiles:  # in adamantane, say, all "choices" are the same molecule
         return mol
     notes.append(f"chose one isomer: {chosen} had no stereo")
+    molecule.standard_smiles = molecule.standard_smiles or molecule.smiles
     molecule.smiles = smiles
     return Chem.MolFromSmiles(smiles) or mol
 

@@ -63,6 +63,26 @@ def library_file(location: str, notes: list[str]) -> str:
     return str(path)
 
 
+def library_files(location: str) -> list[str]:
+    """The files that a location means where it may mean several: those of a folder, by name.
+
+    Raises:
+        LibraryError: There is none.
+    """
+    folder = Path(location).expanduser()
+    if is_url(location) or not folder.is_dir():
+        return [location]
+    try:
+        files = [
+            f for f in folder.iterdir() if f.is_file() and (_format_or_none(f.name) or ("",))[0]
+        ]
+    except OSError as error:
+        raise LibraryError(f"{location!r}: cannot be read: {one_line(error)}") from error
+    if not files:
+        raise LibraryError(f"{location}: is a folder without any library file in it")
+    return [str(file) for file in sorted(files)]
+
+
 def _format_or_none(name: str) -> tuple[str, bool] | None:
     """Return (format, gzipped) as a file's name says, None if it says nothing we know."""
     name = name.lower()

@@ -23,26 +23,35 @@ def _file(folder: Path, shard: int) -> Path:
 
 
 class ShardWriter:
-    """Writes shards of records into a folder, from shard 0 on.
+    """Writes shards of records into a folder, one after the other.
 
     Nothing is renamed into place or forced to the disk: a pass over a library that is cut off is
     made again from its begin.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.n_shards = 0
+    def __init__(self, folder: Path, first: int = 0) -> None:
+        """Begin.
+
+        Args:
+            folder: Where the files go.
+            first: Number of the first shard, where an earlier pass has those before it.
+        """
+        self.n_shards = first
         self._folder = folder
         self._open = ExitStack()
         self._writer: pa.ipc.RecordBatchFileWriter | None = None
+        self._missing = first % SHARDS_A_FILE
 
     def write(self, batches: Sequence[pa.RecordBatch]) -> None:
         """Write the next shard: its batches of `RECORDS_SCHEMA`, one after the other."""
-        if self.n_shards % SHARDS_A_FILE == 0:
+        if self._writer is None or self.n_shards % SHARDS_A_FILE == 0:
             self._open.close()
             file = open(_file(self._folder, self.n_shards), "wb", buffering=1 << 20)  # noqa: SIM115
             self._open.enter_context(file)
             self._writer = self._open.enter_context(pa.ipc.new_file(file, RECORDS_SCHEMA))
-        assert self._writer is not None
+            for _ in range(self._missing):  # a shard is the batch of its number
+                self._writer.write_batch(pa.RecordBatch.from_pylist([], schema=RECORDS_SCHEMA))
+            self._missing = 0
         self._writer.write_batch(batches[0] if len(batches) == 1 else pa.concat_batches(batches))
         self.n_shards += 1
 

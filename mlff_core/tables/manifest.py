@@ -39,6 +39,9 @@ class Manifest:
         notes: What was guessed of the library, or looks odd, in sentences.
         ran: What computed the conformers: device, backend, precision, what `auto` came to and why;
             one entry for each that took part.
+        settings: Everything but the library that the tables depend on.
+        generations: Where structures were added later: what each time brought, in their order; see
+            `mlff_core.tables.generations`.
         schema_version: `SCHEMA_VERSION` of the tables.
     """
 
@@ -54,6 +57,8 @@ class Manifest:
     timings_s: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     ran: list[dict[str, str | dict[str, int] | None]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    generations: list[dict[str, Any]] = field(default_factory=list)
     schema_version: str = SCHEMA_VERSION
 
     def add_timings(self, timings_s: Mapping[str, float]) -> None:
@@ -182,6 +187,8 @@ def check_output(
                     f"{out.url(name)}: is in the way of the tables; choose another folder"
                 )
     if resume:
+        if earlier is not None and earlier.generations:
+            raise OutputError(f"{out.location}: structures were added here; --append goes on")
         if earlier is not None:
             _check_same_run(out.location, earlier, manifest)
             manifest = replace(

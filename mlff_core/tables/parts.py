@@ -159,17 +159,27 @@ def _pieces(stream: IO[bytes], n_bytes: int) -> Iterator[bytes]:
         yield piece
 
 
-def finished_shards(out: Store | Path, run_key: str) -> set[int]:
+def finished_shards(out: Store | Path, run_key: str, shards: range | None = None) -> set[int]:
     """Return the shards whose parts are there, of this run, and whole to the last byte.
 
     Only a shard without any conformer may lack its part of `conformers`. Reads every part.
+
+    Args:
+        out: Where the tables lie.
+        run_key: Of the run.
+        shards: Those to look at; None for all.
     """
     out = open_store(out)
 
     def is_own(shard: int, name: str) -> bool:
         return _is_of(read_footer(out, name), run_key, shard) and is_whole(out, name)
 
-    parts = {table: parts_in(out, table) for table in ROWS}
+    parts = {
+        table: {
+            k: name for k, name in parts_in(out, table).items() if shards is None or k in shards
+        }
+        for table in ROWS
+    }
     # Hashing lets other threads run, and so does waiting for a bucket.
     with ThreadPoolExecutor(max(4, usable_cores())) as threads:
         own = {

@@ -14,6 +14,7 @@ from mlff_core.errors import OutputError
 from mlff_core.schema import ROWS
 from mlff_core.status import MoleculeStatus
 from mlff_core.store import Store, open_store
+from mlff_core.tables.generations import generations_of
 from mlff_core.tables.manifest import Manifest, read_manifest
 from mlff_core.tables.parts import is_whole, parts_in, read_columns
 
@@ -82,7 +83,7 @@ def progress(out: Store | Path, *, check: bool = False) -> Progress:
             damaged = tuple(name for name, yes in zip(names, whole, strict=True) if not yes)
     sizes = dict(zip(molecules, (n for n, _ in found), strict=True))
     status = sum((words for _, words in found), Counter[str]())
-    n_records, shard_size = _shape(out, manifest)
+    n_records, n_shards = _shape(out, manifest)
     done = sum(sizes.values())
     holder = out.holder("run")
     rate = _rate(out, molecules, sizes)
@@ -94,7 +95,7 @@ def progress(out: Store | Path, *, check: bool = False) -> Progress:
         n_records=n_records,
         done=done,
         status={word.value: status[word] for word in MoleculeStatus},
-        n_shards=-(-n_records // shard_size),
+        n_shards=n_shards,
         shards_done=len(molecules),
         rate=rate,
         seconds_left=(n_records - done) / rate if running and rate else None,
@@ -103,11 +104,14 @@ def progress(out: Store | Path, *, check: bool = False) -> Progress:
 
 
 def _shape(out: Store, manifest: Manifest) -> tuple[int, int]:
-    """Records of the library, and of a shard."""
+    """Records and shards that there will be."""
+    if manifest.generations:
+        last = generations_of(manifest)[-1]
+        return last.first_record + last.n_records, last.shards.stop
     n_records, size = manifest.library.get("n_records"), manifest.parameters.get("shard_size")
     if not (isinstance(n_records, int) and isinstance(size, int) and size > 0 <= n_records):
         raise OutputError(f"{out.location}: its manifest does not say how many records there are")
-    return n_records, size
+    return n_records, -(-n_records // size)
 
 
 def _records(out: Store, name: str) -> tuple[int, Counter[str]]:

@@ -14,6 +14,7 @@ from mlff_core.errors import OutputError
 from mlff_core.schema import ROWS, MoleculeRow
 from mlff_core.status import ConformerStatus, Word
 from mlff_core.store import Store, open_store
+from mlff_core.tables.generations import visible_shards
 from mlff_core.tables.manifest import Manifest, read_manifest
 from mlff_core.tables.parts import parts_in
 
@@ -33,11 +34,17 @@ _ABOUT: Final = ("input_id", "smiles", "mapped_smiles", "inchikey", "charge")
 def read(location: Store | Path | str) -> "Tables":
     """The tables of a run, to be read as far as they are asked for.
 
+    Of tables that are added to, whole generations are seen only.
+
     Raises:
         OutputError: There are none.
     """
     store = open_store(location)
-    parts = {table: parts_in(store, table) for table in ROWS}
+    seen = visible_shards(read_manifest(store))
+    parts = {
+        table: {k: name for k, name in parts_in(store, table).items() if seen is None or k in seen}
+        for table in ROWS
+    }
     if not parts["molecules"]:
         raise OutputError(f"{store.location}: holds no tables of a run")
     return Tables(store, parts)

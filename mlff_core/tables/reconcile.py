@@ -1,6 +1,7 @@
 """The proof that nothing is missing: every record once, its conformers as it counts them."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -42,7 +43,11 @@ class Counts:
         return asdict(self)
 
 
-def reconcile(out: Store | Path, n_records: int, run_key: str | None = None) -> Counts:
+#: The key that the part of a shard must have.
+KeyOf = Callable[[int], str]
+
+
+def reconcile(out: Store | Path, n_records: int, run_key: str | KeyOf | None = None) -> Counts:
     """Prove that the tables hold every record with all its variants once, and count their rows.
 
     Reads a few columns, one part at a time, so memory does not grow with the library.
@@ -50,7 +55,8 @@ def reconcile(out: Store | Path, n_records: int, run_key: str | None = None) -> 
     Args:
         out: Where the tables lie.
         n_records: Records that were to be processed; theirs are 0 to n_records - 1.
-        run_key: If given, every part must be of this run, and hold the records of its shard.
+        run_key: If given, every part must be of this run, and stand under the number of its shard;
+            a function where shards are of several runs.
 
     Raises:
         OutputError: If a record is missing, stands twice or does not belong to the library, if its
@@ -67,7 +73,7 @@ def reconcile(out: Store | Path, n_records: int, run_key: str | None = None) -> 
         )
     for parts in (molecule_parts, conformer_parts):
         for shard, name in parts.items():
-            _check_footer(out, name, shard, run_key)
+            _check_footer(out, name, shard, run_key(shard) if callable(run_key) else run_key)
     following = 0  # the lowest record that has not come yet
     for shard, name in molecule_parts.items():
         molecules = read_columns(
