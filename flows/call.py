@@ -113,6 +113,15 @@ class ScreenCall(Call):
         ge=1,
         le=2000,
     )
+    stereo: Literal["one", "enumerate", "diastereomers"] = option(
+        "one",
+        "molecules",
+        "Where stereo is undefined, compute one isomer; enumerate: all; diastereomers: one of each "
+        "pair of mirror images",
+    )
+    max_variants: int = option(
+        8, "molecules", "Structures computed for one record at most", ge=1, le=1000
+    )
     molecule_seconds: float = option(
         60.0,
         "molecules",

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.call import ScreenCall
 from mlff_core.chem.molecule import ChemistrySettings
+from mlff_core.chem.variant import Expansion
 from mlff_core.errors import DeviceError
 from mlff_core.library import Library, open_library
 from mlff_core.library.ingest import IngestReport
@@ -325,6 +326,7 @@ def make_plan(
                 elements=model.elements,
                 min_charge=model.min_charge,
                 max_charge=model.max_charge,
+                expansion=Expansion(stereo=call.stereo, max_variants=call.max_variants),
             ),
             "embedder": opened.embedder(device),
             "relaxation": RelaxSettings(

@@ -8,14 +8,15 @@ known, and a prepared molecule's geometry.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlff_core.arrow import read_arrow, rows_of, table_of, write_arrow
+from mlff_core.chem.expand import Source, expanded
 from mlff_core.chem.held import SANE, stretched
-from mlff_core.chem.molecule import PreparedMolecule
+from mlff_core.chem.molecule import PreparedMolecule, n_records
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.library import Record
 from mlff_core.moves.settings import RelaxSettings
@@ -101,24 +102,30 @@ def embed_shard(
         embedded_file: Written.
         pool: Its processes run `prepare`, or `constrained.on_a_core` beside a device.
         device: Embeds; None: RDKit does, on the cores.
-        progress: Called with the number of molecules that are done.
+        progress: Called with the number of records that are done.
     """
     started = time.monotonic()
     readable = ((r.record, r.input_id, r.smiles) for r in records if r.smiles is not None)
+    ended: list[PreparedMolecule] = []
+    sources: Iterable[Source] = readable
+    if pool.settings.expansion.wanted:
+        sources = expanded(readable, pool, ended)
     timings: dict[str, float] = {}
     if device is None:
-        molecules = []
-        for molecule in pool.map(readable):
+        molecules: list[PreparedMolecule] = []
+        n_done = 0
+        for molecule in pool.map(sources):
             molecules.append(molecule)
+            n_done += n_records([molecule])
             if progress is not None:
-                progress(len(molecules))
+                progress(n_done)
     else:
         from mlff_core.embedding.on_device import embed_on_device  # imports torch
 
-        done = embed_on_device(readable, pool, device, progress)
+        done = embed_on_device(sources, pool, device, progress)
         molecules = done.molecules
         timings["embed_device"] = done.device_s
-    molecules = with_unreadable(molecules, records)
+    molecules = with_unreadable(molecules + ended, records)
     write_arrow(table_of(molecules, PreparedMolecule), embedded_file)
     return StepReport(
         n_records=len(records),
@@ -133,7 +140,7 @@ def embed_shard(
 def with_unreadable(
     molecules: list[PreparedMolecule], records: Sequence[Record]
 ) -> list[PreparedMolecule]:
-    """One molecule a record, in their order; what the library says of one comes first.
+    """Every record, in their order; what the library says of one comes first.
 
     Args:
         molecules: Of the records that have a SMILES.
@@ -185,7 +192,7 @@ def relax_shard(
         conformers,
         potential,
         settings,
-        progress=progress and (lambda n: progress(n * len(molecules) // len(conformers))),
+        progress=progress and (lambda n: progress(n * n_records(molecules) // len(conformers))),
     )
     held = relax_where_protons_moved(
         [
@@ -205,7 +212,7 @@ def relax_shard(
     for result in results:
         batch_sizes[result.bucket] = max(batch_sizes.get(result.bucket, 0), result.batch_size)
     return StepReport(
-        len(molecules),
+        n_records(molecules),
         {"relax": time.monotonic() - started},
         ran=Ran(
             potential.device_name,
@@ -261,9 +268,8 @@ def write_shard(
     final_rows(molecules, conformers)
     write_part(conformers_table(conformers), out_dir, shard, metadata)
     write_part(molecules_table(molecules), out_dir, shard, metadata)
-    n_records = len({molecule.record for molecule in molecules})
     return StepReport(
-        n_records,
+        n_records(molecules),
         {"write": time.monotonic() - started},
         counts=dict(Counter(str(molecule.status) for molecule in molecules)),
     )

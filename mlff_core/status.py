@@ -63,6 +63,7 @@ class Flag(Word):
     STEREO_NOT_KEPT = "stereo_not_kept", "stereo of the input that the geometry does not hold"
     MIXTURE_OF_ISOMERS = "mixture_of_isomers", "the input means several; one of them was computed"
     PROTONS_HELD = "protons_held", "relaxed with bonds to hydrogen of charged groups held"
+    VARIANTS_LEFT_OUT = "variants_left_out", "the record has more variants than were computed"
     OUTSIDE_TRAINING = (
         "outside_training",
         "a kind of molecule that the models were hardly or not trained on",

@@ -1,5 +1,6 @@
 """SMILES to checked molecules with starting geometries. Needs numpy and rdkit, never torch.
 
+variant.py       which structures a record stands for
 molecule.py      what is asked of a molecule, and what became of it
 prepare.py       the steps below, in order
 parse.py         a line of a library to an RDKit molecule
@@ -15,6 +16,8 @@ graph.py         the graph of a molecule in plain Python
 smarts.py        which kinds of atoms and bonds match which parts of SMARTS
 torsions.py      torsion angle preferences
 hypervalent.py   distance bounds of SF5, PF6-, IF5, PhI(OAc)2 and their kind
+expand.py        a record to its variants
+isomers.py       all stereoisomers of a molecule that can exist
 embed.py         starting conformers
 impossible.py    which stereo is in the way where nothing embeds
 rotamers.py      polar hydrogens turned to acceptors

@@ -23,6 +23,7 @@ from mlff_core.chem.mapped import molecule_of
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule
 from mlff_core.chem.prepare import as_chosen, checked, prepare, store_stereo, store_topology, told
 from mlff_core.chem.stereo import assign_undefined, has_given_stereo, lacks_stereo
+from mlff_core.chem.variant import Variant
 from mlff_core.status import MoleculeStatus, Reason
 
 
@@ -61,17 +62,17 @@ _ARRAYS: Final = ("numbers", "positions", "bonds", "chirality", "double_bonds", 
 
 
 def prepare_constraints(
-    record: int, input_id: str | None, smiles: str, settings: ChemistrySettings
+    record: int, input_id: str | None, smiles: str | Variant, settings: ChemistrySettings
 ) -> ConstrainedMolecule:
     """Check one SMILES and say what its geometry must satisfy; never raises on chemistry.
 
     Args:
         record: Position in the library, handed through.
         input_id: Identifier in the library, handed through.
-        smiles: SMILES or CXSMILES; a name behind it is ignored.
+        smiles: SMILES or CXSMILES, a name behind it is ignored; or a variant of one.
         settings: What is accepted.
     """
-    molecule = ConstrainedMolecule(record, input_id, smiles)
+    molecule = ConstrainedMolecule.of(record, input_id, smiles)
     with told(molecule) as notes:
         heavy = checked(molecule, settings, notes)
         mol, hydrogenated = heavy.mol, Chem.AddHs(heavy.mol)
@@ -155,7 +156,7 @@ class CoreStep(Enum):
 def on_a_core(
     record: int,
     input_id: str | None,
-    smiles: str,
+    smiles: str | Variant,
     step: CoreStep,
     molecule: ConstrainedMolecule | None,
     positions: NDArray[np.floating] | None,
@@ -166,7 +167,7 @@ def on_a_core(
     Args:
         record: Position in the library.
         input_id: Identifier in the library.
-        smiles: As the library has it.
+        smiles: As the library has it, or a variant of that.
         step: CONSTRAIN prepares the molecule for the device. CHOOSE lets its first geometry decide
             undefined stereo. FINISH turns polar hydrogens and leaves out conformers that are the
             same. EMBED is the last resort: all of it, by RDKit.

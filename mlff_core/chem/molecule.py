@@ -1,10 +1,13 @@
 """What is asked of a molecule and what became of it: settings, the result, the way out between."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlff_core.chem.variant import Expansion, Variant
 from mlff_core.elements import KNOWN_ELEMENTS
 from mlff_core.schema import MoleculeRow, column
 from mlff_core.status import MoleculeStatus, Reason
@@ -29,6 +32,7 @@ class ChemistrySettings:
         elements: Atomic numbers that the model knows.
         min_charge: Lowest total charge that the model knows.
         max_charge: Highest total charge that the model knows.
+        expansion: Which structures of a record are computed.
     """
 
     n_conformers: int = 1
@@ -41,6 +45,7 @@ class ChemistrySettings:
     elements: tuple[int, ...] = KNOWN_ELEMENTS
     min_charge: int = -3
     max_charge: int = 3
+    expansion: Expansion = field(default_factory=Expansion)
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work, naming the field.
@@ -68,7 +73,7 @@ class ChemistrySettings:
 
 @dataclass
 class PreparedMolecule(MoleculeRow):
-    """One input record after the chemistry: its row of the table `molecules`, and its geometry.
+    """A record, or one of its variants, after the chemistry: its row of `molecules`, its geometry.
 
     The columns of the row are in `mlff_core.schema`; those that the relaxation knows are not filled
     in yet.
@@ -85,6 +90,7 @@ class PreparedMolecule(MoleculeRow):
         held_bonds: Heavy atom and hydrogen of each bond that says which protonation state was
             given, int16 [n_held, 2]; see `mlff_core.chem.held`.
         timings_s: Wall seconds spent on this molecule.
+        asked: The variant that is computed; None for the record as it stands.
     """
 
     numbers: NDArray[np.int8] = column("list<int8>", "atomic numbers")
@@ -94,10 +100,43 @@ class PreparedMolecule(MoleculeRow):
     double_bonds: NDArray[np.int16] = column("list<int16>", "double bonds", width=5)
     held_bonds: NDArray[np.int16] = column("list<int16>", "bonds that may be held", width=2)
     timings_s: float = 0.0
+    asked: Variant | None = None
+
+    @classmethod
+    def of(cls, record: int, input_id: str | None, source: str | Variant, **columns: Any) -> Self:
+        """A molecule of which nothing is known yet.
+
+        Args:
+            record: Position in the library.
+            input_id: Identifier in the library.
+            source: SMILES as it stands there, or a variant of it.
+            columns: What is known all the same, by attribute.
+        """
+        if isinstance(source, str):
+            return cls(record, input_id, source, **columns)
+        about: dict[str, Any] = {
+            "variant": source.number,
+            "variant_kind": source.kind,
+            "n_variants": source.n_variants,
+            "message": source.message,
+            "flags": list(source.flags),
+            "asked": source,
+        }
+        return cls(record, input_id, source.input_smiles, **about | columns)
+
+    @property
+    def source(self) -> str | Variant:
+        """What it was made of."""
+        return self.asked or self.input_smiles
 
     def conformers(self) -> NDArray[np.float32]:
         """The starting geometries in Å, [n_conformers, n_atoms, 3]; a file has them flat."""
         return self.positions.reshape(-1, max(len(self.numbers), 1), 3)
+
+
+def n_records(molecules: Iterable[MoleculeRow]) -> int:
+    """How many records have all their variants among these."""
+    return sum(molecule.variant == molecule.n_variants - 1 for molecule in molecules)
 
 
 class NotOkError(Exception):

@@ -102,7 +102,9 @@ def _ending(exit_status: int) -> str:
 @dataclass(eq=False)
 class _Job:
     record: tuple[Any, ...]
-    future: Future[PreparedMolecule] = field(default_factory=Future)
+    #: What a worker does with it; None: what the pool is for.
+    do: Callable[..., object] | None = None
+    future: Future[Any] = field(default_factory=Future)
     #: The worker that had it died, maybe of it: it goes alone to the next one.
     suspect: bool = False
 
@@ -150,10 +152,14 @@ class EmbeddingPool:
     ) -> None:
         self.close()
 
-    def map(self, records: Iterable[tuple[Any, ...]]) -> Iterator[PreparedMolecule]:
+    def map(
+        self, records: Iterable[tuple[Any, ...]], do: Callable[..., Any] | None = None
+    ) -> Iterator[Any]:
         """Prepare `(record, input_id, smiles)` one after the other; results in the same order.
 
-        What stands behind these three is handed to `prepare` as well.
+        What stands behind these three is handed to `prepare` as well. Where another function is to
+        do it, that is `do`; it must be importable by name. What it never answered is a
+        `PreparedMolecule` that failed.
 
         Reads `records` a bounded number ahead of what was taken from it. Several threads may each
         be in a `map` of their own.
@@ -164,11 +170,11 @@ class EmbeddingPool:
         # As many conformers ahead whatever their number a molecule: that is what fills the memory.
         window = self.n_workers * max(_AHEAD, _WINDOW // self.settings.n_conformers)
         source = iter(records)
-        ahead: deque[Future[PreparedMolecule]] = deque()
+        ahead: deque[Future[Any]] = deque()
         try:
             while True:
                 while len(ahead) < window and (record := next(source, None)) is not None:
-                    ahead.append(self._submit(record))
+                    ahead.append(self._submit(_Job(record, do)))
                 if not ahead:
                     return
                 yield ahead.popleft().result()
@@ -191,8 +197,7 @@ class EmbeddingPool:
             job.future.cancel()
         self._jobs.put(None)
 
-    def _submit(self, record: tuple[Any, ...]) -> Future[PreparedMolecule]:
-        job = _Job(record)
+    def _submit(self, job: _Job) -> Future[Any]:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the embedding pool was closed")
@@ -304,11 +309,11 @@ class EmbeddingPool:
             if job is None:
                 break
             on_the_way.append(job)
-            worker.connection.send(job.record)
+            worker.connection.send(job.record if job.do is None else (job.do, *job.record))
         return bool(on_the_way)
 
 
-def _resolve(job: _Job, outcome: PreparedMolecule | RuntimeError) -> None:
+def _resolve(job: _Job, outcome: object) -> None:
     with suppress(InvalidStateError):  # cancelled: nobody waits for it
         if isinstance(outcome, RuntimeError):
             job.future.set_exception(outcome)
@@ -317,11 +322,8 @@ def _resolve(job: _Job, outcome: PreparedMolecule | RuntimeError) -> None:
 
 
 def _timed_out(job: _Job, settings: ChemistrySettings) -> PreparedMolecule:
-    record, input_id, smiles = job.record[:3]
-    return PreparedMolecule(
-        record,
-        input_id,
-        smiles,
+    return PreparedMolecule.of(
+        *job.record[:3],
         status=MoleculeStatus.FAILED,
         reason=Reason.EMBEDDING_TIMEOUT,
         message=f"not done after {settings.hard_timeout_s:g} s, its process was killed",
@@ -335,7 +337,6 @@ def _died(job: _Job, exit_status: int) -> PreparedMolecule:
     if exit_status == -signal.SIGKILL:  # nothing in the process sends this one to itself
         reason = Reason.OUT_OF_MEMORY
         message += ", which is what the system does when memory runs out"
-    record, input_id, smiles = job.record[:3]
-    return PreparedMolecule(
-        record, input_id, smiles, status=MoleculeStatus.FAILED, reason=reason, message=message
+    return PreparedMolecule.of(
+        *job.record[:3], status=MoleculeStatus.FAILED, reason=reason, message=message
     )

@@ -24,6 +24,7 @@ from mlff_core.chem.held import held_bonds
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule, rejected
 from mlff_core.chem.parse import parse
 from mlff_core.chem.stereo import centres, double_bonds, is_atropisomer
+from mlff_core.chem.variant import Variant
 from mlff_core.status import Flag, MoleculeStatus, Reason
 
 #: A charge in a SMILES, where "-" alone may be a bond.
@@ -34,17 +35,17 @@ _ALL_IN_BRACKETS.canonical = False  # type: ignore[assignment]
 
 
 def prepare(
-    record: int, input_id: str | None, smiles: str, settings: ChemistrySettings
+    record: int, input_id: str | None, smiles: str | Variant, settings: ChemistrySettings
 ) -> PreparedMolecule:
     """Check one SMILES and embed it; never raises on chemistry, the result says what became of it.
 
     Args:
         record: Position in the library, handed through.
         input_id: Identifier in the library, handed through.
-        smiles: SMILES or CXSMILES; a name behind it is ignored.
+        smiles: SMILES or CXSMILES, a name behind it is ignored; or a variant of one.
         settings: What is accepted and how it is embedded.
     """
-    molecule = PreparedMolecule(record, input_id, smiles)
+    molecule = PreparedMolecule.of(record, input_id, smiles)
     with told(molecule) as notes:
         graph = checked(molecule, settings, notes)
         mol = graph.mol
@@ -110,7 +111,30 @@ def checked(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list
         NotOkError: It is not something that can be computed. Its InChIKey is known then too, if it
             could be parsed and is not too large.
     """
-    text = molecule.input_smiles
+    text = molecule.asked.smiles if molecule.asked else molecule.input_smiles
+    mol = read(molecule, text, settings, notes)
+    # From here on atoms stand in canonical order: nothing depends on how the input was written.
+    molecule.smiles = written(mol, text)
+    if molecule.smiles != text:
+        mol = Chem.MolFromSmiles(molecule.smiles) or mol
+    graph = Graph(mol)
+    describe(molecule, graph)
+    try:
+        check_domain(molecule, graph, settings, notes)
+    except NotOkError:
+        molecule.inchikey = Chem.MolToInchiKey(graph.mol) or None
+        raise
+    return graph
+
+
+def read(
+    molecule: PreparedMolecule, text: str, settings: ChemistrySettings, notes: list[str]
+) -> Chem.Mol:
+    """The part of a SMILES or CXSMILES that is computed; fills what is known of it so far.
+
+    Raises:
+        NotOkError: It cannot be read, or is too large.
+    """
     mol = parse(text, settings)
     if "." in text:
         mol = largest_fragment(mol, notes)
@@ -127,18 +151,7 @@ def checked(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list
     if ":" in text:  # maybe atom maps, which are labels and no chemistry
         for atom in mol.GetAtoms():
             atom.SetAtomMapNum(0)
-    # From here on atoms stand in canonical order: nothing depends on how the input was written.
-    molecule.smiles = _write(mol, text)
-    if molecule.smiles != text:
-        mol = Chem.MolFromSmiles(molecule.smiles) or mol
-    graph = Graph(mol)
-    describe(molecule, graph)
-    try:
-        check_domain(molecule, graph, settings, notes)
-    except NotOkError:
-        molecule.inchikey = Chem.MolToInchiKey(graph.mol) or None
-        raise
-    return graph
+    return mol
 
 
 def as_chosen(
@@ -159,7 +172,7 @@ def as_chosen(
     """
     smiles = molecule.smiles or ""
     if chosen:
-        smiles = _write(Chem.RemoveHs(hydrogenated), smiles)
+        smiles = written(Chem.RemoveHs(hydrogenated), smiles)
     if smiles == molecule.smiles:  # in adamantane, say, all "choices" are the same molecule
         return mol
     notes.append(f"chose one isomer: {chosen} had no stereo")
@@ -180,7 +193,7 @@ def _tell_of_stereo(molecule: PreparedMolecule, mol: Chem.Mol, notes: list[str])
         molecule.flags.append(Flag.MIXTURE_OF_ISOMERS)
 
 
-def _write(mol: Chem.Mol, origin: str) -> str:
+def written(mol: Chem.Mol, origin: str) -> str:
     """Canonical isomeric SMILES; a CXSMILES where an axis has stereo, which it alone can say.
 
     Args:
@@ -206,12 +219,12 @@ def _mapped_smiles(mol: Chem.Mol, smiles: str) -> str:
         mapped.RemoveAllConformers()
         for atom in mapped.GetAtoms():
             atom.SetAtomMapNum(atom.GetIdx() + 1)
-        return _write(mapped, smiles)
+        return written(mapped, smiles)
     # Atoms are in canonical order. All are in brackets; the numbers are put in as text, which
     # costs a fifth of setting them and ranking the atoms by them.
-    written = Chem.MolToSmiles(mol, _ALL_IN_BRACKETS)
+    text = Chem.MolToSmiles(mol, _ALL_IN_BRACKETS)
     order = mol.GetProp("_smilesAtomOutputOrder").strip("[],").split(",")
-    *atoms, end = written.split("]")
+    *atoms, end = text.split("]")
     numbered = (f"{atom}:{int(k) + 1}]" for atom, k in zip(atoms, order, strict=True))
     return "".join(numbered) + end
 

@@ -16,7 +16,8 @@ def serve(fd: int, parent: int) -> None:
     """Answer tasks in order until the parent closes the socket, or is gone.
 
     The first message is `(function, extra)`, answered by None once the function is imported; every
-    other one is a tuple of arguments, answered by `function(*arguments, extra)`.
+    other one is a tuple of arguments, answered by `function(*arguments, extra)`. A function that
+    stands before the arguments is called instead.
 
     Args:
         fd: A connected stream socket.
@@ -29,7 +30,11 @@ def serve(fd: int, parent: int) -> None:
         tasks: queue.SimpleQueue[tuple] = queue.SimpleQueue()
         threading.Thread(target=_receive, args=(connection, tasks, parent), daemon=True).start()
         while True:
-            connection.send(function(*tasks.get(), extra))
+            task = tasks.get()
+            if callable(task[0]):  # another function, named in the task itself
+                connection.send(task[0](*task[1:], extra))
+            else:
+                connection.send(function(*task, extra))
     except (EOFError, ConnectionError):  # the parent wants no more
         os._exit(0)
 

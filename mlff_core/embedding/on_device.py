@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from mlff_core.chem.constrained import ConstrainedMolecule, CoreStep
-from mlff_core.chem.molecule import PreparedMolecule
+from mlff_core.chem.molecule import PreparedMolecule, n_records
 from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.chem.variant import Variant
 from mlff_core.embedding.prepared import embed_prepared
 from mlff_core.status import MoleculeStatus
 
@@ -49,7 +50,7 @@ class DeviceEmbedding:
 
 
 def embed_on_device(
-    records: Iterable[tuple[int, str | None, str]],
+    records: Iterable[tuple[int, str | None, str | Variant]],
     pool: EmbeddingPool,
     device: torch.device | str,
     progress: Callable[[int], None] | None = None,
@@ -57,11 +58,11 @@ def embed_on_device(
     """Prepare and embed records.
 
     Args:
-        records: Position in the library, identifier and SMILES of each.
+        records: Position in the library, identifier and SMILES of each; or a variant of that.
         pool: Its processes run `constrained.on_a_core`; its settings say what is accepted and how
             many conformers are wanted.
         device: Where conformers are embedded.
-        progress: Called with the number of molecules that are done.
+        progress: Called with the number of records that are done.
     """
     done = DeviceEmbedding()
     prepared = pool.map((*record, CoreStep.CONSTRAIN, None, None) for record in records)
@@ -75,7 +76,7 @@ def embed_on_device(
         done.molecules += chunk
         done.n_by_rdkit += len(left)
         if progress is not None:
-            progress(len(done.molecules))
+            progress(n_records(done.molecules))
     return done
 
 
@@ -124,7 +125,7 @@ def _resort_to_rdkit(
 def _job(
     molecule: PreparedMolecule, step: CoreStep, positions: NDArray[np.float32] | None
 ) -> tuple[object, ...]:
-    record = molecule.record, molecule.input_id, molecule.input_smiles
+    record = molecule.record, molecule.input_id, molecule.source
     return *record, step, None if positions is None else molecule, positions
 
 

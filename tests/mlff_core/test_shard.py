@@ -9,6 +9,7 @@ from mlff_core.arrow import read_arrow, rows_of, table_of, write_arrow
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.prepare import prepare
+from mlff_core.chem.variant import Expansion
 from mlff_core.library import Record
 from mlff_core.models.potential import load_potential
 from mlff_core.moves.settings import RelaxSettings
@@ -18,6 +19,7 @@ from mlff_core.shard import (
     relax_shard,
     write_shard,
 )
+from mlff_core.tables import reconcile
 
 RECORDS = [
     Record(7, "ethanol", "CCO", "the row has 3 fields, the header 2"),
@@ -72,3 +74,34 @@ def test_energies_that_are_not_finite_are_null(tmp_path: Path, small_model: Path
     [molecule] = pl.read_parquet(tmp_path / "molecules").rows(named=True)
     assert (molecule["reason"], molecule["min_energy_ev"]) == ("all_conformers_failed", None)
     assert "O1 and H2 overlap at the start (0.00 Å)" in molecule["message"]
+
+
+def test_every_variant_of_a_record_is_in_both_tables_once(
+    tmp_path: Path, small_model: Path
+) -> None:
+    files = ShardFiles.of(tmp_path, 0)
+    records = [
+        Record(0, "open", "CC(F)Cl", "a note of the library"),
+        Record(1, "given", "CCO", None),
+        Record(2, "neither", "nonsense", None),
+    ]
+    settings = ChemistrySettings(expansion=Expansion("enumerate"))
+    heard: list[int] = []
+    with EmbeddingPool(settings, 1) as pool:
+        embed_shard(records, files.embedded, pool, progress=heard.append)
+    potential = load_potential(small_model, device="cpu", backend="numba")
+    relax_shard(files.embedded, files.relaxed, potential, RelaxSettings(max_steps=2))
+    report = write_shard(0, files.embedded, files.relaxed, tmp_path, {"run_key": "k"})
+    assert (report.n_records, report.counts) == (3, {"ok": 3, "rejected": 1})
+    assert heard == [0, 1, 2, 3]
+    rows = pl.read_parquet(tmp_path / "molecules")
+    assert rows.select("record", "variant", "n_variants").rows() == [
+        (0, 0, 2), (0, 1, 2), (1, 0, 1), (2, 0, 1)
+    ]  # fmt: skip
+    assert rows["variant_kind"].to_list() == ["stereoisomer", "stereoisomer", *["as_given"] * 2]
+    assert rows["input_smiles"].to_list() == ["CC(F)Cl", "CC(F)Cl", "CCO", "nonsense"]
+    assert rows["smiles"].n_unique() == 4  # two isomers, ethanol, null
+    assert all(m.startswith("a note of the library; ") for m in rows["message"].to_list()[:2])
+    conformers = pl.read_parquet(tmp_path / "conformers")
+    assert conformers.select("record", "variant").rows() == [(0, 0), (0, 1), (1, 0)]
+    assert reconcile(tmp_path, 3).n_molecules == 4

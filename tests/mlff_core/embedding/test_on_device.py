@@ -10,8 +10,10 @@ from rdkit.Chem import rdDistGeom
 
 from mlff_core.chem.constrained import ConstrainedMolecule, on_a_core
 from mlff_core.chem.embed import molecule_seed
-from mlff_core.chem.molecule import ChemistrySettings
+from mlff_core.chem.expand import expanded
+from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.chem.variant import Expansion
 from mlff_core.embedding import on_device, prepared
 from mlff_core.embedding.checks import Cause
 from mlff_core.embedding.embedder import Embedded
@@ -161,3 +163,24 @@ def test_chunks_do_not_change_what_comes_out(pools, device, monkeypatch) -> None
     assert [m.smiles for m in pieces] == [m.smiles for m in whole]
     for a, b in zip(pieces, whole, strict=True):
         np.testing.assert_array_equal(a.positions, b.positions)
+
+
+def test_variants_are_embedded_apart(device) -> None:
+    settings = ChemistrySettings(expansion=Expansion("enumerate"))
+    ended: list[PreparedMolecule] = []
+    for smiles in ("C[C@@H](F)Cl", "C[C@H](F)Cl"):
+        device.smiles[molecule_seed(settings.seed, smiles)] = smiles
+    device.refused["C[C@H](F)Cl"] = Cause.CHIRALITY
+    with EmbeddingPool(settings, 1, prepare=on_a_core) as pool:
+        sources = expanded([(3, "x", "CC(F)Cl"), (4, None, "CCO")], pool, ended)
+        done = on_device.embed_on_device(sources, pool, "cpu")
+    assert not ended
+    assert done.n_by_rdkit == 1
+    assert [(m.record, m.variant, m.n_variants, m.status) for m in done.molecules] == [
+        (3, 0, 2, "ok"), (3, 1, 2, "ok"), (4, 0, 1, "ok")
+    ]  # fmt: skip
+    for molecule in done.molecules[:2]:
+        assert molecule.variant_kind == "stereoisomer"
+        assert stereo_of(molecule) == molecule.smiles
+    assert {m.smiles for m in done.molecules} == {"C[C@@H](F)Cl", "C[C@H](F)Cl", "CCO"}
+    assert "embedded by RDKit" in str(done.molecules[1].message)

@@ -1,0 +1,182 @@
+"""A record to its variants: the structures that are computed for it, in the worker processes.
+
+The steps are functions from one structure to several, in the order of `STEPS`. What they say of a
+record stands in the message of each of its rows.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from rdkit import Chem, rdBase
+
+from mlff_core.chem.embed import molecule_seed
+from mlff_core.chem.isomers import isomers
+from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule
+from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.chem.prepare import read, written
+from mlff_core.chem.variant import Variant
+from mlff_core.status import Flag, VariantKind
+
+#: What is asked of the embedding: position in the library, identifier, SMILES or a variant.
+Source = tuple[int, str | None, str | Variant]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One structure on its way to a variant.
+
+    Attributes:
+        mol: Without hydrogens.
+        kinds: What makes it another one than the record says, in the order of the steps.
+        notes: What was done so far, in words.
+        n_left_out: Structures that stand for it and are not computed, about.
+    """
+
+    mol: Chem.Mol
+    kinds: tuple[VariantKind, ...] = ()
+    notes: tuple[str, ...] = ()
+    n_left_out: int = 0
+
+
+Step = Callable[[Structure, ChemistrySettings], list[Structure]]
+
+
+def stereoisomers(structure: Structure, settings: ChemistrySettings) -> list[Structure]:
+    """The isomers where stereo is open."""
+    if settings.expansion.stereo == "one":
+        return [structure]
+    seed = molecule_seed(settings.seed, Chem.MolToSmiles(structure.mol))
+    found = isomers(structure.mol, settings, seed)
+    if found.n_open == 1:
+        return [structure]
+    about = "" if found.exact else "up to "
+    if not found.mols:
+        return [
+            replace(
+                structure,
+                notes=(
+                    *structure.notes,
+                    f"none of {found.n_impossible} stereoisomers that were tried could be embedded "
+                    f"in a few attempts, of {about}{found.n_open}: left open",
+                ),
+            )
+        ]
+    n_left_out = found.n_open - found.n_impossible - len(found.mols)
+    notes = structure.notes
+    if found.n_impossible:
+        tried = found.n_impossible + len(found.mols)
+        notes += (f"{found.n_impossible} of {tried} stereoisomers cannot exist in these rings",)
+    if n_left_out > 0:
+        notes += (f"{len(found.mols)} of {about}{found.n_open} stereoisomers",)
+    if settings.expansion.stereo == "diastereomers":
+        notes += ("one of each pair of mirror images",)
+    kinds = (*structure.kinds, VariantKind.STEREOISOMER)
+    return [Structure(mol, kinds, notes, max(n_left_out, 0)) for mol in found.mols]
+
+
+#: Stereo comes last: other steps decide what is a centre.
+STEPS: Final[dict[str, Step]] = {"stereo": stereoisomers}
+
+
+def expand(
+    record: int, input_id: str | None, smiles: str, settings: ChemistrySettings
+) -> list[Variant]:
+    """The structures that are computed for a record; empty if that is the one that stands there.
+
+    Args:
+        record: Position in the library.
+        input_id: Identifier in the library.
+        smiles: SMILES or CXSMILES as the library has it.
+        settings: What is accepted and wanted.
+    """
+    molecule = PreparedMolecule(record, input_id, smiles)
+    notes: list[str] = []
+    with rdBase.BlockLogs():
+        try:
+            mol = read(molecule, smiles, settings, notes)
+        except NotOkError:  # said by the row of the record itself
+            return []
+        start = Structure(_in_order(mol))
+        structures = [start]
+        for step in STEPS.values():
+            structures = _fair_share(
+                [step(structure, settings) for structure in structures],
+                settings.expansion.max_variants,
+            )
+    if structures == [start]:
+        return []
+    if settings.expansion.stereo != "one" and Flag.MIXTURE_OF_ISOMERS in molecule.flags:
+        molecule.flags.remove(Flag.MIXTURE_OF_ISOMERS)  # its isomers are computed
+        notes = [note for note in notes if not note.startswith("the input is")]
+    return [
+        Variant(
+            input_smiles=smiles,
+            smiles=written(structure.mol, smiles),
+            number=number,
+            n_variants=len(structures),
+            kind="+".join(structure.kinds) or VariantKind.AS_GIVEN,
+            message="; ".join((*notes, *structure.notes)) or None,
+            flags=(
+                *molecule.flags,
+                *([Flag.VARIANTS_LEFT_OUT] if structure.n_left_out else []),
+            ),
+        )
+        for number, structure in enumerate(structures)
+    ]
+
+
+def expanded(
+    records: Iterable[tuple[int, str | None, str]],
+    pool: EmbeddingPool,
+    ended: list[PreparedMolecule],
+) -> Iterator[Source]:
+    """What is to be embedded for some records.
+
+    Args:
+        records: Position in the library, identifier and SMILES of each.
+        pool: Its processes expand them.
+        ended: Gets the records whose expansion did not end.
+    """
+    asked = list(records)
+    for (record, input_id, smiles), found in zip(asked, pool.map(asked, do=expand), strict=True):
+        if isinstance(found, PreparedMolecule):
+            ended.append(found)
+        else:
+            for source in found or [smiles]:
+                yield record, input_id, source
+
+
+def _in_order(mol: Chem.Mol) -> Chem.Mol:
+    """The molecule with its atoms in canonical order: nothing depends on how it was written."""
+    fields = Chem.CXSmilesFields.CX_BOND_ATROPISOMER | Chem.CXSmilesFields.CX_ENHANCEDSTEREO
+    text = Chem.MolToCXSmiles(mol, Chem.SmilesWriteParams(), fields)
+    return Chem.MolFromSmiles(text) or mol
+
+
+def _fair_share(groups: list[list[Structure]], limit: int) -> list[Structure]:
+    """At most so many structures, of each group about as many, in the order of the groups.
+
+    Args:
+        groups: What came of each structure, what matters first, first.
+        limit: How many there may be.
+    """
+    n_all = sum(map(len, groups))
+    if n_all <= limit:
+        return [structure for group in groups for structure in group]
+    shares = [0] * len(groups)
+    for k in range(max(map(len, groups))):
+        for g, group in enumerate(groups):
+            if k < len(group) and sum(shares) < limit:
+                shares[g] += 1
+    kept = [group[:share] for group, share in zip(groups, shares, strict=True)]
+    left_out = n_all - limit
+    return [
+        replace(
+            structure,
+            n_left_out=structure.n_left_out + left_out,
+            notes=(*structure.notes, f"{limit} of {n_all} variants"),
+        )
+        for group in kept
+        for structure in group
+    ]

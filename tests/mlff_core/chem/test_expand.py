@@ -1,0 +1,159 @@
+"""A record to its variants: each isomer that can exist once, and what is said of the others.
+
+The numbers of isomers are those of textbooks (tartaric acid three, inositol nine); those of cages
+are the pairs of mirror images, or the one form, that their rings allow.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+from rdkit import Chem
+
+from mlff_core.chem.constrained import on_a_core
+from mlff_core.chem.expand import Source, expand, expanded
+from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
+from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.chem.prepare import prepare
+from mlff_core.chem.variant import Expansion, Variant
+
+ALL = ChemistrySettings(expansion=Expansion("enumerate", max_variants=32))
+DIASTEREOMERS = ChemistrySettings(expansion=Expansion("diastereomers", max_variants=32))
+OMEPRAZOLE = "COc1ccc2[nH]c(S(=O)Cc3ncc(C)c(OC)c3C)nc2c1"
+
+
+def computed(smiles: str, settings: ChemistrySettings) -> list[str]:
+    """SMILES of all variants; the record's own if it has none."""
+    return [v.smiles for v in expand(0, None, smiles, settings)] or [smiles]
+
+
+@pytest.mark.parametrize(
+    ("smiles", "n", "n_diastereomers"),
+    [
+        pytest.param("OC(=O)C(O)C(O)C(O)=O", 3, 2, id="tartaric acid"),
+        pytest.param("OC1C(O)C(O)C(O)C(O)C1O", 9, 8, id="inositol"),
+        pytest.param("CC1CCC(C)CC1", 2, 2, id="1,4-dimethylcyclohexane"),
+        pytest.param("CC1CCCCC1C", 3, 2, id="1,2-dimethylcyclohexane"),
+        pytest.param("CC(O)C(O)C(O)C", 4, 3, id="pentane-2,3,4-triol"),
+        pytest.param("OCC1OC(O)C(O)C(O)C1O", 32, 16, id="aldohexopyranose"),
+        pytest.param("CC1(C)C2CCC1(C)C(=O)C2", 2, 1, id="camphor"),
+        pytest.param("CN1C2CCC1CC(O)C2", 2, 2, id="tropine"),
+        pytest.param("OC1CN2CCC1CC2", 2, 1, id="quinuclidinol"),
+        pytest.param(OMEPRAZOLE, 2, 1, id="omeprazole"),
+        pytest.param("CC=CC", 2, 2, id="but-2-ene"),
+        pytest.param("CC=NO", 2, 2, id="acetaldoxime"),
+        pytest.param("CC(=NN)c1ccccc1", 2, 2, id="acetophenone hydrazone"),
+        pytest.param("C1CC=CCCC=C1", 3, 3, id="1,5-cyclooctadiene"),
+        pytest.param("CC=C=CC", 1, 1, id="an allene"),
+        pytest.param("Oc1ccc2ccccc2c1-c1c(O)ccc2ccccc12", 1, 1, id="BINOL"),
+        pytest.param("CNC(=NC#N)NCCSCc1[nH]cnc1C", 1, 1, id="cimetidine"),
+        pytest.param("CC(=NC)N", 1, 1, id="N-methylacetamidine"),
+        pytest.param("CC1CN1C", 2, 1, id="an aziridine"),
+        pytest.param("C[NH+](CC)CCC", 1, 1, id="an ammonium ion"),
+        pytest.param("C[C@H](O)[C@@H](C)O", 1, 1, id="nothing open"),
+        pytest.param("C[C@H](O)C(C)F", 2, 2, id="one of two open"),
+        pytest.param("C[C@H](O)c1ccccc1 |o1:1|", 2, 1, id="one of two, not known which"),
+        pytest.param("C[C@H](O)c1ccccc1 |&1:1|", 2, 1, id="a racemate"),
+        pytest.param("C[C@H](O)[C@@H](F)Cl |&1:1,3|", 2, 1, id="a racemate of two centres"),
+    ],
+)
+def test_each_isomer_that_can_exist_comes_once(smiles: str, n: int, n_diastereomers: int) -> None:
+    found = computed(smiles, ALL)
+    assert len(found) == len(set(found)) == n
+    assert len(computed(smiles, DIASTEREOMERS)) == n_diastereomers
+    flat = {Chem.MolToSmiles(Chem.MolFromSmiles(s), isomericSmiles=False) for s in found}
+    assert flat == {Chem.MolToSmiles(Chem.MolFromSmiles(smiles), isomericSmiles=False)}
+
+
+def test_stereo_that_is_given_stays() -> None:
+    for smiles in computed("C[C@H](O)C(F)C=C(Cl)F", ALL):
+        assert Chem.MolFromSmiles(smiles).HasSubstructMatch(
+            Chem.MolFromSmarts("[CH3][C@H](O)C"), useChirality=True
+        )
+
+
+def test_a_cage_says_which_isomers_it_forbids() -> None:
+    [variant] = expand(0, None, "CC12CC3CC(C1)CC(O)(C3)C2", ALL)
+    assert variant.message == "7 of 8 stereoisomers cannot exist in these rings"
+    assert (variant.kind, variant.n_variants, variant.flags) == ("stereoisomer", 1, ())
+
+
+def test_more_isomers_than_wanted_are_counted_and_always_the_same_are_kept() -> None:
+    settings = ChemistrySettings(expansion=Expansion("enumerate"))
+    chain = "C(F)C(Cl)C(Br)C(F)C(Cl)CI"
+    smiles = f"Br{chain}"
+    variants = expand(3, "x", smiles, settings)
+    assert [v.number for v in variants] == list(range(8))
+    assert {v.n_variants for v in variants} == {8}
+    assert {v.message for v in variants} == {"8 of 32 stereoisomers"}
+    assert {v.flags for v in variants} == {("variants_left_out",)}
+    otherwise = Chem.MolToSmiles(Chem.MolFromSmiles(smiles), doRandom=True)
+    assert [v.smiles for v in expand(0, None, otherwise, settings)] == [v.smiles for v in variants]
+    [far_more] = {v.message for v in expand(0, None, f"CC(I){chain}", settings)}
+    assert far_more == "8 of 64 stereoisomers"
+    [most] = {v.message for v in expand(0, None, f"CC(F)C(I){chain}", settings)}
+    assert most == "8 of up to 128 stereoisomers"
+
+
+def test_what_was_done_to_the_record_stands_in_every_row() -> None:
+    rows = expand(0, None, "C[C@H](F)Cl.O |&1:1|", ALL)
+    assert len(rows) == 2
+    for row in rows:
+        assert row.message == "kept the largest organic fragment of 2, left out O"
+        assert row.flags == ()
+
+
+@pytest.mark.parametrize("smiles", ["", "nonsense", "C[Fe]C", "C" * 300])
+def test_what_cannot_be_read_is_left_to_the_record_s_own_row(smiles: str) -> None:
+    assert expand(0, None, smiles, ALL) == []
+
+
+def test_a_variant_is_computed_in_place_of_its_record() -> None:
+    variants = expand(5, "id", "CC(F)Cl.O", ALL)
+    rows = [prepare(5, "id", variant, ALL) for variant in variants]
+    assert [r.variant for r in rows] == [0, 1]
+    assert {(r.n_variants, r.variant_kind, r.input_smiles) for r in rows} == {
+        (2, "stereoisomer", "CC(F)Cl.O")
+    }
+    assert {r.smiles for r in rows} == {"C[C@@H](F)Cl", "C[C@H](F)Cl"}
+    assert len({r.inchikey for r in rows}) == 2
+    assert {r.message for r in rows} == {"kept the largest organic fragment of 2, left out O"}
+
+
+def prepare_or_die(
+    record: int, input_id: str | None, source: str | Variant, settings: ChemistrySettings
+) -> PreparedMolecule:
+    """Prepare, but for the variants of one hand, which never come back."""
+    if isinstance(source, Variant) and "@@" in source.smiles:
+        raise SystemExit(1)
+    return prepare(record, input_id, source, settings)
+
+
+def test_a_variant_that_takes_its_process_with_it_leaves_its_brothers_alone() -> None:
+    records = [(0, None, "CCO"), (1, "two", "CC(F)Cl"), (2, None, "nonsense")]
+    ended: list[PreparedMolecule] = []
+    with EmbeddingPool(ALL, 1, prepare=prepare_or_die) as pool:
+        sources: Iterator[Source] = expanded(records, pool, ended)
+        rows = list(pool.map(sources))
+    assert not ended
+    assert [(r.record, r.variant, r.n_variants) for r in rows] == [
+        (0, 0, 1), (1, 0, 2), (1, 1, 2), (2, 0, 1)
+    ]  # fmt: skip
+    assert [r.reason for r in rows] == [None, "internal_error", None, "invalid_smiles"]
+
+
+def test_a_record_whose_expansion_takes_too_long_fails_in_words() -> None:
+    settings = ChemistrySettings(hard_timeout_s=0.2, expansion=Expansion("enumerate"))
+    ended: list[PreparedMolecule] = []
+    quinine = "COc1ccc2nccc(C(O)C3CC4CCN3CC4C=C)c2c1"
+    with EmbeddingPool(settings, 1, prepare=on_a_core) as pool:
+        assert list(expanded([(4, "q", quinine)], pool, ended)) == []
+    [row] = ended
+    assert (row.record, row.input_id, row.reason) == (4, "q", "embedding_timeout")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("stereo", "all"), ("max_variants", 0), ("max_variants", 1001)]
+)
+def test_what_cannot_be_asked_is_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        Expansion(**{field: value})  # type: ignore[arg-type]
