@@ -268,9 +268,12 @@ _STEREO: Final = (
 class _ThisProcess(EmbeddingPool):
     """A pool of no processes."""
 
-    def map(self, records: Iterable[tuple[Any, ...]]) -> Iterator[PreparedMolecule]:
-        """Prepare one after the other."""
-        return (prepare(record, name, smiles, self.settings) for record, name, smiles in records)
+    def map(
+        self, records: Iterable[tuple[Any, ...]], do: Callable[..., Any] | None = None
+    ) -> Iterator[Any]:
+        """Prepare one after the other, or `do` it."""
+        work: Callable[..., Any] = do or prepare
+        return (work(*record, self.settings) for record in records)
 
 
 @contextmanager
