@@ -29,7 +29,11 @@ _NO_MOLECULES: Final = (
     (re.compile(r"^[A-Z]{14}-[A-Z]{10}-[A-Z]$"), "this is an InChIKey and no SMILES"),
     (re.compile(r"[{}]"), "a polymer (BigSMILES) has no definite number of atoms"),
     (re.compile(r"^\.|\.\.|\.$"), "nothing stands on one side of a dot"),
-    (re.compile(r"[,;]$"), "a comma or semicolon is no part of a SMILES"),
+    (re.compile(r"^#"), "no SMILES begins with #; every line of a library is a record"),
+    (
+        re.compile(r"^[^\[]*[,;]|\][^\[]*[,;]"),
+        "a comma or semicolon is no part of a SMILES; a file with columns is a .csv",
+    ),
     (re.compile(r">"), "a reaction is no molecule: give the SMILES of one of its parts"),
     (re.compile(r"\[[DT][+-]?\]"), "deuterium is [2H] in a SMILES, tritium [3H]"),
     (

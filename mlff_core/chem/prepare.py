@@ -117,6 +117,9 @@ def checked(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list
     molecule.smiles = written(mol, text)
     if molecule.smiles != text:
         mol = Chem.MolFromSmiles(molecule.smiles) or mol
+    if "[H]" in molecule.smiles:  # RDKit keeps a hydrogen once whose place said nothing after all
+        molecule.smiles = written(mol, text)
+        mol = Chem.MolFromSmiles(molecule.smiles) or mol
     graph = Graph(mol)
     describe(molecule, graph)
     try:

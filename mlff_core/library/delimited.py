@@ -71,7 +71,8 @@ def fit_delimited(
         smiles = columns[_smiles_fields(header)[0]]
         notes.append(f"{smiles} is taken for the SMILES")
         ids = next((c for c in columns if c != smiles), None)
-        notes.append(f"{ids or 'no column'} is taken for the id")
+        if ids:
+            notes.append(f"{ids} is taken for the id")
 
     def values(column: str) -> list[str]:
         at = columns.index(column)

@@ -12,6 +12,8 @@ from mlff_core.elements import SYMBOLS
 
 #: What plain SMILES cannot say: groups of centres of unknown hand, axes that cannot turn.
 _EXTENSIONS: Final = Chem.CXSmilesFields.CX_ENHANCEDSTEREO | Chem.CXSmilesFields.CX_BOND_ATROPISOMER
+#: What is like them in the period above, for which RDKit knows wedges: Se as S, As as P.
+_SEEN_AS: Final = {34: 16, 33: 15}
 _NOBLE_GASES: Final = frozenset({2, 10, 18, 36, 54, 86})
 #: With three bonds these keep their hand: P, As.
 _PYRAMIDS: Final = frozenset({15, 33})
@@ -56,6 +58,7 @@ def smiles_of(entry: Sequence[str]) -> tuple[str | None, str | None]:
     if strange:
         return str(Chem.MolToSmiles(mol)), None
     _see_pyramids(mol)
+    _see_wedges(mol, block)
     return _written(mol), _told(mol)
 
 
@@ -137,6 +140,37 @@ def _see_pyramids(mol: Chem.Mol) -> None:
     Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
 
 
+def _see_wedges(mol: Chem.Mol, block: str) -> None:
+    """Take the hand of Se and As from wedges, where RDKit does not look: each is shown as S or P.
+
+    Args:
+        mol: What RDKit read; hydrogens of the block are gone from it.
+        block: The mol block.
+    """
+    unseen = [
+        atom.GetIdx()
+        for atom in mol.GetAtoms()
+        if atom.GetAtomicNum() in _SEEN_AS
+        and atom.GetChiralTag() == Chem.ChiralType.CHI_UNSPECIFIED
+    ]
+    if not unseen or mol.GetConformer().Is3D():
+        return
+    drawn = _parsed(block, sanitize=False)
+    if drawn is None:
+        return
+    seen = Chem.RWMol(drawn)
+    for atom in seen.GetAtoms():
+        atom.SetAtomicNum(_SEEN_AS.get(atom.GetAtomicNum(), atom.GetAtomicNum()))
+    with suppress(ValueError):  # not all that Se can be is possible with S
+        Chem.SanitizeMol(seen)
+        Chem.ReapplyMolBlockWedging(seen)
+        Chem.AssignChiralTypesFromBondDirs(seen)
+        seen = Chem.RemoveHs(seen)
+        for i in unseen:
+            mol.GetAtomWithIdx(i).SetChiralTag(seen.GetAtomWithIdx(i).GetChiralTag())
+        Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
+
+
 def _has_no_bonds(mol: Chem.Mol) -> bool:
     """Whether several atoms stand side by side that would have bonds if the file had any."""
     return (
@@ -151,9 +185,12 @@ def _written(mol: Chem.Mol) -> str:
     groups = mol.GetStereoGroups()
     axes = any(bond.GetStereo() in _AXES for bond in mol.GetBonds())
     open_groups = any(g.GetGroupType() != Chem.StereoGroupType.STEREO_ABSOLUTE for g in groups)
-    if not (axes or open_groups):
+    # A repeating unit is no molecule: with its brackets in the SMILES the chemistry can say so.
+    brackets = len(Chem.GetMolSubstanceGroups(mol)) > 0
+    if not (axes or open_groups or brackets):
         return str(Chem.MolToSmiles(mol))
-    return str(Chem.MolToCXSmiles(mol, Chem.SmilesWriteParams(), _EXTENSIONS))
+    fields = _EXTENSIONS | Chem.CXSmilesFields.CX_POLYMER if brackets else _EXTENSIONS
+    return str(Chem.MolToCXSmiles(mol, Chem.SmilesWriteParams(), fields))
 
 
 _AXES: Final = frozenset({Chem.BondStereo.STEREOATROPCW, Chem.BondStereo.STEREOATROPCCW})

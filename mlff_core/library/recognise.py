@@ -136,6 +136,10 @@ _TELLTALES: Final[tuple[tuple[str, Callable[[bytes], bool]], ...]] = (
     ("a bzip2 file", lambda b: b.startswith(b"BZh")),
     ("a ZIP archive", lambda b: b.startswith(b"PK\x03\x04")),
     ("a Zstandard file", lambda b: b.startswith(b"\x28\xb5\x2f\xfd")),
+    ("a MOL2 file", lambda b: b.lstrip().startswith(b"@<TRIPOS>")),
+    ("a PDB file", lambda b: b.startswith((b"HEADER    ", b"ATOM      ", b"HETATM", b"REMARK "))),
+    ("a JSON file", lambda b: b.lstrip().startswith((b'{"', b"[{"))),
+    ("an XML file", lambda b: b.lstrip().startswith(b"<?xml")),
     ("a PDF document", lambda b: b.startswith(b"%PDF-")),
     ("a web page", lambda b: b.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))),
 )

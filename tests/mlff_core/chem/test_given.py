@@ -170,6 +170,23 @@ def test_marks_that_mean_nothing_and_stereo_that_is_kept_are_not_flagged(smiles)
     assert prepared(smiles).flags == []
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("[H]/N=C(/C)C", "CC(C)=N"),  # a mark that says nothing
+        ("[H]/N=[S@](/C)(=O)CC", "N=[S@](C)(=O)CC"),
+        ("OC(F)C(Cl)CC=CC", "C(F)(O)C(Cl)CC=CC"),
+        ("C1=CC=CN1C(F)Cl", "c1ccn(C(Cl)F)c1"),
+        ("F/C(Cl)=C/C(Br)O", "C(=C(\\Cl)/F)\\C(O)Br"),
+    ],
+)
+def test_what_is_chosen_does_not_depend_on_how_the_molecule_is_written(one, other):
+    first, second = prepared(one), prepared(other)
+    assert first.smiles == second.smiles
+    assert first.mapped_smiles == second.mapped_smiles
+    assert np.array_equal(first.positions, second.positions)
+
+
 def test_stereo_lost_in_a_fragment_that_is_left_out_is_none():
     assert prepared("CC(=O)OCc1ccccc1CCC.C(Cl)=[C@]=CF").flags == []
 

@@ -181,6 +181,8 @@ def test_a_file_closed_to_us_is_said(tmp_path, monkeypatch):
         ("lib.smi", library_bytes("sdf", MOLECULES), "that of an SD file"),
         ("lib.csv", b"<!DOCTYPE html>\n<html><body>404</body></html>", "a web page"),
         ("lib.smi", b"PK\x03\x04" + bytes(50), "a ZIP archive"),
+        ("lib.smi", b"@<TRIPOS>MOLECULE\nx\n", "a MOL2 file"),
+        ("lib.smi", b'{"smiles": "CCO"}\n', "a JSON file"),
         ("lib.smi", b"smiles,name\nC,methane\n", "expected a name that ends in .csv"),
         ("lib.smi", b"C a\rCC b\r", "end in CR alone"),
         ("empty.smi", b"", "holds no records"),

@@ -6,7 +6,10 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
+from mlff_core.chem.molecule import ChemistrySettings
+from mlff_core.chem.prepare import prepare
 from mlff_core.library import Record, open_library
+from mlff_core.status import Reason
 
 
 def flat(smiles: str) -> Chem.Mol:
@@ -42,6 +45,9 @@ STEREO = [
     "C[P@@](CC)c1ccccc1",
     "CC[As@](C)c1ccccc1",
     "CP(C)c1ccccc1",
+    "CC[Se@](C)=O",
+    "C[C@H](N)[Se@@](C)=O",
+    "CC[As@](C)(=O)c1ccccc1",
     "C[N@]1C[C@H]1F",
     "C[C@H](O)[C@@H](C)N |&1:1,3|",
     "C[C@H](O)[C@@H](C)N |o1:1,3|",
@@ -158,6 +164,16 @@ def test_atoms_without_bonds_are_a_molecule_only_if_they_have_none(
     assert record.smiles == smiles
     if smiles is None:
         assert f"{len(elements)} atoms but no bonds" in (record.note or "")
+
+
+def test_a_repeating_unit_is_not_read_as_a_molecule(tmp_path):
+    unit = "M  STY  1   1 SRU\nM  SAL   1  2   1   2\nM  SMT   1 n\nM  END"
+    [record] = read(tmp_path, Chem.MolToMolBlock(flat("CCO")).replace("M  END", unit))
+    assert record.smiles is not None
+    molecule = prepare(0, None, record.smiles, ChemistrySettings())
+    assert molecule.reason == Reason.INVALID_SMILES
+    assert molecule.message is not None
+    assert "polymer" in molecule.message
 
 
 def test_atoms_that_no_bond_leads_to_are_told(tmp_path):
