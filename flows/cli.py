@@ -28,6 +28,7 @@ from pydantic import ValidationError
 
 from flows import export, status
 from flows.call import Call, DistillCall, ScreenCall
+from flows.report import write as report
 from mlff_core.errors import MlffError
 
 if TYPE_CHECKING:
@@ -52,6 +53,14 @@ ENVIRONMENT = {
 SECONDS_FOR_THE_LAST = 5.0
 
 EPILOGUE = "Results, parameters, schedules: docs/operations.md. Columns: docs/schema.md."
+
+
+#: Commands that answer in words: who does it, and what that is.
+ANSWERS: dict[str, tuple[Any, str]] = {
+    "report": (report, "Show a run, or two, as an HTML page that needs no network."),
+    "export": (export, "Write conformers of a run into a file for other programs."),
+    "status": (status, "Say how far a run is: done, failed, left, how long yet."),
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,9 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from flows.info import print_info
 
         return print_info(as_json=arguments["json"])
-    if command in ("export", "status"):
+    if command in ANSWERS:
         try:
-            print((export if command == "export" else status).run(arguments))
+            print(ANSWERS[command][0].run(arguments))
         except (MlffError, ValueError, OSError) as error:
             refuse(error)
         return 0
@@ -121,18 +130,12 @@ def parser() -> Parser:
         speech.add_argument("--quiet", action="store_true", help="Say nothing but errors")
         speech.add_argument("--json", action="store_true", help="One JSON object on stdout, alone")
         speech.add_argument("--verbose", action="store_true", help="Show the log")
-    sentence = "Write conformers of a run into a file for other programs."
-    export.add_options(
-        commands.add_parser(
-            "export", help=sentence, description=sentence, epilog=EPILOGUE, allow_abbrev=False
+    for name, (module, sentence) in ANSWERS.items():
+        module.add_options(
+            commands.add_parser(
+                name, help=sentence, description=sentence, epilog=EPILOGUE, allow_abbrev=False
+            )
         )
-    )
-    sentence = "Say how far a run is: done, failed, left, how long yet."
-    status.add_options(
-        commands.add_parser(
-            "status", help=sentence, description=sentence, epilog=EPILOGUE, allow_abbrev=False
-        )
-    )
     info = commands.add_parser("info", help="Say versions, device, model, and what is missing.")
     info.add_argument("--json", action="store_true", help="One JSON object")
     return top
@@ -297,7 +300,8 @@ def run_distill(call: DistillCall, *, quiet: bool, as_json: bool) -> int:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from flows.distill import check, distill, report
+    from flows.distill import check, distill
+    from flows.distill import report as report_of
     from mlff_core.distill.recipe import read_recipe
     from mlff_core.library import open_library
 
@@ -317,7 +321,7 @@ def run_distill(call: DistillCall, *, quiet: bool, as_json: bool) -> int:
         print(json.dumps(found))
     elif not quiet:
         console = Console()
-        console.print(Markdown(report(Path(found["weights"]))))
+        console.print(Markdown(report_of(Path(found["weights"]))))
         console.print(f"\nweights: {found['weights']}")
     return 0
 

@@ -15,6 +15,7 @@ from typing import Literal
 from flows.call import ScreenCall
 from flows.engines import Engine, Stage, pipeline
 from flows.plan import OpenedCall, ScreenPlan, make_plan, open_call
+from flows.report.write import leave_report
 from flows.watch import Watcher
 from mlff_core.store import open_store
 from mlff_core.tables import Manifest, finished_shards, open_output, reconcile
@@ -60,6 +61,7 @@ def run_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifest:
             ).to_dict()
             manifest.add_timings({"total": time.monotonic() - started})
             release_output(plan, manifest)
+            leave_report(open_store(opened.out_dir))
             watcher.end(manifest, opened.out_dir)
     finally:
         live.close(str(opened.work_dir))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from flows.report.write import NAME
 from mlff_core.tables import Manifest
 
 #: Molecules that are named for each reason, so that a person can look at one.
@@ -14,6 +15,13 @@ EXAMPLES = 3
 LONGEST_ID = 32
 #: Columns that any terminal has.
 WIDTH = 80
+#: Stages of a run as the manifest times them, in words.
+STAGES = {
+    "embed": "embedding (all cores)",
+    "relax": "relaxation",
+    "write": "tables",
+    "total": "whole run, stages overlapping",
+}
 
 
 def printable(text: str) -> str:
@@ -34,15 +42,9 @@ def counted(counts: dict[str, int]) -> str:
 def rates(manifest: Manifest) -> dict[str, str]:
     """Molecules/s of each stage by itself, and of the whole run."""
     n_records = manifest.library["n_records"]
-    names = {
-        "embed": "embedding (all cores)",
-        "relax": "relaxation",
-        "write": "tables",
-        "total": "whole run, stages overlapping",
-    }
     return {
         text: f"{n_records / manifest.timings_s[stage]:,.1f}"
-        for stage, text in names.items()
+        for stage, text in STAGES.items()
         if manifest.timings_s.get(stage)
     }
 
@@ -96,6 +98,7 @@ def lines(manifest: Manifest, out_dir: Path) -> list[str]:
     named = examples(out_dir, reasons)
     width = max(map(len, reasons), default=0)
     stated = errors(manifest)
+    report = out_dir / NAME
     return [
         f"{manifest.library['n_records']:,} records: {counted(manifest.counts['status'])}",
         *(
@@ -107,6 +110,7 @@ def lines(manifest: Manifest, out_dir: Path) -> list[str]:
         *([f"energies of {printable(manifest.model['name'])} against its teacher"] * bool(stated)),
         *(f"  {name}: {text}" for name, text in stated.items()),
         f"tables: {out_dir / 'molecules'}, {out_dir / 'conformers'}",
+        *([f"report: {report}"] * report.exists()),
         f"look at them: {next_steps(out_dir)}",
     ]
 

@@ -1,0 +1,153 @@
+"""What a run's tables tell, as plain data. Reads columns of numbers and words, never geometries."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import polars as pl
+
+from flows.report.plots import Histogram, bin_width
+from mlff_core.errors import OutputError
+from mlff_core.tables import Manifest, Tables
+
+#: Examples of each reason.
+EXAMPLES: Final = 5
+#: Molecules that are drawn because they took long, and because they failed.
+DRAWN: Final = 8
+#: Molecules that are shown in space.
+SHOWN: Final = 8
+
+#: Table, column, title and unit of each distribution.
+_DISTRIBUTIONS: Final = (
+    ("molecules", "n_atoms", "atoms, hydrogens counted", ""),
+    ("molecules", "n_rotatable_bonds", "rotatable bonds", ""),
+    ("molecules", "charge", "total charge", "e"),
+    ("molecules", "clogp", "logP, estimated", ""),
+    ("molecules", "qed", "drug-likeness, QED", ""),
+    ("conformers", "n_steps", "steps of the relaxation", ""),
+    ("conformers", "relative_energy_kcal_mol", "energy above the molecule's best", "kcal/mol"),
+    ("conformers", "max_force_ev_per_angstrom", "largest force left", "eV/Å"),
+    ("conformers", "rmsd_to_initial_angstrom", "moved from the start, RMSD", "Å"),
+)
+
+_OK: Final = pl.col("status") == "ok"
+_NAME: Final = pl.coalesce(pl.col("input_id"), pl.format("record {}", pl.col("record")))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the page says of one run.
+
+    Attributes:
+        where: Folder or address of the tables.
+        manifest: What made them.
+        reasons: Of each reason its number and examples: name, input and message.
+        flags: Of each flag its number and the names of a few molecules.
+        histograms: Distributions.
+        slowest: Molecules with the most steps: name, SMILES, and a line.
+        failed: Molecules that were computed without success.
+        best: Record and variant of those to be shown in space.
+    """
+
+    where: str
+    manifest: Manifest
+    reasons: dict[str, tuple[int, list[dict[str, Any]]]]
+    flags: dict[str, tuple[int, list[str]]]
+    histograms: list[Histogram]
+    slowest: list[dict[str, Any]]
+    failed: list[dict[str, Any]]
+    best: list[tuple[int, int]]
+
+
+def gather(tables: Tables) -> Facts:
+    """Look at the tables of a run.
+
+    Raises:
+        OutputError: There is no manifest beside them.
+    """
+    manifest = tables.manifest
+    if manifest is None:
+        raise OutputError(f"{tables.store.location}: has tables, but no manifest.json beside them")
+    molecules, conformers = tables.molecules, tables.conformers
+    return Facts(
+        where=tables.store.location,
+        manifest=manifest,
+        reasons=_reasons(molecules),
+        flags=_flags(molecules),
+        histograms=_histograms({"molecules": molecules.filter(_OK), "conformers": conformers}),
+        slowest=_slowest(molecules, conformers),
+        failed=_rows(
+            molecules.filter(pl.col("status") == "failed")
+            .select(
+                _NAME.alias("name"),
+                pl.coalesce(pl.col("smiles"), pl.col("input_smiles")).alias("smiles"),
+                pl.format("{}: {}", "reason", pl.col("message").fill_null("")).alias("line"),
+            )
+            .head(DRAWN)
+        ),
+        best=_best(molecules),
+    )
+
+
+def _rows(frame: pl.LazyFrame) -> list[dict[str, Any]]:
+    return frame.collect(engine="streaming").to_dicts()
+
+
+def _reasons(molecules: pl.LazyFrame) -> dict[str, tuple[int, list[dict[str, Any]]]]:
+    example = pl.struct(_NAME.alias("name"), "input_smiles", "message").head(EXAMPLES)
+    found = molecules.filter(pl.col("reason").is_not_null()).group_by("reason")
+    rows = _rows(found.agg(pl.len().alias("n"), example.alias("examples")))
+    rows.sort(key=lambda row: (-row["n"], row["reason"]))
+    return {row["reason"]: (row["n"], row["examples"]) for row in rows}
+
+
+def _flags(molecules: pl.LazyFrame) -> dict[str, tuple[int, list[str]]]:
+    each = molecules.select(_NAME.alias("name"), "flags").explode("flags").drop_nulls("flags")
+    names = pl.col("name").head(EXAMPLES).alias("names")
+    rows = _rows(each.group_by("flags").agg(pl.len().alias("n"), names))
+    rows.sort(key=lambda row: (-row["n"], row["flags"]))
+    return {row["flags"]: (row["n"], row["names"]) for row in rows}
+
+
+def _histograms(frames: dict[str, pl.LazyFrame]) -> list[Histogram]:
+    found = []
+    for table, column, title, unit in _DISTRIBUTIONS:
+        values = frames[table].select(pl.col(column).alias("x")).drop_nulls()
+        values = values.filter(pl.col("x").is_finite())
+        [bounds] = _rows(values.select(low=pl.col("x").min(), high=pl.col("x").max()))
+        if bounds["low"] is None:
+            continue
+        low, high = float(bounds["low"]), float(bounds["high"])
+        whole = values.collect_schema()["x"].is_integer()
+        width = bin_width(low, high, whole=whole)
+        low = low // width * width
+        n = int((high - low) / width) + 1
+        place = ((pl.col("x") - low) / width).floor().clip(0, n - 1).cast(pl.Int64)
+        counts = [0] * n
+        for row in _rows(values.group_by(place.alias("bin")).agg(pl.len().alias("n"))):
+            counts[row["bin"]] = row["n"]
+        found.append(Histogram(title, unit, low, width, tuple(counts)))
+    return found
+
+
+def _slowest(molecules: pl.LazyFrame, conformers: pl.LazyFrame) -> list[dict[str, Any]]:
+    """Those with the most steps, all their conformers together."""
+    key = ["record", "variant"]
+    steps = conformers.group_by(key).agg(pl.col("n_steps").sum().alias("steps"))
+    most = steps.sort("steps", descending=True).head(DRAWN)
+    line = pl.format("{} steps, {} conformers", "steps", "n_conformers").alias("line")
+    return _rows(
+        most.join(molecules, on=key, how="inner")
+        .sort(["steps", "record"], descending=[True, False])
+        .select(_NAME.alias("name"), "smiles", line)
+    )
+
+
+def _best(molecules: pl.LazyFrame) -> list[tuple[int, int]]:
+    """Those with the most conformers, then the first ones, in the order of the library."""
+    rows = _rows(
+        molecules.filter(_OK & (pl.col("n_atoms") <= 150))
+        .sort(["n_converged", "record", "variant"], descending=[True, False, False])
+        .select("record", "variant")
+        .head(SHOWN)
+    )
+    return sorted((row["record"], row["variant"]) for row in rows)

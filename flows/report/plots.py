@@ -1,0 +1,100 @@
+"""Histograms and bars as SVG: text, sharp at any size, without a script."""
+
+import math
+from dataclasses import dataclass
+from html import escape
+
+#: Size of a histogram in its own units; the page scales it.
+WIDTH, HEIGHT = 320, 150
+_LEFT, _BOTTOM, _TOP = 8, 34, 16
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of values in bins of equal width.
+
+    Attributes:
+        title: What is counted.
+        unit: Of the values; empty for a number without one.
+        low: Where the first bin begins.
+        width: Of a bin.
+        counts: One a bin.
+    """
+
+    title: str
+    unit: str
+    low: float
+    width: float
+    counts: tuple[int, ...]
+
+
+def bin_width(low: float, high: float, *, whole: bool, n_bins: int = 24) -> float:
+    """A round width, 1, 2 or 5 times a power of ten, of about `n_bins` bins.
+
+    Args:
+        low: Smallest value.
+        high: Largest value.
+        whole: Whether values are whole numbers: then the width is, too.
+        n_bins: Bins at most, about.
+    """
+    rough = (high - low) / n_bins
+    if not rough > 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(rough))
+    width = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
+    return max(1.0, round(width)) if whole else width
+
+
+def number(value: float) -> str:
+    """A number for an axis."""
+    return f"{value:,.4g}" if abs(value) < 1e5 else f"{value:,.0f}"
+
+
+def histogram(data: Histogram) -> str:
+    """Draw it; each bar says its numbers when pointed at."""
+    n, most, total = len(data.counts), max(data.counts, default=0), sum(data.counts)
+    unit = f" {data.unit}" if data.unit else ""
+    name = escape(data.title + (f", {data.unit}" if data.unit else ""))
+    plot = HEIGHT - _BOTTOM - _TOP
+    step = (WIDTH - 2 * _LEFT) / max(n, 1)
+    parts = []
+    for k, count in enumerate(data.counts):
+        if not count:
+            continue
+        height = max(1.0, plot * count / most)
+        begin = data.low + k * data.width
+        tip = f"{number(begin)} to {number(begin + data.width)}{unit}: {count:,}"
+        parts.append(
+            f'<rect class="bar" x="{_LEFT + k * step:.1f}" y="{_TOP + plot - height:.1f}" '
+            f'width="{max(step - 1, 0.5):.1f}" height="{height:.1f}"><title>{escape(tip)}</title>'
+            "</rect>"
+        )
+    axis = _TOP + plot
+    parts.append(f'<path class="axis" d="M{_LEFT} {axis}H{WIDTH - _LEFT}"/>')
+    for k in sorted({0, n // 2, n}):
+        anchor = "start" if k == 0 else "end" if k == n else "middle"
+        parts.append(
+            f'<text x="{_LEFT + k * step:.1f}" y="{axis + 14}" text-anchor="{anchor}">'
+            f"{number(data.low + k * data.width)}</text>"
+        )
+    parts.append(f'<text x="{_LEFT}" y="{_TOP - 5}">{most:,}</text>')
+    return (
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT - 14}" role="img" aria-label="{name}">'
+        f"{''.join(parts)}</svg><figcaption>{name}<br><small>{total:,} values</small></figcaption>"
+        "</figure>"
+    )
+
+
+def bars(rows: list[tuple[str, float, str]]) -> str:
+    """A table of bars: a name, a length from 0 to 1 of the longest, and what to write beside it."""
+    longest = max((length for _, length, _ in rows), default=0.0) or 1.0
+    return (
+        '<table class="bars">'
+        + "".join(
+            f"<tr><th>{escape(name)}</th>"
+            f"<td><div style='width:{100 * length / longest:.1f}%'></div></td>"
+            f"<td>{escape(text)}</td></tr>"
+            for name, length, text in rows
+        )
+        + "</table>"
+    )
