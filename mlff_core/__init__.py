@@ -26,6 +26,7 @@ models/         what computes energies and forces
 moves/          relaxation and dynamics
 calculator.py   the force field for ASE
 tune.py         measuring which tiles of the kernels are fastest on a card
+properties/     what a molecule's conformers tell together
 outcome.py      what came of relaxed conformers: judged, ranked, put in words
 shard.py        one shard of a library through its steps
 append.py       which structures of a library the tables do not have

@@ -13,6 +13,7 @@ from mlff_core.schema import Column, columns_of
 Row = TypeVar("Row")
 
 _KINDS: Final = {
+    "bool": pa.bool_(),
     "int8": pa.int8(),
     "int16": pa.int16(),
     "int32": pa.int32(),

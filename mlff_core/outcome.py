@@ -6,14 +6,14 @@ from typing import Final
 
 import numpy as np
 
-from mlff_core.chem.duplicates import duplicates_of, sites
 from mlff_core.chem.mishap import mishap
 from mlff_core.chem.molecule import PreparedMolecule
 from mlff_core.chem.superpose import aligned_rmsd
 from mlff_core.chem.topology import Topology, atom_name, rearrangements
+from mlff_core.properties.ensemble import judge_ensemble
 from mlff_core.schema import ConformerRow, MoleculeRow
 from mlff_core.status import ConformerStatus, Flag, MoleculeStatus, Reason
-from mlff_core.units import BOLTZMANN_EV_K, EV_KCAL_MOL, ROOM_TEMPERATURE_K
+from mlff_core.units import EV_KCAL_MOL
 
 #: Those whose geometry means something.
 _USABLE: Final = (ConformerStatus.CONVERGED, ConformerStatus.MAX_STEPS)
@@ -153,40 +153,13 @@ def _rank(molecule: PreparedMolecule, conformers: list[ConformerRow]) -> None:
     for c in conformers:
         if c.status in _USABLE:
             c.relative_energy_kcal_mol = (_energy(c) - lowest) * EV_KCAL_MOL
-    _mark_duplicates(molecule, converged)
-    new = [c for c in converged if c.duplicate_of is None]
-    weights = boltzmann_weights([_energy(c) for c in new])
-    for c, weight in zip(new, weights, strict=True):
-        c.boltzmann_weight = float(weight)
-
-
-def _mark_duplicates(molecule: PreparedMolecule, converged: Sequence[ConformerRow]) -> None:
-    """Say of relaxed conformers which are one another again: a state counts once."""
-    if len(converged) <= 1:
-        return
-    answers = duplicates_of(
-        np.stack([c.positions_angstrom.reshape(-1, 3) for c in converged]),
-        [_energy(c) * EV_KCAL_MOL for c in converged],
-        sites(molecule.numbers, molecule.bonds),
-        max(c.max_force_ev_per_angstrom or 0.0 for c in converged),
-    )
-    for conformer, answer in zip(converged, answers, strict=True):
-        conformer.duplicate_of = None if answer is None else converged[answer].conformer
+    judge_ensemble(molecule, conformers)
 
 
 def _energy(conformer: ConformerRow) -> float:
     """Energy in eV of a conformer that ended as it should, and so has one."""
     assert conformer.energy_ev is not None
     return conformer.energy_ev
-
-
-def boltzmann_weights(energy_ev: Sequence[float]) -> np.ndarray:
-    """Populations at 298.15 K of states with these energies in eV; they sum to 1."""
-    energy = np.asarray(energy_ev, dtype=np.float64)
-    if not len(energy):
-        return energy
-    factors = np.exp(-(energy - energy.min()) / (BOLTZMANN_EV_K * ROOM_TEMPERATURE_K))
-    return factors / factors.sum()
 
 
 def _tell(molecule: MoleculeRow, more: str) -> None:

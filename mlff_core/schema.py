@@ -156,6 +156,19 @@ class MoleculeRow:
         "int16", "conformer of the lowest energy; null if there is none"
     )
     min_energy_ev: float | None = column("float64", "energy of the best conformer", "eV")
+    n_unique_conformers: int | None = column(
+        "int32", "converged conformers that are not duplicates; null if none converged"
+    )
+    ensemble_free_energy_ev: float | None = column(
+        "float64",
+        "-kT ln Σ g exp(-E/kT) over distinct conformers at 298.15 K; null unless several converged",
+        "eV",
+    )
+    conformational_entropy_cal_mol_k: float | None = column(
+        "float64",
+        "-R Σ p ln(p/g) over distinct conformers at 298.15 K; null unless several converged",
+        "cal/mol/K",
+    )
 
 
 @dataclass(kw_only=True)
@@ -172,7 +185,12 @@ class ConformerRow:
         "string", "how the relaxation ended", required=True, words=ConformerStatus
     )
     duplicate_of: int | None = column(
-        "int16", "conformer that this one turned out to be again; null if it is new"
+        "int16", "conformer that this one, or its mirror image, turned out to be again; null if new"
+    )
+    degeneracy: int | None = column(
+        "int16",
+        "2 where a molecule that is not chiral has the mirror image as well, else 1; null for "
+        "duplicates and where one conformer is alone",
     )
     energy_ev: float | None = column("float64", "energy of this geometry; null if not finite", "eV")
     initial_energy_ev: float | None = column("float64", "energy before the relaxation", "eV")
@@ -182,7 +200,12 @@ class ConformerRow:
     boltzmann_weight: float | None = column(
         "float64",
         "population at 298.15 K among the molecule's converged conformers, duplicates counted "
-        "once; null for others",
+        "once, mirror images too; null for others",
+    )
+    in_window: bool | None = column(
+        "bool",
+        "whether it is within 6 kcal/mol of the best conformer, 12 of a charged molecule; null "
+        "without a relative energy",
     )
     max_force_ev_per_angstrom: float | None = column(
         "float64", "largest force on any atom, that of held bonds counted", "eV/Å"

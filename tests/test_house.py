@@ -31,6 +31,7 @@ ORDER = (
     "ops",
     "models",
     "moves calculator tune",
+    "properties",
     "outcome",
     "shard append",
     "screening",

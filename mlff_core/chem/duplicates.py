@@ -3,7 +3,8 @@
 Two are the same if they can be laid on each other, with atoms that the molecule cannot tell apart
 exchanged, so that the heavy atoms and the polar hydrogens match: where an OH points is a rotamer of
 its own, how a methyl group stands is not. Before a relaxation that prunes starts; after it the
-energy is asked first (`duplicates_of`).
+energy is asked first (`duplicates_of`), and of a molecule that is not chiral a mirror image is the
+same conformer once more.
 """
 
 import math
@@ -98,6 +99,8 @@ def duplicates_of(
     energies_kcal_mol: Sequence[float],
     these: Sites,
     fmax: float,
+    *,
+    mirrored: bool = False,
 ) -> list[int | None]:
     """For each relaxed conformer the one that it is a duplicate of; None for those that are new.
 
@@ -108,6 +111,7 @@ def duplicates_of(
         energies_kcal_mol: [n_conformers], from any common zero.
         these: The molecule's sites.
         fmax: Largest force left on an atom, in eV/Å: what is left of it blurs energy and geometry.
+        mirrored: Whether a mirror image is the same one, as it is of a molecule that is not chiral.
     """
     rmsd, energy = tolerances(fmax)
     x = _centred(positions, these)
@@ -116,10 +120,35 @@ def duplicates_of(
     kept: list[int] = []
     for k in sorted(range(len(x)), key=lambda k: (energies_kcal_mol[k], k)):
         near = (a for a in kept if energies_kcal_mol[k] - energies_kcal_mol[a] <= energy)
-        answers[k] = next((a for a in near if _same(x, moments, k, a, these, rmsd)), None)
+        answers[k] = next(
+            (
+                a
+                for a in near
+                if _same(x, moments, k, a, these, rmsd)
+                or (mirrored and _same(x, moments, k, a, these, rmsd, mirrored=True))
+            ),
+            None,
+        )
         if answers[k] is None:
             kept.append(k)
     return answers
+
+
+def are_own_mirror_images(
+    positions: NDArray[np.floating], these: Sites, fmax: float
+) -> NDArray[np.bool_]:
+    """Which relaxed geometries can be laid on their mirror image, bool [n_conformers].
+
+    Args:
+        positions: Å, [n_conformers, n_atoms, 3].
+        these: The molecule's sites.
+        fmax: Largest force left on an atom, in eV/Å.
+    """
+    rmsd, _ = tolerances(fmax)
+    x = _centred(positions, these)
+    moments = _moments(x)
+    same = [_same(x, moments, k, k, these, rmsd, mirrored=True) for k in range(len(x))]
+    return np.array(same, bool)
 
 
 def tolerances(fmax: float) -> tuple[float, float]:
@@ -157,16 +186,19 @@ def _same(
     j: int,
     these: Sites,
     rmsd: float,
+    *,
+    mirrored: bool = False,
 ) -> bool:
     n_sites = x.shape[1]
     # "not below" rather than "above": NaN is like nothing.
     if not np.linalg.norm(moments[i] - moments[j]) <= rmsd * math.sqrt(n_sites):
         return False
-    ordered = x[j][these.symmetries]  # [n_symmetries, n_sites, 3]
+    other = -x[j] if mirrored else x[j]  # turned about, any reflection is this one
+    ordered = other[these.symmetries]  # [n_symmetries, n_sites, 3]
     u, singular, vt = np.linalg.svd(np.einsum("sni,nj->sij", ordered, x[i]))
-    mirrored = np.linalg.det(u) * np.linalg.det(vt) < 0
+    improper = np.linalg.det(u) * np.linalg.det(vt) < 0
     signs = np.ones_like(singular)
-    signs[mirrored, -1] = -1.0
+    signs[improper, -1] = -1.0
     squares = (x[i] ** 2).sum() + (x[j] ** 2).sum() - 2.0 * (singular * signs).sum(1)
     near = np.flatnonzero(squares < rmsd**2 * n_sites)
     if not near.size or not these.polar.any():

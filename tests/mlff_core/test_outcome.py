@@ -7,7 +7,7 @@ import pytest
 
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.prepare import prepare
-from mlff_core.outcome import boltzmann_weights, final_rows
+from mlff_core.outcome import final_rows
 from mlff_core.schema import ConformerRow
 from mlff_core.status import ConformerStatus, Flag
 from mlff_core.tables import conformers_table, molecules_table
@@ -179,10 +179,3 @@ def test_a_molecule_that_does_not_fit_into_memory_has_no_conformers(molecules) -
     assert molecules_table(molecules)["status"].to_pylist() == [
         "failed", "rejected", "ok", "rejected"
     ]  # fmt: skip
-
-
-def test_boltzmann_weights_follow_the_closed_formula() -> None:
-    kt_kcal_mol = 0.0019872042586 * 298.15
-    weights = boltzmann_weights([1.0, 1.0 + kt_kcal_mol * np.log(3.0) / EV_KCAL_MOL])
-    np.testing.assert_allclose(weights, [0.75, 0.25], rtol=1e-6)
-    assert boltzmann_weights([]).shape == (0,)

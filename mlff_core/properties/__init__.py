@@ -1,0 +1,4 @@
+"""What a molecule's conformers tell together.
+
+ensemble.py     distinct conformers, their populations, free energy and entropy
+"""
