@@ -13,4 +13,5 @@ tiles.py           how large a piece each program takes
 tune.py            measuring that anew on another card
 launch.py          kernels that start before the one before them has ended
 capture.py         recording CUDA graphs
+fill.py            a batch into the buffers of a recorded step
 """

@@ -9,6 +9,7 @@ import logging
 import math
 from bisect import bisect_right
 from collections import OrderedDict
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -17,8 +18,9 @@ from torch import Tensor
 
 from mlff_core.ops.program import AnalyticEngine, forward_and_back
 from mlff_core.ops.triton.capture import recording
+from mlff_core.ops.triton.fill import Inputs, fill
 from mlff_core.ops.triton.pairs import pairs
-from mlff_core.ops.triton.readout import molecules
+from mlff_core.ops.triton.readout import molecules, results_in
 from mlff_core.ops.triton.steps import PRODUCT_PRECISION, Gathered, KernelSteps, Weights
 from mlff_core.ops.triton.tiles import load as load_tiles
 from mlff_core.ops.triton.tiles import row_class
@@ -49,16 +51,15 @@ class CapturedStep(NamedTuple):
     Attributes:
         graph: The recording.
         inputs: numbers, positions, mol_idx, ptr, charge, at the capacity of the graph.
-        energy: float64 [n_mols at capacity].
-        forces: [n_atoms at capacity, 3].
+        memory: Energies and forces at the capacity, as in `readout.results_in`.
     """
 
     graph: torch.cuda.CUDAGraph
-    inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-    energy: Tensor
-    forces: Tensor
+    inputs: Inputs
+    memory: Tensor
 
 
+@cache
 def rung(n: int) -> int:
     """The least capacity that holds n: powers of 2^(1/4), rounded up to multiples of 4."""
     power = math.ceil(4 * math.log2(max(n, 1)) - 1e-9)
@@ -166,14 +167,15 @@ class TritonEngine:
         if key not in self.graphs:
             if len(self.graphs) == MAX_GRAPHS:
                 self.graphs.popitem(last=False)
-            self.graphs[key] = self._capture(key, numbers, positions, mol_idx, ptr, charge)
+            self.graphs[key] = self._capture(key, (numbers, positions, mol_idx, ptr, charge))
         self.graphs.move_to_end(key)
         captured = self.graphs[key]
         if captured is None:
             return self.step(numbers, positions, mol_idx, ptr, charge)
-        self._fill(captured, numbers, positions, mol_idx, ptr, charge)
+        fill(captured.inputs, (numbers, positions, mol_idx, ptr, charge))
         captured.graph.replay()
-        return captured.energy[:n_mols].clone(), captured.forces[:n_atoms].clone()
+        energy, forces = results_in(captured.memory.clone(), key[1], positions.dtype)
+        return energy[:n_mols], forces[:n_atoms]
 
     def _in_pieces(
         self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
@@ -199,7 +201,7 @@ class TritonEngine:
             first = end
         return energy, forces
 
-    def _capture(self, key: GraphKey, *inputs: Tensor) -> CapturedStep | None:
+    def _capture(self, key: GraphKey, inputs: Inputs) -> CapturedStep | None:
         """Record a step at a capacity; None if its first replay is not what eager gives."""
         numbers, positions, mol_idx, ptr, charge = inputs
         n_atoms, n_mols = len(numbers), len(charge)
@@ -220,10 +222,11 @@ class TritonEngine:
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with recording(graph):
-            energy, forces = self.step(*buffers)
-        captured = CapturedStep(graph, buffers, energy, forces)
-        self._fill(captured, *inputs)
+            memory = self._compute(*buffers)
+        captured = CapturedStep(graph, buffers, memory)
+        fill(buffers, inputs)
         graph.replay()
+        energy, forces = results_in(memory, mols, positions.dtype)
         same = (
             torch.isclose(
                 energy[:n_mols], expected_energy, rtol=0, atol=REPLAY_TOLERANCE, equal_nan=True
@@ -242,17 +245,17 @@ class TritonEngine:
             return None
         return captured
 
-    def _fill(self, captured: CapturedStep, *inputs: Tensor) -> None:
-        """Copy a batch into a graph's buffers; the molecules left over begin where it ends."""
-        for buffer, given in zip(captured.inputs, inputs, strict=True):
-            buffer[: len(given)].copy_(given)
-        ptr, given_ptr = captured.inputs[3], inputs[3]
-        ptr[len(given_ptr) :].copy_(given_ptr[-1:].expand(len(ptr) - len(given_ptr)))
-
     def step(
         self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What `evaluate` means, kernel by kernel: the same launches whatever the values are."""
+        memory = self._compute(numbers, positions, mol_idx, ptr, charge)
+        return results_in(memory, len(charge), positions.dtype)
+
+    def _compute(
+        self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
+    ) -> Tensor:
+        """Energies and forces in one memory, as `readout.molecules` lays them."""
         positions = positions.detach().contiguous()
         rows, q, repulsion, gradient = pairs(
             numbers, positions, mol_idx, ptr, charge, self.weights.tables, self.cutoff

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mlff_core.ops.triton.launch import overlap, wait_for_inputs
-from mlff_core.ops.triton.tiles import tile_options
+from mlff_core.ops.triton.tiles import piece_grid, tile_options
 
 _INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
@@ -115,8 +115,8 @@ def linear_kernel(
     # In one piece all that there is to load is loaded at once, the weights before the inputs are
     # written; in several that would take too many registers.
     ONE_PIECE: tl.constexpr = BLOCK_K == N_IN
-    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_rows
     wide = rows.to(tl.int64)[:, None]
     other = other_ptr + wide * y_stride + n[None, :]
@@ -182,7 +182,7 @@ def linear(
     other = add if add is not None else silu_slope_of
     # One of the two is the width of the features, the other a multiple of it.
     sizes = tile_options("linear", precision, n_rows, min(n_out, n_in), n_out, n_in)
-    grid = (triton.cdiv(n_rows, sizes["BLOCK_M"]), n_out // sizes["BLOCK_N"])
+    grid = piece_grid(n_rows, n_out, sizes)
     linear_kernel[grid](
         x,
         w,

@@ -138,8 +138,7 @@ def tile_options(
         n_out: Columns of the result.
         n_in: Columns of what is multiplied.
     """
-    tables = TILES[width_class(n_features)]
-    tile = tables.get(precision, tables["bf16x3"])[kernel][row_class(n_rows)]
+    tile = TILES[width_class(n_features)][precision][kernel][row_class(n_rows)]
     return {
         "BLOCK_M": tile.m,
         "BLOCK_N": min(tile.n, n_out & -n_out),
@@ -147,6 +146,20 @@ def tile_options(
         "num_warps": tile.warps,
         "num_stages": tile.stages,
     }
+
+
+def piece_grid(n_rows: int, n_out: int, sizes: dict[str, int]) -> tuple[int, int]:
+    """Programs of a product: across the columns, and down the rows.
+
+    Programs start across the columns first, so that those which read the same rows run at the same
+    time and all but one of them find the rows in the cache; weights are there anyway.
+
+    Args:
+        n_rows: Rows that are multiplied.
+        n_out: Columns of the result.
+        sizes: From `tile_options`.
+    """
+    return n_out // sizes["BLOCK_N"], -(-n_rows // sizes["BLOCK_M"])
 
 
 def launch_of(kernel: str, n_atoms: int, n_features: int) -> Launch:

@@ -22,7 +22,7 @@ from mlff_core.ops.triton.linear import (
     sigmoid,
     split_weights,
 )
-from mlff_core.ops.triton.tiles import tile_options
+from mlff_core.ops.triton.tiles import piece_grid, tile_options
 
 _NORM_FLOOR = tl.constexpr(NORM_FLOOR)
 
@@ -100,8 +100,8 @@ def update_hidden_kernel(
     ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
     N_IN: tl.constexpr = 2 * N_FEATURES
     PIECE: tl.constexpr = N_FEATURES * N_IN
-    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_atoms
     wide = rows.to(tl.int64)[:, None]
     if ONE_PIECE:
@@ -153,8 +153,8 @@ def update_out_kernel(
 ):
     ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
     PIECE: tl.constexpr = 3 * N_FEATURES * N_FEATURES
-    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_atoms
     wide = rows.to(tl.int64)[:, None]
     if ONE_PIECE:
@@ -226,8 +226,8 @@ def update_bwd_hidden_kernel(
     ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
     N_IN: tl.constexpr = 3 * N_FEATURES
     PIECE: tl.constexpr = N_FEATURES * N_IN
-    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_atoms
     wide = rows.to(tl.int64)[:, None]
     if ONE_PIECE:
@@ -285,8 +285,8 @@ def update_bwd_in_kernel(
 ):
     ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
     PIECE: tl.constexpr = 2 * N_FEATURES * N_FEATURES
-    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_atoms
     wide = rows.to(tl.int64)[:, None]
     if ONE_PIECE:
@@ -336,8 +336,8 @@ def update_bwd_mu_kernel(
     ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
     N_IN: tl.constexpr = 2 * N_FEATURES
     PIECE: tl.constexpr = N_FEATURES * N_IN
-    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_rows
     wide = rows.to(tl.int64)[:, None]
     atom = wide // 3
@@ -389,7 +389,7 @@ def update_fwd(
     uv = linear(mu.view(3 * n_atoms, n_features), weights.uv, precision=precision)
     hidden, q_out = q.new_empty(n_atoms, n_features), q.new_empty(n_atoms, n_features)
     sizes = tile_options("update_hidden", precision, n_atoms, *widths)
-    grid = (triton.cdiv(n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
+    grid = piece_grid(n_atoms, n_features, sizes)
     update_hidden_kernel[grid](
         q,
         uv,
@@ -405,7 +405,7 @@ def update_fwd(
     a = q.new_empty(n_atoms, 2 * n_features)
     mu_out = mu.new_empty(mu.shape) if with_mu else None
     sizes = tile_options("update_out", precision, n_atoms, *widths)
-    grid = (triton.cdiv(n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
+    grid = piece_grid(n_atoms, n_features, sizes)
     update_out_kernel[grid](
         q,
         mu,
@@ -444,7 +444,7 @@ def update_bwd(
     g_mu_or_any = saved.uv if g_mu is None else g_mu
     g_hidden = g_q.new_empty(n_atoms, n_features)
     sizes = tile_options("update_bwd_hidden", precision, n_atoms, *widths)
-    grid = (triton.cdiv(n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
+    grid = piece_grid(n_atoms, n_features, sizes)
     update_bwd_hidden_kernel[grid](
         g_q,
         g_mu_or_any,
@@ -461,7 +461,7 @@ def update_bwd(
     )
     g_q_out, ratio = g_q.new_empty(n_atoms, n_features), g_q.new_empty(n_atoms, n_features)
     sizes = tile_options("update_bwd_in", precision, n_atoms, *widths)
-    grid = (triton.cdiv(n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
+    grid = piece_grid(n_atoms, n_features, sizes)
     update_bwd_in_kernel[grid](
         g_hidden,
         g_q,
@@ -477,7 +477,7 @@ def update_bwd(
     )
     g_mu_out = g_q.new_empty(n_atoms, 3, n_features)
     sizes = tile_options("update_bwd_mu", precision, 3 * n_atoms, *widths)
-    grid = (triton.cdiv(3 * n_atoms, sizes["BLOCK_M"]), n_features // sizes["BLOCK_N"])
+    grid = piece_grid(3 * n_atoms, n_features, sizes)
     update_bwd_mu_kernel[grid](
         g_q,
         g_mu_or_any,
