@@ -20,7 +20,7 @@ from mlff_core.ops.program import AnalyticEngine, forward_and_back
 from mlff_core.ops.triton.capture import recording
 from mlff_core.ops.triton.fill import Inputs, fill
 from mlff_core.ops.triton.pairs import pairs
-from mlff_core.ops.triton.readout import molecules, results_in
+from mlff_core.ops.triton.readout import molecules
 from mlff_core.ops.triton.steps import PRODUCT_PRECISION, Gathered, KernelSteps, Weights
 from mlff_core.ops.triton.tiles import load as load_tiles
 from mlff_core.ops.triton.tiles import row_class
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 GRAPH_MAX_ATOMS = 32768
 #: Batches of more atoms are worked through in pieces, which bounds the memory of what is saved for
 #: the backward pass; a larger piece is hardly faster.
-PIECE_MAX_ATOMS = 65536
+PIECE_MAX_ATOMS = 49152
 #: Graphs that are kept; the one not used for longest makes room.
 MAX_GRAPHS = 32
 
@@ -51,12 +51,14 @@ class CapturedStep(NamedTuple):
     Attributes:
         graph: The recording.
         inputs: numbers, positions, mol_idx, ptr, charge, at the capacity of the graph.
-        memory: Energies and forces at the capacity, as in `readout.results_in`.
+        energy: float64 [n_mols at capacity].
+        forces: [n_atoms at capacity, 3].
     """
 
     graph: torch.cuda.CUDAGraph
     inputs: Inputs
-    memory: Tensor
+    energy: Tensor
+    forces: Tensor
 
 
 @cache
@@ -174,8 +176,7 @@ class TritonEngine:
             return self.step(numbers, positions, mol_idx, ptr, charge)
         fill(captured.inputs, (numbers, positions, mol_idx, ptr, charge))
         captured.graph.replay()
-        energy, forces = results_in(captured.memory.clone(), key[1], positions.dtype)
-        return energy[:n_mols], forces[:n_atoms]
+        return captured.energy[:n_mols].clone(), captured.forces[:n_atoms].clone()
 
     def _in_pieces(
         self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
@@ -222,11 +223,10 @@ class TritonEngine:
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with recording(graph):
-            memory = self._compute(*buffers)
-        captured = CapturedStep(graph, buffers, memory)
+            energy, forces = self.step(*buffers)
+        captured = CapturedStep(graph, buffers, energy, forces)
         fill(buffers, inputs)
         graph.replay()
-        energy, forces = results_in(memory, mols, positions.dtype)
         same = (
             torch.isclose(
                 energy[:n_mols], expected_energy, rtol=0, atol=REPLAY_TOLERANCE, equal_nan=True
@@ -249,13 +249,6 @@ class TritonEngine:
         self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What `evaluate` means, kernel by kernel: the same launches whatever the values are."""
-        memory = self._compute(numbers, positions, mol_idx, ptr, charge)
-        return results_in(memory, len(charge), positions.dtype)
-
-    def _compute(
-        self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
-    ) -> Tensor:
-        """Energies and forces in one memory, as `readout.molecules` lays them."""
         positions = positions.detach().contiguous()
         rows, q, repulsion, gradient = pairs(
             numbers, positions, mol_idx, ptr, charge, self.weights.tables, self.cutoff

@@ -242,8 +242,8 @@ def molecules(
     gradient: Tensor,
     rows: PairRows,
     pull: Tensor,
-) -> Tensor:
-    """Energy of each molecule, summed in float64, and forces, in one memory: see `results_in`.
+) -> tuple[Tensor, Tensor]:
+    """Energy of each molecule in eV, summed in float64 [n_mols], and forces in eV/Å [n_atoms, 3].
 
     A molecule with a coordinate that is not finite, or whose energy is no number for any other
     reason, gets NaN, forces included. Forces of atoms from ptr[-1] on are zero.
@@ -262,9 +262,8 @@ def molecules(
             [n_atoms, stride, n_slices, 3].
     """
     n_mols, n_atoms = len(ptr) - 1, len(numbers)
-    n_bytes = forces_begin(n_mols) + positions.numel() * positions.element_size()
-    memory = torch.empty(n_bytes, dtype=torch.uint8, device=atomic.device)
-    energy, forces = results_in(memory, n_mols, positions.dtype)
+    energy = torch.empty(n_mols, dtype=torch.float64, device=atomic.device)
+    forces = torch.empty_like(positions)
     molecule_kernel[(n_mols + n_atoms,)](
         atomic,
         numbers,
@@ -286,22 +285,4 @@ def molecules(
         num_warps=1,
         **overlap(n_atoms),
     )
-    return memory
-
-
-def results_in(memory: Tensor, n_mols: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Energies in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3], as `molecules` lays them.
-
-    Args:
-        memory: Bytes, of both; one copy takes both.
-        n_mols: Number of energies.
-        dtype: Of the forces.
-    """
-    energy = memory[: n_mols * torch.float64.itemsize].view(torch.float64)
-    return energy, memory[forces_begin(n_mols) :].view(dtype).view(-1, 3)
-
-
-def forces_begin(n_mols: int) -> int:
-    """Where the forces begin behind so many energies: kernels are compiled anew for memory that
-    does not begin at a multiple of 16 bytes."""
-    return -(-n_mols // 2) * 16
+    return energy, forces

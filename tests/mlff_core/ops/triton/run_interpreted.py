@@ -14,6 +14,7 @@ from mlff_core.models.painn import PaiNNConfig
 from mlff_core.ops.triton import engine as engines
 from mlff_core.ops.triton import pairs, tiles
 from mlff_core.ops.triton.engine import TritonEngine
+from mlff_core.ops.triton.fill import fill, fill_plain
 from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
 
 #: Narrow and shallow: the interpreter is slow. The width is the least that the kernels take.
@@ -43,6 +44,13 @@ def padded(batch: MolBatch, n_atoms: int, n_mols: int) -> tuple[torch.Tensor, ..
         torch.cat([ptr, ptr[-1:].expand(n_mols)]),
         torch.cat([charge, torch.zeros(n_mols, dtype=torch.int64)]),
     )
+
+
+def buffers() -> tuple[torch.Tensor, ...]:
+    """Room for more than the mixed batch, full of nonsense; for more molecules than atoms."""
+    shapes = ((300,), (300, 3), (300,), (402,), (401,))
+    types = (torch.int64, torch.float32, torch.int64, torch.int64, torch.int64)
+    return tuple(torch.full(s, 77, dtype=t) for s, t in zip(shapes, types, strict=True))
 
 
 def poisoned(batch: MolBatch) -> MolBatch:
@@ -81,6 +89,9 @@ def main(out: str) -> None:
                 sizes["large"] = sizes["large"]._replace(k=16)
     results["large"] = TritonEngine(random_model(1, CONFIG), "fast").evaluate(*arguments(batch))
     tiles.CLASSES = classes
+    results["filled"] = [buffers(), buffers()]
+    for fill_one, given in zip((fill, fill_plain), results["filled"], strict=True):
+        fill_one(given, arguments(batch))
     # Pieces of one molecule or several, and one molecule larger than a piece.
     engines.PIECE_MAX_ATOMS = 9
     results["pieces"] = engine._in_pieces(*padded(batch, 3, 2))

@@ -127,3 +127,14 @@ def test_an_empty_batch_gives_empty_results(results):
     energy, forces = results["empty"]
     assert energy.shape == (0,)
     assert forces.shape == (0, 3)
+
+
+def test_one_launch_fills_the_buffers_of_a_step_as_copies_one_by_one_do(results, batch):
+    by_kernel, by_copies = results["filled"]
+    for found, expected in zip(by_kernel, by_copies, strict=True):
+        assert torch.equal(found, expected)
+    numbers, positions, _, ptr, _ = by_kernel
+    assert torch.equal(numbers[: batch.n_atoms], batch.numbers)
+    assert torch.equal(positions[: batch.n_atoms], batch.positions)
+    assert (ptr[batch.n_mols :] == batch.n_atoms).all()
+    assert (numbers[batch.n_atoms :] == 77).all()
