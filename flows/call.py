@@ -162,10 +162,11 @@ class ScreenCall(Call):
         "What computes the model; auto is triton on cuda and numba on a CPU; torch is the old name "
         "of numba",
     )
-    precision: Literal["float32", "fast", "float64"] = option(
-        "float32",
+    precision: Literal["auto", "float32", "fast", "float64"] = option(
+        "auto",
         "machine",
-        "Precision of the model; fast lowers it where the stated error allows",
+        "Precision of the model; fast lowers it where the stated error allows; auto walks to "
+        "minima in fast on a card, and judges and reports in float32",
     )
     batching: Literal["auto", "table"] = option(
         "auto", "machine", "Batch sizes: the fixed table, or what the device earns"

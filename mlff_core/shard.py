@@ -57,7 +57,7 @@ class Ran:
     Attributes:
         device: Its type, and the name of a card.
         backend: "triton", "numba" or "plain".
-        precision: "float32", "fast" or "float64".
+        precision: "float32", "fast", "float64", or "auto": float32, with walks in fast.
         why: How the device and the backend were come to, where they were not asked for.
         tiles: Where the sizes of the kernels' tiles come from; None without Triton.
         batch_sizes: Most molecules that were computed at once, by bucket.

@@ -140,6 +140,19 @@ class ForceField(Protocol):
         """
 
 
+@runtime_checkable
+class HasCoarse(Protocol):
+    """A force field that may bring a quicker one along, near enough to it to walk to a minimum.
+
+    Attributes:
+        coarse: The quicker one, on the same device; None where there is none.
+        coarse_error: How far its forces may be off, eV/Å.
+    """
+
+    coarse: ForceField | None
+    coarse_error: float
+
+
 def evaluate_checked(force_field: ForceField, batch: MolBatch) -> Outputs:
     """Energies and forces of a batch on any device; none of an empty one.
 

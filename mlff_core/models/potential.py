@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
 Backend = Literal["auto", "triton", "numba", "plain", "torch"]
-Precision = Literal["float32", "fast", "float64"]
+Precision = Literal["auto", "float32", "fast", "float64"]
+
+#: How far forces of `fast` may be off float64's, eV/Å.
+FAST_ERROR = 2e-3
 
 
 class Engine(Protocol):
@@ -54,7 +57,11 @@ class Potential:
         device: Where it computes.
         backend: What it computes with: "triton", "numba", or "plain", the operators of
             `ops.plain`, which are slower and in float64 the reference.
-        precision: "float32", "fast" or "float64".
+        precision: "float32", "fast", "float64"; or "auto", which is float32 and brings `coarse`
+            along.
+        coarse: The same in "fast", to walk to a minimum with, where the precision is "auto" and the
+            backend triton.
+        coarse_error: How far its forces may be off, eV/Å.
         why: Why this backend: that it was asked for, or what `auto` came to.
         dtype: Of the positions that it computes in.
         domain: Which molecules it knows. What a network was trained on its card says; one without
@@ -83,18 +90,32 @@ class Potential:
             ValueError: An argument is not one of its choices.
         """
         self.device = choose_device(device)
-        if precision not in ("float32", "fast", "float64"):
-            raise ValueError(f"precision: expected float32, fast or float64, found {precision!r}")
+        if precision not in ("auto", "float32", "fast", "float64"):
+            raise ValueError(
+                f"precision: expected auto, float32, fast or float64, found {precision!r}"
+            )
         self.dtype = torch.float64 if precision == "float64" else torch.float32
         # Never through float32, which would round the energy of a heavy atom by some meV.
         reference_energy = model.reference_energy.double()
         self.model = model.to(self.device, self.dtype).requires_grad_(False).eval()
         self.model.reference_energy = reference_energy.to(self.device)
         self.name, self.card, self.sha256, self.source = name, card or {}, sha256, source
-        self.precision = precision
+        computed: Precision = "float32" if precision == "auto" else precision
         self.backend, self.engine, self.why = _make_engine(
-            self.model, backend, precision, self.device
+            self.model, backend, computed, self.device
         )
+        self.coarse: Potential | None = None
+        self.coarse_error = FAST_ERROR
+        if precision == "auto" and self.backend == "triton":
+            self.coarse = Potential(
+                self.model,
+                name=name,
+                card=card,
+                device=self.device,
+                backend="triton",
+                precision="fast",
+            )
+        self.precision = computed if self.coarse is None else precision
         config = self.config
         self.domain = Domain(
             config.elements, config.min_charge, config.max_charge, closed_shells=bool(self.card)
@@ -307,7 +328,7 @@ def load_potential(
     *,
     device: Device | torch.device | str = "auto",
     backend: Backend = "auto",
-    precision: Precision = "float32",
+    precision: Precision = "auto",
 ) -> Potential:
     """Load a checkpoint.
 
@@ -318,7 +339,8 @@ def load_potential(
         backend: "auto" (triton on CUDA, numba on a CPU, plain in float64), "triton", "numba", which
             is plain in float64, or "plain". "torch", as "numba" was called, still does, with a
             warning.
-        precision: "float32"; "fast", which lowers the precision of products where that helps on
+        precision: "auto", which is float32, and with the triton backend lets relaxations walk in
+            "fast"; "float32"; "fast", which lowers the precision of products where that helps on
             the triton backend; "float64", the reference.
 
     Raises:

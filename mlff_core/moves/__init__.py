@@ -10,6 +10,7 @@ slots.py             rows of molecules that stay on the device while they move
 state.py             what changes while they do
 waiting.py           the queue in front of the slots
 in_flight.py         molecules that have ended leave, waiting ones enter
+judge.py             the ends of walks with a coarse force field
 threads.py           several batches side by side, within the memory there is
 stepper.py           the same step over and over, as a CUDA graph if it can be
 optimizers.py        the minimisers by name:

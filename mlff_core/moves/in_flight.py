@@ -2,13 +2,14 @@
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from mlff_core.buckets import bucket_of
 from mlff_core.models.force_field import ForceField
+from mlff_core.moves.judge import Judge, coarse_of
 from mlff_core.moves.optimizers import OPTIMIZERS
 from mlff_core.moves.rules import Rules, SlotStatus, fell_apart
 from mlff_core.moves.settings import RelaxSettings
@@ -61,6 +62,10 @@ class InFlight:
     """Molecules under way in a fixed number of slots, and those that wait for one.
 
     Iterated, it yields each molecule as it ends.
+
+    Attributes:
+        potential: What they walk with.
+        judge: Who judges the ends of a walk with a coarse force field; None if it is not one.
     """
 
     def __init__(
@@ -69,10 +74,27 @@ class InFlight:
         potential: ForceField,
         settings: RelaxSettings,
         n_slots: int,
+        *,
+        coarse: bool = True,
     ):
+        """Make room.
+
+        Args:
+            waiting: The molecules.
+            potential: What computes energies and forces.
+            settings: What is asked for.
+            n_slots: Most molecules in a force call.
+            coarse: Walk with the coarse force field that the potential may bring along.
+        """
         self.waiting, self.potential, self.settings = waiting, potential, settings
         self.n_slots, self.optimizer = n_slots, OPTIMIZERS[settings.optimizer]
-        self.rules = Rules.of(settings, potential.dtype, potential.cutoff)
+        self.judge: Judge | None = None
+        asked = settings
+        if coarse and (found := coarse_of(potential, settings)) is not None:
+            self.judge = Judge(potential, settings)
+            self.potential, fmax = found
+            asked = replace(settings, fmax=fmax)
+        self.rules = Rules.of(asked, potential.dtype, potential.cutoff)
         sizes = waiting.sizes
         self.width = max(sizes)
         # A captured step has a fixed number of atoms: what the slots hold on average, and a bit.
@@ -83,10 +105,30 @@ class InFlight:
     @property
     def unfinished(self) -> list[Molecule]:
         """The molecules that took a slot and have not been yielded."""
+        return self._under_way + ([] if self.judge is None else self.judge.unfinished)
+
+    @property
+    def _under_way(self) -> list[Molecule]:
+        """Those that walk, or are being read out."""
         read = [molecule for readout in self.readouts for molecule in readout.molecules]
         return read + [molecule for molecule in self.occupants if molecule is not None]
 
     def __iter__(self) -> Iterator[Relaxed]:
+        judge = self.judge
+        if judge is None:
+            yield from (relaxed for _, relaxed in self._walk())
+            return
+        for molecule, relaxed in self._walk():
+            yield from judge.add(molecule, relaxed)
+        yield from judge.end()
+        if judge.again and not self.waiting.closed:
+            again, n_slots = WaitingQueue(judge.again), min(self.n_slots, len(judge.again))
+            for relaxed in InFlight(again, judge.potential, self.settings, n_slots, coarse=False):
+                judge.again = [left for left in judge.again if left.index != relaxed.index]
+                yield relaxed
+
+    def _walk(self) -> Iterator[tuple[Molecule, Relaxed]]:
+        """Each molecule, as it ends."""
         device = self.potential.device
         dtype = torch.float64 if self.optimizer.double else self.potential.dtype
         rows = Rows.empty(self.n_slots, self.width, device, dtype)
@@ -97,7 +139,7 @@ class InFlight:
         lag = LAG[device.type]
         checks: deque[_StatusCheck] = deque()
         self._fill(rows, stepper.state)
-        while self.unfinished and not self.waiting.closed:
+        while self._under_way and not self.waiting.closed:
             burst = many if self.capacity > FEW_ATOMS else few
             stepper.run(burst, per_launch=burst)
             checks.append(_StatusCheck(Transfer(stepper.state.status), list(self.occupants)))
@@ -184,27 +226,29 @@ class InFlight:
             self.occupants[slot] = None
         self.readouts.append(_Readout(Transfer(arrays), molecules))
 
-    def _read(self, readout: "_Readout") -> Iterator[Relaxed]:
+    def _read(self, readout: "_Readout") -> Iterator[tuple[Molecule, Relaxed]]:
         """What has been read out."""
         n = 3 * self.width
         for row in readout.arrays.wait().numpy():
-            molecule = readout.molecules[0]
+            molecule = readout.molecules.pop(0)
             if row[2 * n] == SlotStatus.NON_FINITE and row[-1] == 0:  # no point that was accepted
                 row[n : 2 * n] = row[2 * n + 1 : -1] = np.nan  # nothing is known, and not zero
             status, energy, initial_energy, max_force, n_steps = row[2 * n :].tolist()
-            yield Relaxed(
-                index=molecule.index,
-                positions=row[:n].reshape(-1, 3)[: molecule.size].copy(),
-                energy=energy,
-                initial_energy=initial_energy,
-                forces=row[n : 2 * n].reshape(-1, 3)[: molecule.size].copy(),
-                max_force=max_force,
-                n_steps=int(n_steps),
-                status=SlotStatus(int(status)).word,
-                bucket=bucket_of(molecule.size),
-                batch_size=self.n_slots,
+            yield (
+                molecule,
+                Relaxed(
+                    index=molecule.index,
+                    positions=row[:n].reshape(-1, 3)[: molecule.size].copy(),
+                    energy=energy,
+                    initial_energy=initial_energy,
+                    forces=row[n : 2 * n].reshape(-1, 3)[: molecule.size].copy(),
+                    max_force=max_force,
+                    n_steps=int(n_steps),
+                    status=SlotStatus(int(status)).word,
+                    bucket=bucket_of(molecule.size),
+                    batch_size=self.n_slots,
+                ),
             )
-            readout.molecules.pop(0)
 
 
 @dataclass(frozen=True)

@@ -217,8 +217,9 @@ def split_weights(w: Tensor, precision: str) -> Tensor:
     """Weights [n_out, n_in] as the addends that `product` takes [2, n_out, n_in]."""
     if precision in ("bf16x3", "fp16"):
         short = torch.bfloat16 if precision == "bf16x3" else torch.float16
-        high = w.to(short)
-        return torch.stack([high, (w - high.float()).to(short)])
+        largest = torch.finfo(short).max
+        high = w.clamp(-largest, largest).to(short)
+        return torch.stack([high, (w - high.float()).clamp(-largest, largest).to(short)])
     high = nearest_tf32(w)
     return torch.stack([high, nearest_tf32(w - high)])
 
