@@ -6,6 +6,7 @@ units.py        Å, eV, eV/Å, amu, and what they are in other units
 errors.py       exceptions that a caller may want to catch
 elements.py     symbols, covalent radii, atomic weights
 status.py       the words of the tables
+shipped.py      libraries and recipes that come with the code, by name
 interrupts.py   Ctrl-C in processes that do not handle it
 cores.py        how many cores this process may keep busy
 store.py        where results lie, and how a file gets its final name

@@ -18,7 +18,7 @@ CLOSED = {"mlff_core": {"prefect", "tasks", "flows"}, "tasks": {"flows"}}
 
 #: The rooms of mlff_core: each may import from those in lines above its own, and from itself.
 ORDER = (
-    "units errors elements status interrupts cores weights",
+    "units errors elements status shipped interrupts cores weights",
     "store schema",
     "arrow",
     "chem library",

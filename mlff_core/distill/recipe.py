@@ -14,6 +14,7 @@ from mlff_core.distill.molecules import MoleculesConfig
 from mlff_core.distill.sampling import SamplingConfig
 from mlff_core.distill.training import TrainingConfig
 from mlff_core.models.painn import PaiNNConfig
+from mlff_core.shipped import shipped
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,14 @@ _EXPECTED: Final = {
 
 
 def read_recipe(path: Path) -> Recipe:
-    """A recipe from its TOML file.
+    """A recipe from its TOML file, or from the shipped one of that name.
 
     Raises:
         ValueError: A key or a section does not exist, or a value is of the wrong type; names it.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = (shipped(str(path)) or path).read_text(encoding="utf-8")
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not TOML: {error}") from error
     try:
