@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: install screen test lint bench
+.PHONY: install screen test test-faults lint bench
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed
@@ -29,6 +29,10 @@ screen: install
 # One thread a process: the suite runs in as many processes as there are cores.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+
+# Real processes, real signals, full disks: minutes.
+test-faults: install
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/faults
 
 lint: install
 	$(BIN)/ruff check .

@@ -59,7 +59,7 @@ def append_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifes
                 watcher.tell("nothing new: every library was read before")
                 watcher.end(manifest, opened.out_dir)
                 return manifest
-            device = open_model(opened, watcher)
+            device = open_model(opened, engine, watcher)
             if manifest is None:
                 manifest = _plan(opened, device).manifest()
                 manifest.library["n_records"] = 0

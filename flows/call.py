@@ -179,10 +179,20 @@ class ScreenCall(Call):
         ge=1,
         le=1_000_000,
     )
+    engine: Literal["local", "ray"] = option(
+        "local",
+        "machine",
+        "Who runs the shards: this process, or every card of the host or of a Ray cluster",
+    )
+    ray_address: str | None = option(
+        None,
+        "machine",
+        "Ray cluster: auto, HOST:PORT or ray://HOST:PORT; one on this host if not given",
+    )
     workers: int | None = option(
         None,
         "machine",
-        "Embedding processes; one for each usable core if not given",
+        "Embedding processes; one for each usable core if not given. With ray: cores of a lane",
         ge=1,
         le=1024,
     )

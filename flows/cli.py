@@ -248,9 +248,10 @@ def run_screen(call: ScreenCall, *, quiet: bool, as_json: bool) -> int:
             run_on_server(call, terminal)
         else:
             from flows import run
-            from flows.engines import LocalEngine
+            from flows.engines import engine_of
 
-            run.run_screen(call, LocalEngine(), terminal)
+            engine = engine_of(call.engine, call.ray_address, call.workers)
+            run.run_screen(call, engine, terminal)
     except Exception as error:
         terminal.close()
         if not terminal.begun and isinstance(error, MlffError | ValueError):

@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 from mlff_core.shard import StepReport
 
@@ -38,6 +38,17 @@ class Stage:
 
 class Engine(Protocol):
     """Who runs the stages; a context manager that waits for what it began."""
+
+    @property
+    def lanes(self) -> int:
+        """Devices that work side by side: each has its own shards under way."""
+
+    def device(self, wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"] | None:
+        """The type of the devices that will work; None where it is this process's own.
+
+        Raises:
+            DeviceError: What is wanted is not there.
+        """
 
     def __enter__(self) -> Self: ...
 
@@ -99,6 +110,11 @@ class LocalEngine:
             variables of who submits.
     """
 
+    lanes = 1
+
+    def device(self, wanted: Literal["auto", "cpu", "cuda"]) -> None:
+        """This process's own, which the model knows when it is loaded."""
+
     def __init__(self, run: Callable[[Stage, int], StepReport] = run_stage) -> None:
         self._run = run
         self._threads: dict[str, ThreadPoolExecutor] = {}
@@ -120,3 +136,28 @@ class LocalEngine:
         if stage.name not in self._threads:
             self._threads[stage.name] = ThreadPoolExecutor(stage.width, stage.name)
         return self._threads[stage.name].submit(copy_context().run, self._run, stage, shard)
+
+
+def engine_of(
+    name: Literal["local", "ray"],
+    address: str | None,
+    cores: int | None,
+    run: Callable[[Stage, int], StepReport] = run_stage,
+) -> Engine:
+    """The engine of a call.
+
+    Args:
+        name: Which.
+        address: Of a Ray cluster.
+        cores: Of a lane.
+        run: How the local engine runs a stage.
+
+    Raises:
+        ValueError: Ray is not installed.
+        DeviceError: There is no such cluster.
+    """
+    if name == "local":
+        return LocalEngine(run)
+    from flows.ray_engine import RayEngine
+
+    return RayEngine(address, cores)

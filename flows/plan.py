@@ -124,7 +124,9 @@ def open_call(call: ScreenCall) -> OpenedCall:
         OutputError: The output folder cannot be written, or holds results that are in the way.
         DeviceError: A device was asked for by name that is not there.
     """
-    if call.device == "cuda":  # only torch knows, and it takes seconds to import
+    if (
+        call.device == "cuda" and call.engine == "local"
+    ):  # only torch knows, and it takes seconds to import
         from mlff_core.models.potential import choose_device
 
         choose_device(call.device)

@@ -45,7 +45,7 @@ def run_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifest:
     for sentence in opened.sentences():
         watcher.tell(sentence)
     try:
-        device = open_model(opened, watcher)
+        device = open_model(opened, engine, watcher)
         watcher.tell(f"starting geometries: {opened.embedder(device)}")
         # Two runs that write into one folder would take each other's files away.
         with open_store(opened.out_dir).lock("run"):
@@ -68,12 +68,18 @@ def run_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifest:
     return manifest
 
 
-def open_model(opened: OpenedCall, watcher: Watcher) -> Literal["cpu", "cuda"]:
+def open_model(opened: OpenedCall, engine: Engine, watcher: Watcher) -> Literal["cpu", "cuda"]:
     """Load the model, which stays loaded for the run; returns the type of its device.
+
+    Where other processes compute, each of them loads it when it has something to do.
 
     Raises:
         DeviceError: The device or the backend is not available here.
     """
+    elsewhere = engine.device(opened.call.device)
+    if elsewhere is not None:
+        watcher.tell(f"device: {elsewhere}, {engine.lanes} side by side")
+        return elsewhere
     # Torch takes seconds to import: the first words of a run do not wait for it.
     from mlff_core.models.potential import choose_device
 
@@ -168,9 +174,10 @@ def compute(plan: ScreenPlan, manifest: Manifest, engine: Engine, watcher: Watch
     """Move every unfinished shard through the stages; fill in the timings."""
     finished = finished_shards(Path(plan.out), plan.run_key, plan.shards)
     unfinished = (shard for shard in plan.shards if shard not in finished)
+    in_flight = SHARDS_IN_FLIGHT * engine.lanes
     watcher.begin(plan.library.n_records, plan.records_in(finished))
     with engine, heard_by(watcher.inside):
-        for stage, shard, report in pipeline(unfinished, stages(plan), engine, SHARDS_IN_FLIGHT):
+        for stage, shard, report in pipeline(unfinished, stages(plan), engine, in_flight):
             manifest.add_timings(report.timings_s)
             if report.ran is not None and manifest.add_ran(asdict(report.ran)):
                 manifest.write(Path(plan.out))  # a run that is cut off says what it ran on, too

@@ -25,7 +25,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
 from flows.call import ScreenCall, takes
-from flows.engines import LocalEngine, Stage
+from flows.engines import Stage, engine_of
 from flows.run import run_screen
 from flows.summary import markdown_summary
 from flows.watch import Watcher, Watchers, current_watcher
@@ -59,7 +59,9 @@ def screen(**parameters: Any) -> dict[str, Any]:
     this_run = UUID(str(flow_run.id))
     _running.add(this_run)
     try:
-        manifest = run_screen(call, LocalEngine(as_task_run), watchers)
+        manifest = run_screen(
+            call, engine_of(call.engine, call.ray_address, call.workers, as_task_run), watchers
+        )
     finally:
         _running.discard(this_run)
     out = Path(call.out).expanduser().absolute()

@@ -1,0 +1,156 @@
+"""Lanes on a real Ray cluster of several nodes on this host; their cards are numbers only."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import psutil
+import pytest
+
+from flows.engines import Stage, pipeline
+from flows.ray_engine import RayEngine
+from mlff_core.tables import read_manifest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE))
+import stages  # noqa: E402
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    # Ray leaves sockets and processes to the collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator["object"]:
+    """A head without cores, and two nodes with two cores and a card each."""
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{HERE}")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    small = dict(object_store_memory=80 << 20, include_dashboard=False)
+    found = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, num_gpus=0, **small))
+    for _ in range(2):
+        found.add_node(num_cpus=2, num_gpus=1, **small)
+    yield found
+    ray.shutdown()
+    found.shutdown()
+
+
+def two_stages(folder: Path, seconds: float = 0.3) -> list[Stage]:
+    return [
+        Stage(name, stages.note, dict(name=name, folder=str(folder), seconds=seconds), width)
+        for name, width in (("embed", 2), ("relax", 1))
+    ]
+
+
+def notes(folder: Path) -> dict[tuple[str, int], list[list[str]]]:
+    """Who ran which stage of which shard, each time."""
+    found: dict[tuple[str, int], list[list[str]]] = {}
+    for path in folder.iterdir():
+        name, shard, _ = path.name.split(".")
+        found.setdefault((name, int(shard)), []).append(path.read_text().split())
+    return found
+
+
+def test_each_card_has_a_process_and_a_killed_one_loses_what_was_in_it(
+    cluster: object, tmp_path: Path
+) -> None:
+    engine = RayEngine(cluster.address)  # type: ignore[attr-defined]
+    assert engine.device("auto") == "cuda"
+    assert engine.lanes == 2
+    done: list[tuple[str, int]] = []
+    killed: list[str] = []
+    with engine:
+        for stage, shard, _ in pipeline(iter(range(14)), two_stages(tmp_path), engine, 8):
+            done.append((stage.name, shard))
+            if len(done) == 8:
+                [[pid, *_]] = notes(tmp_path)[stage.name, shard]
+                killed.append(pid)
+                os.kill(int(pid), signal.SIGKILL)
+    assert sorted(done) == [(name, k) for name in ("embed", "relax") for k in range(14)]
+    ran = notes(tmp_path)
+    assert all(len(times) == 1 for times in ran.values())  # what had ended was not done again
+    processes = {who[0] for [who] in ran.values()}
+    assert set(killed) < processes
+    assert 2 <= len(processes) <= 3
+    assert {who[2] for [who] in ran.values()} == {"0"}  # each sees the one card that it has
+
+
+def test_a_node_that_is_lost_takes_its_lane_and_no_shard(cluster: object, tmp_path: Path) -> None:
+    engine = RayEngine(cluster.address)  # type: ignore[attr-defined]
+    engine.device("cuda")
+    nodes = {node.node_id: node for node in cluster.worker_nodes}  # type: ignore[attr-defined]
+    done = []
+    with engine:
+        for stage, shard, _ in pipeline(iter(range(12)), two_stages(tmp_path), engine, 8):
+            done.append((stage.name, shard))
+            if len(done) == 6:
+                gone = nodes.popitem()[1]
+                cluster.remove_node(gone, allow_graceful=False)  # type: ignore[attr-defined]
+    assert sorted(done) == [(name, k) for name in ("embed", "relax") for k in range(12)]
+
+
+def test_what_a_stage_raises_and_what_kills_every_lane_ends_the_run(
+    cluster: object, tmp_path: Path
+) -> None:
+    engine = RayEngine(cluster.address)  # type: ignore[attr-defined]
+    with engine:
+        full = Stage("write", stages.fail, dict(folder=str(tmp_path)), retries=1, retry_delay_s=0)
+        with pytest.raises(OSError, match="no space for shard 3") as caught:
+            list(pipeline(iter([3]), [full], engine, 4))
+        assert type(caught.value) is OSError
+        deadly = Stage("relax", stages.die, dict(folder=str(tmp_path)))
+        with pytest.raises(RuntimeError, match=r"relax of shard 7: 5 lanes died under it"):
+            list(pipeline(iter([7]), [deadly], engine, 4))
+
+
+def test_a_command_on_ray_that_is_killed_leaves_no_process_and_is_resumed_without_ray(
+    tmp_path: Path, small_model: Path
+) -> None:
+    library, out = tmp_path / "library.smi", tmp_path / "out"
+    library.write_text("".join(f"{'C' * (3 + n % 8)}O m{n}\n" for n in range(40)))
+    command = [
+        sys.executable, "-m", "flows.cli", "run", str(library), "--out", str(out), "--model",
+        str(small_model), "--shard-size", "2", "--max-steps", "3", "--device", "cpu",
+    ]  # fmt: skip
+    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, "--engine", "ray", "--workers", "1"], cwd=ROOT, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    while len(list((out / "molecules").glob("part-*"))) < 3:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.kill()
+    process.communicate()
+    # Ray's own agents look for their parent now and then.
+    _, alive = psutil.wait_procs(children, timeout=150)
+    assert [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+    kept = {p: p.stat().st_mtime_ns for p in (out / "molecules").glob("part-*")}
+    assert 3 <= len(kept) < 20
+    subprocess.run([*command, "--resume", "--quiet"], cwd=ROOT, env=environment, check=True)
+    assert all(p.stat().st_mtime_ns == when for p, when in kept.items())
+    plain = tmp_path / "plain"
+    again = [str(plain) if word == str(out) else word for word in command]
+    subprocess.run([*again, "--quiet"], cwd=ROOT, env=environment, check=True)
+    for table in ("molecules", "conformers"):
+        rows, undisturbed = (pl.read_parquet(f / table).sort("record") for f in (out, plain))
+        assert rows.equals(undisturbed)
+        assert rows["record"].n_unique() == 40
+    manifest = read_manifest(out)
+    assert manifest is not None
+    assert manifest.finished is not None
