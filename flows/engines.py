@@ -110,14 +110,17 @@ class LocalEngine:
             variables of who submits.
     """
 
-    lanes = 1
-
-    def device(self, wanted: Literal["auto", "cpu", "cuda"]) -> None:
-        """This process's own, which the model knows when it is loaded."""
-
     def __init__(self, run: Callable[[Stage, int], StepReport] = run_stage) -> None:
         self._run = run
         self._threads: dict[str, ThreadPoolExecutor] = {}
+
+    @property
+    def lanes(self) -> int:
+        """One: the device of this process."""
+        return 1
+
+    def device(self, wanted: Literal["auto", "cpu", "cuda"]) -> None:
+        """This process's own, which the model knows when it is loaded."""
 
     def __enter__(self) -> Self:
         return self

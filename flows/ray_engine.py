@@ -33,8 +33,9 @@ def connect(address: str | None) -> Any:
     """The package Ray, connected to a cluster, or to one of its own on this host.
 
     Args:
-        address: As Ray knows it: "auto", "host:6379", "ray://..."; None starts one on this host,
-            which nothing but this host can reach.
+        address: As Ray knows it: "auto", "host:6379", "ray://..."; None starts one on this host.
+            Ray listens on every interface; who calls must know the token that it keeps in the
+            home of the user.
 
     Raises:
         ValueError: Ray is not installed.
@@ -49,9 +50,10 @@ def connect(address: str | None) -> Any:
         raise ValueError(f'engine ray: {error}: pip install "mlff-screen[ray]"') from error
     if ray.is_initialized():
         return ray
-    quiet = dict(configure_logging=False, log_to_driver=False)
+    quiet: dict[str, Any] = dict(configure_logging=False, log_to_driver=False)
     try:
         if address is None:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
             ray.init(_node_ip_address="127.0.0.1", include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)

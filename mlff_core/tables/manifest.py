@@ -260,9 +260,10 @@ def _check_same_run(where: str, earlier: Manifest, manifest: Manifest) -> None:
         )
     pairs = {
         name: (earlier.parameters.get(name), manifest.parameters.get(name))
-        # The folder is this one, however it is spelled; the library counts by its content.
+        # The folder is this one, however it is spelled; the library counts by its content; who
+        # computes changes nothing.
         for name in [*earlier.parameters, *manifest.parameters]
-        if name not in ("out", "library")
+        if name not in ("out", "library", "engine", "ray_address", "workers")
     }
     for name, key in (
         ("library", "sha256"), ("library", "n_records"), ("model", "sha256"),
