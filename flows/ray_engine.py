@@ -53,7 +53,6 @@ def connect(address: str | None) -> Any:
     quiet: dict[str, Any] = dict(configure_logging=False, log_to_driver=False)
     try:
         if address is None:
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
             ray.init(_node_ip_address="127.0.0.1", include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)

@@ -3,10 +3,10 @@
 import argparse
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flows.summary import counted, printable
-from mlff_core.tables.progress import Progress, progress
+if TYPE_CHECKING:
+    from mlff_core.tables.progress import Progress
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -24,14 +24,19 @@ def run(arguments: dict[str, Any]) -> str:
     Raises:
         OutputError: There is no run, or it cannot be read.
     """
+    # Arrow takes its time to import; a wrong option does not wait for it.
+    from mlff_core.tables.progress import progress
+
     found = progress(arguments["dir"], check=arguments["check"])
     if arguments["json"]:
         return json.dumps({"out": arguments["dir"], **asdict(found), "left": found.left})
     return "\n".join(lines(found))
 
 
-def lines(found: Progress) -> list[str]:
+def lines(found: "Progress") -> list[str]:
     """The same in lines for a person."""
+    from flows.summary import counted, printable
+
     share = f", {100 * found.done / found.n_records:.1f} %" if found.n_records else ""
     who = f" ({printable(found.holder)})" if found.holder else ""
     rate = "" if found.rate is None else f", {found.rate:,.1f} records/s of late"
