@@ -119,6 +119,24 @@ class ScreenCall(Call):
         "Where stereo is undefined, compute one isomer; enumerate: all; diastereomers: one of each "
         "pair of mirror images",
     )
+    tautomers: bool = option(
+        False, "molecules", "Compute other tautomers too; their energies are those in vacuum"
+    )
+    ph: float | None = option(
+        None,
+        "molecules",
+        "Compute the protonation state that dominates in water of this pH, 7.4 say; as written if "
+        "not given",
+        ge=0,
+        le=14,
+    )
+    ph_window: float = option(
+        0.0,
+        "molecules",
+        "With ph: states too that are at most so many pH units rarer, four in all",
+        ge=0,
+        le=14,
+    )
     max_variants: int = option(
         8, "molecules", "Structures computed for one record at most", ge=1, le=1000
     )

@@ -328,7 +328,13 @@ def make_plan(
                 elements=model.elements,
                 min_charge=model.min_charge,
                 max_charge=model.max_charge,
-                expansion=Expansion(stereo=call.stereo, max_variants=call.max_variants),
+                expansion=Expansion(
+                    stereo=call.stereo,
+                    tautomers=call.tautomers,
+                    ph=call.ph,
+                    ph_window=call.ph_window,
+                    max_variants=call.max_variants,
+                ),
             ),
             "embedder": opened.embedder(device),
             "relaxation": RelaxSettings(

@@ -12,7 +12,7 @@ from mlff_core.chem.superpose import aligned_rmsd
 from mlff_core.chem.topology import Topology, atom_name, rearrangements
 from mlff_core.properties.ensemble import judge_ensemble
 from mlff_core.schema import ConformerRow, MoleculeRow
-from mlff_core.status import ConformerStatus, Flag, MoleculeStatus, Reason
+from mlff_core.status import ConformerStatus, Flag, MoleculeStatus, Reason, VariantKind
 from mlff_core.units import EV_KCAL_MOL
 
 #: Those whose geometry means something.
@@ -97,7 +97,29 @@ def final_rows(
         _tell_of_held_protons(molecule, rows)
         _rank(molecule, rows)
         kept += rows
+    _compare_tautomers(molecules)
     return kept
+
+
+def _compare_tautomers(molecules: Sequence[MoleculeRow]) -> None:
+    """Energies of tautomers above what stands as given, among molecules of the same atoms."""
+    groups: dict[tuple[int, str | None, int | None], list[MoleculeRow]] = {}
+    for molecule in molecules:
+        if molecule.n_variants > 1 and molecule.min_energy_ev is not None:
+            key = molecule.record, molecule.formula, molecule.charge
+            groups.setdefault(key, []).append(molecule)
+    for group in groups.values():
+        is_tautomer = [VariantKind.TAUTOMER in m.variant_kind.split("+") for m in group]
+        given = [
+            m.min_energy_ev
+            for m, tautomer in zip(group, is_tautomer, strict=True)
+            if not tautomer and m.min_energy_ev is not None
+        ]
+        if not given or not any(is_tautomer):
+            continue
+        for m in group:
+            assert m.min_energy_ev is not None
+            m.relative_tautomer_energy_kcal_mol = (m.min_energy_ev - min(given)) * EV_KCAL_MOL
 
 
 def _hardest_pulled(conformer: ConformerRow) -> str | None:

@@ -109,6 +109,17 @@ class MoleculeRow:
     variant_weight: float | None = column(
         "float64", "share of this structure at the pH that was asked for; null where nothing says"
     )
+    protonation_margin: float | None = column(
+        "float64",
+        "pH units between the record's dominant protonation state and the next one, below 1 a "
+        "guess; null where no pH was asked for",
+    )
+    relative_tautomer_energy_kcal_mol: float | None = column(
+        "float64",
+        "in vacuum, above the lowest structure of the record with the same atoms and charge whose "
+        "protons stand as given; null where there are no tautomers",
+        "kcal/mol",
+    )
     n_variants: int = column("int16", "rows of this record", required=True, default=1)
     smiles: str | None = column("string", "canonical isomeric SMILES of what was computed")
     standard_smiles: str | None = column(

@@ -17,6 +17,9 @@ smarts.py        which kinds of atoms and bonds match which parts of SMARTS
 torsions.py      torsion angle preferences
 hypervalent.py   distance bounds of SF5, PF6-, IF5, PhI(OAc)2 and their kind
 expand.py        a record to its variants
+protonation.py   protonation states at a pH
+pka_sites.toml   the sites that it knows, with their sources
+tautomers.py     other tautomers, without those that nobody would look at
 isomers.py       all stereoisomers of a molecule that can exist
 embed.py         starting conformers
 impossible.py    which stereo is in the way where nothing embeds

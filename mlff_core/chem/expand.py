@@ -15,6 +15,8 @@ from mlff_core.chem.isomers import isomers
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.prepare import read, written
+from mlff_core.chem.protonation import protomers
+from mlff_core.chem.tautomers import tautomers
 from mlff_core.chem.variant import Variant
 from mlff_core.status import Flag, VariantKind
 
@@ -30,16 +32,57 @@ class Structure:
         mol: Without hydrogens.
         kinds: What makes it another one than the record says, in the order of the steps.
         notes: What was done so far, in words.
+        weight: Its share at the pH; None if none was asked for.
+        margin: pH units between the dominant protonation state and the next.
         n_left_out: Structures that stand for it and are not computed, about.
     """
 
     mol: Chem.Mol
     kinds: tuple[VariantKind, ...] = ()
     notes: tuple[str, ...] = ()
+    weight: float | None = None
+    margin: float | None = None
     n_left_out: int = 0
 
 
 Step = Callable[[Structure, ChemistrySettings], list[Structure]]
+
+
+def tautomers_of(structure: Structure, settings: ChemistrySettings) -> list[Structure]:
+    """The structure as it is given, then its other tautomers."""
+    if not settings.expansion.tautomers:
+        return [structure]
+    try:
+        found = tautomers(structure.mol)
+    except RuntimeError as error:  # RDKit's invariants, at nitroalkenes for one
+        told = str(error).strip().partition("\n")[0]
+        note = f"tautomers could not be enumerated: {told}"
+        return [replace(structure, notes=(*structure.notes, note))]
+    if not found.complete:
+        note = "not all tautomers were looked at"
+        structure = replace(structure, notes=(*structure.notes, note), n_left_out=1)
+    kinds = (*structure.kinds, VariantKind.TAUTOMER)
+    return [structure, *(replace(structure, mol=mol, kinds=kinds) for mol in found.mols)]
+
+
+def protonation_states(structure: Structure, settings: ChemistrySettings) -> list[Structure]:
+    """The states in water, the dominant one first."""
+    ph = settings.expansion.ph
+    if ph is None:
+        return [structure]
+    found = protomers(structure.mol, ph, settings.expansion.ph_window)
+    own = Chem.MolToSmiles(structure.mol)
+    return [
+        replace(
+            structure,
+            mol=structure.mol if as_given else state.mol,
+            kinds=structure.kinds if as_given else (*structure.kinds, VariantKind.PROTOMER),
+            weight=state.weight,
+            margin=found.margin,
+        )
+        for state in found.states
+        for as_given in [Chem.MolToSmiles(state.mol) == own]
+    ]
 
 
 def stereoisomers(structure: Structure, settings: ChemistrySettings) -> list[Structure]:
@@ -72,11 +115,24 @@ def stereoisomers(structure: Structure, settings: ChemistrySettings) -> list[Str
     if settings.expansion.stereo == "diastereomers":
         notes += ("one of each pair of mirror images",)
     kinds = (*structure.kinds, VariantKind.STEREOISOMER)
-    return [Structure(mol, kinds, notes, max(n_left_out, 0)) for mol in found.mols]
+    return [
+        replace(
+            structure,
+            mol=mol,
+            kinds=kinds,
+            notes=notes,
+            n_left_out=structure.n_left_out + max(n_left_out, 0),
+        )
+        for mol in found.mols
+    ]
 
 
 #: Stereo comes last: other steps decide what is a centre.
-STEPS: Final[dict[str, Step]] = {"stereo": stereoisomers}
+STEPS: Final[dict[str, Step]] = {
+    "tautomers": tautomers_of,
+    "protonation": protonation_states,
+    "stereo": stereoisomers,
+}
 
 
 def expand(
@@ -115,6 +171,8 @@ def expand(
             smiles=written(structure.mol, smiles),
             number=number,
             n_variants=len(structures),
+            weight=structure.weight,
+            margin=structure.margin,
             kind="+".join(structure.kinds) or VariantKind.AS_GIVEN,
             message="; ".join((*notes, *structure.notes)) or None,
             flags=(

@@ -117,6 +117,8 @@ class PreparedMolecule(MoleculeRow):
         about: dict[str, Any] = {
             "variant": source.number,
             "variant_kind": source.kind,
+            "variant_weight": source.weight,
+            "protonation_margin": source.margin,
             "n_variants": source.n_variants,
             "message": source.message,
             "flags": list(source.flags),

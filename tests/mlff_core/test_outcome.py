@@ -79,6 +79,24 @@ def test_variants_of_a_record_are_ranked_apart(molecules) -> None:
         assert all(len(c.atomic_numbers) == molecule.n_atoms for c in own)
 
 
+def test_tautomers_are_compared_with_what_is_given_of_the_same_atoms(molecules) -> None:
+    ethanol, _, butane, _ = molecules
+    rows = [copy.deepcopy(ethanol) for _ in range(4)] + [butane]
+    kinds = ["as_given", "tautomer", "stereoisomer", "tautomer+stereoisomer", "tautomer+protomer"]
+    for k, (row, kind) in enumerate(zip(rows, kinds, strict=True)):
+        row.record, row.variant, row.n_variants, row.variant_kind = 7, k, 5, kind
+    conformers = []
+    for row, energy in zip(rows, (-100.0, -100.2, -100.1, -99.9, -200.0), strict=True):
+        conformers += relaxed([row], {7: [energy] * 20})
+    final_rows(rows, conformers)
+    above = [row.relative_tautomer_energy_kcal_mol for row in rows]
+    assert above[:4] == pytest.approx([e * EV_KCAL_MOL for e in (0.1, -0.1, 0.0, 0.2)])
+    assert above[4] is None  # of other atoms
+    alone = copy.deepcopy(molecules[0])
+    final_rows([alone], relaxed([alone], {7: [-100.0] * 20}))
+    assert alone.relative_tautomer_energy_kcal_mol is None
+
+
 def test_a_minimum_that_two_starts_reach_counts_once(molecules) -> None:
     rows = relaxed(molecules, {7: [-100.0], 9: [-200.1, -200.0]})
     own = [row for row in rows if row.record == 9]

@@ -107,6 +107,80 @@ def test_what_cannot_be_read_is_left_to_the_record_s_own_row(smiles: str) -> Non
     assert expand(0, None, smiles, ALL) == []
 
 
+def test_the_state_at_a_ph_says_how_sure_it_is() -> None:
+    settings = ChemistrySettings(expansion=Expansion(ph=7.4))
+    [acid] = expand(0, None, "CC(=O)O", settings)
+    assert (acid.smiles, acid.kind) == ("CC(=O)[O-]", "protomer")
+    assert acid.margin == pytest.approx(2.6)
+    assert acid.weight == pytest.approx(1.0, abs=0.01)
+    [ion] = expand(0, None, "CC(=O)[O-].[Na+]", settings)
+    assert (ion.smiles, ion.kind, ion.message) == (
+        "CC(=O)[O-]", "as_given", "kept the largest organic fragment of 2, left out [Na+]"
+    )  # fmt: skip
+    [ethanol] = expand(0, None, "CCO", settings)
+    assert (ethanol.kind, ethanol.weight, ethanol.margin) == ("as_given", 1.0, None)
+
+
+def test_stereo_comes_after_the_protons() -> None:
+    settings = ChemistrySettings(
+        expansion=Expansion("enumerate", ph=9.0, ph_window=1.0, max_variants=3)
+    )
+    rows = expand(0, None, "CC(N)COC", settings)
+    kinds = [row.kind for row in rows]
+    assert kinds == ["protomer+stereoisomer", "protomer+stereoisomer", "stereoisomer"]
+    assert {row.message for row in rows} == {"3 of 4 variants"}
+    assert rows[0].weight == rows[1].weight > (rows[2].weight or 0) > 0
+    assert all("variants_left_out" in row.flags for row in rows)
+    # An ammonium ion inverts: its nitrogen is no stereocentre.
+    [ion] = expand(0, None, "CCN(C)CCC", ChemistrySettings(expansion=Expansion("enumerate", ph=7)))
+    assert ion.kind == "protomer"
+
+
+@pytest.mark.parametrize(
+    ("smiles", "others"),
+    [
+        ("Oc1ccccn1", {"O=c1cccc[nH]1"}),
+        ("O=c1cc[nH]cc1", {"Oc1ccncc1"}),
+        ("CC(=O)C=C(C)O", {"CC(=O)CC(C)=O"}),
+        ("Cc1nn[nH]n1", {"Cc1nnn[nH]1"}),
+        ("c1c[nH]nn1", {"c1cn[nH]n1"}),
+        ("c1ccc2[nH]ncc2c1", {"c1ccc2n[nH]cc2c1"}),
+        ("Cc1c[nH]cn1", {"Cc1cnc[nH]1"}),
+        # No imidic acid, no enol of a ketone, no phenol without its ring, no imine of an amine.
+        ("CC(N)=O", set()),
+        ("CC(C)=O", set()),
+        ("Oc1ccccc1", set()),
+        ("Nc1ccccn1", set()),
+        ("C[C@H](N)C(=O)NC1CC1", set()),
+    ],
+)
+def test_tautomers_are_those_that_a_chemist_would_draw(smiles: str, others: set[str]) -> None:
+    settings = ChemistrySettings(expansion=Expansion(tautomers=True))
+    rows = expand(0, None, smiles, settings)
+    if others:
+        assert rows[0].smiles == Chem.CanonSmiles(smiles)
+        assert [row.kind for row in rows] == ["as_given"] + ["tautomer"] * len(others)
+    assert {row.smiles for row in rows[1:]} == {Chem.CanonSmiles(s) for s in others}
+
+
+def test_tautomers_keep_the_centres_that_are_given() -> None:
+    settings = ChemistrySettings(expansion=Expansion(tautomers=True, max_variants=100))
+    smiles = "C[C@H](Cc1c[nH]cn1)N1C(=O)NC(=O)[C@@H]1C"
+    rows = expand(0, None, smiles, settings)
+    assert len(rows) > 1
+    for row in rows:
+        centres = Chem.FindMolChiralCenters(Chem.MolFromSmiles(row.smiles), includeUnassigned=True)
+        assert [mark for _, mark in centres].count("?") == 0
+        assert len(centres) == 2
+
+
+def test_a_long_list_of_tautomers_is_cut_and_says_so() -> None:
+    settings = ChemistrySettings(expansion=Expansion(tautomers=True))
+    rows = expand(0, None, "Nc1nc2c(nc(CNc3ccc(cc3)C(=O)O)cn2)c(=O)[nH]1", settings)
+    assert 1 < len(rows) <= 8
+    assert all("variants_left_out" in row.flags for row in rows)
+
+
 def test_a_variant_is_computed_in_place_of_its_record() -> None:
     variants = expand(5, "id", "CC(F)Cl.O", ALL)
     rows = [prepare(5, "id", variant, ALL) for variant in variants]
@@ -152,7 +226,14 @@ def test_a_record_whose_expansion_takes_too_long_fails_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("stereo", "all"), ("max_variants", 0), ("max_variants", 1001)]
+    ("field", "value"),
+    [
+        ("stereo", "all"),
+        ("max_variants", 0),
+        ("max_variants", 1001),
+        ("ph", 30),
+        ("ph_window", -1),
+    ],
 )
 def test_what_cannot_be_asked_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):

@@ -22,7 +22,8 @@ from mlff_core.tables.testing import METADATA, conformer, molecule, write_tables
 
 #: What other people's code relies on, in this order; more may stand between.
 CONTRACT = {
-    "molecules": "record input_id input_smiles variant variant_kind variant_weight n_variants "
+    "molecules": "record input_id input_smiles variant variant_kind variant_weight "
+    "protonation_margin relative_tautomer_energy_kcal_mol n_variants "
     "smiles mapped_smiles inchikey formula charge n_atoms n_heavy_atoms n_rotatable_bonds "
     "mol_weight clogp tpsa qed status reason message flags n_conformers n_converged "
     "best_conformer min_energy_ev",

@@ -1,0 +1,150 @@
+"""Protonation states in water: known drugs, compounds with measured pKa's, and the table itself."""
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from dimorphite_dl import protonate_smiles
+from rdkit import Chem
+
+from mlff_core.chem.protonation import Protomers, neutralised, protomers, sites
+
+CASES = Path(__file__).parents[2] / "cases" / "protonation_ph74.tsv"
+TABLE = tomllib.loads(
+    (files("mlff_core.chem") / "pka_sites.toml").read_text(encoding="utf-8"),
+)
+
+
+def states(smiles: str, ph: float, window: float = 0.0) -> list[str]:
+    found = protomers(Chem.MolFromSmiles(smiles), ph, window)
+    return [Chem.MolToSmiles(state.mol) for state in found.states]
+
+
+def at(smiles: str, ph: float, window: float = 0.0) -> Protomers:
+    return protomers(Chem.MolFromSmiles(smiles), ph, window)
+
+
+def test_at_least_nine_of_ten_drugs_are_in_the_state_that_they_have_in_blood() -> None:
+    wrong = []
+    lines = CASES.read_text().splitlines()[1:]
+    for line in lines:
+        name, smiles, right, *_ = line.split("\t")
+        if states(smiles, 7.4)[0] not in {Chem.CanonSmiles(one) for one in right.split(";")}:
+            wrong.append(name)
+    assert len(lines) == 45
+    assert len(wrong) <= 4, wrong
+
+
+@pytest.mark.parametrize(
+    ("smiles", "ph", "expected"),
+    [
+        ("CC(C)Cc1ccc(cc1)C(C)C(=O)O", 1.0, "CC(C)Cc1ccc(C(C)C(=O)O)cc1"),
+        ("Oc1ccccc1", 7.4, "Oc1ccccc1"),
+        ("Oc1ccccc1", 12.0, "[O-]c1ccccc1"),
+        ("NCCN", 5.0, "[NH3+]CC[NH3+]"),
+        ("NCCN", 8.5, "NCC[NH3+]"),
+        ("NCCN", 12.0, "NCCN"),
+        ("NCC(=O)O", 1.0, "[NH3+]CC(=O)O"),
+        ("NCC(=O)O", 6.0, "[NH3+]CC(=O)[O-]"),
+        ("NCC(=O)O", 12.0, "NCC(=O)[O-]"),
+        ("COP(=O)(O)O", 4.0, "COP(=O)([O-])O"),
+        ("COP(=O)(O)O", 8.5, "COP(=O)([O-])[O-]"),
+        ("OC(=O)CC(=O)O", 4.2, "O=C([O-])CC(=O)O"),
+        ("OC(=O)CC(=O)O", 7.4, "O=C([O-])CC(=O)[O-]"),
+        ("CN(C)C(=N)NC(=N)N", 1.0, "CN(C)C(=[NH2+])NC(N)=[NH2+]"),
+        ("CCCCC1C(=O)N(c2ccccc2)N(c2ccccc2)C1=O", 7.4,
+         "CCCCC1=C([O-])N(c2ccccc2)N(c2ccccc2)C1=O"),
+        ("Cn1c(=O)c2[nH]cnc2n(C)c1=O", 7.4, "Cn1c(=O)c2[nH]cnc2n(C)c1=O"),
+        ("c1ccncc1", 3.0, "c1cc[nH+]cc1"),
+        ("CCO", 7.4, "CCO"),
+    ],
+)  # fmt: skip
+def test_textbook_molecules_follow_the_ph(smiles: str, ph: float, expected: str) -> None:
+    assert states(smiles, ph)[0] == Chem.CanonSmiles(expected)
+
+
+def test_the_share_of_a_state_follows_henderson_and_hasselbalch() -> None:
+    [site] = sites(Chem.MolFromSmiles("CC(=O)O"))
+    for ph in (3.0, 4.5, 6.0):
+        found = at("CC(=O)O", ph, window=3.0)
+        assert sum(state.weight for state in found.states) == pytest.approx(1.0)
+        shares = {Chem.GetFormalCharge(state.mol): state.weight for state in found.states}
+        assert shares[-1] == pytest.approx(1 / (1 + 10 ** (site.pka - ph)))
+        assert found.margin == pytest.approx(abs(site.pka - ph))
+        assert found.states[0].weight >= found.states[1].weight
+
+
+def test_a_window_gives_what_is_rarer_by_at_most_that() -> None:
+    assert len(at("Nc1ccncc1", 9.0, window=0.0).states) == 1
+    assert len(at("Nc1ccncc1", 9.0, window=1.0).states) == 2
+    assert len(at("Nc1ccncc1", 7.4, window=1.0).states) == 1
+    peptide = "NC(CS)C(=O)NC(Cc1c[nH]cn1)C(=O)NC(CS)C(=O)NC(Cc1c[nH]cn1)C(=O)O"
+    assert len(at(peptide, 7.4, window=2.0).states) == 4
+
+
+def test_two_sites_that_are_alike_have_one_state_in_which_one_of_them_is_charged() -> None:
+    found = at("C1CNCCN1", 7.4, window=2.5)
+    assert [Chem.MolToSmiles(s.mol) for s in found.states] == ["C1C[NH2+]CCN1", "C1CNCCN1"]
+
+
+@pytest.mark.parametrize(
+    ("smiles", "neutral"),
+    [
+        ("[NH3+]CC(=O)[O-]", "NCC(=O)O"),
+        ("CC(=O)[O-]", "CC(=O)O"),
+        ("C[N+](C)(C)CC(=O)[O-]", "C[N+](C)(C)CC(=O)O"),
+        ("C[N+](=O)[O-]", "C[N+](=O)[O-]"),
+        ("[O-][n+]1ccccc1", "[O-][n+]1ccccc1"),
+        ("c1nn[n-]n1", "c1nn[nH]n1"),
+        ("NC(=[NH2+])N", "N=C(N)N"),
+        ("F[B-](F)(F)c1ccccc1", "F[B-](F)(F)c1ccccc1"),
+    ],
+)
+def test_neutralising_takes_back_what_protons_did_and_nothing_else(
+    smiles: str, neutral: str
+) -> None:
+    found = neutralised(Chem.MolFromSmiles(smiles))
+    assert Chem.MolToSmiles(found) == Chem.CanonSmiles(neutral)
+
+
+def test_any_protonation_state_leads_to_the_same_answer() -> None:
+    for given in ("NCC(=O)O", "[NH3+]CC(=O)[O-]", "NCC(=O)[O-]", "[NH3+]CC(=O)O"):
+        assert states(given, 7.4) == ["[NH3+]CC(=O)[O-]"]
+
+
+def test_stereo_is_kept() -> None:
+    assert states("C[C@H](N)C(=O)O", 7.4) == ["C[C@H]([NH3+])C(=O)[O-]"]
+
+
+def test_a_molecule_of_many_sites_is_done_in_time() -> None:
+    polyamine = "NCCN" + "CCN" * 30
+    [state] = at(polyamine, 7.4).states
+    assert 10 <= Chem.GetFormalCharge(state.mol) <= 31
+
+
+def test_every_row_of_the_table_can_match_and_says_where_it_is_from() -> None:
+    families = set()
+    for row in TABLE["site"]:
+        assert Chem.MolFromSmarts(row["smarts"]) is not None, row
+        assert row["kind"] in ("base", "acid"), row
+        assert row["source"], row
+        if "pka" in row:
+            assert -3 <= row["pka"] <= 14, row
+            assert 0 < row["spread"] <= 1.5, row
+            families.add(row["family"])
+    for row in TABLE["increment"]:
+        assert Chem.MolFromSmarts(row["smarts"]) is not None, row
+        assert row["source"], row
+        assert row["family"] in families, row
+
+
+def test_a_table_of_rules_without_coupling_gets_fewer_drugs_right() -> None:
+    ours = theirs = 0
+    for line in CASES.read_text().splitlines()[1:]:
+        _, smiles, right, *_ = line.split("\t")
+        truth = {Chem.CanonSmiles(one) for one in right.split(";")}
+        found = protonate_smiles(smiles, ph_min=7.4, ph_max=7.4, precision=0.0)
+        theirs += Chem.CanonSmiles(found[0]) in truth
+        ours += states(smiles, 7.4)[0] in truth
+    assert 25 <= theirs < ours
