@@ -22,7 +22,7 @@ PAIRS = {
 
 def test_tautomers_stand_as_in_the_gas_phase() -> None:
     smiles = [s for first, second, _ in PAIRS.values() for s in (first, second)]
-    screened = screen_mols(smiles, conformers=6, fmax=0.02, device="cpu", workers=0)
+    screened = screen_mols(smiles, conformers=3, fmax=0.03, device="cpu", workers=0)
     assert all(molecule.ok for molecule in screened)
     energies = [molecule.row.min_energy_ev or 0.0 for molecule in screened]
     for k, (name, (_, _, known)) in enumerate(PAIRS.items()):
