@@ -75,6 +75,9 @@ class PaiNNCalculator(Calculator):
             OutOfDomainError: An element or a charge that the model does not know, an odd number of
                 electrons, a spin multiplicity other than 1, or a periodic system.
         """
+        if atoms is not None:
+            # Before ASE keeps a copy of it, which the next molecule would be compared with.
+            total_charge(atoms)
         super().calculate(atoms, list(properties), list(system_changes))
         assert self.atoms is not None
         (self.results,) = self.calculate_batch([self.atoms], self.implemented_properties)

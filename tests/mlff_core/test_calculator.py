@@ -127,6 +127,19 @@ def test_what_the_model_does_not_know_is_refused_by_name(potential, system, mess
         PaiNNCalculator(potential).calculate_batch([system])
 
 
+@pytest.mark.parametrize("info", [{"charge": None}, {"charge": 0.5}, {"spin": 3}, {"charge": 4}])
+def test_a_molecule_that_was_refused_does_not_spoil_the_next(potential, atoms, info):
+    expected = atoms.get_potential_energy()
+    calculator = PaiNNCalculator(potential)
+    refused = atoms.copy()
+    refused.info.update(info)
+    refused.calc = atoms.calc = calculator
+    for _ in range(2):
+        with pytest.raises(OutOfDomainError):
+            refused.get_potential_energy()
+    assert atoms.get_potential_energy() == expected
+
+
 def test_ases_optimisers_and_dynamics_run_on_it(atoms):
     assert BFGS(atoms, logfile=None).run(fmax=0.01, steps=300)
     assert np.linalg.norm(atoms.get_forces(), axis=1).max() < 0.01
