@@ -158,6 +158,20 @@ def _is_read(text: str) -> bool:
     return Chem.MolFromSmiles(text, parameters) is not None
 
 
+def clear_axes_without_meaning(mol: Chem.Mol) -> None:
+    """Take the hand from axes that have none: with two equal neighbours at one end."""
+    axes = [bond for bond in mol.GetBonds() if bond.GetStereo() in _ATROPISOMERS]
+    if not axes:
+        return
+    ranks = list(Chem.CanonicalRankAtoms(mol, breakTies=False))
+    for bond in axes:
+        ends = bond.GetBeginAtom(), bond.GetEndAtom()
+        for end, other in (ends, ends[::-1]):
+            beside = [ranks[atom.GetIdx()] for atom in _others(end, other)]
+            if len(set(beside)) < len(beside):
+                bond.SetStereo(Chem.BondStereo.STEREONONE)
+
+
 def with_relative_stereo(text: str, mol: Chem.Mol) -> Chem.Mol:
     """The molecule with its centres in a group of relative stereo, if a CXSMILES says `r`."""
     centres = [a.GetIdx() for a in mol.GetAtoms() if a.GetChiralTag() in _TETRAHEDRAL]

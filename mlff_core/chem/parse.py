@@ -5,7 +5,11 @@ from typing import Final
 
 from rdkit import Chem, rdBase
 
-from mlff_core.chem.given import mark_stereo_not_kept, with_relative_stereo
+from mlff_core.chem.given import (
+    clear_axes_without_meaning,
+    mark_stereo_not_kept,
+    with_relative_stereo,
+)
 from mlff_core.chem.molecule import ChemistrySettings, rejected
 from mlff_core.status import Reason
 
@@ -92,6 +96,8 @@ def parse(line: str, settings: ChemistrySettings) -> Chem.Mol:
     if tail.startswith("|") and (words := indefinite(mol)):
         raise rejected(Reason.INVALID_SMILES, words)
     mark_stereo_not_kept(smiles, mol)
+    if "|" in tail:
+        clear_axes_without_meaning(mol)
     return with_relative_stereo(smiles, mol) if "|" in tail else mol
 
 

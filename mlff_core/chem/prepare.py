@@ -205,9 +205,12 @@ def written(mol: Chem.Mol, origin: str) -> str:
     """
     if "|" not in origin or not is_atropisomer(mol):
         return Chem.MolToSmiles(mol)
-    return Chem.MolToCXSmiles(
-        mol, Chem.SmilesWriteParams(), Chem.CXSmilesFields.CX_BOND_ATROPISOMER
-    )
+    fields = Chem.CXSmilesFields.CX_BOND_ATROPISOMER
+    text = Chem.MolToCXSmiles(mol, Chem.SmilesWriteParams(), fields)
+    # Which bond is drawn as the wedge depends on the order of the atoms: once in that of the text,
+    # it is the same however the molecule was written.
+    again = Chem.MolFromSmiles(text)
+    return text if again is None else Chem.MolToCXSmiles(again, Chem.SmilesWriteParams(), fields)
 
 
 def _mapped_smiles(mol: Chem.Mol, smiles: str) -> str:
@@ -222,7 +225,8 @@ def _mapped_smiles(mol: Chem.Mol, smiles: str) -> str:
         mapped.RemoveAllConformers()
         for atom in mapped.GetAtoms():
             atom.SetAtomMapNum(atom.GetIdx() + 1)
-        return written(mapped, smiles)
+        fields = Chem.CXSmilesFields.CX_BOND_ATROPISOMER
+        return Chem.MolToCXSmiles(mapped, Chem.SmilesWriteParams(), fields)
     # Atoms are in canonical order. All are in brackets; the numbers are put in as text, which
     # costs a fifth of setting them and ranking the atoms by them.
     text = Chem.MolToSmiles(mol, _ALL_IN_BRACKETS)

@@ -177,6 +177,12 @@ def test_marks_that_mean_nothing_and_stereo_that_is_kept_are_not_flagged(smiles)
         ("[H]/N=[S@](/C)(=O)CC", "N=[S@](C)(=O)CC"),
         ("OC(F)C(Cl)CC=CC", "C(F)(O)C(Cl)CC=CC"),
         ("C1=CC=CN1C(F)Cl", "c1ccn(C(Cl)F)c1"),
+        (
+            "C[C@H](F)c1cccc(Cl)c1-c1c(C)cccc1Br |wU:9.9|",
+            "Cc1cccc(Br)c1-c1c(Cl)cccc1[C@H](C)F |wD:8.15|",
+        ),
+        # An axis with two equal neighbours at one end has no hand.
+        ("Cc1cccc(C)c1-c1c(C)cccc1Br |wU:7.7|", "Cc1cccc(C)c1-c1c(C)cccc1Br"),
         ("F/C(Cl)=C/C(Br)O", "C(=C(\\Cl)/F)\\C(O)Br"),
     ],
 )
