@@ -69,6 +69,14 @@ def takes(call: type[Call]) -> Callable[[Function], Function]:
     return give
 
 
+#: What a preset sets where nothing else is given; the defaults are the standard.
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {"model": "small", "fmax": 0.1, "max_steps": 100},
+    "standard": {},
+    "thorough": {"conformers": 20, "fmax": 0.01, "max_steps": 1000},
+}
+
+
 class ScreenCall(Call):
     """One screen of a library."""
 
@@ -81,6 +89,12 @@ class ScreenCall(Call):
     )
     out: str = option(
         "out/druglike", "first", "Folder for the tables; made if it is not there", min_length=1
+    )
+    preset: Literal["quick", "standard", "thorough"] = option(
+        "standard",
+        "first",
+        "quick: the small model, --fmax 0.1, 100 steps; thorough: 20 conformers, --fmax 0.01, "
+        "1,000 steps; what else is given wins",
     )
     conformers: int = option(
         1, "first", "Conformers to embed for each molecule, before pruning", ge=1, le=1000
@@ -223,6 +237,28 @@ class ScreenCall(Call):
         "Add the structures of the library that the tables do not have; a folder may hold several "
         "libraries",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("preset"), str):
+            return PRESETS.get(given["preset"], {}) | given
+        return given
+
+    @classmethod
+    def of_form(cls, parameters: dict[str, Any]) -> Self:
+        """The call of a form, which hands over every default.
+
+        With a preset, a default that it would change counts as not given.
+        """
+        changed = PRESETS.get(parameters.get("preset", "standard"), {})
+        fields = cls.model_fields
+        given = {
+            name: value
+            for name, value in parameters.items()
+            if name not in changed or value != fields[name].default
+        }
+        return cls(**given)
 
     @model_validator(mode="after")
     def _one_of_three(self) -> Self:

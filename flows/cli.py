@@ -116,6 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> Parser:
     """All commands and their options."""
     top = Parser(prog="mlff-screen", description="SMILES -> relaxed 3D conformers in Parquet.")
+    if find_spec("shtab") is not None:  # the extra `completion`
+        import shtab
+
+        shtab.add_argument_to(top, help="Print what completes this command in a shell")
     top.add_argument("--version", action="version", version=f"mlff-screen {version('mlff-screen')}")
     commands = top.add_subparsers(dest="command", required=True, parser_class=Parser)
     for name, call, positional, sentence in (
@@ -276,7 +280,7 @@ def run_on_server(call: ScreenCall, watcher: "Watcher") -> None:
 
     signal.signal(signal.SIGINT, Stop(lambda: kept(call), cancel_runs))
     with watched_by(watcher):
-        screen(**call.model_dump())
+        screen(**call.model_dump() | {"preset": "standard"})  # what it sets is in the others
 
 
 def show(out: Path, *, as_json: bool, quiet: bool) -> None:

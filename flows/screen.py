@@ -4,11 +4,15 @@ The steps are those of run.py. What Prefect adds is here: a form, a task run for
 shard, a page to watch.
 """
 
+import os
+import re
 import time
 from collections.abc import Callable
-from functools import cache
+from datetime import datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 from uuid import UUID
 
 from prefect import Task, flow, task
@@ -26,6 +30,7 @@ from prefect.states import Cancelled
 
 from flows.call import ScreenCall, takes
 from flows.engines import Stage, engine_of
+from flows.report.write import NAME
 from flows.run import run_screen
 from flows.summary import markdown_summary
 from flows.watch import Watcher, Watchers, current_watcher
@@ -36,11 +41,21 @@ from mlff_core.tables import Manifest
 SECONDS_BETWEEN_UPDATES = 2.0
 
 
+#: Where a browser finds what lies in the working folder of the worker, such as
+#: http://127.0.0.1:8080: a page of a server may not open a file.
+REPORTS_URL = "MLFF_SCREEN_REPORTS_URL"
+
 #: Flow runs of this process that have not ended.
 _running: set[UUID] = set()
 
 
-@flow(name="screen", flow_run_name="{library} to {out}", persist_result=False)
+def _run_name() -> str:
+    """The library and the minute, which is what tells one night's run from the next."""
+    library = Path(str(flow_run.parameters.get("library", ""))).name
+    return f"{library} {datetime.now():%Y-%m-%d %H:%M}"
+
+
+@flow(name="screen", flow_run_name=_run_name, persist_result=False)
 @takes(ScreenCall)
 def screen(**parameters: Any) -> dict[str, Any]:
     """Turn a library of SMILES into relaxed 3D conformers with energies and forces.
@@ -51,11 +66,11 @@ def screen(**parameters: Any) -> dict[str, Any]:
     4. Reconcile the tables with the library: every record exactly once.
     5. Leave the manifest, and the summary as artifacts.
     """
-    call = ScreenCall(**parameters)
+    call = ScreenCall.of_form(parameters)
     if (flow_run.run_count or 1) > 1 and not call.append:  # which goes on by itself
         # A retry of this very run finishes what it began, whatever it was told about older results.
         call = call.model_copy(update={"overwrite": False, "resume": True})
-    watchers = Watchers([Page(), current_watcher()])
+    watchers = Watchers([Page(call.library), current_watcher()])
     this_run = UUID(str(flow_run.id))
     _running.add(this_run)
     try:
@@ -92,11 +107,26 @@ def as_task_run(stage: Stage, shard: int) -> StepReport:
     return run(shard=shard, **stage.arguments)
 
 
+def artifact_key(library: str, run: str, what: str) -> str:
+    """A key of an artifact: the library's name, the begin of the run's id, and what it is."""
+    name = re.sub(r"[^a-z0-9]+", "-", Path(library).name.lower()).strip("-")[:40].strip("-")
+    return "-".join(filter(None, (name, run[:8], what)))
+
+
+def report_url(out: Path) -> str | None:
+    """Where a browser finds the report of a run; None where nothing says."""
+    base = os.environ.get(REPORTS_URL, "").rstrip("/")
+    if not base or not out.is_relative_to(Path.cwd()):
+        return None
+    return f"{base}/{quote((out / NAME).relative_to(Path.cwd()).as_posix())}"
+
+
 class Page(Watcher):
     """The flow run's page: its log, its progress, and what came of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, library: str) -> None:
         self._log = get_run_logger()
+        self._key = partial(artifact_key, library, str(flow_run.id))
         self._n_records, self._done, self._updated = 1, 0, 0.0
         self._progress: UUID | None = None
 
@@ -111,7 +141,7 @@ class Page(Watcher):
         self._progress = cast(
             UUID,
             create_progress_artifact(
-                self._percent(), key="screen-progress", description=f"of {n_records} records"
+                self._percent(), key=self._key("progress"), description=self._count()
             ),
         )
 
@@ -123,18 +153,24 @@ class Page(Watcher):
                 self._update()
 
     def end(self, manifest: Manifest, out: Path) -> None:
-        """Leave the summary and a link to the tables."""
+        """Leave the summary, and a link to the report where a browser can follow one."""
         self._update()
-        create_markdown_artifact(markdown_summary(manifest, out), key="screen-summary")
-        create_link_artifact(
-            out.as_uri(), link_text=str(out), key="screen-tables",
-            description="Folder of the tables `molecules` and `conformers`",
-        )  # fmt: skip
+        create_markdown_artifact(
+            markdown_summary(manifest, out), key=self._key("summary"), description=str(out)
+        )
+        if url := report_url(out):
+            create_link_artifact(
+                url, link_text=f"Report of {out.name}", key=self._key("report"),
+                description="Counts, reasons, distributions, molecules drawn and in space",
+            )  # fmt: skip
 
     def _update(self) -> None:
         self._updated = time.monotonic()
         assert self._progress is not None
-        update_progress_artifact(self._progress, self._percent())
+        update_progress_artifact(self._progress, self._percent(), description=self._count())
+
+    def _count(self) -> str:
+        return f"{self._done:,} of {self._n_records:,} records"
 
     def _percent(self) -> float:
         return 100.0 * self._done / self._n_records

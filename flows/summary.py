@@ -142,6 +142,6 @@ def markdown_summary(manifest: Manifest, out_dir: Path) -> str:
     if stated := errors(manifest):
         page += ["", "| energies | the model against its teacher |", "|---|---|"]
         page += [f"| {name} | `{text}` |" for name, text in stated.items()]
-    page += ["", "Tables:", "", "```", str(out_dir), "```"]
+    page += ["", "Tables, and `report.html` to look at:", "", "```", str(out_dir), "```"]
     page += ["", "```sh", next_steps(out_dir), "```"]
     return "\n".join(page) + "\n"

@@ -129,3 +129,19 @@ def test_who_embeds_is_of_the_run_and_a_card_needs_one(tmp_path: Path, small_mod
     assert chosen["cuda"].manifest().parameters["embedder"] == "card"
     with pytest.raises(DeviceError, match="no CUDA device"):
         plan_of("card", "cpu")
+
+
+def test_a_preset_sets_what_is_not_given() -> None:
+    thorough = ScreenCall(preset="thorough")
+    assert (thorough.conformers, thorough.fmax, thorough.max_steps) == (20, 0.01, 1000)
+    assert thorough.model == ScreenCall().model == "default"
+    assert ScreenCall(preset="thorough", conformers=1).conformers == 1
+    assert ScreenCall(preset="quick").model == "small"
+    assert ScreenCall(preset="standard").model_dump() == ScreenCall().model_dump()
+    # As a plan is read again, and as a form hands over every default.
+    assert ScreenCall.model_validate_json(thorough.model_dump_json()) == thorough
+    form = ScreenCall().model_dump() | {"preset": "thorough", "fmax": 0.02}
+    assert ScreenCall.of_form(form) == ScreenCall(preset="thorough", fmax=0.02)
+    assert ScreenCall.of_form(ScreenCall().model_dump()) == ScreenCall()
+    with pytest.raises(ValidationError, match="preset"):
+        ScreenCall(preset="fast")  # type: ignore[arg-type]

@@ -16,6 +16,8 @@ import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
 
+from flows.screen import artifact_key, report_url
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
@@ -129,8 +131,32 @@ def test_deploy_run_and_read_the_tables(server: dict[str, str], tmp_path: Path) 
     assert (molecules["status"] == "ok").sum() >= 6
 
     artifacts = call(server, "artifact", "ls")
-    for key in ("screen-summary", "screen-tables", "screen-progress"):
+    for key in ("quick-[0-9a-f]{8}-summary", "quick-[0-9a-f]{8}-progress"):
         assert re.search(key, artifacts.stdout), artifacts.stdout
+
+
+def test_an_artifact_is_named_by_its_library_and_its_run() -> None:
+    run = "0123abcd-0000-4000-8000-000000000000"
+    for library, expected in (
+        ("datasets/druglike", "druglike-0123abcd-summary"),
+        ("https://host/My Library_2.smi.gz", "my-library-2-smi-gz-0123abcd-summary"),
+        ("...", "0123abcd-summary"),
+    ):
+        key = artifact_key(library, run, "summary")
+        assert key == expected
+        assert re.fullmatch(r"[a-z0-9-]+", key)  # what Prefect takes
+
+
+def test_a_link_leads_where_a_browser_finds_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFF_SCREEN_REPORTS_URL", raising=False)
+    out = tmp_path / "out" / "my library"
+    assert report_url(out) is None
+    monkeypatch.setenv("MLFF_SCREEN_REPORTS_URL", "http://127.0.0.1:8080/")
+    assert report_url(out) == "http://127.0.0.1:8080/out/my%20library/report.html"
+    assert report_url(Path("/elsewhere")) is None
 
 
 def test_the_commands_of_the_operations_page_are_those_that_were_tested() -> None:
