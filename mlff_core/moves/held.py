@@ -12,6 +12,7 @@ numbers, so that nothing between here and the force field has to know of it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -23,7 +24,7 @@ from mlff_core.buckets import batch_sizes, bucket_of
 from mlff_core.chem.held import SANE, stretched
 from mlff_core.chem.topology import BROKEN
 from mlff_core.elements import COVALENT_RADII
-from mlff_core.models.force_field import Domain, ForceField, Outputs, evaluate_checked
+from mlff_core.models.force_field import Domain, ForceField, Outputs
 from mlff_core.moves.in_flight import Relaxed
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule
@@ -35,13 +36,13 @@ from mlff_core.status import ConformerStatus
 STIFFNESS: Final = 100.0
 #: Atomic numbers of held hydrogens are 1 + LABEL (place of the other atom in the molecule + 1).
 _LABEL: Final = 1024
+#: Molecules whose energies without springs are computed in one force call.
+_AT_ONCE: Final = 64
 _ENDED: Final = (ConformerStatus.CONVERGED, ConformerStatus.MAX_STEPS)
 
 
 class HeldProtons:
     """A force field with springs on the held bonds of labelled molecules (`labelled`)."""
-
-    bare_step: Callable[[MolBatch], Outputs] | None = None
 
     def __init__(self, force_field: ForceField):
         """Take the force field that knows all else."""
@@ -53,6 +54,9 @@ class HeldProtons:
         radii = np.full(120, np.nan)
         radii[list(COVALENT_RADII)] = list(COVALENT_RADII.values())
         self._radii = torch.from_numpy(radii).to(self.device)
+        self.bare_step: Callable[[MolBatch], Outputs] | None = None
+        if force_field.bare_step is not None:
+            self.bare_step = partial(self._bare_step, force_field.bare_step)
 
     def evaluate(self, batch: MolBatch) -> Outputs:
         """Energies and forces with the springs; as `ForceField.evaluate`."""
@@ -66,6 +70,14 @@ class HeldProtons:
         forces = out.forces.index_add(0, hydrogen, force.to(out.forces.dtype))
         forces = forces.index_add(0, heavy, -force.to(out.forces.dtype))
         return replace(out, energy=out.energy.index_add(0, owner, energy), forces=forces)
+
+    def _bare_step(self, step: Callable[[MolBatch], Outputs], batch: MolBatch) -> Outputs:
+        # Triton is an extra, which only its backend needs.
+        from mlff_core.moves.held_triton import add_springs
+
+        out = step(replace(batch, numbers=batch.numbers % _LABEL))
+        add_springs(batch, out, SANE * self._radii, label=_LABEL, stiffness=STIFFNESS)
+        return out
 
     def _springs(
         self, positions: Tensor, numbers: Tensor, heavy: Tensor, hydrogen: Tensor
@@ -122,11 +134,9 @@ def relax_held(
         return []
     # All sizes together: there are few, and what a step costs is the launches, not the atoms.
     together = min(n_slots[bucket_of(molecule.size)] for molecule in molecules)
-    results: dict[int, Relaxed] = {}
-    for relaxed in relax_molecules(molecules, springs, settings, together):
-        numbers, _, charge, _ = conformers[relaxed.index]
-        results[relaxed.index] = _without_springs(relaxed, numbers, charge, potential)
-    return [results[k] for k in range(len(conformers))]
+    ended = sorted(relax_molecules(molecules, springs, settings, together), key=_place)
+    of = [(numbers, charge) for numbers, _, charge, _ in conformers]
+    return _without_springs(ended, of, potential)
 
 
 def relax_where_protons_moved(
@@ -155,13 +165,33 @@ def relax_where_protons_moved(
     return dict(zip(again, ends, strict=True))
 
 
+def _place(relaxed: Relaxed) -> int:
+    return relaxed.index
+
+
 def _without_springs(
-    relaxed: Relaxed, numbers: np.ndarray, charge: int, potential: ForceField
-) -> Relaxed:
-    if relaxed.status is None:
-        return relaxed
-    batch = MolBatch.from_arrays([(numbers, relaxed.positions, charge)])
-    out = evaluate_checked(potential, batch)
-    return replace(
-        relaxed, energy=float(out.energy[0]), forces=out.forces.cpu().numpy().astype(np.float64)
-    )
+    relaxed: Sequence[Relaxed],
+    of: Sequence[tuple[np.ndarray, int]],
+    potential: ForceField,
+) -> list[Relaxed]:
+    """Energies and forces of the model alone.
+
+    Args:
+        relaxed: How they ended.
+        of: Atomic numbers and charge of each.
+        potential: The model.
+    """
+    # Of sizes that do not come again, so that `evaluate` would record graphs in vain.
+    compute = potential.bare_step or potential.evaluate
+    done = list(relaxed)
+    known = [k for k, one in enumerate(done) if one.status is not None]
+    for first in range(0, len(known), _AT_ONCE):
+        these = known[first : first + _AT_ONCE]
+        batch = MolBatch.from_arrays([(of[k][0], done[k].positions, of[k][1]) for k in these])
+        out = compute(batch.to(potential.device, potential.dtype))
+        forces = out.forces.cpu().numpy().astype(np.float64)
+        ends = np.cumsum([len(of[k][0]) for k in these])
+        apart = np.split(forces, ends[:-1])
+        for k, energy, force in zip(these, out.energy.tolist(), apart, strict=True):
+            done[k] = replace(done[k], energy=energy, forces=force)
+    return done

@@ -10,12 +10,14 @@ up along a path.
 import sys
 from functools import partial
 
+import numpy as np
 import torch
 
 from mlff_core.batch import MolBatch
-from mlff_core.models.force_field import Outputs
+from mlff_core.models.force_field import Domain, Outputs
 from mlff_core.models.potential import Potential
 from mlff_core.moves.dynamics import Dynamics
+from mlff_core.moves.held import HeldProtons, labelled
 from mlff_core.moves.minimise_triton import kernel_step
 from mlff_core.moves.rules import Rules
 from mlff_core.moves.settings import RelaxSettings
@@ -90,6 +92,33 @@ def dynamics(potential: Potential, friction_per_ps: float) -> list:
     return taken
 
 
+class Charges:
+    """A force field whose energies are the charges, with forces to add to."""
+
+    name, sha256, device, dtype = "charges", "", torch.device("cpu"), torch.float32
+    domain, cutoff, bytes_per_edge = Domain(), float("inf"), 0
+
+    def evaluate(self, batch: MolBatch) -> Outputs:
+        assert batch.numbers.max() < 100  # the labels are not passed on
+        forces = 0.1 * torch.arange(3 * batch.n_atoms, dtype=torch.float32).reshape(-1, 3).sin()
+        return Outputs(batch.charge.double(), forces)
+
+    bare_step = evaluate
+
+
+def springs() -> list[tuple[Outputs, Outputs]]:
+    """(plain, the kernel's) energies and forces of held molecules, together and one alone."""
+    rng = np.random.default_rng(3)
+    ammonium, held = np.array([7, 1, 1, 1, 1]), np.array([[0, 1], [0, 2], [0, 4]])
+    water = (np.array([8, 1, 1]), rng.normal(size=(3, 3)), 0)
+    stretched = (labelled(ammonium, held), 1.5 * rng.normal(size=(5, 3)), 1)
+    sane = (labelled(ammonium, held), 0.5 * rng.normal(size=(5, 3)), 1)
+    force_field = HeldProtons(Charges())
+    together = MolBatch.from_arrays([stretched, water, sane])
+    alone = MolBatch.from_arrays([stretched])
+    return [(force_field.evaluate(b), force_field.bare_step(b)) for b in (together, alone)]
+
+
 def main(out: str) -> None:
     """Take every step."""
     potential = Potential(random_model(3, n_features=16))
@@ -99,6 +128,7 @@ def main(out: str) -> None:
         "fire": relaxations(potential, "fire", False),
         "nve": dynamics(potential, 0.0),
         "langevin": dynamics(potential, 5.0),
+        "springs": [tuple(map(vars, pair)) for pair in springs()],
     }
     torch.save(results, out)
 

@@ -58,3 +58,16 @@ def test_a_move_of_the_kernels_is_a_move_of_the_plain_operators(results, case):
         for name, expected in plain.items():
             close(name, kernels[name], expected, rtol=1e-6, atol=1e-6)
         assert torch.equal(kernels["step"], plain["step"])
+
+
+def test_the_springs_of_held_bonds_are_those_of_the_plain_operators(results):
+    (plain, kernel), (_, alone) = results["springs"]
+    # The plain operators round differences of coordinates to float32.
+    torch.testing.assert_close(kernel["energy"], plain["energy"], rtol=1e-6, atol=0)
+    torch.testing.assert_close(kernel["forces"], plain["forces"], rtol=1e-5, atol=1e-5)
+    assert plain["energy"][0] > 10.0  # eV above the charge: several bonds are far too long
+    assert plain["energy"][1] == 0.0
+    assert plain["forces"][:5].abs().max() > 10.0
+    assert torch.equal(alone["energy"][0], kernel["energy"][0])
+    # In company its forces have the same springs on top of others of the model.
+    assert torch.equal(alone["forces"], kernel["forces"][:5])
