@@ -5,7 +5,7 @@ device; `choose_stereo` judges what came back. The words in the molecule's messa
 `on_a_core` is what the processes run that stand beside such an embedder.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -25,6 +25,11 @@ from mlff_core.chem.prepare import as_chosen, checked, prepare, store_stereo, st
 from mlff_core.chem.stereo import assign_undefined, has_given_stereo, lacks_stereo
 from mlff_core.chem.variant import Variant
 from mlff_core.status import MoleculeStatus, Reason
+
+
+#: What RDKit may take for a molecule that the device could not embed: three tries of a second, so
+#: that a hopeless molecule costs three. Those that it can do take it a tenth of one as a rule.
+LAST_RESORT: Final = {"embed_timeout_s": 1, "conformers_timeout_s": 3}
 
 
 @dataclass
@@ -170,7 +175,7 @@ def on_a_core(
         smiles: As the library has it, or a variant of that.
         step: CONSTRAIN prepares the molecule for the device. CHOOSE lets its first geometry decide
             undefined stereo. FINISH turns polar hydrogens and leaves out conformers that are the
-            same. EMBED is the last resort: all of it, by RDKit.
+            same. EMBED is the last resort: all of it, by RDKit, which has little time.
         molecule: As the step before left it; None for CONSTRAIN and EMBED.
         positions: Its geometries, Å [n_conformers, n_atoms, 3]; None for CONSTRAIN and EMBED.
         settings: What is accepted.
@@ -181,7 +186,7 @@ def on_a_core(
     if step is CoreStep.CONSTRAIN:
         return prepare_constraints(record, input_id, smiles, settings)
     if molecule is None or positions is None:
-        return prepare(record, input_id, smiles, settings)
+        return prepare(record, input_id, smiles, replace(settings, **LAST_RESORT))
     if step is CoreStep.CHOOSE:
         return choose_stereo(molecule, positions[0], settings)
     with told(molecule):
