@@ -164,7 +164,12 @@ def stages(plan: ScreenPlan) -> tuple[Stage, ...]:
         Stage(
             "write",
             write,
-            dict(work_dir=plan.work, out=plan.out, metadata=plan.part_metadata()),
+            dict(
+                work_dir=plan.work,
+                out=plan.out,
+                metadata=plan.part_metadata(),
+                apart=plan.device == "cuda",
+            ),
             retries=2,
         ),
     )

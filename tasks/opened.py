@@ -13,6 +13,7 @@ from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.errors import ModelFileError
 from tasks.processes import EmbeddingProcesses
+from tasks.writer import TableWriter
 
 if TYPE_CHECKING:
     from mlff_core.models.potential import Backend, Device, Potential, Precision
@@ -46,6 +47,7 @@ class Opened(Generic[T]):
 
 _POOLS = Opened[EmbeddingPool](EmbeddingPool.close)
 _PROCESSES = Opened[EmbeddingProcesses](EmbeddingProcesses.close)
+_WRITERS = Opened[TableWriter](TableWriter.close)
 _POTENTIALS = Opened["Potential"](lambda potential: None)
 
 
@@ -61,6 +63,11 @@ def embedding_processes(
     return _PROCESSES.get(
         run, (settings, workers, device), lambda: EmbeddingProcesses(settings, device, workers)
     )
+
+
+def table_writer(run: str) -> TableWriter:
+    """The process that writes a run's tables."""
+    return _WRITERS.get(run, None, TableWriter)
 
 
 def potential(
@@ -96,4 +103,5 @@ def close(run: str) -> None:
     """End the processes of a run and let go of its model."""
     _POOLS.close(run)
     _PROCESSES.close(run)
+    _WRITERS.close(run)
     _POTENTIALS.close(run)

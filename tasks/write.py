@@ -3,11 +3,24 @@
 from pathlib import Path
 
 from mlff_core.shard import ShardFiles, StepReport, write_shard
+from tasks.opened import table_writer
 
 
-def write(shard: int, work_dir: str, out: str, metadata: dict[str, str]) -> StepReport:
-    """Write the two final parts of a shard and remove its intermediate files."""
+def write(
+    shard: int, work_dir: str, out: str, metadata: dict[str, str], *, apart: bool = False
+) -> StepReport:
+    """Write the two final parts of a shard and remove its intermediate files.
+
+    Args:
+        shard: Its number.
+        work_dir: Of the run.
+        out: Where the tables lie.
+        metadata: What the parts' footers say.
+        apart: In a process of its own, so that the interpreter of this one is free for the thread
+            that drives a card.
+    """
     files = ShardFiles.of(Path(work_dir), shard)
-    report = write_shard(shard, files.embedded, files.relaxed, Path(out), metadata)
+    arguments = shard, files.embedded, files.relaxed, Path(out), metadata
+    report = table_writer(work_dir).run(*arguments) if apart else write_shard(*arguments)
     files.remove()
     return report
