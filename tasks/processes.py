@@ -4,7 +4,11 @@ One interpreter would be too few: it would unpack what the cores prepared, pack 
 drive the relaxation at the same time, one of these at a time.
 """
 
-import queue
+import heapq
+import itertools
+import math
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +24,17 @@ from mlff_core.cores import usable_cores
 from mlff_core.library.records import Record
 from mlff_core.shard import StepReport, embed_shard
 
-#: Processes: what one gets done in a second was measured as some seven hundred molecules.
-N_PROCESSES: Final = 4
+#: Most processes, and cores of the machine for each of them.
+MOST_PROCESSES: Final = 8
+CORES_EACH: Final = 2
+#: Memory of the device in bytes for each: its context, and what it works on at once.
+MEMORY_EACH: Final = 6 * 2**30
+#: Cores that prepare, for each of the machine's. While a process embeds, those that prepare for it
+#: have nothing to do.
+CROWDING: Final = 1.5
+#: By how much these processes are nicer than the one that relaxes: what drives the card never waits
+#: for a core.
+NICER: Final = 5
 #: Records that a process embeds at once: enough to fill the card, few enough that all processes
 #: have work until the end of a shard.
 RECORDS_AT_ONCE: Final = 1250
@@ -36,8 +49,8 @@ class EmbeddingProcesses:
     Args:
         settings: What is accepted and how many conformers are wanted.
         device: Where conformers are embedded.
-        workers: Cores that prepare, of all processes together; those of this process if None.
-        n_processes: How many.
+        workers: Cores for all processes together; those of this process if None.
+        n_processes: How many; None for what suits the cores and the device.
     """
 
     def __init__(
@@ -45,14 +58,17 @@ class EmbeddingProcesses:
         settings: ChemistrySettings,
         device: str,
         workers: int | None = None,
-        n_processes: int = N_PROCESSES,
+        n_processes: int | None = None,
     ) -> None:
-        self.n_processes = n_processes
         cores = workers or usable_cores()
-        self._setup: _Setup = settings, device, -(-cores // n_processes)
-        self._idle: queue.LifoQueue[WorkerProcess | None] = queue.LifoQueue()
-        for _ in range(n_processes):
-            self._idle.put(None)
+        if n_processes is None:
+            n_processes = min(MOST_PROCESSES, cores // CORES_EACH, _room(device))
+        self.n_processes = n_processes = max(n_processes, 1)
+        self._setup: _Setup = settings, device, math.ceil(CROWDING * cores / n_processes)
+        self._idle: list[WorkerProcess | None] = [None] * n_processes
+        self._free = threading.Condition()
+        self._waiting: list[tuple[int, int]] = []  # heap: who came first is served first
+        self._shards = itertools.count()
 
     def embed(
         self,
@@ -66,6 +82,7 @@ class EmbeddingProcesses:
             RuntimeError: A process ended before it was done.
             Exception: What the embedding raised.
         """
+        turn = next(self._shards)
         starts = range(0, len(records), RECORDS_AT_ONCE)
         parts = [embedded_file.with_suffix(f".{start}.arrow") for start in starts]
         timings: dict[str, float] = {}
@@ -73,7 +90,8 @@ class EmbeddingProcesses:
         try:
             with ThreadPoolExecutor(self.n_processes) as threads:
                 slices = [records[start : start + RECORDS_AT_ONCE] for start in starts]
-                for report in threads.map(self._slice, slices, parts):
+                turns = [(turn, start) for start in starts]
+                for report in threads.map(self._slice, turns, slices, parts):
                     done += report.n_records
                     for name, seconds in report.timings_s.items():
                         timings[name] = timings.get(name, 0.0) + seconds
@@ -87,13 +105,31 @@ class EmbeddingProcesses:
 
     def close(self) -> None:
         """End the processes that have nothing to do."""
-        for _ in range(self._idle.qsize()):
-            process = self._idle.get()
+        with self._free:
+            idle, self._idle = self._idle, []
+        for process in idle:
             if process is not None:
                 process.end()
 
-    def _slice(self, records: Sequence[Record], part: Path) -> StepReport:
-        process = self._idle.get()
+    def _take(self, turn: tuple[int, int]) -> WorkerProcess | None:
+        """A process that has nothing to do, or None where one is to be started.
+
+        A shard that came earlier has the processes first: what follows begins with it.
+        """
+        with self._free:
+            heapq.heappush(self._waiting, turn)
+            self._free.wait_for(lambda: self._idle and self._waiting[0] == turn)
+            heapq.heappop(self._waiting)
+            self._free.notify_all()
+            return self._idle.pop()
+
+    def _give(self, process: WorkerProcess | None) -> None:
+        with self._free:
+            self._idle.append(process)
+            self._free.notify_all()
+
+    def _slice(self, turn: tuple[int, int], records: Sequence[Record], part: Path) -> StepReport:
+        process = self._take(turn)
         try:
             if process is None:
                 process = WorkerProcess()
@@ -106,11 +142,20 @@ class EmbeddingProcesses:
             process = None
             raise RuntimeError("a process that embeds ended; its error is above") from error
         finally:
-            self._idle.put(process)
+            self._give(process)
         if isinstance(answer, Exception):
             raise answer
         assert isinstance(answer, StepReport)
         return answer
+
+
+def _room(device: str) -> int:
+    """Processes that a device has memory for."""
+    if not device.startswith("cuda"):
+        return MOST_PROCESSES
+    import torch  # takes seconds, and is there where a model is on the device
+
+    return torch.cuda.get_device_properties(device).total_memory // MEMORY_EACH
 
 
 _pools: dict[_Setup, EmbeddingPool] = {}
@@ -121,6 +166,7 @@ def embed_slice(records: Sequence[Record], part: Path, setup: _Setup) -> StepRep
     settings, device, workers = setup
     try:
         if setup not in _pools:
+            os.nice(NICER)
             _pools[setup] = EmbeddingPool(settings, workers, prepare=on_a_core)
         return embed_shard(records, part, _pools[setup], device)
     except Exception as error:  # the process lives on: what failed is this slice

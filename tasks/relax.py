@@ -1,5 +1,6 @@
 """The step that relaxes a shard's conformers on the device; one at a time has the device."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from tasks.opened import potential
 from tasks.progress import teller
 
 if TYPE_CHECKING:
+    import torch
+
     from mlff_core.models.potential import Backend, Device, Precision
 
 
@@ -26,4 +29,14 @@ def relax(
     files = ShardFiles.of(Path(work_dir), shard)
     force_field = potential(work_dir, model, sha256, device, backend, precision)
     told = teller("relax", shard)
-    return relax_shard(files.embedded, files.relaxed, force_field, options, told)
+    with own_stream(force_field.device):
+        return relax_shard(files.embedded, files.relaxed, force_field, options, told)
+
+
+def own_stream(device: "torch.device") -> AbstractContextManager[object]:
+    """On a card, a stream beside those on which other shards are relaxed."""
+    if device.type != "cuda":
+        return nullcontext()
+    import torch  # takes seconds: molecules are embedded without it
+
+    return torch.cuda.stream(torch.cuda.Stream(device))

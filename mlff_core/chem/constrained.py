@@ -26,7 +26,6 @@ from mlff_core.chem.stereo import assign_undefined, has_given_stereo, lacks_ster
 from mlff_core.chem.variant import Variant
 from mlff_core.status import MoleculeStatus, Reason
 
-
 #: What RDKit may take for a molecule that the device could not embed: three tries of a second, so
 #: that a hopeless molecule costs three. Those that it can do take it a tenth of one as a rule.
 LAST_RESORT: Final = {"embed_timeout_s": 1, "conformers_timeout_s": 3}

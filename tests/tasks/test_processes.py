@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,10 +53,10 @@ def test_a_process_that_dies_fails_the_try_and_the_next_one_has_another(
     opened = EmbeddingProcesses(ChemistrySettings(), "cpu", workers=1, n_processes=1)
     try:
         opened.embed(records(), tmp_path / "first.arrow")
-        process = opened._idle.get()
+        process = opened._idle.pop()
         assert process is not None
         os.kill(process.process.pid, signal.SIGKILL)
-        opened._idle.put(process)
+        opened._idle.append(process)
         with pytest.raises(RuntimeError, match="ended"):
             opened.embed(records(), tmp_path / "second.arrow")
         assert not (tmp_path / "second.arrow").exists()
@@ -71,3 +73,25 @@ def test_what_the_embedding_raises_is_raised_here(tmp_path: Path) -> None:
             opened.embed(records(), tmp_path / "shard.arrow")
     finally:
         opened.close()
+
+
+def test_a_shard_that_came_earlier_is_served_first() -> None:
+    opened = EmbeddingProcesses(ChemistrySettings(), "cpu", workers=1, n_processes=1)
+    only = opened._take((0, 0))
+    served: list[tuple[int, int]] = []
+
+    def wait(turn: tuple[int, int]) -> None:
+        process = opened._take(turn)
+        served.append(turn)
+        opened._give(process)
+
+    turns = [(1, 0), (0, 1250), (1, 1250), (0, 2500)]
+    threads = [threading.Thread(target=wait, args=(turn,)) for turn in turns]
+    for n, thread in enumerate(threads):
+        thread.start()
+        while len(opened._waiting) <= n:
+            time.sleep(0.001)
+    opened._give(only)
+    for thread in threads:
+        thread.join()
+    assert served == sorted(turns)

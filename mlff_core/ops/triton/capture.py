@@ -1,26 +1,31 @@
 """Recording CUDA graphs without being disturbed."""
 
 import gc
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+#: Whoever ends a recording lets the collector in again, and must not while another records.
+_ONE = threading.Lock()
+
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Keep the garbage collector out.
+    """Keep the garbage collector out, and other recordings.
 
     A graph, or a tensor of a graph's memory, that it found during a recording would be freed at
     once, which ends the recording with an error.
     """
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
+    with _ONE:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collects:
+                gc.enable()
 
 
 @contextmanager

@@ -1,0 +1,56 @@
+"""The process that writes tables: the same tables as here, errors come back, a death is no end."""
+
+import os
+import signal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from mlff_core.arrow import table_of, write_arrow
+from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
+from mlff_core.chem.prepare import prepare
+from mlff_core.schema import ConformerRow
+from mlff_core.shard import write_shard
+from tasks.writer import TableWriter
+
+METADATA = {"run_key": "a key"}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """A shard of two records that have no conformer."""
+    rows = [prepare(k, None, text, ChemistrySettings()) for k, text in enumerate(["bad(", "[Xe]"])]
+    embedded, relaxed = tmp_path / "embedded.arrow", tmp_path / "relaxed.arrow"
+    write_arrow(table_of(rows, PreparedMolecule), embedded)
+    write_arrow(table_of([], ConformerRow), relaxed)
+    return embedded, relaxed
+
+
+def test_tables_are_those_that_are_written_here(files: tuple[Path, Path], tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    writer = TableWriter()
+    try:
+        report = writer.run(3, *files, there, METADATA)
+        assert report.counts == write_shard(3, *files, here, METADATA).counts == {"rejected": 2}
+        for name in ("molecules", "conformers"):
+            part = f"{name}/part-000003.parquet"
+            assert pq.read_table(there / part).equals(pq.read_table(here / part))
+    finally:
+        writer.close()
+
+
+def test_what_goes_wrong_is_raised_here_and_the_next_shard_is_written(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    writer = TableWriter()
+    try:
+        with pytest.raises(FileNotFoundError, match=r"gone\.arrow"):
+            writer.run(0, files[0], tmp_path / "gone.arrow", tmp_path, METADATA)
+        assert writer._process is not None
+        os.kill(writer._process.process.pid, signal.SIGKILL)
+        with pytest.raises(RuntimeError, match="ended"):
+            writer.run(0, *files, tmp_path, METADATA)
+        assert writer.run(0, *files, tmp_path, METADATA).n_records == 2
+    finally:
+        writer.close()
