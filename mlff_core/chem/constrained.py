@@ -28,7 +28,8 @@ from mlff_core.status import MoleculeStatus, Reason
 
 #: What RDKit may take for a molecule that the device could not embed: three tries of a second, so
 #: that a hopeless molecule costs three. Those that it can do take it a tenth of one as a rule.
-LAST_RESORT: Final = {"embed_timeout_s": 1, "conformers_timeout_s": 3}
+TRY_S: Final = 1
+CONFORMERS_S: Final = 3
 
 
 @dataclass
@@ -185,7 +186,8 @@ def on_a_core(
     if step is CoreStep.CONSTRAIN:
         return prepare_constraints(record, input_id, smiles, settings)
     if molecule is None or positions is None:
-        return prepare(record, input_id, smiles, replace(settings, **LAST_RESORT))
+        little = replace(settings, embed_timeout_s=TRY_S, conformers_timeout_s=CONFORMERS_S)
+        return prepare(record, input_id, smiles, little)
     if step is CoreStep.CHOOSE:
         return choose_stereo(molecule, positions[0], settings)
     with told(molecule):
