@@ -9,6 +9,7 @@ A script imports it from the folder it lies in; the project need not be installe
 """
 
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -79,7 +80,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "commit": git("rev-parse", "HEAD") or "unknown",
+        "commit": git("rev-parse", "HEAD") or os.environ.get("COMMIT", "unknown"),
         "changed": "yes" if git("status", "--porcelain", "--untracked-files=no") else "no",
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }

@@ -63,9 +63,11 @@ class CapturedStep(NamedTuple):
 
 @cache
 def rung(n: int) -> int:
-    """The least capacity that holds n: powers of 2^(1/4), rounded up to multiples of 4."""
-    power = math.ceil(4 * math.log2(max(n, 1)) - 1e-9)
-    return -(-math.ceil(2 ** (power / 4) - 1e-9) // 4) * 4
+    """The least capacity that holds n: powers of 2^(1/4), from 256 on of 2^(1/8), rounded up to
+    multiples of 4. Padding costs what atoms cost, and a graph for each rung costs memory."""
+    steps = 4 if n <= 256 else 8
+    power = math.ceil(steps * math.log2(max(n, 1)) - 1e-9)
+    return -(-math.ceil(2 ** (power / steps) - 1e-9) // 4) * 4
 
 
 class TritonEngine:

@@ -44,6 +44,8 @@ TILE_CANDIDATES = {
         Tile(16, 32, 64, 4, 2),
         Tile(64, 64, 32, 4, 3),
         Tile(32, 64, 64, 4, 2),
+        Tile(32, 64, 32, 4, 4),
+        Tile(32, 32, 64, 4, 3),
     ],
     "small": [
         Tile(16, 32, 64, 4, 2),
@@ -53,6 +55,8 @@ TILE_CANDIDATES = {
         Tile(16, 16, 128, 4, 1),
         Tile(16, 16, 256, 4, 1),
         Tile(16, 32, 256, 8, 1),
+        Tile(16, 32, 64, 4, 4),
+        Tile(16, 16, 64, 4, 4),
     ],
 }
 LAUNCH_CANDIDATES = {
@@ -75,6 +79,7 @@ LAUNCH_CANDIDATES = {
         Launch(1, 4, 32, 1),
         Launch(1, 4, 32, 1, 96),
         Launch(1, 4, 64, 2, 96),
+        Launch(1, 2, 64, 1),
         Launch(1, 8, 32, 2),
         Launch(1, 16, 32, 4),
         Launch(1, 4, 128, 4),
