@@ -31,7 +31,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 #: Calls before the clock starts.
 WARM_UP = 3
 #: Fewest and most calls that are timed, and for how long in ms it is worth to go on between them.
-LEAST, MOST, ENOUGH_MS = 7, 50, 400.0
+LEAST, MOST, ENOUGH_MS = 7, 50, 150.0
 
 
 class NotCorrectError(ArithmeticError):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlff_core.ops.triton.engine import TritonEngine
 
 #: Batch sizes of the scaling rows and of those rows that only show a way.
-SIZES = (1, 2, 4, 8, 16, 32, 64, 256, 1024, 4096)
+SIZES = (1, 4, 16, 64, 256, 1024, 4096)
 FEW_SIZES = (1, 16, 1024)
 #: Largest errors in forces, eV/Å, at which a row still counts as right; that of `fast` is stated.
 TOLERANCE = {"float32": 1e-3, "fast": 2e-3, "reduced": 0.2}

@@ -22,7 +22,7 @@ from mlff_core.moves.lbfgs import LbfgsConstants
 from mlff_core.moves.rules import Rules
 from mlff_core.moves.slots import Rows
 from mlff_core.moves.state import RelaxState, each
-from mlff_core.ops.numba.compile import FASTMATH, Unaliased
+from mlff_core.ops.numba.compile import FASTMATH, Unaliased, compiled_for
 
 _serial: Callable[[Callable[..., None]], Callable[..., None]] = njit(
     nogil=True, cache=True, fastmath=FASTMATH, pipeline_class=Unaliased
@@ -281,19 +281,30 @@ def compiled_step(
     row_arrays: Any = each(Tensor.numpy, rows._replace(positions=rows.positions.flatten(1)))
     state_arrays: Any = each(Tensor.numpy, flattened)
     constants = LbfgsConstants()
+    example = ForceCall(np.empty(0), np.empty(0, row_arrays.positions.dtype))
+    gathered = compiled_for(gather, row_arrays, state_arrays, flat)
+    minimised = compiled_for(
+        minimise, row_arrays, flat.ptr, example, state_arrays, rules, constants
+    )
+    # The atoms that run change when a molecule ends or enters, and seldom between two steps.
+    batches: dict[int, MolBatch] = {}
 
     def run(state: RelaxState) -> RelaxState:
-        gather(row_arrays, state_arrays, flat)
-        n_atoms = int(ptr[-1])
+        gathered(row_arrays, state_arrays, flat)
+        n_atoms = int(flat.ptr[-1])
         if n_atoms:
-            out = potential.evaluate(
-                MolBatch(
+            if n_atoms not in batches:
+                batches.clear()
+                batches[n_atoms] = MolBatch(
                     numbers[:n_atoms], positions[:n_atoms], mol_idx[:n_atoms], ptr, rows.charge
                 )
+            out = potential.evaluate(batches[n_atoms])
+            forces = out.forces.to(positions.dtype).flatten()
+            answer = ForceCall(
+                np.ascontiguousarray(out.energy.numpy(), np.float64),
+                np.ascontiguousarray(forces.numpy()),
             )
-            forces = out.forces.to(positions.dtype)
-            answer = ForceCall(out.energy.numpy(), forces.flatten().numpy())
-            minimise(row_arrays, flat.ptr, answer, state_arrays, rules, constants)
+            minimised(row_arrays, flat.ptr, answer, state_arrays, rules, constants)
         return state
 
     return run
