@@ -62,6 +62,28 @@ class Molecules:
         return self.batches[n_mols]
 
 
+def conformers(n: int, seed: int) -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """Numbers, positions in Å and charges of `n` conformers, turned and displaced by 0.02 Å."""
+    stored = np.load(ROOT / "benchmarks" / "molecules.npz")
+    ptr, rng = stored["ptr"], np.random.default_rng(seed)
+    found = []
+    for k in range(n):
+        m = k % (len(ptr) - 1)
+        atoms = slice(ptr[m], ptr[m + 1])
+        turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        x = stored["positions"][atoms].astype(np.float64) @ (turn * np.linalg.det(turn))
+        x = x + rng.normal(scale=0.02, size=x.shape)
+        numbers = stored["numbers"][atoms].astype(np.int64)
+        found.append((numbers, x, int(stored["charge"][m])))
+    return found
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for a CUDA device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def fresh(batch: MolBatch) -> Iterator[torch.Tensor]:
     """Coordinates displaced anew by 0.03 Å, for every call other ones."""
     while True:

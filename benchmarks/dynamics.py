@@ -1,7 +1,7 @@
 """Steps a second of molecular dynamics, for 1, 16, 256 and 4,096 molecules at once.
 
-    python benchmarks/dynamics.py [--device auto|cpu|cuda] [--model default|random|PATH]
-        [--molecules N ...] [--seconds S] [--json FILE]
+    python benchmarks/dynamics.py [--device auto|cpu|cuda] [--models default,small,PATH ...]
+        [--molecules N ...] [--seconds S] [--out FILE]
 
 Molecules are those of molecules.npz (40 atoms on average; one of 40 atoms alone), each turned at
 random, at 300 K with steps of 0.5 fs. NVE and Langevin are timed from the state on the device to
@@ -11,22 +11,22 @@ of NVE over the timed steps, in meV per atom and picosecond, the mean over the m
 """
 
 import argparse
-import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _harness import RESULTS, Results, conformers, environment, synchronize
 from ase import Atoms, units
 from ase.md.verlet import VelocityVerlet
-from relaxation import load_conformers, setting, synchronize, write
 
 from mlff_core.batch import MolBatch
 from mlff_core.calculator import PaiNNCalculator
 from mlff_core.models.potential import Potential, load_potential
+from mlff_core.models.reference import SHORT_NAMES
 from mlff_core.moves.dynamics import Dynamics
 from mlff_core.moves.relax import relax
-from mlff_core.testing import random_model
 
 WARM_UP, TIMESTEP_FS = 50, 0.5
 
@@ -98,16 +98,47 @@ def measure_ase(potential: Potential, batch: MolBatch, seconds: float) -> dict[s
     }
 
 
-def show(row: dict[str, Any]) -> None:
-    """Print a line of the table."""
-    temperature = f"{row['temperature_k']:.0f}" if "temperature_k" in row else ""
-    drift = f"{row['drift_mev_per_atom_ps']:+.3f}" if "drift_mev_per_atom_ps" in row else ""
-    print(
-        f"| {row['name']} | {row['molecules']} | {row['steps_per_s']:.0f} "
-        f"| {row['us_per_atom_step']:.3f} | {row['ns_per_day_all']:.1f} | {temperature} "
-        f"| {drift} |",
-        flush=True,
-    )
+def rows(potential: Potential, n: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """NVE, Langevin and, of one molecule, ASE, from minima."""
+    chosen = conformers(max(n, 64), seed=n)
+    if n == 1:
+        chosen = [min(chosen, key=lambda c: abs(len(c[0]) - 40))]
+    # From a minimum half of the kinetic energy goes into the potential; from anywhere else
+    # the strain that is let go heats the molecule.
+    batch = relax(MolBatch.from_arrays(chosen[:n]), potential, max_steps=100).batch
+    for friction in (0.0, 1.0):
+        yield measure(potential, batch, friction, seconds)
+    if n == 1:
+        yield measure_ase(potential, batch, seconds)
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """The tables of the results, one a model."""
+    lines = [
+        f"`benchmarks/dynamics.py` on one {content['device']} ({content['backend']}), torch "
+        f"{content['torch']}, commit {content['commit'][:7]}, {content['date']}. Steps of "
+        f"{content['timestep_fs']} fs from minima at 300 K; 40 atoms a molecule on average. The "
+        "drift is that of the total energy, over the timed steps alone, which are few where "
+        "molecules are many.",
+    ]
+    for model in dict.fromkeys(row["model"] for row in content["rows"]):
+        lines += [
+            "",
+            f"## {model}",
+            "",
+            "| | molecules | steps/s | µs/atom/step | ns/day, all | K | drift, meV/atom/ps |",
+            "|---|---:|---:|---:|---:|---:|---:|",
+        ]
+        for row in content["rows"]:
+            if row["model"] == model:
+                warm = f"{row['temperature_k']:.0f}" if "temperature_k" in row else ""
+                drift = row.get("drift_mev_per_atom_ps")
+                lines.append(
+                    f"| {row['name']} | {row['molecules']:,} | {row['steps_per_s']:,.0f} "
+                    f"| {row['us_per_atom_step']:.3f} | {row['ns_per_day_all']:,.1f} | {warm} "
+                    f"| {'' if drift is None else f'{drift:+.3f}'} |"
+                )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -115,37 +146,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--backend", default="auto")
-    parser.add_argument("--model", default="default", help="a model, or `random` weights")
+    parser.add_argument("--models", default=",".join(SHORT_NAMES), help="names or files")
     parser.add_argument(
         "--molecules", type=int, nargs="+", help="default: 1 16 256 4096; CPU: 1 16"
     )
     parser.add_argument("--seconds", type=float, default=2.0, help="a row")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--out", type=Path, default=RESULTS / "dynamics.json")
     options = parser.parse_args()
-    if options.model == "random":
-        potential = Potential(random_model(), device=options.device, backend=options.backend)
-    else:
-        potential = load_potential(options.model, device=options.device, backend=options.backend)
-    cuda = potential.device.type == "cuda"
-    report: dict[str, Any] = {"setting": setting(potential) | {"timestep_fs": TIMESTEP_FS}}
-    print(json.dumps(report["setting"]))
-    rows = report["rows"] = []
-    print("| | molecules | steps/s | µs/atom/step | ns/day, all | K | drift, meV/atom/ps |")
-    print("|---|---|---|---|---|---|---|")
+    names = options.models.split(",")
+    potentials = {
+        name: load_potential(name, device=options.device, backend=options.backend) for name in names
+    }
+    first = potentials[names[0]]
+    about = {"backend": first.backend, "timestep_fs": TIMESTEP_FS}
+    results = Results(options.out, environment(first.device) | about)
+    cuda = first.device.type == "cuda"
     for n in options.molecules or ((1, 16, 256, 4096) if cuda else (1, 16)):
-        conformers = load_conformers(max(n, 64), seed=n)
-        if n == 1:
-            conformers = [min(conformers, key=lambda c: abs(len(c[0]) - 40))]
-        # From a minimum half of the kinetic energy goes into the potential; from anywhere else
-        # the strain that is let go heats the molecule.
-        batch = relax(MolBatch.from_arrays(conformers[:n]), potential, max_steps=100).batch
-        for friction in (0.0, 1.0):
-            rows.append(measure(potential, batch, friction, options.seconds))
-            show(rows[-1])
-        if n == 1:
-            rows.append(measure_ase(potential, batch, options.seconds))
-            show(rows[-1])
-        write(report, options.json)
+        for name, potential in potentials.items():
+            for row in rows(potential, n, options.seconds):
+                results.add({"model": name, **row})
+    results.finish(markdown)
 
 
 if __name__ == "__main__":

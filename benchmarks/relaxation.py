@@ -38,6 +38,8 @@ from typing import Any
 import ase
 import numpy as np
 import torch
+from _harness import conformers as load_conformers
+from _harness import synchronize
 from ase import Atoms
 from ase.optimize import LBFGS
 
@@ -70,22 +72,6 @@ SAME_ANGSTROM, SAME_BASIN_KCAL_MOL = 0.1, 0.05
 Conformer = tuple[np.ndarray, np.ndarray, int]
 
 
-def load_conformers(n: int, seed: int) -> list[Conformer]:
-    """`n` conformers, no two alike."""
-    stored = np.load(Path(__file__).with_name("molecules.npz"))
-    ptr, rng = stored["ptr"], np.random.default_rng(seed)
-    conformers = []
-    for k in range(n):
-        m = k % (len(ptr) - 1)
-        atoms = slice(ptr[m], ptr[m + 1])
-        turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
-        x = stored["positions"][atoms].astype(np.float64) @ (turn * np.linalg.det(turn))
-        x = x + rng.normal(scale=0.02, size=x.shape)
-        numbers = stored["numbers"][atoms].astype(np.int64)
-        conformers.append((numbers, x, int(stored["charge"][m])))
-    return conformers
-
-
 class TimedStepper(Stepper):
     """A stepper that marks on the device when its bursts begin and end."""
 
@@ -98,12 +84,6 @@ class TimedStepper(Stepper):
         super().run(n_steps, per_launch=per_launch)
         end.record()
         self.marks.append((begin, end))
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for a CUDA device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def in_flight(

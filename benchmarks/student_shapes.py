@@ -1,15 +1,14 @@
 """What another shape of the student would bring: each learns for as long from the same labels.
 
-    python benchmarks/student_shapes.py --teacher FILE --molecules FILE --held-out FILE --out FILE
+    python benchmarks/student_shapes.py --teacher FILE --molecules FILE --held-out FILE [--out FILE]
 
-All start from the shipped weights, grown into their shape so that they say the same at first, and
-learn for --seconds with a rate that goes to zero. FILE of --teacher is what
+All start from the shipped weights, grown into their shape so that they compute the same at first,
+and learn for --seconds with a rate that goes to zero. FILE of --teacher is what
 datasets/fetch_teacher.py prints; the other two are Parquet tables with a column `smiles`: molecules
 to learn from, and others.
 """
 
 import argparse
-import json
 import logging
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
+from _harness import RESULTS, ROOT, Results, environment
 
 from mlff_core.cores import usable_cores
 from mlff_core.distill import evaluation
@@ -36,8 +36,6 @@ from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.painn import PaiNN
 from mlff_core.models.potential import Potential, choose_device
 from mlff_core.models.reference import find_model
-
-ROOT = Path(__file__).parents[1]
 
 #: What differs from the recipe, in the student's shape and in its training.
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -101,13 +99,32 @@ def errors(network: PaiNN, blocks: list[TestBlock], device: torch.device) -> dic
     return dict(summary(blocks, evaluation.on_padded(potential))["all"])
 
 
+def markdown(content: dict[str, Any]) -> str:
+    """The table of the results."""
+    lines = [
+        f"`benchmarks/student_shapes.py` on one {content['device']}, torch {content['torch']}, "
+        f"commit {content['commit'][:7]}, {content['date']}: each learns for "
+        f"{content['seconds']:.0f} s from the labels of {content['molecules']:,} molecules.",
+        "",
+        "| | samples | force MAE, meV/Å | force RMSE, meV/Å | energy MAE in a molecule, kcal/mol |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['name']} | {row['samples']:,} | {row['force_mae']:.1f} | {row['force_rmse']:.1f} "
+        f"| {row['energy_mae']:.2f} |"
+        for row in content["rows"]
+    ]
+    return "\n".join(lines)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("teacher", "molecules", "held-out", "out"):
+    for name in ("teacher", "molecules", "held-out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=RESULTS / "student_shapes.json")
     parser.add_argument("--recipe", type=Path, default=ROOT / "datasets/recipes/student.toml")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seconds", type=float, default=60.0)
@@ -130,18 +147,14 @@ def main() -> None:
         embedded(arguments.molecules, arguments.n_molecules, arguments.seed),
         teacher, student, recipe,
     )  # fmt: skip
-    results: dict[str, Any] = {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
-        "molecules": pool.n_stored,
-        "seconds": arguments.seconds,
-        "before": errors(shipped, blocks, device),
-    }
+    about = {"molecules": pool.n_stored, "seconds": arguments.seconds}
+    results = Results(arguments.out, environment(device) | about)
+    results.add({"name": "before", "samples": 0, **errors(shipped, blocks, device)})
     for name, (shape, changes) in VARIANTS.items():
         network = grown(shipped, replace(shipped.config, **shape), seed=arguments.seed)
         averaged, samples = learn(network, pool, recipe, changes, arguments.seconds)
-        results[name] = {"samples": samples, **errors(averaged, blocks, device)}
-        log.info("%s: %s", name, results[name])
-        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+        results.add({"name": name, "samples": samples, **errors(averaged, blocks, device)})
+    results.finish(markdown)
 
 
 if __name__ == "__main__":
