@@ -102,21 +102,26 @@ def what_it_is(results: Results, checkpoint: Results, network: PaiNN) -> list[st
     ]
 
 
-def legs_of(checkpoint: Results) -> list[Results]:
-    """The legs of training that led to the weights, in order."""
-    return checkpoint.get("legs") or [checkpoint["last_leg"]]
+def stages_of(checkpoint: Results) -> list[Results]:
+    """The stages of training that led to the weights, in order."""
+    return checkpoint["stages"]
 
 
-def checks_of(leg: Results) -> list[Results]:
-    """Points of a leg's learning curve at which held-out molecules were looked at."""
-    return [point for point in leg.get("curve", []) if "energy_mae" in point]
+def averaged_stages(checkpoint: Results) -> int:
+    """The mean of how many weights these are; cards had another name for it before."""
+    return checkpoint.get("averaged_stages", checkpoint.get("averaged_legs", 1))
+
+
+def checks_of(stage: Results) -> list[Results]:
+    """Points of a stage's learning curve at which held-out molecules were compared."""
+    return [point for point in stage.get("curve", []) if "energy_mae" in point]
 
 
 def training(checkpoint: Results) -> list[str]:
-    """The legs."""
+    """The stages."""
     rows, from_means = [], []
-    for number, leg in enumerate(legs_of(checkpoint), 1):
-        checks = checks_of(leg)
+    for number, stage in enumerate(stages_of(checkpoint), 1):
+        checks = checks_of(stage)
         after = "", "", "", ""
         if checks:
             last = checks[-1]
@@ -129,39 +134,39 @@ def training(checkpoint: Results) -> list[str]:
                     ("energy_mae", 2),
                 )
             )
-        if (mean_of := leg.get("starts_from_mean_of", 1)) > 1:
-            from_means.append(f"leg {number} from the mean of the {mean_of} before")
+        if (mean_of := stage.get("starts_from_mean_of", 1)) > 1:
+            from_means.append(f"stage {number} from the mean of the {mean_of} before")
         rows.append(
             [
                 str(number),
-                f"{leg['n_parameters']:,}",
-                str(leg.get("n_devices", 1)),
-                f"{leg['seconds']:.0f}",
-                f"{leg['samples']:,}",
-                f"{leg['molecules_embedded']:,}",
+                f"{stage['n_parameters']:,}",
+                str(stage.get("n_devices", 1)),
+                f"{stage['seconds']:.0f}",
+                f"{stage['samples']:,}",
+                f"{stage['molecules_embedded']:,}",
                 *after,
             ]
         )
     return [
         "## How it was trained",
         "",
-        "In legs, each from where the one before ended"
+        "In stages, each from where the one before ended"
         + (f" ({', '.join(from_means)})" if from_means else "")
         + "; molecules are embedded and labelled beside the training. Where there are more "
-        "parameters than in the leg before, the weights grew (`mlff_core/distill/growth.py`). "
+        "parameters than in the stage before, the weights grew (`mlff_core/distill/growth.py`). "
         + (
-            f"What is shipped is the mean of the weights of the last {averaged} legs. "
-            if (averaged := checkpoint.get("averaged_legs", 1)) > 1
+            f"What is shipped is the mean of the weights of the last {averaged} stages. "
+            if (averaged := averaged_stages(checkpoint)) > 1
             else ""
         )
-        + "Errors are those of the last look at a few hundred held-out "
-        "molecules, shortly before the leg ended; how much their geometries are distorted, and so "
-        "how large these errors are, shows in their rms force. A leg that was cut off counts up to "
-        "the weights that it left. Errors jump where the geometries or the form changed: the sixth "
-        "leg took two kinks out of the surface, for the sake of dynamics.",
+        + "Errors are those of the last validation on a few hundred held-out "
+        "molecules, shortly before the stage ended; how much their geometries are distorted, and "
+        "so how large these errors are, shows in their rms force. A stage that was cut off counts "
+        "up to the weights that it left. Errors jump where the geometries or the form changed: the "
+        "sixth stage took two kinks out of the surface, for the sake of dynamics.",
         "",
         *table(
-            "leg | parameters | GPUs | seconds | samples | molecules embedded | rms force, eV/Å "
+            "stage | parameters | GPUs | seconds | samples | molecules embedded | rms force, eV/Å "
             "| force MAE, meV/Å | force RMSE, meV/Å | energy within a molecule, MAE, kcal/mol",
             "rrrrrrrrrr",
             rows,
@@ -759,20 +764,20 @@ def draw_errors(part: Results) -> Figure:
 
 
 def draw_learning(checkpoint: Results) -> Figure:
-    """Errors on held-out molecules against all samples so far, leg after leg."""
+    """Errors on held-out molecules against all samples so far, stage after stage."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
     before = 0.0
-    for number, leg in enumerate(legs_of(checkpoint)):
-        points = checks_of(leg)
+    for number, stage in enumerate(stages_of(checkpoint)):
+        points = checks_of(stage)
         x = [(before + point["samples"]) / 1e6 for point in points]
         for axes, key in zip(panels, ("force_mae", "energy_mae"), strict=True):
             axes.plot(x, [point[key] for point in points], ".-", color="tab:blue")
             if number:
                 axes.axvline(before / 1e6, color="0.7", linewidth=0.8, linestyle="--")
-        before += leg["samples"]
+        before += stage["samples"]
     for axes, what in zip(panels, ("force MAE, meV/Å", "energy MAE, kcal/mol"), strict=True):
-        axes.set(xlabel="samples, millions (dashed: a new leg)", ylabel=what, yscale="log")
+        axes.set(xlabel="samples, millions (dashed: a new stage)", ylabel=what, yscale="log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_locator(NullLocator())
@@ -868,7 +873,7 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     save(draw_parity(results["teacher"]), folder / "model_card_parity.png")
     save(draw_errors(results["teacher"]), folder / "model_card_errors.png")
-    trained = checkpoint | {"legs": read_training_log(tensors)}
+    trained = checkpoint | {"stages": read_training_log(tensors)}
     save(draw_learning(trained), folder / "model_card_learning.png")
     text = card(results, trained, network, accuracy)
     (folder / "model_card.md").write_text(text, encoding="utf-8")

@@ -290,13 +290,13 @@ class DistillCall(Call):
         min_length=1,
     )
     out: str = option("out/distill", "first", "folder for the files of every step", min_length=1)
-    legs: int | None = option(
-        None, "first", "number of legs; the recipe's if not given", ge=1, le=1000
+    stages: int | None = option(
+        None, "first", "number of stages; the recipe's if not given", ge=1, le=1000
     )
     start: str = option(
         "none",
         "first",
-        "where the first leg starts: none for random weights, a shipped model's name (default, "
+        "where the first stage starts: none for random weights, a shipped model's name (default, "
         "small), or a path",
         min_length=1,
     )

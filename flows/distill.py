@@ -1,12 +1,11 @@
 """The flow `distill`: a SMILES table and a teacher -> a trained student, packaged to be shipped.
 
 Each step leaves a file and is finished once the file is there, so a run that was cut off is simply
-run again. Sampling, labelling and training are one step, a leg, because they share the GPU.
+run again. Sampling, labelling and training are one step, a training stage: they share the GPU.
 """
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.painn import PaiNNConfig
 from mlff_core.models.potential import choose_device
 from mlff_core.models.reference import find_model
-from tasks.distill import average, choose, evaluate, make_test, package, train_leg
+from tasks.distill import average, choose, evaluate, make_test, package, train_stage
 
 
 @flow(name="distill", persist_result=False)
@@ -36,8 +35,8 @@ def distill(**parameters: Any) -> dict[str, Any]:
 
     1. Choose the molecules, and hold some out by their connectivity.
     2. Sample and label the held-out ones: the test.
-    3. For each leg: sample, label and train side by side, from where the last leg ended.
-    4. Average the weights of the last legs, as many as the recipe says.
+    3. For each stage: sample, label and train side by side, from where the last stage ended.
+    4. Average the weights of the last stages, as many as the recipe says.
     5. Evaluate that student on the test.
     6. Package it, with its card.
     """
@@ -46,20 +45,19 @@ def distill(**parameters: Any) -> dict[str, Any]:
     recipe = read_recipe(Path(call.recipe))
     teacher_sha256 = check(call, recipe.student)
     folder, kind = Path(call.out), choose_device(call.device).type
-    open_teacher = partial(Teacher, teacher_file(call.teacher))
-    claim(folder, recipe)
-    molecules = choose(call.table, recipe, folder, usable_cores())
-    test = make_test(molecules, open_teacher, kind, recipe)
+    teacher, kept = teacher_file(call.teacher), claim(folder, recipe)
+    molecules = choose(call.table, kept, usable_cores())
+    test = make_test(molecules, teacher, kind, kept)
     weights = None if call.start == "none" else find_model(call.start)
     finished: list[Path] = []
-    n_legs = call.legs or recipe.leg.n_legs
-    for number in range(1, n_legs + 1):
-        weights = train_leg(number, molecules, test, open_teacher, kind, recipe, weights, call.gpus)
+    n_stages = call.stages or recipe.stage.n_stages
+    for number in range(1, n_stages + 1):
+        weights = train_stage(number, molecules, test, teacher, kind, kept, weights, call.gpus)
         finished.append(weights)
-        log.info("leg %d of %d: %s", number, n_legs, weights)
-    weights = average(finished[-recipe.leg.averaged_legs :])
+        log.info("stage %d of %d: %s", number, n_stages, weights)
+    weights = average(finished[-recipe.stage.averaged_stages :])
     metrics = evaluate(weights, test, kind)
-    packaged = package(weights, metrics, molecules, teacher_sha256, recipe)
+    packaged = package(weights, metrics, molecules, teacher_sha256, kept)
     create_markdown_artifact(report(packaged), key="distill-summary")
     return {"weights": str(packaged), "metrics": str(metrics)}
 
@@ -90,7 +88,7 @@ def check(call: DistillCall, student: PaiNNConfig) -> str:
 def report(packaged: Path) -> str:
     """What the run came to, in Markdown: how good the student is, and all that was left out."""
     card = json.loads(packaged.with_suffix(".json").read_text(encoding="utf-8"))
-    metrics, legs, molecules = card["metrics"], read_training_log(packaged), card["molecules"]
+    metrics, stages, molecules = card["metrics"], read_training_log(packaged), card["molecules"]
     rows = [("all", metrics["all"]), *metrics["by_kind"].items()]
     rows += [(f"charge {q}", errors) for q, errors in metrics["by_charge"].items()]
     lines = [
@@ -110,13 +108,13 @@ def report(packaged: Path) -> str:
         "",
         "of the test: " + counted(metrics["test"]),
         "",
-        "| leg | seconds | samples | molecules embedded | not embedded | labels |",
+        "| stage | seconds | samples | molecules embedded | not embedded | labels |",
         "|---:|---:|---:|---:|---|---|",
         *(
-            f"| {number} | {leg['seconds']:.0f} | {leg['samples']:,} "
-            f"| {leg['molecules_embedded']:,} | {counted(leg['embedding_failed'])} "
-            f"| {counted(leg['labelling'])} |"
-            for number, leg in enumerate(legs, 1)
+            f"| {number} | {stage['seconds']:.0f} | {stage['samples']:,} "
+            f"| {stage['molecules_embedded']:,} | {counted(stage['embedding_failed'])} "
+            f"| {counted(stage['labelling'])} |"
+            for number, stage in enumerate(stages, 1)
         ),
     ]
     return "\n".join(lines) + "\n"

@@ -1,53 +1,57 @@
-"""The tasks of a distillation: one step each, from files to a file; see mlff_core.distill.steps."""
+"""The tasks of a distillation: one step each, from files to a file; see mlff_core.distill.steps.
 
+They take paths and words; what these name is opened where it is used.
+"""
+
+from functools import partial
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from mlff_core.distill import steps
-from mlff_core.distill.recipe import Recipe
+from mlff_core.distill.recipe import read_recipe
+from mlff_core.distill.teacher import Teacher
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def choose(table: str, recipe: Recipe, folder: Path, n_processes: int) -> Path:
-    """Choose the molecules and split them."""
-    return steps.choose(table, recipe, folder, n_processes=n_processes)
+def choose(table: str, recipe: Path, n_processes: int) -> Path:
+    """Choose the molecules and split them; the recipe lies in the folder of all files."""
+    return steps.choose(table, read_recipe(recipe), recipe.parent, n_processes=n_processes)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def make_test(
-    molecules: Path, open_teacher: steps.OpenTeacher, device: str, recipe: Recipe
-) -> Path:
+def make_test(molecules: Path, teacher: Path, device: str, recipe: Path) -> Path:
     """Sample and label held-out molecules."""
-    return steps.make_test(molecules, open_teacher, device, recipe)
+    return steps.make_test(molecules, partial(Teacher, teacher), device, read_recipe(recipe))
 
 
 @task(
-    task_run_name="leg-{number}",
+    task_run_name="stage-{number}",
     retries=1,
     retry_delay_seconds=2,
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def train_leg(
+def train_stage(
     number: int,
     molecules: Path,
     test: Path,
-    open_teacher: steps.OpenTeacher,
+    teacher: Path,
     device: str,
-    recipe: Recipe,
+    recipe: Path,
     start: Path | None,
     gpus: int,
 ) -> Path:
     """Sample, label and train, side by side; tried again, it goes on from what it left."""
-    return steps.train_leg(number, molecules, test, open_teacher, device, recipe, start, gpus=gpus)
+    opened, choices = partial(Teacher, teacher), read_recipe(recipe)
+    return steps.train_stage(number, molecules, test, opened, device, choices, start, gpus=gpus)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def average(legs: list[Path]) -> Path:
-    """Take the mean of the last legs' weights."""
-    return steps.average(legs)
+def average(stages: list[Path]) -> Path:
+    """Take the mean of the last stages' weights."""
+    return steps.average(stages)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -58,7 +62,7 @@ def evaluate(weights: Path, test: Path, device: str) -> Path:
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def package(
-    weights: Path, metrics: Path, molecules: Path, teacher_sha256: str, recipe: Recipe
+    weights: Path, metrics: Path, molecules: Path, teacher_sha256: str, recipe: Path
 ) -> Path:
     """Write the weights as they are shipped."""
-    return steps.package(weights, metrics, molecules, teacher_sha256, recipe)
+    return steps.package(weights, metrics, molecules, teacher_sha256, read_recipe(recipe))

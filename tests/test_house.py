@@ -45,8 +45,6 @@ MAX_LINES = 400
 LONG_FILES = {
     "benchmarks/model_card.py": "one document, written from top to bottom",
     "benchmarks/relaxation.py": "every way to relax, side by side in one process",
-    "mlff_core/distill/evaluation.py": "errors and minima share the held-out molecules",
-    "mlff_core/distill/leg.py": "one loop over four kinds of work that feed each other",
     "mlff_core/moves/minimise_triton.py": "one family of kernels",
     "mlff_core/ops/triton/message.py": "one family of kernels",
     "mlff_core/ops/triton/message_twice.py": "one family of kernels",

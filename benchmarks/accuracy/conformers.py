@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.accuracy.part import Part
 from benchmarks.accuracy.ranking import CONFORMERS, about, ranking, stored
 from mlff_core.batch import MolBatch
-from mlff_core.distill import evaluation
+from mlff_core.distill import minima
 from mlff_core.models.potential import Potential
 from mlff_core.moves.relax import relax
 from mlff_core.status import ConformerStatus
@@ -75,7 +75,7 @@ def nearby_minima(
     theirs = MolBatch.from_arrays([ends[k] for k in done], device=student.device)
     found: dict[str, float] = {"n_converged": len(done)}
     for name, heavy in (("rmsd", False), ("heavy_rmsd", True)):
-        rmsd = evaluation.superposed_rmsd(ours, theirs, heavy=heavy)
+        rmsd = minima.superposed_rmsd(ours, theirs, heavy=heavy)
         found[f"{name}_median"] = float(np.median(rmsd))
         found[f"{name}_90_percent"] = float(np.quantile(rmsd, 0.9))
     return found

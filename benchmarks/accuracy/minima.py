@@ -5,7 +5,7 @@ import argparse
 from benchmarks.accuracy import held_out
 from benchmarks.accuracy.held_out import embedded
 from benchmarks.accuracy.part import Part, add_part, log, setting
-from mlff_core.distill import evaluation
+from mlff_core.distill import minima
 from mlff_core.distill.teacher import Teacher
 from mlff_core.models.potential import Potential
 
@@ -23,12 +23,12 @@ def measure(arguments: argparse.Namespace, student: Potential) -> Part:
     """Conformers of held-out molecules, relaxed by teacher and student from the same start."""
     teacher = Teacher(arguments.teacher, student.device)
     _, molecules, failed = embedded(arguments, student)
-    parts: list[list[evaluation.RelaxedConformers]] = []
+    parts: list[list[minima.RelaxedConformers]] = []
     # A few at a time, so that what is done is kept if this is cut off.
     for k in range(0, len(molecules), arguments.at_once):
         some = molecules[k : k + arguments.at_once]
         parts.append(
-            evaluation.compare_minima(
+            minima.compare_minima(
                 teacher, student, some, fmax=arguments.fmax, max_steps=arguments.max_steps
             )
         )
@@ -38,7 +38,7 @@ def measure(arguments: argparse.Namespace, student: Potential) -> Part:
             "n_embedded": k + len(some),
             "embedding_failed": dict(failed),
             "at": [
-                {"fmax": fmax, **summary_of_minima(evaluation.join(list(found)))}
+                {"fmax": fmax, **summary_of_minima(minima.join(list(found)))}
                 for fmax, found in zip(arguments.fmax, zip(*parts, strict=True), strict=True)
             ],
         }
@@ -47,11 +47,11 @@ def measure(arguments: argparse.Namespace, student: Potential) -> Part:
     return part
 
 
-def summary_of_minima(result: evaluation.RelaxedConformers) -> Part:
+def summary_of_minima(result: minima.RelaxedConformers) -> Part:
     """Headline numbers of all, of neutral and of charged molecules."""
     return {
-        **{name: getattr(result, name) for name in evaluation.COUNTS},
-        "all": evaluation.summarise_minima(result),
-        "neutral": evaluation.summarise_minima(result.select(result.charge == 0)),
-        "charged": evaluation.summarise_minima(result.select(result.charge != 0)),
+        **{name: getattr(result, name) for name in minima.COUNTS},
+        "all": minima.summarise_minima(result),
+        "neutral": minima.summarise_minima(result.select(result.charge == 0)),
+        "charged": minima.summarise_minima(result.select(result.charge != 0)),
     }

@@ -11,7 +11,7 @@ from benchmarks.accuracy import held_out
 from benchmarks.accuracy.part import Part, log
 from mlff_core.batch import MolBatch
 from mlff_core.cores import usable_cores
-from mlff_core.distill import evaluation
+from mlff_core.distill import minima
 from mlff_core.distill.protomers import protomer
 from mlff_core.distill.steps import embed_all
 from mlff_core.distill.teacher import Teacher
@@ -41,8 +41,8 @@ def measure(arguments: argparse.Namespace, student: Potential) -> Part:
     starts = MolBatch.from_arrays([(m.numbers, m.positions[0], m.charge) for m in molecules])
     found = relax(starts, student, fmax=0.05)
     converged = np.array([s == ConformerStatus.CONVERGED for s in found.status])
-    topologies = [evaluation.topology_of(m) for m in molecules]
-    changed = converged & evaluation.have_other_bonds(found.batch, topologies)
+    topologies = [minima.topology_of(m) for m in molecules]
+    changed = converged & minima.have_other_bonds(found.batch, topologies)
     done = np.flatnonzero(converged & ~changed).tolist()
     log(f"relaxed {converged.sum()} of {len(molecules)}, {changed.sum()} to other bonds")
     in_place, energies = TeacherForceField(teacher, student.device), []
@@ -50,7 +50,7 @@ def measure(arguments: argparse.Namespace, student: Potential) -> Part:
     if changed.any():
         again = np.flatnonzero(changed).tolist()
         ends = relax(starts.select(again), in_place, fmax=0.05)
-        theirs[again] = evaluation.have_other_bonds(ends.batch, [topologies[k] for k in again])
+        theirs[again] = minima.have_other_bonds(ends.batch, [topologies[k] for k in again])
     for k in range(0, len(done), arguments.at_once):
         some = found.batch.select(done[k : k + arguments.at_once])
         energies.append(evaluate_checked(in_place, some).energy.cpu())

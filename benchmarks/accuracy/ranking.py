@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._harness import ROOT
-from mlff_core.distill import evaluation
+from mlff_core.distill import evaluation, minima
 from mlff_core.units import EV_KCAL_MOL
 
 #: Conformers with their energies by other methods (see make_conformers.py).
@@ -37,7 +37,7 @@ def ranking(energy: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
 
     Of conformers with one energy, as mirror images have it, one counts: rounding would order them.
     """
-    different = evaluation.different_minima(np.zeros(len(teacher), int), teacher)
+    different = minima.different_minima(np.zeros(len(teacher), int), teacher)
     energy, teacher = energy[different], teacher[different]
     i, j = np.triu_indices(len(teacher), 1)
     differences, true = energy[i] - energy[j], teacher[i] - teacher[j]

@@ -12,11 +12,13 @@ pool.py        labels on the device, and batches of fixed shape drawn from them
 optimizer.py   Muon for the square blocks of the weights, AdamW for the rest
 training.py    losses, schedule, averaging; one step as a CUDA graph
 averaging.py   the mean of several students
-growth.py      a larger student that says what a smaller one said
+growth.py      a larger student that computes what a smaller one did
 ranks.py       the processes that train one student together
-leg.py         embedding, sampling, labelling and training side by side, for a given time
+stage.py       embedding, sampling, labelling and training side by side, for a given time
+devices.py     that on one device, or in a process on each of several GPUs
 evaluation.py  a student against its teacher on held-out molecules
+minima.py      their minima from the same starts
 recipe.py      every choice and seed, from one TOML file
-training_log.py   the legs that led to a checkpoint, beside it
+training_log.py   the stages that led to a checkpoint, beside it
 steps.py       the steps of a distillation, from files to files
 """

@@ -1,8 +1,8 @@
 """One network from several of one shape that come from one start: the mean of their weights.
 
 P. Izmailov et al., "Averaging weights leads to wider optima and better generalization", UAI 2018
-(arXiv:1803.05407): networks between which the loss has no barrier, as those of legs that go on from
-each other, are each off in ways of their own, some of which the mean does not share.
+(arXiv:1803.05407): networks between which the loss has no barrier, as those of stages that go on
+from each other, are each off in ways of their own, some of which the mean does not share.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A larger student that says what a smaller one said, so that training need not begin anew."""
+"""A larger student that computes what a smaller one did, so that training need not begin anew."""
 
 from dataclasses import replace
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlff_core.distill.labelling import LabelConfig
-from mlff_core.distill.leg import LegConfig
 from mlff_core.distill.molecules import MoleculesConfig
 from mlff_core.distill.sampling import SamplingConfig
+from mlff_core.distill.stage import StageConfig
 from mlff_core.distill.training import TrainingConfig
 from mlff_core.models.painn import PaiNNConfig
 from mlff_core.shipped import shipped
@@ -44,7 +44,7 @@ class Recipe:
         name: Of the checkpoint.
         molecules: Which molecules.
         student: Shape and domain of the network.
-        leg: Length and proportions of a leg.
+        stage: Length and proportions of a stage.
         sampling: How geometries are made.
         labels: Which labels count.
         training: Losses and schedule.
@@ -54,7 +54,7 @@ class Recipe:
     name: Annotated[str, Field(min_length=1)] = "painn-aimnet2"
     molecules: MoleculesConfig = field(default_factory=MoleculesConfig)
     student: PaiNNConfig = field(default_factory=PaiNNConfig)
-    leg: LegConfig = field(default_factory=LegConfig)
+    stage: StageConfig = field(default_factory=StageConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -73,6 +73,10 @@ class _RecipeFile(BaseModel):
     recipe: Recipe
 
 
+#: What a training stage was called in recipes before, and its keys with it.
+_FORMER_SECTION: Final = "leg"
+_FORMER_KEYS: Final = {"n_legs": "n_stages", "averaged_legs": "averaged_stages"}
+
 #: What was expected, by what pydantic calls it when it is not there.
 _EXPECTED: Final = {
     "dataclass_type": "a table",
@@ -85,16 +89,20 @@ _EXPECTED: Final = {
 
 
 def read_recipe(path: Path) -> Recipe:
-    """A recipe from its TOML file, or from the shipped one of that name.
+    """A recipe from its TOML file, from the shipped one of that name, or from `steps.claim`'s JSON.
 
     Raises:
         ValueError: A key or a section does not exist, or a value is of the wrong type; names it.
     """
     try:
         text = (shipped(str(path)) or path).read_text(encoding="utf-8")
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: not TOML: {error}") from error
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except ValueError as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise ValueError(f"{path}: not {kind}: {error}") from error
+    if isinstance(former := values.get(_FORMER_SECTION), dict) and "stage" not in values:
+        del values[_FORMER_SECTION]
+        values["stage"] = {_FORMER_KEYS.get(key, key): value for key, value in former.items()}
     try:
         # By way of JSON, where a list may be a tuple although nothing else is converted.
         return _RecipeFile.model_validate_json(json.dumps({"recipe": values}, default=str)).recipe

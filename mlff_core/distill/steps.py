@@ -2,14 +2,14 @@
 
     choose     the SMILES table -> molecules.parquet: which molecules, and which are held out
     make_test  held-out molecules -> test.npz: geometries sampled and labelled by the teacher
-    train_leg  molecules -> leg-001.safetensors …: sampling, labelling and training side by side
-    average    the last legs -> mean-….safetensors: the mean of their weights
+    train_stage  molecules -> stage-001.safetensors …: sampling, labelling and training side by side
+    average    the last stages -> mean-….safetensors: the mean of their weights
     evaluate   that mean -> metrics-….json: the student against the test
     package    the mean and its metrics -> NAME.safetensors and NAME.json, as they are shipped
 
 A file appears under its final name only when it is whole, so a run that was cut off goes on with
-the step that it was in. Within a leg the weights are written every so often; a leg that was cut off
-leaves them, and is run again from there.
+the step that it was in. Within a stage the weights are written every so often; a stage that was cut
+off leaves them, and is run again from there.
 """
 
 import copy
@@ -30,10 +30,10 @@ import torch
 
 from mlff_core.distill import evaluation, training_log
 from mlff_core.distill.averaging import mean_of
+from mlff_core.distill.devices import run_stage, run_stage_on_gpus
 from mlff_core.distill.embedding import Embedded, Embedder
 from mlff_core.distill.evaluation import Evaluate, TestBlock
 from mlff_core.distill.growth import grown
-from mlff_core.distill.leg import run_leg, run_leg_on_gpus
 from mlff_core.distill.molecules import choose_molecules
 from mlff_core.distill.recipe import Recipe
 from mlff_core.distill.teacher import LabelsMolecules
@@ -51,8 +51,8 @@ log = logging.getLogger(__name__)
 OpenTeacher = Callable[[torch.device], LabelsMolecules]
 
 
-def claim(folder: Path, recipe: Recipe) -> None:
-    """Make a folder a recipe's, or find that it is.
+def claim(folder: Path, recipe: Recipe) -> Path:
+    """Make a folder a recipe's, or find that it is; returns the copy of the recipe in it.
 
     Raises:
         OutputError: The folder holds the results of another recipe.
@@ -62,6 +62,7 @@ def claim(folder: Path, recipe: Recipe) -> None:
     if file.exists() and file.read_text() != text:
         raise OutputError(f"{folder} holds the results of another recipe; choose another folder")
     write_whole(file, text.encode())
+    return file
 
 
 def choose(table: str, recipe: Recipe, folder: Path, *, n_processes: int) -> Path:
@@ -97,7 +98,7 @@ def make_test(molecules: Path, open_teacher: OpenTeacher, device: str, recipe: R
     chosen = smiles[: test.n_molecules]
     charged = [s for s, q in zip(smiles, charges, strict=True) if q][: test.n_charged]
     chosen += sorted(set(charged) - set(chosen))
-    embedded, counts = embed_all(chosen, test.n_conformers, test.seed, recipe.leg.n_processes)
+    embedded, counts = embed_all(chosen, test.n_conformers, test.seed, recipe.stage.n_processes)
     if not embedded:
         raise ValueError(f"not one held-out molecule could be embedded: {dict(counts)}")
     blocks = evaluation.make_test_blocks(
@@ -177,7 +178,7 @@ class Validation:
         ]
 
 
-def train_leg(
+def train_stage(
     number: int,
     molecules: Path,
     test: Path,
@@ -188,11 +189,11 @@ def train_leg(
     *,
     gpus: int = 1,
 ) -> Path:
-    """Train for the time of one leg; returns the weights' file.
+    """Train for the time of one stage; returns the weights' file.
 
     Args:
-        number: Of the leg, from 1; each takes other molecules, and another seed.
-        molecules: What `choose` wrote; the leg's files go beside it.
+        number: Of the stage, from 1; each takes other molecules, and another seed.
+        molecules: What `choose` wrote; the stage's files go beside it.
         test: What `make_test` wrote.
         open_teacher: Gives what labels.
         device: Where, if it is not several GPUs.
@@ -204,47 +205,47 @@ def train_leg(
     Raises:
         ModelFileError: The weights cannot grow into that shape.
     """
-    finished = molecules.with_name(f"leg-{number:03d}.safetensors")
+    finished = molecules.with_name(f"stage-{number:03d}.safetensors")
     if finished.exists():
         return finished
     table = pq.read_table(molecules, columns=["smiles", "held_out"])
     smiles = table.filter(~pc.field("held_out"))["smiles"].to_pylist()
-    # Where an earlier leg stopped is not known in advance; each begins at a share of the list.
-    first = len(smiles) * (number - 1) // max(recipe.leg.n_legs, number)
+    # Where an earlier stage stopped is not known in advance; each begins at a share of the list.
+    first = len(smiles) * (number - 1) // max(recipe.stage.n_stages, number)
     smiles = smiles[first:] + smiles[:first]
     under_way = finished.with_suffix(".part.safetensors")
-    leg = dataclasses.replace(recipe.leg, seed=recipe.leg.seed + number)
-    legs: list[dict[str, Any]] = []
+    stage = dataclasses.replace(recipe.stage, seed=recipe.stage.seed + number)
+    stages: list[dict[str, Any]] = []
     averaged = 1
     goes_on = _is_whole(under_way)
     if start:
         network, card, _ = read_checkpoint(start)
-        legs, averaged = read_training_log(start), card.get("averaged_legs", 1)
+        stages, averaged = read_training_log(start), _averaged(card)
         if network.config != recipe.student and not goes_on:
             start = finished.with_suffix(".grown.safetensors")
-            save_checkpoint(grown(network, recipe.student, seed=leg.seed), start, {})
+            save_checkpoint(grown(network, recipe.student, seed=stage.seed), start, {})
     if goes_on:
         start = under_way
-        leg = dataclasses.replace(leg, seed=leg.seed + 1000)
-        log.info("leg %d was cut off: going on from what it left", number)
+        stage = dataclasses.replace(stage, seed=stage.seed + 1000)
+        log.info("stage %d was cut off: going on from what it left", number)
     begin: Any = start or recipe.student
     options: dict[str, Any] = {
-        "leg": leg, "sampling": recipe.sampling, "labels": recipe.labels,
+        "stage": stage, "sampling": recipe.sampling, "labels": recipe.labels,
         "training": recipe.training, "card": {},
-        "validate": Validation(test, every_s=recipe.leg.validate_s),
+        "validate": Validation(test, every_s=recipe.stage.validate_s),
     }  # fmt: skip
     if gpus > 1:
-        run_leg_on_gpus(gpus, smiles, open_teacher, begin, under_way, **options)
+        run_stage_on_gpus(gpus, smiles, open_teacher, begin, under_way, **options)
     else:
-        run_leg(smiles, open_teacher(torch.device(device)), begin, under_way, **options)
+        run_stage(smiles, open_teacher(torch.device(device)), begin, under_way, **options)
     network, card, _ = read_checkpoint(under_way)
-    report = card["last_leg"] | {
+    report = card["last_stage"] | {
         "goes_on_from_a_cut_one": goes_on,
         "starts_from_mean_of": averaged,
         "n_parameters": sum(weights.numel() for weights in network.parameters()),
     }
     # The tensors last: whoever finds them finds the log and the card as well.
-    write_training_log(finished, [*legs, report])
+    write_training_log(finished, [*stages, report])
     save_checkpoint(network, finished, {})
     for suffix in (training_log.SUFFIX, ".json", ".safetensors"):
         under_way.with_suffix(suffix).unlink(missing_ok=True)
@@ -252,21 +253,21 @@ def train_leg(
     return finished
 
 
-def average(legs: list[Path]) -> Path:
-    """The mean of the weights of some legs, with the log of the last; of one, that one itself.
+def average(stages: list[Path]) -> Path:
+    """The mean of the weights of some stages, with the log of the last; of one, that one itself.
 
     Raises:
         ModelFileError: A file is damaged, or their shapes differ.
     """
-    if len(legs) == 1:
-        return legs[0]
-    file = legs[0].with_name(f"mean-of-{legs[0].stem}-to-{legs[-1].stem}.safetensors")
+    if len(stages) == 1:
+        return stages[0]
+    file = stages[0].with_name(f"mean-of-{stages[0].stem}-to-{stages[-1].stem}.safetensors")
     if _is_whole(file):
         return file
-    networks = [read_checkpoint(leg)[0] for leg in legs]
+    networks = [read_checkpoint(stage)[0] for stage in stages]
     # The tensors last, as above.
-    write_training_log(file, read_training_log(legs[-1]))
-    save_checkpoint(mean_of(networks), file, {"averaged_legs": len(legs)})
+    write_training_log(file, read_training_log(stages[-1]))
+    save_checkpoint(mean_of(networks), file, {"averaged_stages": len(stages)})
     return file
 
 
@@ -306,7 +307,7 @@ def package(
     """Write weights as they are shipped, with where they come from in the card.
 
     Args:
-        weights: Of the last legs; their training log has the legs before.
+        weights: Of the last stages; their training log has the stages before.
         metrics: What `evaluate` wrote of them.
         molecules: What `choose` wrote; the package goes into a folder beside it.
         teacher_sha256: Of the teacher's file.
@@ -326,7 +327,7 @@ def package(
             "left_out": json.loads(about.get(b"left_out", b"{}")),
         },
         "recipe": recipe.to_dict(),
-        "averaged_legs": card.get("averaged_legs", 1),
+        "averaged_stages": _averaged(card),
         "metrics": found,
         "headline": headline(found["all"]),
     }
@@ -334,6 +335,11 @@ def package(
     save_checkpoint(network, file, full)
     write_training_log(file, read_training_log(weights))
     return file
+
+
+def _averaged(card: dict[str, Any]) -> int:
+    """The mean of how many weights these are; cards had another name for it before."""
+    return int(card.get("averaged_stages", card.get("averaged_legs", 1)))
 
 
 def headline(errors: dict[str, float]) -> dict[str, str]:

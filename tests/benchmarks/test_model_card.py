@@ -30,12 +30,12 @@ def test_the_card_says_for_how_long_no_molecule_broke_where_that_is_less_than_it
     assert breaks(part | {"picoseconds": 65.5, "n_broken": 1})[-2:] == ["1 of 10", "**missed**"]
 
 
-def test_the_card_says_which_legs_began_from_the_mean_of_several():
-    leg = {"seconds": 1.0, "samples": 1, "molecules_embedded": 1, "n_parameters": 1}
-    legs = [leg, leg, leg | {"starts_from_mean_of": 2}]
-    text = "\n".join(model_card.training({"legs": legs}))
-    assert "ended (leg 3 from the mean of the 2 before); mol" in text
-    assert "(leg" not in "\n".join(model_card.training({"legs": legs[:2]}))
+def test_the_card_says_which_stages_began_from_the_mean_of_several():
+    stage = {"seconds": 1.0, "samples": 1, "molecules_embedded": 1, "n_parameters": 1}
+    stages = [stage, stage, stage | {"starts_from_mean_of": 2}]
+    text = "\n".join(model_card.training({"stages": stages}))
+    assert "ended (stage 3 from the mean of the 2 before); mol" in text
+    assert "(stage" not in "\n".join(model_card.training({"stages": stages[:2]}))
 
 
 @pytest.mark.parametrize("model", ["default", "small"])

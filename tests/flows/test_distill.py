@@ -8,6 +8,7 @@ import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
 
+import tasks.distill
 from flows import distill as module
 from flows.cli import main
 from mlff_core.distill.training_log import read_training_log
@@ -24,13 +25,13 @@ salt = "a"
 [student]
 n_features = 16
 n_interactions = 1
-[leg]
+[stage]
 seconds = 0.1
 n_processes = 1
 capacity = 32
 first_molecules = 2
-n_legs = 2
-averaged_legs = 2
+n_stages = 2
+averaged_stages = 2
 [sampling]
 relax_steps = 2
 hot_steps = 2
@@ -68,7 +69,8 @@ def test_a_student_is_made_and_a_second_run_finds_it_finished(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(module, "Teacher", FreeTeacher)
+    for opens in (module, tasks.distill):
+        monkeypatch.setattr(opens, "Teacher", FreeTeacher)
     assert main(["distill", *files]) == 0
     text = capsys.readouterr().out
     packaged = tmp_path / "out/package/small.safetensors"
@@ -76,12 +78,12 @@ def test_a_student_is_made_and_a_second_run_finds_it_finished(
     assert "1 invalid smiles" in text
     assert load_potential(packaged, device="cpu").name == "small"
     card = json.loads(packaged.with_suffix(".json").read_text())
-    assert card["averaged_legs"] == 2
-    assert "legs" not in card
+    assert card["averaged_stages"] == 2
+    assert "stages" not in card
     assert len(read_training_log(packaged)) == 2
     assert card["teacher_sha256"] == "0" * 64
 
-    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*leg-*")}
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*stage-*")}
     assert len(made) == 9
     assert main(["distill", *files]) == 0
     assert {path: path.stat().st_mtime_ns for path in made} == made
@@ -102,13 +104,13 @@ def test_a_wrong_call_is_refused_in_one_line(
     damaged = tmp_path / "teacher.jpt"
     damaged.write_bytes(b"half")
     recipe = tmp_path / "other.toml"
-    recipe.write_text("[leg]\nsecond = 1.0\n")
+    recipe.write_text("[stage]\nsecond = 1.0\n")
     for options, expected in (
         (["--teacher", str(damaged)], "expected sha256 e34e147e"),
         (["--teacher", str(tmp_path / "none.jpt")], "datasets/fetch_teacher.py gets it"),
-        (["--recipe", str(recipe)], "no such key: leg.second"),
+        (["--recipe", str(recipe)], "no such key: stage.second"),
         (["--recipe", str(tmp_path / "none.toml")], "none.toml"),
-        (["--legs", "0"], "--legs"),
+        (["--stages", "0"], "--stages"),
         (["--start", "nothing"], "no model 'nothing'"),
         (["--start", "default"], "cannot grow into"),
         (["--gpus", "64", "--device", "auto"], "gpus: 64 asked for"),

@@ -1,4 +1,4 @@
-"""A leg in two processes on a CPU, with a teacher on springs.
+"""A stage in two processes on a CPU, with a teacher on springs.
 
 python run_ranks.py FOLDER
 """
@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from mlff_core.distill.devices import run_stage
 from mlff_core.distill.labelling import LabelConfig
-from mlff_core.distill.leg import LegConfig, run_leg
 from mlff_core.distill.ranks import Ranks, launch
 from mlff_core.distill.sampling import SamplingConfig
+from mlff_core.distill.stage import StageConfig
 from mlff_core.distill.training import TrainingConfig
 from mlff_core.models.painn import PaiNNConfig
 from mlff_core.testing import SpringTeacher
@@ -22,12 +23,12 @@ SMILES = ["CCO", "CC(=O)O", "CCN", "c1ccccc1", "CC#N", "COC", "C[NH3+]", "CC(=O)
 
 def train(ranks: Ranks, folder: Path) -> None:
     torch.set_num_threads(1)
-    result = run_leg(
+    result = run_stage(
         SMILES,
         SpringTeacher(),
         PaiNNConfig(n_features=8, n_interactions=1),
         folder / "student.safetensors",
-        leg=LegConfig(seconds=1.0, n_processes=1, capacity=8, first_molecules=4),
+        stage=StageConfig(seconds=1.0, n_processes=1, capacity=8, first_molecules=4),
         sampling=SamplingConfig(relax_steps=2, hot_steps=2),
         labels=LabelConfig(atoms_a_call=128, max_force=1e3, max_force_spread=1e3, min_contact=0.0),
         training=TrainingConfig(n_mols=4, warmup_steps=2),

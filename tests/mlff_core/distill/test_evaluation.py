@@ -10,7 +10,7 @@ from ase.build import minimize_rotation_and_translation, molecule
 from ase.data import covalent_radii
 
 from mlff_core.batch import MolBatch
-from mlff_core.distill import evaluation
+from mlff_core.distill import evaluation, minima
 from mlff_core.distill.embedding import Embedded, embed
 from mlff_core.distill.labelling import LabelConfig
 from mlff_core.distill.sampling import KINDS, SamplingConfig
@@ -193,18 +193,18 @@ def test_superposition_finds_a_rotation_and_no_reflection():
     minimize_rotation_and_translation(atoms, moved)
     expected = np.sqrt(np.square(moved.positions - atoms.positions).sum(1).mean())
     a, b = batch(atoms.positions, atoms.positions), batch(turned, turned + noise)
-    assert evaluation.superposed_rmsd(a, b)[0] < 1e-6
-    assert evaluation.superposed_rmsd(a, b)[1] == pytest.approx(expected, abs=1e-6)
+    assert minima.superposed_rmsd(a, b)[0] < 1e-6
+    assert minima.superposed_rmsd(a, b)[1] == pytest.approx(expected, abs=1e-6)
     moved = atoms[heavy]
     moved.positions = (turned + noise)[heavy]
     minimize_rotation_and_translation(atoms[heavy], moved)
     expected = np.sqrt(np.square(moved.positions - atoms.positions[heavy]).sum(1).mean())
-    found = evaluation.superposed_rmsd(a, b, heavy=True)[1]
+    found = minima.superposed_rmsd(a, b, heavy=True)[1]
     assert found == pytest.approx(expected, abs=1e-6)
     chiral = np.random.default_rng(1).normal(size=atoms.positions.shape)
-    assert evaluation.superposed_rmsd(batch(chiral), batch(-chiral))[0] > 0.3
+    assert minima.superposed_rmsd(batch(chiral), batch(-chiral))[0] > 0.3
     hydrogen = MolBatch.from_arrays([([1, 1], np.eye(2, 3), 0)])
-    assert evaluation.superposed_rmsd(hydrogen, hydrogen, heavy=True).tolist() == [0.0]
+    assert minima.superposed_rmsd(hydrogen, hydrogen, heavy=True).tolist() == [0.0]
 
 
 def test_a_teacher_in_the_place_of_a_potential_gives_its_own_labels(molecules):
@@ -223,7 +223,7 @@ def test_a_teacher_in_the_place_of_a_potential_gives_its_own_labels(molecules):
 def test_minima_of_equal_surfaces_are_equal_and_their_counts_add_up(molecules):
     teacher = BondWells()
     same = TeacherForceField(teacher, teacher.device)
-    loose, tight = evaluation.compare_minima(teacher, same, molecules, fmax=(0.5, 0.05))
+    loose, tight = minima.compare_minima(teacher, same, molecules, fmax=(0.5, 0.05))
     for result in (loose, tight):
         assert result.n_started == 6
         assert result.n_student_converged == result.n_teacher_converged == len(result.rmsd) > 0
@@ -233,11 +233,11 @@ def test_minima_of_equal_surfaces_are_equal_and_their_counts_add_up(molecules):
     # The second goes on from where the first stopped, which for some was tight enough.
     assert (loose.energy >= tight.energy).all()
     assert (loose.energy > tight.energy + 1e-4).sum() >= 3
-    twice = evaluation.join([tight, tight])
+    twice = minima.join([tight, tight])
     assert twice.n_started == 12
     assert twice.n_teacher_converged == 2 * tight.n_teacher_converged
     assert len(twice.rmsd) == 2 * len(tight.rmsd)
-    found = evaluation.summarise_minima(tight)
+    found = minima.summarise_minima(tight)
     assert found["n_conformers"] == len(tight.rmsd)
     assert found["rmsd_median"] < 1e-4
 
@@ -245,7 +245,7 @@ def test_minima_of_equal_surfaces_are_equal_and_their_counts_add_up(molecules):
 def test_conformers_whose_bonds_changed_are_counted_and_not_compared(molecules):
     keeps, draws_together = BondWells(), SpringTeacher()
     for teacher, student in ((keeps, draws_together), (draws_together, keeps)):
-        (result,) = evaluation.compare_minima(
+        (result,) = minima.compare_minima(
             teacher, TeacherForceField(student, student.device), molecules, fmax=(0.05,)
         )
         assert result.n_teacher_converged == result.n_student_converged == result.n_started
@@ -261,5 +261,5 @@ def test_conformers_whose_bonds_changed_are_counted_and_not_compared(molecules):
 def test_conformers_that_end_in_one_minimum_count_once():
     molecule_of = np.array([0, 0, 0, 1, 1])
     energy = np.array([1.0, 2.0, 1.0001, 1.0, 1.5])
-    kept = evaluation.different_minima(molecule_of, energy)
+    kept = minima.different_minima(molecule_of, energy)
     assert kept.tolist() == [True, True, False, True, True]

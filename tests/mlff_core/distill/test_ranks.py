@@ -33,7 +33,7 @@ def test_all_processes_end_with_the_same_weights(folder):
 
 def test_the_first_process_writes_what_all_of_them_did(folder):
     network, card, _ = read_checkpoint(folder / "student.safetensors")
-    report = card["last_leg"]
+    report = card["last_stage"]
     assert report["n_devices"] == 2
     # Each embeds its share of the molecules, and none is embedded twice.
     assert report["molecules_embedded"] == 8

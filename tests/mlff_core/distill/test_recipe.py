@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlff_core.distill.recipe import Recipe, read_recipe
+from mlff_core.distill.steps import claim
 
 SHIPPED = Path(__file__).parents[3] / "datasets/recipes/student.toml"
 
@@ -31,22 +32,34 @@ def test_the_shipped_recipe_names_every_choice():
 
 
 def test_what_is_left_out_keeps_its_default(written):
-    recipe = read_recipe(written("[leg]\nseconds = 7\n[student]\nelements = [1, 6]\n"))
-    assert recipe.leg.seconds == 7.0
-    assert recipe.leg.seed == Recipe().leg.seed
+    recipe = read_recipe(written("[stage]\nseconds = 7\n[student]\nelements = [1, 6]\n"))
+    assert recipe.stage.seconds == 7.0
+    assert recipe.stage.seed == Recipe().stage.seed
     assert recipe.student.elements == (1, 6)
+
+
+def test_a_recipe_with_the_former_name_of_a_stage_means_the_same(written):
+    found = read_recipe(written("[leg]\nseconds = 7\nn_legs = 3\naveraged_legs = 2\n"))
+    assert (found.stage.seconds, found.stage.n_stages, found.stage.averaged_stages) == (7.0, 3, 2)
+    with pytest.raises(ValueError, match="no such key: leg"):
+        read_recipe(written("[leg]\nseconds = 7\n[stage]\nseconds = 8\n"))
+
+
+def test_a_folder_keeps_its_recipe_as_it_was_read(tmp_path):
+    recipe = read_recipe(SHIPPED)
+    assert read_recipe(claim(tmp_path, recipe)) == recipe
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("colour = 3", "no such key: colour"),
-        ("[leg]\nsecond = 3.0", r"no such key: leg\.second "),
+        ("[stage]\nsecond = 3.0", r"no such key: stage\.second "),
         ("[paint]\nseconds = 3.0", "no such key: paint"),
-        ("leg = 3", "leg: expected a table, found 3"),
-        ('[leg]\nseconds = "long"', "leg.seconds: expected float, found 'long'"),
-        ("[leg]\nseed = 1.5", "leg.seed: expected int, found 1.5"),
-        ("[leg]\nseed = true", "leg.seed: expected int, found True"),
+        ("stage = 3", "stage: expected a table, found 3"),
+        ('[stage]\nseconds = "long"', "stage.seconds: expected float, found 'long'"),
+        ("[stage]\nseed = 1.5", "stage.seed: expected int, found 1.5"),
+        ("[stage]\nseed = true", "stage.seed: expected int, found True"),
         ('name = ""', "name: expected text"),
         ("name = ", "not TOML"),
         ("[training]\nn_mols = 7", "n_mols: expected an even number"),

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mlff_core.distill import leg as leg_module
+from mlff_core.distill import stage as stage_module
 from mlff_core.distill import steps
-from mlff_core.distill.leg import LegConfig
 from mlff_core.distill.molecules import MoleculesConfig
 from mlff_core.distill.recipe import Recipe, TestConfig
 from mlff_core.distill.sampling import SamplingConfig
+from mlff_core.distill.stage import StageConfig
 from mlff_core.distill.training import TrainingConfig
 from mlff_core.distill.training_log import read_training_log, write_training_log
 from mlff_core.errors import OutputError
@@ -32,8 +32,8 @@ RECIPE = Recipe(
     name="small",
     molecules=MoleculesConfig(held_out_share=0.3, salt="a"),
     student=PaiNNConfig(n_features=16, n_interactions=1),
-    leg=LegConfig(
-        seconds=0.1, n_processes=1, capacity=32, first_molecules=2, checkpoint_s=0.0, n_legs=2
+    stage=StageConfig(
+        seconds=0.1, n_processes=1, capacity=32, first_molecules=2, checkpoint_s=0.0, n_stages=2
     ),
     sampling=SamplingConfig(relax_steps=3, hot_steps=2),
     training=TrainingConfig(n_mols=4, warmup_steps=2),
@@ -58,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def train(
     number: int, made: tuple[Path, Path], start: Path | None, recipe: Recipe = RECIPE
 ) -> Path:
-    return steps.train_leg(number, *made, SpringTeacher, "cpu", recipe, start)
+    return steps.train_stage(number, *made, SpringTeacher, "cpu", recipe, start)
 
 
 def test_molecules_are_split_and_what_is_left_out_is_counted(made):
@@ -81,9 +81,9 @@ def test_the_test_holds_all_that_was_held_out_and_is_made_once(made):
     assert steps.make_test(made[0], nobody, "cpu", RECIPE) == made[1]
 
 
-def test_a_leg_that_was_cut_off_goes_on_from_what_it_left(made, monkeypatch):
+def test_a_stage_that_was_cut_off_goes_on_from_what_it_left(made, monkeypatch):
     seen: list[Path] = []
-    save = leg_module.save_checkpoint
+    save = stage_module.save_checkpoint
 
     def cut(network, path, card):
         if len(seen) == 3:
@@ -91,21 +91,21 @@ def test_a_leg_that_was_cut_off_goes_on_from_what_it_left(made, monkeypatch):
         seen.append(path)
         return save(network, path, card)
 
-    endless = replace(RECIPE, leg=replace(RECIPE.leg, seconds=1e4))
-    monkeypatch.setattr(leg_module, "save_checkpoint", cut)
+    endless = replace(RECIPE, stage=replace(RECIPE.stage, seconds=1e4))
+    monkeypatch.setattr(stage_module, "save_checkpoint", cut)
     with pytest.raises(CutError):
         train(1, made, None, endless)
     monkeypatch.undo()
     left = read_checkpoint(seen[-1])[0].state_dict()
     # What is read first when it goes on is what was left.
     starts: list[object] = []
-    run = steps.run_leg
+    run = steps.run_stage
 
     def watched(smiles, teacher, start, checkpoint, **options):
         starts.append(read_checkpoint(start)[0].state_dict())
         return run(smiles, teacher, start, checkpoint, **options)
 
-    monkeypatch.setattr(steps, "run_leg", watched)
+    monkeypatch.setattr(steps, "run_stage", watched)
     finished = train(1, made, None)
     assert all(torch.equal(starts[0][name], tensor) for name, tensor in left.items())
     assert finished.exists()
@@ -113,12 +113,12 @@ def test_a_leg_that_was_cut_off_goes_on_from_what_it_left(made, monkeypatch):
     (report,) = read_training_log(finished)
     assert report["goes_on_from_a_cut_one"]
 
-    # A leg that is finished is not run again; the next one starts from it, and says so.
+    # A stage that is finished is not run again; the next one starts from it, and says so.
     monkeypatch.undo()
     assert train(1, made, None) == finished
     second = train(2, made, finished)
-    legs = read_training_log(second)
-    assert [leg["goes_on_from_a_cut_one"] for leg in legs] == [True, False]
+    stages = read_training_log(second)
+    assert [stage["goes_on_from_a_cut_one"] for stage in stages] == [True, False]
     assert steps.average([second]) == second
     mean = steps.average([finished, second])
     networks = [read_checkpoint(file)[0].readout[0].bias for file in (finished, second, mean)]
@@ -126,20 +126,20 @@ def test_a_leg_that_was_cut_off_goes_on_from_what_it_left(made, monkeypatch):
     metrics = steps.evaluate(mean, made[1], "cpu")
     packaged = steps.package(mean, metrics, made[0], "0" * 64, RECIPE)
     card = load_potential(packaged, device="cpu").card
-    assert card["averaged_legs"] == 2
+    assert card["averaged_stages"] == 2
     assert card["name"] == "small"
-    assert "legs" not in card
-    assert read_training_log(packaged) == legs
+    assert "stages" not in card
+    assert read_training_log(packaged) == stages
     assert card["molecules"]["left_out"]["invalid_smiles"] == 1
     assert card["metrics"]["test"]["labels"] > 0
     assert "kcal/mol" in card["headline"]["held-out energy MAE"]
     assert card["recipe"] == json.loads(json.dumps(RECIPE.to_dict()))
 
 
-def test_a_leg_grows_the_weights_that_it_starts_from(made, tmp_path):
+def test_a_stage_grows_the_weights_that_it_starts_from(made, tmp_path):
     """They have fewer blocks than the recipe asks for."""
     small = tmp_path / "small.safetensors"
-    save_checkpoint(random_model(3, RECIPE.student), small, {"averaged_legs": 2})
+    save_checkpoint(random_model(3, RECIPE.student), small, {"averaged_stages": 2})
     write_training_log(small, [{"seconds": 1.0}])
     molecules, test = (Path(shutil.copy(file, tmp_path)) for file in made)
     deeper = replace(RECIPE, student=replace(RECIPE.student, n_interactions=2))
@@ -151,10 +151,10 @@ def test_a_leg_grows_the_weights_that_it_starts_from(made, tmp_path):
     assert not list(tmp_path.glob("*grown*"))
 
 
-def test_other_weights_drive_a_leg_if_the_recipe_names_them(made, tmp_path, monkeypatch):
+def test_other_weights_drive_a_stage_if_the_recipe_names_them(made, tmp_path, monkeypatch):
     asked: list[object] = []
     drivers: dict[str, object] = {}
-    fill, driver_of = leg_module.fill, leg_module.driver_of
+    fill, driver_of = stage_module.fill, stage_module.driver_of
 
     def noted_driver(potential):
         drivers[potential.name] = driver_of(potential)
@@ -164,19 +164,19 @@ def test_other_weights_drive_a_leg_if_the_recipe_names_them(made, tmp_path, monk
         asked.append(driver)
         return fill(pool, teacher, driver, *others)
 
-    monkeypatch.setattr(leg_module, "driver_of", noted_driver)
-    monkeypatch.setattr(leg_module, "fill", noted_fill)
+    monkeypatch.setattr(stage_module, "driver_of", noted_driver)
+    monkeypatch.setattr(stage_module, "fill", noted_fill)
     molecules, test = (Path(shutil.copy(file, tmp_path)) for file in made)
     weights = tmp_path / "guide.safetensors"
     save_checkpoint(random_model(5, RECIPE.student), weights, {"name": "guide"})
     start = tmp_path / "start.safetensors"
     save_checkpoint(random_model(3, RECIPE.student), start, {})
-    guided = replace(RECIPE, leg=replace(RECIPE.leg, driver=str(weights)))
-    (leg,) = read_training_log(train(1, (molecules, test), start, guided))
+    guided = replace(RECIPE, stage=replace(RECIPE.stage, driver=str(weights)))
+    (stage,) = read_training_log(train(1, (molecules, test), start, guided))
     assert asked
     assert list(drivers) == ["guide"]
     assert all(driver is drivers["guide"] for driver in asked)
-    assert leg["configs"]["leg"]["driver"] == str(weights)
+    assert stage["configs"]["stage"]["driver"] == str(weights)
 
 
 @pytest.mark.parametrize(
@@ -191,24 +191,24 @@ def test_weights_that_drive_know_what_the_student_shall(made, tmp_path, domain, 
     molecules, test = (Path(shutil.copy(file, tmp_path)) for file in made)
     narrow = tmp_path / "narrow.safetensors"
     save_checkpoint(random_model(5, replace(RECIPE.student, **domain)), narrow, {})
-    guided = replace(RECIPE, leg=replace(RECIPE.leg, driver=str(narrow)))
+    guided = replace(RECIPE, stage=replace(RECIPE.stage, driver=str(narrow)))
     with pytest.raises(ValueError, match=message):
         train(1, (molecules, test), None, guided)
 
 
-def test_a_leg_relaxes_as_long_as_is_drawn(made, tmp_path, monkeypatch):
+def test_a_stage_relaxes_as_long_as_is_drawn(made, tmp_path, monkeypatch):
     lengths: list[int] = []
-    fill = leg_module.fill
+    fill = stage_module.fill
 
     def noted_fill(pool, teacher, driver, padded, sampling, *others):
         lengths.append(sampling.relax_steps)
         return fill(pool, teacher, driver, padded, sampling, *others)
 
-    monkeypatch.setattr(leg_module, "fill", noted_fill)
+    monkeypatch.setattr(stage_module, "fill", noted_fill)
     molecules, test = (Path(shutil.copy(file, tmp_path)) for file in made)
     sampling = replace(RECIPE.sampling, max_relax_steps=20 * RECIPE.sampling.relax_steps)
     train(1, (molecules, test), None, replace(RECIPE, sampling=sampling))
-    rng = random.Random(RECIPE.leg.seed + 1)  # each leg has another
+    rng = random.Random(RECIPE.stage.seed + 1)  # each stage has another
     assert lengths
     assert lengths == [sampling.drawn(rng).relax_steps for _ in lengths]
     assert max(lengths) > RECIPE.sampling.relax_steps
@@ -245,14 +245,14 @@ def test_the_learning_curve_is_measured_on_a_part_of_the_test_now_and_then(made)
     assert validation(student) == {}
 
 
-def test_a_leg_is_validated_as_often_as_the_recipe_says(made, tmp_path, monkeypatch):
+def test_a_stage_is_validated_as_often_as_the_recipe_says(made, tmp_path, monkeypatch):
     def looked(smiles, teacher, start, checkpoint, **options):
         assert options["validate"].every_s == 7.0
         raise CutError
 
-    monkeypatch.setattr(steps, "run_leg", looked)
+    monkeypatch.setattr(steps, "run_stage", looked)
     molecules = shutil.copy(made[0], tmp_path)
-    recipe = replace(RECIPE, leg=replace(RECIPE.leg, validate_s=7.0))
+    recipe = replace(RECIPE, stage=replace(RECIPE.stage, validate_s=7.0))
     with pytest.raises(CutError):
         train(1, (Path(molecules), made[1]), None, recipe)
 

@@ -8,20 +8,20 @@ from mlff_core.models.reference import SHORT_NAMES, find_model
 
 
 @pytest.mark.parametrize("model", SHORT_NAMES)
-def test_a_shipped_card_is_short_and_its_log_has_every_leg(model: str) -> None:
+def test_a_shipped_card_is_short_and_its_log_has_every_stage(model: str) -> None:
     tensors = find_model(model)
     assert tensors.with_suffix(".json").stat().st_size < 3000
-    legs = read_training_log(tensors)
-    assert len(legs) >= 8
-    assert all(leg["samples"] > 0 for leg in legs)
+    stages = read_training_log(tensors)
+    assert len(stages) >= 8
+    assert all(stage["samples"] > 0 for stage in stages)
 
 
 def test_a_log_comes_back_as_it_was_written(tmp_path) -> None:
     tensors = tmp_path / "student.safetensors"
     assert read_training_log(tensors) == []
-    legs = [{"seconds": 1.5, "curve": [{"step": 1}]}, {"seconds": 2.0}]
-    write_training_log(tensors, legs)
-    assert read_training_log(tensors) == legs
+    stages = [{"seconds": 1.5, "curve": [{"step": 1}]}, {"seconds": 2.0}]
+    write_training_log(tensors, stages)
+    assert read_training_log(tensors) == stages
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[1]"])

@@ -1,9 +1,9 @@
-"""One leg of training: embedding, sampling, labelling and training side by side, for a given time.
+"""A training stage: embedding, sampling, labelling and training side by side, for a given time.
 
 The GPU is shared between making labels and learning from them in a fixed proportion of its time;
 embedding runs in processes beside it. With several GPUs each has a process that embeds, labels and
-draws batches by itself; all take every step together. A leg may be cut off at any moment: the
-averaged weights are written every so often, and the next leg starts from whatever is there.
+draws batches by itself; all take every step together. A stage may be cut off at any moment: the
+averaged weights are written every so often, and the next stage starts from whatever is there.
 """
 
 import copy
@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from mlff_core.distill.embedding import Embedder
 from mlff_core.distill.evaluation import driver_of
 from mlff_core.distill.labelling import Buckets, LabelConfig, fill, pad
 from mlff_core.distill.pool import LabelPool
-from mlff_core.distill.ranks import Ranks, launch
+from mlff_core.distill.ranks import Ranks
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig
 from mlff_core.distill.teacher import LabelsMolecules
 from mlff_core.distill.training import (
@@ -43,8 +43,8 @@ DRIVER_STEPS = 3000
 
 
 @dataclass(frozen=True)
-class LegConfig:
-    """How a leg is run.
+class StageConfig:
+    """How a stage is run.
 
     Attributes:
         seconds: How long training lasts, the first labels included.
@@ -62,8 +62,8 @@ class LegConfig:
             sampling; until then a member of the teacher does.
         checkpoint_s: Time between checkpoints.
         validate_s: Time between validations; each holds up all devices, for some 9 s on one H100.
-        n_legs: How many legs the molecules are divided among.
-        averaged_legs: Of how many of the last legs the weights are averaged in the end.
+        n_stages: How many stages the molecules are divided among.
+        averaged_stages: Of how many of the last stages the weights are averaged in the end.
         seed: Of everything random.
     """
 
@@ -79,18 +79,18 @@ class LegConfig:
     student_drives_after: int = 3000
     checkpoint_s: float = 30.0
     validate_s: float = 60.0
-    n_legs: int = 1
-    averaged_legs: int = 1
+    n_stages: int = 1
+    averaged_stages: int = 1
     seed: int = 1
 
     def __post_init__(self) -> None:
-        if self.averaged_legs < 1:
-            raise ValueError(f"averaged_legs: expected at least 1, found {self.averaged_legs}")
+        if self.averaged_stages < 1:
+            raise ValueError(f"averaged_stages: expected at least 1, found {self.averaged_stages}")
 
 
 @dataclass(frozen=True)
-class LegResult:
-    """What a leg did.
+class StageResult:
+    """What a stage did.
 
     Attributes:
         student: The averaged weights.
@@ -107,117 +107,15 @@ def new_student(config: PaiNNConfig, seed: int) -> PaiNN:
     return PaiNN(config)
 
 
-def run_leg(
-    smiles: Sequence[str],
-    teacher: LabelsMolecules,
-    start: Path | PaiNNConfig,
-    checkpoint: Path,
-    *,
-    leg: LegConfig,
-    sampling: SamplingConfig,
-    labels: LabelConfig,
-    training: TrainingConfig,
-    card: dict[str, Any],
-    validate: Callable[[PaiNN], dict[str, float]] | None = None,
-    ranks: Ranks | None = None,
-) -> LegResult:
-    """Train for a given time and write the averaged weights.
-
-    Args:
-        smiles: Molecules, in the order in which they are used.
-        teacher: On the device where everything runs.
-        start: A checkpoint to go on from, or the shape of a new student.
-        checkpoint: Where the weights go (.safetensors, with a .json beside).
-        leg: Length and proportions.
-        sampling: How geometries are made.
-        labels: Which labels count.
-        training: Losses and schedule.
-        card: What the checkpoint's JSON says besides.
-        validate: Called with the averaged student now and then; what it returns is logged.
-        ranks: Which of several processes this is. Each takes its share of the molecules, and the
-            first writes the files.
-
-    Raises:
-        ModelFileError: There are no such weights as shall drive the sampling.
-        ValueError: Not one molecule could be labelled; or the weights that shall drive the sampling
-            do not know an element or a charge of the student's.
-    """
-    ranks = ranks or Ranks()
-    embedder = Embedder(
-        smiles[ranks.rank :: ranks.size],
-        n_conformers=leg.n_conformers,
-        seed=leg.seed + 1_000_003 * ranks.rank,
-        n_processes=leg.n_processes,
-        timeout_s=leg.embed_timeout_s,
-    )
-    try:
-        return _Leg(embedder, teacher, start, leg, sampling, labels, training, ranks).run(
-            checkpoint, card, validate
-        )
-    finally:
-        embedder.close()
-
-
-def run_leg_on_gpus(
-    n_gpus: int,
-    smiles: Sequence[str],
-    open_teacher: Callable[[torch.device], LabelsMolecules],
-    start: Path | PaiNNConfig,
-    checkpoint: Path,
-    *,
-    leg: LegConfig,
-    sampling: SamplingConfig,
-    labels: LabelConfig,
-    training: TrainingConfig,
-    card: dict[str, Any],
-    validate: Callable[[PaiNN], dict[str, float]] | None = None,
-) -> None:
-    """`run_leg` in a process on each of several GPUs; the checkpoint is what comes out.
-
-    Args:
-        n_gpus: How many.
-        smiles: As for `run_leg`, and so are all that are not named here.
-        open_teacher: Gives the teacher on a device; it and `validate` are sent to other processes.
-        start: See `run_leg`.
-        checkpoint: See `run_leg`.
-        leg: See `run_leg`.
-        sampling: See `run_leg`.
-        labels: See `run_leg`.
-        training: See `run_leg`.
-        card: See `run_leg`.
-        validate: See `run_leg`.
-    """
-    options = {
-        "leg": leg, "sampling": sampling, "labels": labels, "training": training, "card": card,
-        "validate": validate,
-    }  # fmt: skip
-    arguments = (list(smiles), open_teacher, start, checkpoint, options)
-    launch(n_gpus, _run_on_gpu, *arguments, cuda=True)
-
-
-def _run_on_gpu(
-    ranks: Ranks,
-    smiles: list[str],
-    open_teacher: Callable[[torch.device], LabelsMolecules],
-    start: Path | PaiNNConfig,
-    checkpoint: Path,
-    options: dict[str, Any],
-) -> None:
-    if ranks.rank == 0:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    teacher = open_teacher(torch.device("cuda", ranks.rank))
-    run_leg(smiles, teacher, start, checkpoint, ranks=ranks, **options)
-
-
-class _Leg:
-    """A leg under way, in one process."""
+class Stage:
+    """A stage under way, in one process."""
 
     def __init__(
         self,
         embedder: Embedder,
         teacher: LabelsMolecules,
         start: Path | PaiNNConfig,
-        leg: LegConfig,
+        stage: StageConfig,
         sampling: SamplingConfig,
         labels: LabelConfig,
         training: TrainingConfig,
@@ -225,20 +123,20 @@ class _Leg:
     ):
         self.began = time.monotonic()
         self.embedder, self.teacher, self.device = embedder, teacher, teacher.device
-        self.leg, self.sampling, self.labels, self.ranks = leg, sampling, labels, ranks
+        self.stage, self.sampling, self.labels, self.ranks = stage, sampling, labels, ranks
         self.is_new = isinstance(start, PaiNNConfig)
         if isinstance(start, PaiNNConfig):
-            student = new_student(start, leg.seed)
+            student = new_student(start, stage.seed)
         else:
             student = read_checkpoint(start)[0]
         # The same weights everywhere, but geometries and batches of each one's own.
-        torch.manual_seed(leg.seed + 1_000_003 * ranks.rank)
+        torch.manual_seed(stage.seed + 1_000_003 * ranks.rank)
         widest = max(Buckets(labels.atoms_a_call, 1).sizes)
         # The same everywhere, since nobody trains before the last has its labels.
-        self.depths = random.Random(leg.seed)
-        self.pool = LabelPool(leg.capacity, len(KINDS) * leg.n_conformers, widest, self.device)
+        self.depths = random.Random(stage.seed)
+        self.pool = LabelPool(stage.capacity, len(KINDS) * stage.n_conformers, widest, self.device)
         self.trainer = Trainer(student, self.pool, training, ranks)
-        self.buckets = Buckets(labels.atoms_a_call, leg.n_conformers)
+        self.buckets = Buckets(labels.atoms_a_call, stage.n_conformers)
         self.counts: Counter[str] = Counter()
         self.spent = {"labels": 0.0, "training": 0.0, "waiting": 0.0}
         self.first_energies: list[tuple[Tensor, Tensor]] = []
@@ -252,14 +150,14 @@ class _Leg:
         checkpoint: Path,
         card: dict[str, Any],
         validate: Callable[[PaiNN], dict[str, float]] | None,
-    ) -> LegResult:
+    ) -> StageResult:
         """All of it, from the first labels to the checkpoint."""
-        leg, trainer, spent, first = self.leg, self.trainer, self.spent, self.ranks.rank == 0
+        stage, trainer, spent, first = self.stage, self.trainer, self.spent, self.ranks.rank == 0
         self.prepare()
         elapsed = self.ranks.agree(time.monotonic() - self.began)[0]
         training_began = saved = logged = elapsed
-        while elapsed < leg.seconds or not trainer.step_count:
-            progress = (elapsed - training_began) / max(1e-9, leg.seconds - training_began)
+        while elapsed < stage.seconds or not trainer.step_count:
+            progress = (elapsed - training_began) / max(1e-9, stage.seconds - training_began)
             behind = self.labels_are_due()
             # One clock decides for all: who trains alone waits for the others' gradients for ever,
             # and who labels alone lets the others wait.
@@ -277,27 +175,27 @@ class _Leg:
             if first and elapsed - logged > 10.0:
                 logged = elapsed
                 self.log(elapsed, validate(trainer.averaged) if validate else {})
-            if first and elapsed - saved > leg.checkpoint_s:
+            if first and elapsed - saved > stage.checkpoint_s:
                 saved = elapsed
                 save_checkpoint(trainer.averaged, checkpoint, card)
         report = self.report()
         if first:
-            save_checkpoint(trainer.averaged, checkpoint, card | {"last_leg": report})
-        return LegResult(trainer.averaged, report)
+            save_checkpoint(trainer.averaged, checkpoint, card | {"last_stage": report})
+        return StageResult(trainer.averaged, report)
 
     def labels_are_due(self) -> bool:
         """Whether labels had less than their share of the time, or have been seen too often."""
-        spent, leg = self.spent, self.leg
+        spent, stage = self.spent, self.stage
         drawn = self.trainer.step_count * self.trainer.config.n_mols
         return (
-            spent["labels"] < leg.label_share * (spent["labels"] + spent["training"])
-            or drawn > leg.max_repeats * self.counts["labels"]
+            spent["labels"] < stage.label_share * (spent["labels"] + spent["training"])
+            or drawn > stage.max_repeats * self.counts["labels"]
         )
 
     def prepare(self) -> None:
         """The first labels, and what follows from them: energies of atoms, sizes of batches."""
-        leg, trainer = self.leg, self.trainer
-        while self.pool.n_stored < leg.first_molecules and (
+        stage, trainer = self.stage, self.trainer
+        while self.pool.n_stored < stage.first_molecules and (
             self.embedder.running or any(self.buckets.waiting.values())
         ):
             since = time.monotonic()
@@ -359,16 +257,16 @@ class _Leg:
 
     def open_guide(self) -> Driver | None:
         """Forces of the weights that the recipe names, if it does."""
-        if not self.leg.driver:
+        if not self.stage.driver:
             return None
-        potential = load_potential(self.leg.driver, device=self.device)
+        potential = load_potential(self.stage.driver, device=self.device)
         knows, shall = potential.config, self.trainer.student.config
         unknown = sorted(set(shall.elements) - set(knows.elements))
         if unknown:
-            raise ValueError(f"driver: {self.leg.driver} does not know the elements {unknown}")
+            raise ValueError(f"driver: {self.stage.driver} does not know the elements {unknown}")
         if knows.min_charge > shall.min_charge or knows.max_charge < shall.max_charge:
             raise ValueError(
-                f"driver: {self.leg.driver} knows charges from {knows.min_charge:+d} to "
+                f"driver: {self.stage.driver} knows charges from {knows.min_charge:+d} to "
                 f"{knows.max_charge:+d}, the student shall from {shall.min_charge:+d} to "
                 f"{shall.max_charge:+d}"
             )
@@ -378,7 +276,7 @@ class _Leg:
         """What makes the next geometries."""
         if self.guide is not None:
             return self.guide
-        ready = not self.is_new or self.trainer.step_count >= self.leg.student_drives_after
+        ready = not self.is_new or self.trainer.step_count >= self.stage.student_drives_after
         return self.student_drives() if ready else self.teacher_drives
 
     def teacher_drives(self, numbers: Tensor, x: Tensor, charge: Tensor) -> Tensor:
@@ -445,7 +343,7 @@ class _Leg:
             "n_edges": trainer.config.n_edges,
             "curve": self.curve,
             "configs": {
-                "leg": asdict(self.leg),
+                "stage": asdict(self.stage),
                 "sampling": asdict(self.sampling),
                 "labels": asdict(self.labels),
                 "training": asdict(trainer.config),

@@ -1,10 +1,10 @@
-"""When a leg makes labels."""
+"""When a stage makes labels."""
 
 from types import SimpleNamespace
 
 import pytest
 
-from mlff_core.distill.leg import LegConfig, _Leg
+from mlff_core.distill.stage import Stage, StageConfig
 
 
 @pytest.mark.parametrize(
@@ -18,9 +18,9 @@ from mlff_core.distill.leg import LegConfig, _Leg
 )
 def test_labels_are_due_by_time_or_by_use(labels_s, training_s, steps, labels, due):
     under_way = SimpleNamespace(
-        leg=LegConfig(label_share=0.4, max_repeats=2.0),
+        stage=StageConfig(label_share=0.4, max_repeats=2.0),
         spent={"labels": labels_s, "training": training_s},
         trainer=SimpleNamespace(step_count=steps, config=SimpleNamespace(n_mols=4)),
         counts={"labels": labels},
     )
-    assert _Leg.labels_are_due(under_way) is due
+    assert Stage.labels_are_due(under_way) is due
