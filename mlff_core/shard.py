@@ -19,10 +19,11 @@ from mlff_core.chem.held import SANE, stretched
 from mlff_core.chem.molecule import PreparedMolecule, n_records
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.library import Record
+from mlff_core.library.molblock import NOT_KEPT
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.outcome import final_rows
 from mlff_core.schema import ConformerRow
-from mlff_core.status import MoleculeStatus, Reason
+from mlff_core.status import Flag, MoleculeStatus, Reason
 from mlff_core.tables import conformers_table, molecules_table, write_part
 
 if TYPE_CHECKING:
@@ -150,6 +151,9 @@ def with_unreadable(
     for molecule in molecules:
         sentences = (said.get(molecule.record), molecule.message)
         molecule.message = "; ".join(filter(None, sentences)) or None
+        lost = NOT_KEPT in (said.get(molecule.record) or "")
+        if lost and Flag.STEREO_NOT_KEPT not in molecule.flags:
+            molecule.flags.append(Flag.STEREO_NOT_KEPT)
     unreadable = [
         PreparedMolecule(
             r.record,

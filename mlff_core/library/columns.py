@@ -187,6 +187,10 @@ def choose_id(
             if n_blank
             else (f"; {known[0]!r} is {what} in the first {len(first)} records")
         )
+    filled = [value for value in values(found) if value]
+    n_again = len(filled) - len(set(filled))
+    if n_again:
+        why += f"; {n_again} of its first {len(filled)} values stand in a record before"
     notes.append(f"column {found!r} is taken for the id{why}")
     return found
 

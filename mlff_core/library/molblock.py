@@ -17,6 +17,11 @@ _SEEN_AS: Final = {34: 16, 33: 15}
 _NOBLE_GASES: Final = frozenset({2, 10, 18, 36, 54, 86})
 #: With three bonds these keep their hand: P, As.
 _PYRAMIDS: Final = frozenset({15, 33})
+#: How a note ends that says which stereo of an entry is lost.
+NOT_KEPT: Final = "that the entry shows is not kept"
+_HANDED: Final = "the handedness of an allene"
+#: RDKit's property of a bond, of V2000 and of V3000, and its values for wedges up and down.
+_DRAWN: Final = {"_MolFileBondStereo": (1, 6), "_MolFileBondCfg": (1, 3)}
 #: How the headings of RDKit's longer messages begin.
 _KINDS_OF_ERROR: Final = ("Pre-condition", "Post-condition", "Invariant", "Range Error")
 #: Lines of a mol block before its atoms: title, program, comment, counts.
@@ -207,12 +212,16 @@ def _told(mol: Chem.Mol) -> str | None:
     if loose and mol.GetNumAtoms() > 1:
         said.append(f"no bond leads to {', '.join(loose[:5])}: each is a molecule of its own")
     if mol.GetNumConformers() and mol.GetConformer().Is3D():
-        said += [f"{what} of the coordinates is not kept" for what in _lost_stereo(mol)]
+        lost = [*_lost_double_bonds(mol), *(_HANDED for _ in _allenes(mol))]
+    else:
+        wedged = {b.GetBeginAtomIdx() for b in mol.GetBonds() if _is_wedge(b)}
+        lost = [_HANDED for allene in _allenes(mol) if wedged & {allene[0], allene[2]}]
+    said += [f"{what} {NOT_KEPT}" for what in lost]
     return "; ".join(said) or None
 
 
-def _lost_stereo(mol: Chem.Mol) -> list[str]:
-    """Stereo that coordinates show and RDKit's SMILES do not: trans in small rings, allenes."""
+def _lost_double_bonds(mol: Chem.Mol) -> list[str]:
+    """Double bonds that coordinates show as trans in a ring that RDKit takes for too small."""
     found = []
     conformer, rings = mol.GetConformer(), mol.GetRingInfo()
     for bond in mol.GetBonds():
@@ -231,15 +240,27 @@ def _lost_stereo(mol: Chem.Mol) -> list[str]:
                 if abs(rdMolTransforms.GetDihedralDeg(conformer, a, b, c, d)) > 90:
                     found.append(f"the trans double bond in a ring of {len(ring)}")
                 break
-    ranks = list(Chem.CanonicalRankAtoms(mol, breakTies=False))
-    for match in mol.GetSubstructMatches(_ALLENE):
-        ends = [[n for n in _neighbours(mol, e) if n != match[1]] for e in (match[0], match[2])]
-        if all(len(end) == 1 or len({ranks[n] for n in end}) == 2 for end in ends):
-            found.append("the handedness of an allene")
     return found
 
 
 _ALLENE: Final = Chem.MolFromSmarts("[#6;!H2]=[#6]=[#6;!H2]")
+
+
+def _allenes(mol: Chem.Mol) -> list[tuple[int, int, int]]:
+    """The three atoms of each allene that has a hand, which no SMILES of RDKit says."""
+    ranks = list(Chem.CanonicalRankAtoms(mol, breakTies=False))
+    found = []
+    for first, middle, last in mol.GetSubstructMatches(_ALLENE):
+        ends = [[n for n in _neighbours(mol, end) if n != middle] for end in (first, last)]
+        if all(len(end) == 1 or len({ranks[n] for n in end}) == 2 for end in ends):
+            found.append((first, middle, last))
+    return found
+
+
+def _is_wedge(bond: Chem.Bond) -> bool:
+    return any(
+        bond.HasProp(name) and bond.GetIntProp(name) in values for name, values in _DRAWN.items()
+    )
 
 
 def _neighbours(mol: Chem.Mol, atom: int) -> list[int]:

@@ -119,3 +119,11 @@ def test_columns_are_chosen_by_what_is_in_them(tmp_path, header, rows, smiles, i
     assert (library.smiles_column, library.id_column) == (smiles, ids)
     assert any(repr(smiles) in note for note in library.notes)
     assert any("for the id" in note for note in library.notes)
+
+
+def test_ids_that_come_twice_are_told(tmp_path):
+    (tmp_path / "a.csv").write_text("id,smiles\na,CC\na,CO\nb,CN\n")
+    library = open_library(tmp_path / "a.csv")
+    assert "column 'id' is taken for the id; 1 of its first 3 values stand in a record before" in (
+        library.notes
+    )

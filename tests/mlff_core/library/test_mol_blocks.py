@@ -9,7 +9,8 @@ from rdkit.Chem import AllChem
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.prepare import prepare
 from mlff_core.library import Record, open_library
-from mlff_core.status import Reason
+from mlff_core.shard import with_unreadable
+from mlff_core.status import Flag, Reason
 
 
 def flat(smiles: str) -> Chem.Mol:
@@ -83,8 +84,8 @@ def test_stereo_that_smiles_cannot_say_is_told(tmp_path):
     others = [Chem.MolToMolBlock(solid(s)) for s in ("ClC=C=CF", "ClC=C=C", "C1CCCCC=C1")]
     found = read(tmp_path, ring, *others)
     assert [r.note for r in found] == [
-        "the trans double bond in a ring of 7 of the coordinates is not kept",
-        "the handedness of an allene of the coordinates is not kept",
+        "the trans double bond in a ring of 7 that the entry shows is not kept",
+        "the handedness of an allene that the entry shows is not kept",
         None,
         None,
     ]
@@ -99,6 +100,20 @@ def trans_cycloheptene() -> Chem.Mol:
     field.MMFFAddTorsionConstraint(4, 5, 6, 0, False, 125.0, 135.0, 1000.0)
     field.Minimize(maxIts=2000)
     return mol
+
+
+def test_stereo_that_an_entry_shows_and_smiles_cannot_say_is_flagged(tmp_path):
+    allene = Chem.MolFromSmiles("C(Cl)=C=CF")
+    AllChem.Compute2DCoords(allene)
+    drawn = Chem.MolToMolBlock(allene)
+    flat_bond = "  1  2  1  0\n"
+    assert flat_bond in drawn
+    records = read(tmp_path, drawn.replace(flat_bond, "  1  2  1  1\n"), drawn)
+    molecules = [prepare(r.record, None, r.smiles or "", ChemistrySettings()) for r in records]
+    wedged, plain = with_unreadable(molecules, records)
+    assert wedged.flags == [Flag.STEREO_NOT_KEPT]
+    assert wedged.message == "the handedness of an allene that the entry shows is not kept"
+    assert (plain.flags, plain.message) == ([], None)
 
 
 def test_lines_that_are_blank_among_atoms_and_bonds_are_passed_over(tmp_path):
