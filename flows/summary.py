@@ -39,6 +39,12 @@ def counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{n:,} {word}" for word, n in counts.items() if n) or "none"
 
 
+def structures(manifest: Manifest) -> str:
+    """How many records there were, and how many structures they stand for where that is more."""
+    n_records, n_rows = manifest.library["n_records"], sum(manifest.counts["status"].values())
+    return f"{n_records:,} records" + (f", {n_rows:,} structures" if n_rows > n_records else "")
+
+
 def rates(manifest: Manifest) -> dict[str, str]:
     """Molecules/s of each stage by itself, and of the whole run."""
     n_records = manifest.library["n_records"]
@@ -100,7 +106,7 @@ def lines(manifest: Manifest, out_dir: Path) -> list[str]:
     stated = errors(manifest)
     report = out_dir / NAME
     return [
-        f"{manifest.library['n_records']:,} records: {counted(manifest.counts['status'])}",
+        f"{structures(manifest)}: {counted(manifest.counts['status'])}",
         *(
             with_names(f"  {reason:{width}}  {n:,}: ", named[reason], n)
             for reason, n in reasons.items()
@@ -125,7 +131,7 @@ def markdown_summary(manifest: Manifest, out_dir: Path) -> str:
     """The same as Markdown."""
     reasons = {reason: n for reason, n in manifest.counts["reason"].items() if n}
     page = [
-        f"# {manifest.library['n_records']:,} records: {counted(manifest.counts['status'])}",
+        f"# {structures(manifest)}: {counted(manifest.counts['status'])}",
         "",
         f"Conformers: {counted(manifest.counts['conformer_status'])}",
     ]

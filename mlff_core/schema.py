@@ -123,7 +123,9 @@ class MoleculeRow:
     n_variants: int = column("int16", "rows of this record", required=True, default=1)
     smiles: str | None = column("string", "canonical isomeric SMILES of what was computed")
     standard_smiles: str | None = column(
-        "string", "the same before stereo that was left open was chosen; null where none was"
+        "string",
+        "the same of the record, before open stereo, protonation or a tautomer was chosen; null "
+        "where nothing was",
     )
     mapped_smiles: str | None = column(
         "string",

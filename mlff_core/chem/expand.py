@@ -169,6 +169,7 @@ def expand(
         Variant(
             input_smiles=smiles,
             smiles=written(structure.mol, smiles),
+            parent=written(mol, smiles),
             number=number,
             n_variants=len(structures),
             weight=structure.weight,

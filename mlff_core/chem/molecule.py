@@ -120,6 +120,7 @@ class PreparedMolecule(MoleculeRow):
             "variant_weight": source.weight,
             "protonation_margin": source.margin,
             "n_variants": source.n_variants,
+            "standard_smiles": source.parent if source.parent != source.smiles else None,
             "message": source.message,
             "flags": list(source.flags),
             "asked": source,

@@ -1,8 +1,9 @@
 """Tautomers of a molecule that a chemist would look at: RDKit's enumeration, filtered.
 
 RDKit lists the imidic acid of every amide and the enol of every ketone. Left out is what has fewer
-amides, aromatic rings or tetrahedral centres of the input's stereo than the input, a new C=NH,
-and a new enol that no second carbonyl holds. RDKit's "canonical" tautomer is a hash, not the stable
+amides, acids, esters, aromatic rings or tetrahedral centres of the input's stereo than the input, a
+new C=NH, a new enol that no second carbonyl holds, and what needs hydrogen to move from one carbon
+to another (ketose to aldose). RDKit's "canonical" tautomer is a hash, not the stable
 one; nothing here makes use of it.
 """
 
@@ -15,7 +16,8 @@ from rdkit.Chem.MolStandardize import rdMolStandardize
 _MOST_TAUTOMERS: Final = 32
 _MOST_TRANSFORMS: Final = 200
 
-_AMIDE: Final = Chem.MolFromSmarts("[CX3;!a](=[O,S])[NX3,NX4+]")
+#: Amides, acids and esters.
+_ACYL: Final = Chem.MolFromSmarts("[CX3;!a](=[O,S])[NX3,NX4+,OX2,OX1-]")
 _ENOL: Final = Chem.MolFromSmarts("[OX2H1,SX2H1,NX3H2][CX3;!a]=[CX3;!a]")
 _HELD_ENOL: Final = Chem.MolFromSmarts(
     "[OX2H1,SX2H1,NX3H2][CX3;!a]=[CX3;!a][$([#6]=[O,N,S]),$(C#N),$([N+](=O)[O-]),$(S(=O)=O)]"
@@ -74,10 +76,11 @@ def _keeps_stereo(mol: Chem.Mol, other: Chem.Mol) -> bool:
 
 def _is_likely(mol: Chem.Mol, other: Chem.Mol) -> bool:
     return (
-        _count(other, _AMIDE) >= _count(mol, _AMIDE)
+        _count(other, _ACYL) >= _count(mol, _ACYL)
         and _n_aromatic_rings(other) >= _n_aromatic_rings(mol)
         and _count(other, _BARE_IMINE) <= _count(mol, _BARE_IMINE)
         and _loose_enols(other) <= _loose_enols(mol)
+        and _n_carbons_changed(mol, other) <= 1
         and _n_charges(other) <= _n_charges(mol)
     )
 
@@ -97,6 +100,14 @@ def _n_aromatic_rings(mol: Chem.Mol) -> int:
     return sum(
         all(mol.GetBondWithIdx(bond).GetIsAromatic() for bond in ring)
         for ring in mol.GetRingInfo().BondRings()
+    )
+
+
+def _n_carbons_changed(mol: Chem.Mol, other: Chem.Mol) -> int:
+    """Carbons that have more or fewer hydrogens; atoms keep their places."""
+    return sum(
+        atom.GetAtomicNum() == 6 and atom.GetTotalNumHs() != twin.GetTotalNumHs()
+        for atom, twin in zip(mol.GetAtoms(), other.GetAtoms(), strict=True)
     )
 
 

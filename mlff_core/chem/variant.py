@@ -59,6 +59,7 @@ class Variant:
     Attributes:
         input_smiles: SMILES as it stands in the library.
         smiles: SMILES or CXSMILES of this structure.
+        parent: Canonical SMILES or CXSMILES of the record's own structure.
         number: Its place among the structures of the record.
         n_variants: How many these are.
         weight: Its share at the pH; None where nothing says.
@@ -70,6 +71,7 @@ class Variant:
 
     input_smiles: str
     smiles: str
+    parent: str
     number: int = 0
     n_variants: int = 1
     kind: str = "as_given"

@@ -149,6 +149,9 @@ def test_stereo_comes_after_the_protons() -> None:
         # No imidic acid, no enol of a ketone, no phenol without its ring, no imine of an amine.
         ("CC(N)=O", set()),
         ("CC(C)=O", set()),
+        ("OC(=O)C(O)C(O)C(O)=O", set()),
+        ("OCC(O)C=O", set()),
+        ("OCC1OC(O)C(O)C(O)C1O", set()),
         ("Oc1ccccc1", set()),
         ("Nc1ccccn1", set()),
         ("C[C@H](N)C(=O)NC1CC1", set()),
@@ -191,6 +194,16 @@ def test_a_variant_is_computed_in_place_of_its_record() -> None:
     assert {r.smiles for r in rows} == {"C[C@@H](F)Cl", "C[C@H](F)Cl"}
     assert len({r.inchikey for r in rows}) == 2
     assert {r.message for r in rows} == {"kept the largest organic fragment of 2, left out O"}
+    assert {r.standard_smiles for r in rows} == {"CC(F)Cl"}
+
+
+def test_a_record_of_which_no_isomer_can_exist_fails_with_the_reasons() -> None:
+    cubane = "[C@H]12[C@H]3[C@@H]4[C@@H]1[C@@H]5[C@@H]2[C@@H]3[C@@]45C(F)O"  # corners inside out
+    [variant] = expand(0, None, cubane, ALL)
+    row = prepare(0, None, variant, ALL)
+    assert (row.status, row.reason, row.n_variants) == ("failed", "embedding_failed", 1)
+    assert str(row.message).startswith("none of 2 stereoisomers that were tried could be embedded")
+    assert "; " in str(row.message)
 
 
 def prepare_or_die(
