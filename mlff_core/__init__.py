@@ -9,7 +9,7 @@ status.py       the words of the tables
 shipped.py      libraries and recipes that come with the code, by name
 interrupts.py   Ctrl-C in processes that do not handle it
 cores.py        how many cores this process may keep busy
-store.py        where results lie, and how a file gets its final name
+store/          where results lie, and how a file gets its final name
 schema.py       every column of the tables, declared once
 arrow.py        rows as Arrow tables and back
 weights/        the shipped models

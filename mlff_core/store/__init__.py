@@ -2,7 +2,10 @@
 
 A `Store` is what the tables ask of a folder, or of whatever stands for one: names with slashes
 between their parts, no renaming, no half-written file under its final name. `FolderStore` keeps
-them in a local folder. `whole_file` is the one place where the project gives a file its name.
+them in a local folder, `BucketStore` in a bucket. `whole_file` is the one place where the project
+gives a file its name.
+
+bucket.py      S3, Google Cloud Storage, Azure
 """
 
 import os
@@ -15,6 +18,8 @@ from typing import IO, Final, Protocol
 
 from mlff_core.errors import OutputError
 
+#: Buckets that a store may be in.
+BUCKETS: Final = ("s3://", "gs://", "az://", "abfs://", "abfss://")
 #: What a write that was cut off leaves. Names with a leading dot are no files of the store: that
 #: hides this, and the locks, from readers and their patterns.
 _LEFTOVER_NAME: Final = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
@@ -192,7 +197,7 @@ class FolderStore:
                     "for it, or choose another folder"
                 )
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, _own_name().encode(), 0)
+            os.pwrite(descriptor, own_name().encode(), 0)
             yield
         finally:
             if held:
@@ -224,13 +229,27 @@ class FolderStore:
 _HOLDER: Final = re.compile(r"process (?P<pid>\d{1,9}) on (?P<host>\S*)")
 
 
-def _own_name() -> str:
+def own_name() -> str:
+    """How a process that holds a name calls itself."""
     return f"process {os.getpid()} on {platform.node()}"
 
 
 def open_store(location: Store | Path | str) -> Store:
-    """The store at a location: a folder by its path, or a store that is one already."""
+    """The store at a location: a folder by its path, a bucket by its URL, or a store itself.
+
+    Raises:
+        OutputError: The package that reaches buckets is missing, or the URL is none of them.
+    """
+    if isinstance(location, str) and is_bucket(location):
+        from mlff_core.store.bucket import BucketStore
+
+        return BucketStore(location)
     return FolderStore(location) if isinstance(location, Path | str) else location
+
+
+def is_bucket(location: str) -> bool:
+    """Whether a location is the URL of a place in a bucket."""
+    return location.startswith(BUCKETS)
 
 
 @contextmanager
