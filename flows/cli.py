@@ -33,6 +33,7 @@ from mlff_core.errors import MlffError
 
 if TYPE_CHECKING:
     from flows.watch import Watcher
+    from mlff_core.store import Location
 
 C = TypeVar("C", bound=Call)
 
@@ -218,15 +219,13 @@ class Stop:
         os._exit(130)
 
 
-def folder_of(call: ScreenCall) -> Path:
-    """Folder of the tables, absolute."""
-    return Path(call.out).expanduser().absolute()
-
-
 def kept(call: ScreenCall) -> str:
     """What a run that was stopped leaves in its folder, and how to go on."""
-    out = folder_of(call)
-    n_parts = len(list((out / "molecules").glob("part-*.parquet")))
+    from mlff_core.store import open_store, place_of
+
+    out = place_of(call.out)
+    names = (name.rpartition("/")[2] for name in open_store(out).list("molecules"))
+    n_parts = sum(name.startswith("part-") for name in names)
     if not n_parts:
         return "no shard was finished"
     shards = "1 finished shard is" if n_parts == 1 else f"{n_parts:,} finished shards are"
@@ -241,8 +240,9 @@ def run_screen(call: ScreenCall, *, quiet: bool, as_json: bool) -> int:
         0, or 1 if the run failed.
     """
     from flows.terminal import Terminal
+    from mlff_core.store import place_of
 
-    out = folder_of(call)
+    out = place_of(call.out)
     signal.signal(signal.SIGINT, Stop(lambda: kept(call)))
     terminal = Terminal(quiet=quiet or as_json)
     if "://" in call.library:  # another host may take its time
@@ -283,7 +283,7 @@ def run_on_server(call: ScreenCall, watcher: "Watcher") -> None:
         screen(**call.model_dump() | {"preset": "standard"})  # what it sets is in the others
 
 
-def show(out: Path, *, as_json: bool, quiet: bool) -> None:
+def show(out: "Location", *, as_json: bool, quiet: bool) -> None:
     """Print what came of a screen."""
     from rich.console import Console
 

@@ -5,6 +5,7 @@ A wrong call is refused within a second or two, so nothing here imports torch un
 
 import hashlib
 import json
+import os
 import platform
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from mlff_core.library import Library, open_library
 from mlff_core.library.ingest import IngestReport
 from mlff_core.models.reference import ModelReference, refer_to_model
 from mlff_core.moves.settings import RelaxSettings
-from mlff_core.store import open_store
+from mlff_core.store import Location, open_store, place_of
 from mlff_core.tables import (
     SCHEMA_VERSION,
     Manifest,
@@ -52,18 +53,24 @@ class OpenedCall:
         call: The call.
         library: Found readable, to its first record.
         model: Found whole.
-        out_dir: Folder of the tables, absolute.
+        out_dir: Where the tables lie: a folder, absolute, or a place in a bucket.
     """
 
     call: ScreenCall
     library: Library
     model: ModelReference
-    out_dir: Path
+    out_dir: Location
 
     @property
     def work_dir(self) -> Path:
-        """Folder of the intermediate files; a leading dot hides it from readers of the tables."""
-        return self.out_dir / ".mlff-screen"
+        """Folder of the intermediate files; a leading dot hides it from readers of the tables.
+
+        Of tables in a bucket, one of the user's own on this host.
+        """
+        if isinstance(self.out_dir, Path):
+            return self.out_dir / ".mlff-screen"
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return cache / "mlff-screen" / hashlib.sha256(self.out_dir.encode()).hexdigest()[:16]
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -134,7 +141,7 @@ def open_call(call: ScreenCall) -> OpenedCall:
         call=call,
         library=open_library(call.library, call.smiles_column, call.id_column),
         model=refer_to_model(call.model),
-        out_dir=Path(call.out).expanduser().absolute(),
+        out_dir=place_of(call.out),
     )
     if call.resume or call.append:  # whether it is the same run is known when the library was read
         open_store(opened.out_dir).check()

@@ -9,7 +9,6 @@ import shutil
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 
 from flows.call import ScreenCall
@@ -57,7 +56,7 @@ def run_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifest:
             started = time.monotonic()
             compute(plan, manifest, engine, watcher)
             manifest.counts = reconcile(
-                Path(plan.out), plan.library.n_records, plan.run_key
+                open_store(plan.out), plan.library.n_records, plan.run_key
             ).to_dict()
             manifest.add_timings({"total": time.monotonic() - started})
             release_output(plan, manifest)
@@ -123,7 +122,7 @@ def claim_output(plan: ScreenPlan) -> Manifest:
     call = plan.parameters
     try:
         return open_output(
-            Path(plan.out), plan.manifest(), overwrite=call.overwrite, resume=call.resume
+            open_store(plan.out), plan.manifest(), overwrite=call.overwrite, resume=call.resume
         )
     except BaseException:
         shutil.rmtree(plan.work, ignore_errors=True)
@@ -177,7 +176,7 @@ def stages(plan: ScreenPlan) -> tuple[Stage, ...]:
 
 def compute(plan: ScreenPlan, manifest: Manifest, engine: Engine, watcher: Watcher) -> None:
     """Move every unfinished shard through the stages; fill in the timings."""
-    finished = finished_shards(Path(plan.out), plan.run_key, plan.shards)
+    finished = finished_shards(open_store(plan.out), plan.run_key, plan.shards)
     unfinished = (shard for shard in plan.shards if shard not in finished)
     in_flight = SHARDS_IN_FLIGHT * engine.lanes
     watcher.begin(plan.library.n_records, plan.records_in(finished))
@@ -185,12 +184,14 @@ def compute(plan: ScreenPlan, manifest: Manifest, engine: Engine, watcher: Watch
         for stage, shard, report in pipeline(unfinished, stages(plan), engine, in_flight):
             manifest.add_timings(report.timings_s)
             if report.ran is not None and manifest.add_ran(asdict(report.ran)):
-                manifest.write(Path(plan.out))  # a run that is cut off says what it ran on, too
+                manifest.write(
+                    open_store(plan.out)
+                )  # a run that is cut off says what it ran on, too
             watcher.advance(stage.name, shard, report)
 
 
 def release_output(plan: ScreenPlan, manifest: Manifest) -> None:
     """Mark the run finished and remove the intermediate files."""
     manifest.finished = datetime.now(UTC).isoformat(timespec="seconds")
-    manifest.write(Path(plan.out))
+    manifest.write(open_store(plan.out))
     shutil.rmtree(plan.work, ignore_errors=True)

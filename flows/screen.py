@@ -35,6 +35,7 @@ from flows.run import run_screen
 from flows.summary import markdown_summary
 from flows.watch import Watcher, Watchers, current_watcher
 from mlff_core.shard import StepReport
+from mlff_core.store import Location, place_of
 from mlff_core.tables import Manifest
 
 #: An update of the artifact costs some milliseconds and a row in the server's event table.
@@ -79,7 +80,7 @@ def screen(**parameters: Any) -> dict[str, Any]:
         )
     finally:
         _running.discard(this_run)
-    out = Path(call.out).expanduser().absolute()
+    out = place_of(call.out)
     return {"out": str(out), "n_records": manifest.library["n_records"], **manifest.counts}
 
 
@@ -113,10 +114,10 @@ def artifact_key(library: str, run: str, what: str) -> str:
     return "-".join(filter(None, (name, run[:8], what)))
 
 
-def report_url(out: Path) -> str | None:
+def report_url(out: Location) -> str | None:
     """Where a browser finds the report of a run; None where nothing says."""
     base = os.environ.get(REPORTS_URL, "").rstrip("/")
-    if not base or not out.is_relative_to(Path.cwd()):
+    if not base or not isinstance(out, Path) or not out.is_relative_to(Path.cwd()):
         return None
     return f"{base}/{quote((out / NAME).relative_to(Path.cwd()).as_posix())}"
 
@@ -152,7 +153,7 @@ class Page(Watcher):
             if time.monotonic() - self._updated > SECONDS_BETWEEN_UPDATES:
                 self._update()
 
-    def end(self, manifest: Manifest, out: Path) -> None:
+    def end(self, manifest: Manifest, out: Location) -> None:
         """Leave the summary, and a link to the report where a browser can follow one."""
         self._update()
         create_markdown_artifact(
@@ -160,7 +161,7 @@ class Page(Watcher):
         )
         if url := report_url(out):
             create_link_artifact(
-                url, link_text=f"Report of {out.name}", key=self._key("report"),
+                url, link_text=f"Report of {Path(out).name}", key=self._key("report"),
                 description="Counts, reasons, distributions, molecules drawn and in space",
             )  # fmt: skip
 

@@ -1,13 +1,13 @@
 """What came of a run, for the terminal and for Prefect's page."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from flows.report.write import NAME
+from mlff_core.store import Location, open_store
 from mlff_core.tables import Manifest
+from mlff_core.tables.parts import parts_in, read_columns
 
 #: Molecules that are named for each reason, so that a person can look at one.
 EXAMPLES = 3
@@ -65,13 +65,14 @@ def errors(manifest: Manifest) -> dict[str, str]:
     }
 
 
-def examples(out_dir: Path, reasons: Iterable[str]) -> dict[str, list[str]]:
+def examples(out: Location, reasons: Iterable[str]) -> dict[str, list[str]]:
     """The first few molecules of each reason, by their ids; reads no more parts than it must."""
     found: dict[str, list[str]] = {reason: [] for reason in reasons}
-    for part in sorted((out_dir / "molecules").glob("part-*.parquet")) if found else ():
+    store = open_store(out)
+    for part in parts_in(store, "molecules").values() if found else ():
         if all(len(names) >= EXAMPLES for names in found.values()):
             break
-        table = pq.read_table(part, columns=["record", "input_id", "reason"])
+        table = read_columns(store, part, ["record", "input_id", "reason"])
         for row in table.filter(table["reason"].is_valid()).to_pylist():
             names = found.get(row["reason"], [])
             if len(names) < EXAMPLES:
@@ -91,20 +92,19 @@ def with_names(begin: str, names: list[str], n: int) -> str:
     return line + (", ..." if n > len(names) else "")
 
 
-def next_steps(out_dir: Path) -> str:
+def next_steps(out: Location) -> str:
     """A line that opens the result."""
-    return (
-        f'python -c "import polars as pl; print(pl.read_parquet({str(out_dir / "molecules")!r}))"'
-    )
+    where = open_store(out).url("molecules")
+    return f'python -c "import polars as pl; print(pl.read_parquet({where!r}))"'
 
 
-def lines(manifest: Manifest, out_dir: Path) -> list[str]:
+def lines(manifest: Manifest, out: Location) -> list[str]:
     """The summary in lines: what came out, what did not and why, how fast, how good, where."""
     reasons = {reason: n for reason, n in manifest.counts["reason"].items() if n}
-    named = examples(out_dir, reasons)
+    named = examples(out, reasons)
     width = max(map(len, reasons), default=0)
     stated = errors(manifest)
-    report = out_dir / NAME
+    store = open_store(out)
     return [
         f"{structures(manifest)}: {counted(manifest.counts['status'])}",
         *(
@@ -115,19 +115,19 @@ def lines(manifest: Manifest, out_dir: Path) -> list[str]:
         "molecules/s: " + ", ".join(f"{what} {rate}" for what, rate in rates(manifest).items()),
         *([f"energies of {printable(manifest.model['name'])} against its teacher"] * bool(stated)),
         *(f"  {name}: {text}" for name, text in stated.items()),
-        f"tables: {out_dir / 'molecules'}, {out_dir / 'conformers'}",
-        *([f"report: {report}"] * report.exists()),
-        f"look at them: {next_steps(out_dir)}",
+        f"tables: {store.url('molecules')}, {store.url('conformers')}",
+        *([f"report: {store.url(NAME)}"] * store.exists(NAME)),
+        f"look at them: {next_steps(out)}",
     ]
 
 
-def print_summary(manifest: Manifest, out_dir: Path, console: Console) -> None:
+def print_summary(manifest: Manifest, out: Location, console: Console) -> None:
     """Print it."""
-    for line in lines(manifest, out_dir):
+    for line in lines(manifest, out):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def markdown_summary(manifest: Manifest, out_dir: Path) -> str:
+def markdown_summary(manifest: Manifest, out: Location) -> str:
     """The same as Markdown."""
     reasons = {reason: n for reason, n in manifest.counts["reason"].items() if n}
     page = [
@@ -137,7 +137,7 @@ def markdown_summary(manifest: Manifest, out_dir: Path) -> str:
     ]
     if reasons:
         page += ["", "| reason | molecules | the first |", "|---|---:|---|"]
-        for reason, names in examples(out_dir, reasons).items():
+        for reason, names in examples(out, reasons).items():
             # In a table of Markdown, names of others are data, too.
             quoted = ", ".join(f"`{name.replace('`', chr(39))}`" for name in names).replace(
                 "|", "/"
@@ -148,6 +148,6 @@ def markdown_summary(manifest: Manifest, out_dir: Path) -> str:
     if stated := errors(manifest):
         page += ["", "| energies | the model against its teacher |", "|---|---|"]
         page += [f"| {name} | `{text}` |" for name, text in stated.items()]
-    page += ["", "Tables, and `report.html` to look at:", "", "```", str(out_dir), "```"]
-    page += ["", "```sh", next_steps(out_dir), "```"]
+    page += ["", "Tables, and `report.html` to look at:", "", "```", str(out), "```"]
+    page += ["", "```sh", next_steps(out), "```"]
     return "\n".join(page) + "\n"

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +16,7 @@ from rich.progress import (
 
 from flows.watch import Watcher
 from mlff_core.shard import StepReport
+from mlff_core.store import Location
 from mlff_core.tables import Manifest
 
 #: Without a terminal, a line so often: a log that grows by minutes, not by shards.
@@ -95,7 +95,7 @@ class Terminal(Watcher):
             left = f", {(self._n_records - done) / rate:,.0f} s left" if rate else ""
             self.tell(f"{done:,} of {self._n_records:,} {text}{left}")
 
-    def end(self, manifest: Manifest, out: Path) -> None:
+    def end(self, manifest: Manifest, out: Location) -> None:
         """Take the bar away."""
         self.close()
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 
 from mlff_core.shard import StepReport
+from mlff_core.store import Location
 from mlff_core.tables import Manifest
 
 
@@ -24,7 +24,7 @@ class Watcher:
     def inside(self, stage: str, shard: int, n_molecules: int) -> None:
         """So many molecules of a shard are through a stage; said by any thread, at any rate."""
 
-    def end(self, manifest: Manifest, out: Path) -> None:
+    def end(self, manifest: Manifest, out: Location) -> None:
         """Every record is in the tables."""
 
 
@@ -54,7 +54,7 @@ class Watchers(Watcher):
         for watcher in self.watchers:
             watcher.inside(stage, shard, n_molecules)
 
-    def end(self, manifest: Manifest, out: Path) -> None:
+    def end(self, manifest: Manifest, out: Location) -> None:
         """Tell each."""
         for watcher in self.watchers:
             watcher.end(manifest, out)

@@ -24,6 +24,7 @@ from mlff_core.moves.settings import RelaxSettings
 from mlff_core.outcome import final_rows
 from mlff_core.schema import ConformerRow
 from mlff_core.status import Flag, MoleculeStatus, Reason
+from mlff_core.store import Location, Store
 from mlff_core.tables import conformers_table, molecules_table, write_part
 
 if TYPE_CHECKING:
@@ -260,7 +261,11 @@ def relaxed_row(
 
 
 def write_shard(
-    shard: int, embedded_file: Path, relaxed_file: Path, out_dir: Path, metadata: dict[str, str]
+    shard: int,
+    embedded_file: Path,
+    relaxed_file: Path,
+    out: Store | Location,
+    metadata: dict[str, str],
 ) -> StepReport:
     """Judge the relaxed conformers and write the shard's two final parts.
 
@@ -270,8 +275,8 @@ def write_shard(
     molecules = rows_of(read_arrow(embedded_file), PreparedMolecule)
     conformers = rows_of(read_arrow(relaxed_file), ConformerRow)
     final_rows(molecules, conformers)
-    write_part(conformers_table(conformers), out_dir, shard, metadata)
-    write_part(molecules_table(molecules), out_dir, shard, metadata)
+    write_part(conformers_table(conformers), out, shard, metadata)
+    write_part(molecules_table(molecules), out, shard, metadata)
     return StepReport(
         n_records(molecules),
         {"write": time.monotonic() - started},

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mlff_core.shard import ShardFiles, StepReport, write_shard
+from mlff_core.store import open_store
 from tasks.opened import table_writer
 
 
@@ -20,7 +21,7 @@ def write(
             that drives a card.
     """
     files = ShardFiles.of(Path(work_dir), shard)
-    arguments = shard, files.embedded, files.relaxed, Path(out), metadata
+    arguments = shard, files.embedded, files.relaxed, open_store(out), metadata
     report = table_writer(work_dir).run(*arguments) if apart else write_shard(*arguments)
     files.remove()
     return report

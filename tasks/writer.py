@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlff_core.chem.pool import WorkerProcess
 from mlff_core.shard import StepReport, write_shard
+from mlff_core.store import Location, Store
 
 
 class TableWriter:
@@ -23,7 +24,7 @@ class TableWriter:
         shard: int,
         embedded_file: Path,
         relaxed_file: Path,
-        out_dir: Path,
+        out: Store | Location,
         metadata: dict[str, str],
     ) -> StepReport:
         """Write the two parts of a shard.
@@ -38,7 +39,7 @@ class TableWriter:
                     self._process = WorkerProcess()
                     self._process.wait_until_ready(write_here, None)
                 connection = self._process.connection
-                connection.send((shard, embedded_file, relaxed_file, out_dir, metadata))
+                connection.send((shard, embedded_file, relaxed_file, out, metadata))
                 answer = connection.recv()
             except (EOFError, OSError) as error:
                 self._end()
@@ -63,12 +64,12 @@ def write_here(
     shard: int,
     embedded_file: Path,
     relaxed_file: Path,
-    out_dir: Path,
+    out: Store | Location,
     metadata: dict[str, str],
     extra: None,
 ) -> StepReport | Exception:
     """In that process: write a shard; what is raised is sent back, and the process lives on."""
     try:
-        return write_shard(shard, embedded_file, relaxed_file, out_dir, metadata)
+        return write_shard(shard, embedded_file, relaxed_file, out, metadata)
     except Exception as error:
         return error

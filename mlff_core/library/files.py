@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from mlff_core.errors import LibraryError
 from mlff_core.library.http import is_http, open_http
+from mlff_core.store import is_bucket, open_store
 
 READ_ERRORS: Final = (OSError, EOFError, zlib.error, pa.ArrowException)
 
@@ -53,6 +54,9 @@ def open_raw(file: str, *, seekable: bool = False, sparing: bool = False) -> Ite
     try:
         if is_http(file):
             stream = open_http(file, seekable=seekable, sparing=sparing)
+        elif is_bucket(file):
+            place, _, name = file.rpartition("/")
+            stream = open_store(place).open(name)
         elif is_url(file):
             # `fs` lives as long as this frame: an archive closes its files when it is collected.
             fs, path = fsspec.core.url_to_fs(file)

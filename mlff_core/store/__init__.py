@@ -18,6 +18,8 @@ from typing import IO, Final, Protocol
 
 from mlff_core.errors import OutputError
 
+#: A folder, or the URL of a place in a bucket.
+Location = Path | str
 #: Buckets that a store may be in.
 BUCKETS: Final = ("s3://", "gs://", "az://", "abfs://", "abfss://")
 #: What a write that was cut off leaves. Names with a leading dot are no files of the store: that
@@ -245,6 +247,11 @@ def open_store(location: Store | Path | str) -> Store:
 
         return BucketStore(location)
     return FolderStore(location) if isinstance(location, Path | str) else location
+
+
+def place_of(location: str) -> Location:
+    """What a location means: a folder, absolute, or the URL of a place in a bucket."""
+    return location.rstrip("/") if is_bucket(location) else Path(location).expanduser().absolute()
 
 
 def is_bucket(location: str) -> bool:

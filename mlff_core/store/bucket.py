@@ -24,7 +24,7 @@ BEAT_S: Final = 10.0
 #: Beats that a holder may miss before it is taken for dead.
 MISSED: Final = 4
 #: Bytes that are asked for at once where a file is read here and there.
-_BLOCK_BYTES: Final = 1 << 18
+_BLOCK_BYTES: Final = 1 << 20
 
 
 class BucketStore:
@@ -49,8 +49,8 @@ class BucketStore:
         self._obstore: Any = obstore
         self._location, self._beat_s = url.rstrip("/"), beat_s
         try:
-            plain = {"client_options": {"allow_http": True}} if _endpoint_is_plain() else {}
-            self._bucket: Any = from_url(self._location, **plain)
+            options = {"allow_http": True} if _endpoint_is_plain() else {}
+            self._bucket: Any = cast(Any, from_url)(self._location, client_options=options)
         except Exception as error:  # whatever its drivers raise
             raise OutputError(f"{url}: cannot be reached: {_words(error)}") from error
 

@@ -4,14 +4,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from mlff_core.errors import OutputError
 from mlff_core.schema import ROWS, SCHEMA_VERSION
-from mlff_core.store import Store, one_line, open_store
+from mlff_core.store import Location, Store, one_line, open_store
 from mlff_core.tables.parts import PART_NAME, is_whole, parts_in, read_footer, read_part_key
 
 _NAME: Final = "manifest.json"
@@ -81,7 +80,7 @@ class Manifest:
         self.ran.append({**ran, "batch_sizes": sizes})
         return True
 
-    def write(self, out: Store | Path) -> None:
+    def write(self, out: Store | Location) -> None:
         """Write manifest.json, whole or not at all."""
         with open_store(out).put(_NAME) as stream:
             stream.write(json.dumps(asdict(self), indent=2, default=str).encode() + b"\n")
@@ -94,7 +93,7 @@ class _TornError(OutputError):
     """A manifest of ours that is damaged: by a disk, by hand, by a program that cut it off."""
 
 
-def read_manifest(out: Store | Path) -> Manifest | None:
+def read_manifest(out: Store | Location) -> Manifest | None:
     """Read manifest.json; None if there is none.
 
     Raises:
@@ -131,7 +130,7 @@ def _has_parts(out: Store) -> bool:
     return any(parts_in(out, table) for table in ROWS)
 
 
-def earlier_manifest(out: Store | Path, *, replaceable: bool) -> Manifest | None:
+def earlier_manifest(out: Store | Location, *, replaceable: bool) -> Manifest | None:
     """The manifest of an earlier run; None if there is none.
 
     Args:
@@ -150,7 +149,7 @@ def earlier_manifest(out: Store | Path, *, replaceable: bool) -> Manifest | None
         raise
 
 
-def earlier_choice(out: Store | Path, name: str) -> str | None:
+def earlier_choice(out: Store | Location, name: str) -> str | None:
     """What a run that is to be resumed chose by itself, such as its `shard_size`.
 
     The manifest says it, or where that is damaged or gone, the parts.
@@ -167,7 +166,7 @@ def earlier_choice(out: Store | Path, name: str) -> str | None:
 
 
 def check_output(
-    out: Store | Path, manifest: Manifest, *, overwrite: bool = False, resume: bool = False
+    out: Store | Location, manifest: Manifest, *, overwrite: bool = False, resume: bool = False
 ) -> Manifest:
     """Find out, without touching anything, whether a run may write its tables somewhere.
 
@@ -205,7 +204,7 @@ def check_output(
 
 
 def open_output(
-    out: Store | Path, manifest: Manifest, *, overwrite: bool = False, resume: bool = False
+    out: Store | Location, manifest: Manifest, *, overwrite: bool = False, resume: bool = False
 ) -> Manifest:
     """Make a place ready for a run and leave its unfinished manifest there.
 

@@ -10,7 +10,6 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import IO, Final
 
 import pyarrow as pa
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 from mlff_core.cores import usable_cores
 from mlff_core.errors import OutputError
 from mlff_core.schema import ROWS, SCHEMA_VERSION
-from mlff_core.store import Store, one_line, open_store
+from mlff_core.store import Location, Store, one_line, open_store
 from mlff_core.tables.rows import SCHEMAS
 
 #: Rows in a row group, so that a reader who wants a few records unpacks little more: some
@@ -39,7 +38,9 @@ _BLOCK_BYTES: Final = 1 << 20
 _DAMAGE: Final = (OSError, pa.ArrowException, ValueError, OverflowError, MemoryError)
 
 
-def write_part(table: pa.Table, out: Store | Path, shard: int, metadata: Mapping[str, str]) -> str:
+def write_part(
+    table: pa.Table, out: Store | Location, shard: int, metadata: Mapping[str, str]
+) -> str:
     """Write one shard's part of a table, whole or not at all, and return its name.
 
     Args:
@@ -159,7 +160,7 @@ def _pieces(stream: IO[bytes], n_bytes: int) -> Iterator[bytes]:
         yield piece
 
 
-def finished_shards(out: Store | Path, run_key: str, shards: range | None = None) -> set[int]:
+def finished_shards(out: Store | Location, run_key: str, shards: range | None = None) -> set[int]:
     """Return the shards whose parts are there, of this run, and whole to the last byte.
 
     Only a shard without any conformer may lack its part of `conformers`. Reads every part.

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from mlff_core.cores import usable_cores
 from mlff_core.errors import OutputError
 from mlff_core.schema import ROWS
 from mlff_core.status import MoleculeStatus
-from mlff_core.store import Store, open_store
+from mlff_core.store import Location, Store, open_store
 from mlff_core.tables.generations import generations_of
 from mlff_core.tables.manifest import Manifest, read_manifest
 from mlff_core.tables.parts import is_whole, parts_in, read_columns
@@ -58,7 +57,7 @@ class Progress:
         return self.n_records - self.done
 
 
-def progress(out: Store | Path, *, check: bool = False) -> Progress:
+def progress(out: Store | Location, *, check: bool = False) -> Progress:
     """Look at the tables of a run.
 
     Args:

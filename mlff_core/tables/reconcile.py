@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -12,7 +11,7 @@ import pyarrow as pa
 from mlff_core.errors import OutputError
 from mlff_core.schema import ROWS, SCHEMA_VERSION
 from mlff_core.status import ConformerStatus, MoleculeStatus, Reason
-from mlff_core.store import Store, open_store
+from mlff_core.store import Location, Store, open_store
 from mlff_core.tables.parts import parts_in, read_columns, read_footer
 from mlff_core.tables.rows import CONFORMERS_SCHEMA
 
@@ -47,7 +46,7 @@ class Counts:
 KeyOf = Callable[[int], str]
 
 
-def reconcile(out: Store | Path, n_records: int, run_key: str | KeyOf | None = None) -> Counts:
+def reconcile(out: Store | Location, n_records: int, run_key: str | KeyOf | None = None) -> Counts:
     """Prove that the tables hold every record with all its variants once, and count their rows.
 
     Reads a few columns, one part at a time, so memory does not grow with the library.

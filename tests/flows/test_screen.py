@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.call import ScreenCall
+from flows.cli import main
 from flows.engines import LocalEngine
 from flows.run import run_screen
 from flows.watch import Watcher
@@ -178,6 +179,35 @@ def test_what_is_damaged_is_made_anew_and_the_same(
         p.name for p in (out / "molecules").iterdir() if p.stat().st_mtime_ns != times[p.name]
     }
     assert changed == (set() if where == "manifest" else {"part-000000.parquet"})
+
+
+def test_library_and_tables_may_lie_in_a_bucket(
+    library: Path, tmp_path: Path, small_model: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    source, out = f"{bucket}/libraries/library.csv", f"{bucket}/tables"
+    with open_store(f"{bucket}/libraries").put("library.csv") as stream:
+        stream.write(library.read_bytes())
+    call(library, tmp_path / "out", small_model)
+    command = [
+        "run", source, "--out", out, "--model", str(small_model), "--shard-size", "4",
+        "--max-steps", "3", "--workers", "2", "--device", "cpu", "--quiet",
+    ]  # fmt: skip
+    assert main(command) == 0
+    store = open_store(out)
+    for table in ("molecules", "conformers"):
+        parts = [store.open(name) for name in store.list(table)]
+        rows = pl.concat([pl.read_parquet(part) for part in parts]).sort("record")
+        assert rows.equals(pl.read_parquet(tmp_path / "out" / table).sort("record"))
+    times = {name: store.modified(name) for name in store.list("molecules")}
+    store.delete("molecules/part-000001.parquet")
+    assert main([*command, "--resume"]) == 0
+    assert store.modified("molecules/part-000000.parquet") == times["molecules/part-000000.parquet"]
+    assert len(store.list("molecules")) == 3
+    assert main([*command, "--append"]) == 0
+    assert store.holder("run") is None
+    assert list((tmp_path / "cache" / "mlff-screen").iterdir()) == []
 
 
 def test_garbage_alone_is_a_table_of_rejections(tmp_path: Path, small_model: Path) -> None:
