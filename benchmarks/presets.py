@@ -14,12 +14,13 @@ import json
 import os
 import random
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from flows.call import PRESETS, ScreenCall
-from mlff_core import MolBatch, ScreenedMolecule, load_potential, screen_mols
+from mlff_core import MolBatch, Potential, ScreenedMolecule, load_potential, screen_mols
 from mlff_core.cores import usable_cores
 from mlff_core.units import EV_KCAL_MOL
 
@@ -33,11 +34,16 @@ def settings_of(preset: str) -> dict:
     return {name: getattr(call, name) for name in ("conformers", "model", "fmax", "max_steps")}
 
 
+@cache
+def _loaded(model: str, device: str) -> Potential:
+    return load_potential(model, device=device)
+
+
 def timed(
     smiles: list[str], device: str, **settings: object
 ) -> tuple[list[ScreenedMolecule], float]:
     """What came out, and the seconds that it took."""
-    potential = load_potential(settings.pop("model"), device=device)
+    potential = _loaded(settings.pop("model"), device)
     screen_mols(smiles[:1], model=potential, **settings | {"conformers": 1, "max_steps": 3})
     started = time.perf_counter()
     found = screen_mols(smiles, model=potential, **settings)
@@ -46,7 +52,7 @@ def timed(
 
 def best_energies(found: list[ScreenedMolecule], device: str) -> np.ndarray:
     """The default model's energy in kcal/mol of each molecule's best geometry; NaN where none."""
-    potential = load_potential("default", device=device)
+    potential = _loaded("default", device)
     energies = np.full(len(found), np.nan)
     ok = [k for k, molecule in enumerate(found) if molecule.ok]
     batch = MolBatch.from_ase([found[k].atoms()[0] for k in ok])
