@@ -23,6 +23,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
     which.add_argument("--best", action="store_true", help="The best of each molecule (default)")
     which.add_argument("--all", action="store_true", help="All that are usable")
     command.add_argument(
+        "--keep-columns",
+        metavar="NAME,NAME",
+        help="Columns of the library, or properties of its SD file, that come along",
+    )
+    command.add_argument(
         "--where",
         metavar="SQL",
         help="Only these, by columns of both tables: 'qed > 0.5 AND relative_energy_kcal_mol < 3'",
@@ -55,6 +60,7 @@ def run(arguments: dict[str, Any]) -> str:
             Path(name).expanduser(),
             which="all" if arguments["all"] else "best",
             where=where,
+            keep=[name.strip() for name in (arguments["keep_columns"] or "").split(",") if name],
         )
     except pl.exceptions.PolarsError as error:
         raise ValueError(f"--where {arguments['where']}: {str(error).splitlines()[0]}") from error

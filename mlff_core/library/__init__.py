@@ -34,6 +34,7 @@ molblock.py    the mol block of an SD entry
 read.py        the entries of a file, whatever its format
 records.py     shards of records, the files
 ingest.py      one pass over a library: count it, hash it, cut it into shards
+kept.py        other columns, beside what was computed of a record
 """
 
 import io

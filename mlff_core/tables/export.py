@@ -3,7 +3,7 @@
 import gzip
 import io
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, Literal
@@ -11,8 +11,12 @@ from typing import IO, Any, Final, Literal
 import polars as pl
 
 from mlff_core.errors import OutputError
+from mlff_core.library.kept import KeptColumns
+from mlff_core.schema import ConformerRow
 from mlff_core.store import whole_file
 from mlff_core.tables.reader import Tables
+
+_Words = dict[str, str]
 
 _BEST: Final = pl.col("conformer") == pl.col("best_conformer")
 
@@ -23,6 +27,7 @@ def export(
     *,
     which: Literal["best", "all"] = "best",
     where: pl.Expr | None = None,
+    keep: Sequence[str] = (),
 ) -> int:
     """Write conformers into one file, whole or not at all; returns how many.
 
@@ -32,9 +37,12 @@ def export(
             properties), .xyz or .extxyz, also .gz (energies, forces, charge), .db (ASE's database).
         which: The best conformer of each molecule, or all that are usable.
         where: Which of these; see `Tables.mols`.
+        keep: Columns of the library, or properties of its SD file, that come along; `library_`
+            stands before the name of one that the tables have, too.
 
     Raises:
-        OutputError: The format is not known.
+        LibraryError: The library cannot be read any more, is another, or has no such column.
+        OutputError: The format is not known, or there is no manifest that names the library.
         ValueError: The order of a molecule's atoms cannot be told; only of schema version 1.
     """
     known = [write for ending, write in _FORMATS.items() if path.name.lower().endswith(ending)]
@@ -42,16 +50,39 @@ def export(
         raise OutputError(f"{path}: expected a name that ends in {', '.join(_FORMATS)}")
     if which == "best":
         where = _BEST if where is None else where & _BEST
-    return known[0](tables, path, where)
+    return known[0](tables, path, where, _kept(tables, keep))
 
 
-def _write_sdf(tables: Tables, path: Path, where: pl.Expr | None) -> int:
+def _kept(tables: Tables, names: Sequence[str]) -> KeptColumns | None:
+    if not names:
+        return None
+    manifest = tables.manifest
+    if manifest is None:
+        raise OutputError(f"{tables.store.location}: no manifest.json says which library this was")
+    library = manifest.library
+    files = list(library.get("files", {}).values()) or [library["location"]]
+    return KeptColumns(files, library.get("smiles_column"), names)
+
+
+def _beside(keep: KeptColumns | None, record: int, smiles: str, own: Container[str]) -> _Words:
+    """Values of the library's own columns, by the names that they get."""
+    if keep is None:
+        return {}
+    values = keep.of(record, smiles)
+    return {f"library_{k}" if k in own else k: value for k, value in values.items()}
+
+
+def _write_sdf(tables: Tables, path: Path, where: pl.Expr | None, keep: KeptColumns | None) -> int:
     from rdkit import Chem
 
     n_written = 0
     with _text(path) as stream, Chem.SDWriter(stream) as writer:
         for mol in tables.mols(where):
             of_molecule = mol.GetPropsAsDict(autoConvertStrings=False)
+            own = {*of_molecule, *ConformerRow.__dataclass_fields__}
+            record, smiles = of_molecule["record"], of_molecule["input_smiles"]
+            for name, value in _beside(keep, record, smiles, own).items():
+                mol.SetProp(name, value)
             for conformer in mol.GetConformers():
                 one = Chem.Mol(mol, confId=conformer.GetId())
                 for name, value in conformer.GetPropsAsDict(autoConvertStrings=False).items():
@@ -63,12 +94,13 @@ def _write_sdf(tables: Tables, path: Path, where: pl.Expr | None) -> int:
     return n_written
 
 
-def _write_xyz(tables: Tables, path: Path, where: pl.Expr | None) -> int:
+def _write_xyz(tables: Tables, path: Path, where: pl.Expr | None, keep: KeptColumns | None) -> int:
     from ase.io import write
 
     n_written = 0
     with _text(path) as stream:
         for atoms in tables.atoms(where):
+            atoms.info |= _of_atoms(keep, atoms)
             for name, value in atoms.info.items():
                 if isinstance(value, str):  # a backslash escapes there, and ASE does not escape it
                     atoms.info[name] = value.replace("\\", "\\\\")
@@ -77,7 +109,15 @@ def _write_xyz(tables: Tables, path: Path, where: pl.Expr | None) -> int:
     return n_written
 
 
-def _write_database(tables: Tables, path: Path, where: pl.Expr | None) -> int:
+def _of_atoms(keep: KeptColumns | None, atoms: Any) -> _Words:
+    own = {*atoms.info, "energy", "forces"}
+    # As it was written, it may hold what an extended XYZ cannot.
+    return _beside(keep, atoms.info["record"], atoms.info.pop("input_smiles"), own)
+
+
+def _write_database(
+    tables: Tables, path: Path, where: pl.Expr | None, keep: KeptColumns | None
+) -> int:
     from ase.db import connect
 
     n_written = 0
@@ -85,6 +125,7 @@ def _write_database(tables: Tables, path: Path, where: pl.Expr | None) -> int:
         file = Path(folder) / "ase.db"
         with connect(file) as database:
             for atoms in tables.atoms(where):
+                atoms.info |= _of_atoms(keep, atoms)
                 # Strings that look like numbers may not be searched for in ASE's database.
                 words: dict[str, Any] = {k: v for k, v in atoms.info.items() if isinstance(v, str)}
                 numbers = {k: v for k, v in atoms.info.items() if k not in words}
@@ -98,7 +139,7 @@ def _write_database(tables: Tables, path: Path, where: pl.Expr | None) -> int:
     return n_written
 
 
-_FORMATS: Final[dict[str, Callable[[Tables, Path, pl.Expr | None], int]]] = {
+_FORMATS: Final[dict[str, Callable[[Tables, Path, pl.Expr | None, KeptColumns | None], int]]] = {
     ".sdf": _write_sdf,
     ".sdf.gz": _write_sdf,
     ".xyz": _write_xyz,

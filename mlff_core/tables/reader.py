@@ -28,7 +28,7 @@ _USABLE: Final = pl.col("status").is_in(
     [ConformerStatus.CONVERGED.value, ConformerStatus.MAX_STEPS.value]
 )
 #: What ASE's atoms are told of their molecule.
-_ABOUT: Final = ("input_id", "smiles", "mapped_smiles", "inchikey", "charge")
+_ABOUT: Final = ("input_id", "input_smiles", "smiles", "mapped_smiles", "inchikey", "charge")
 
 
 def read(location: Store | Path | str) -> "Tables":

@@ -12,11 +12,11 @@ from rdkit import Chem
 
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.prepare import prepare
-from mlff_core.errors import OutputError
+from mlff_core.errors import LibraryError, OutputError
 from mlff_core.status import ConformerStatus
 from mlff_core.tables import Tables, read
 from mlff_core.tables.export import export
-from mlff_core.tables.testing import conformer, write_tables
+from mlff_core.tables.testing import conformer, manifest, write_tables
 
 SMILES = ("C[C@H](N)C(=O)O", "C[NH3+]", "C/C=C/[O-]", "nonsense", "CC=N")
 
@@ -92,3 +92,58 @@ def test_an_unknown_format_is_said_and_a_failure_leaves_nothing(tables: Tables, 
     with pytest.raises(pl.exceptions.ColumnNotFoundError):
         export(tables, tmp_path / "x.sdf", where=pl.col("no such column") > 0)
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def library(tables: Tables, tmp_path: Path, name: str) -> Path:
+    """The library of the tables in some format, with columns of its own, and a manifest beside."""
+    path = tmp_path / name
+    rows = [(s, f"id {k}", f"shelf {k}", "" if k == 1 else f"{k}.5") for k, s in enumerate(SMILES)]
+    if name.endswith(".sdf"):
+        blocks = []
+        for smiles, title, shelf, status in rows:
+            items = {"SMILES": smiles, "shelf": shelf, "status": status}
+            data = "".join(f"> <{k}>\n{v}\n\n" for k, v in items.items())
+            blocks.append(
+                f"{title}\n\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n{data}$$$$\n"
+            )
+        path.write_text("".join(blocks))
+    else:
+        frame = pl.DataFrame(rows, schema=["SMILES", "name", "shelf", "status"], orient="row")
+        frame.write_parquet(path) if name.endswith(".parquet") else frame.write_csv(path)
+    about = {"location": str(path), "sha256": "aa", "n_records": len(SMILES)}
+    manifest(library=about | {"smiles_column": "SMILES"}).write(tables.store)
+    return path
+
+
+@pytest.mark.parametrize("name", ["library.csv", "library.parquet", "library.sdf"])
+def test_columns_of_the_library_come_along_by_record(name: str, tables: Tables, tmp_path: Path):
+    library(tables, tmp_path, name)
+    keep = ["shelf", "status"]
+    assert export(tables, tmp_path / "x.sdf", which="all", keep=keep) == 8
+    for mol in Chem.SDMolSupplier(str(tmp_path / "x.sdf")):
+        record = int(mol.GetProp("record"))
+        assert mol.GetProp("shelf") == f"shelf {record}"
+        assert mol.GetProp("status") == "ok"  # the table's own keeps its name
+        assert mol.HasProp("library_status") == (record != 1)  # where it was blank
+        assert record == 1 or mol.GetProp("library_status") == f"{record}.5"
+    assert export(tables, tmp_path / "x.extxyz", keep=["shelf"]) == 4
+    found = ase.io.read(tmp_path / "x.extxyz", ":")
+    assert [atoms.info["shelf"] for atoms in found] == ["shelf 0", "shelf 1", "shelf 2", "shelf 4"]
+    export(tables, tmp_path / "x.db", keep=["shelf"])
+    with connect(tmp_path / "x.db") as database:
+        assert [row.data["shelf"] for row in database.select()][:2] == ["shelf 0", "shelf 1"]
+
+
+def test_a_library_that_is_another_by_now_is_refused(tables: Tables, tmp_path: Path):
+    path = library(tables, tmp_path, "library.csv")
+    with pytest.raises(LibraryError, match="no column"):
+        export(tables, tmp_path / "x.sdf", keep=["colour"])
+    path.write_text(
+        "".join(path.read_text().splitlines(keepends=True)[i] for i in (0, 2, 1, 3, 4, 5))
+    )
+    with pytest.raises(LibraryError, match="no longer the one that was screened: record 0 was C"):
+        export(tables, tmp_path / "x.sdf", keep=["shelf"])
+    path.unlink()
+    with pytest.raises(LibraryError, match="no such file"):
+        export(tables, tmp_path / "x.sdf", keep=["shelf"])
+    assert not (tmp_path / "x.sdf").exists()
