@@ -82,6 +82,8 @@ class OpenedCall:
         call = self.call
         limit = f", the first {call.limit:,} records" if call.limit else ""
         conformers = "1 conformer" if call.conformers == 1 else f"{call.conformers} conformers"
+        if call.conformers == "auto":
+            conformers = f"conformers by flexibility, at most {call.max_conformers}"
         return [
             f"mlff-screen {version('mlff-screen')}",
             f"library: {self.library.location}{limit}",
@@ -328,7 +330,8 @@ def make_plan(
             "model": model,
             "device": device,
             "chemistry": ChemistrySettings(
-                n_conformers=call.conformers,
+                n_conformers=None if call.conformers == "auto" else call.conformers,
+                max_conformers=call.max_conformers,
                 max_atoms=call.max_atoms,
                 seed=call.seed,
                 hard_timeout_s=call.molecule_seconds,

@@ -148,7 +148,7 @@ class ScreenedMolecule:
 def screen_mols(
     molecules: Iterable[str | Chem.Mol | None],
     *,
-    conformers: int = 1,
+    conformers: int | Literal["auto"] = 1,
     model: str | Path | Potential = "default",
     device: Device = "auto",
     backend: Backend = "auto",
@@ -173,7 +173,8 @@ def screen_mols(
     Args:
         molecules: SMILES, CXSMILES or RDKit molecules, whose own geometries are not used; None, as
             RDKit gives for what it cannot read, is rejected as such.
-        conformers: Conformers to embed for each molecule, before pruning.
+        conformers: Conformers to embed for each molecule, before pruning; "auto": as many as its
+            rotatable bonds and rings suggest.
         model: As in `load_potential`, or a `Potential`, whose own device, backend and precision
             then hold.
         device: As in `load_potential`.
@@ -203,7 +204,7 @@ def screen_mols(
         model = load_potential(model, device=device, backend=backend, precision=precision)
     domain = model.domain
     settings = ChemistrySettings(
-        n_conformers=conformers,
+        n_conformers=None if conformers == "auto" else conformers,
         max_atoms=max_atoms,
         seed=seed,
         elements=domain.elements or KNOWN_ELEMENTS,
@@ -211,7 +212,7 @@ def screen_mols(
         max_charge=ChemistrySettings.max_charge if domain.max_charge is None else domain.max_charge,
     )
     if workers is None:
-        worth = len(records) * conformers // _CONFORMERS_A_PROCESS
+        worth = len(records) * settings.most_conformers // _CONFORMERS_A_PROCESS
         workers = min(usable_cores(), worth)
 
     def told(stage: str) -> Callable[[int], None] | None:

@@ -4,6 +4,7 @@ variant.py       which structures a record stands for
 molecule.py      what is asked of a molecule, and what became of it
 prepare.py       the steps below, in order
 parse.py         a line of a library to an RDKit molecule
+flexibility.py   how many conformers a molecule is worth
 fragments.py     which part of a salt or a mixture is computed
 salts.smi        salts, counter-ions and solvents, with their source
 given.py         stereo of the input that is not kept, and what its stereo groups mean

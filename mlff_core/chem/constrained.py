@@ -19,6 +19,7 @@ from mlff_core.chem.constraints import (
     embedding_constraints,
 )
 from mlff_core.chem.embed import molecule_seed, turn_and_prune
+from mlff_core.chem.flexibility import conformers_of
 from mlff_core.chem.mapped import molecule_of
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule
 from mlff_core.chem.prepare import as_chosen, checked, prepare, store_stereo, store_topology, told
@@ -40,12 +41,14 @@ class ConstrainedMolecule(PreparedMolecule):
         constraints: What an embedder needs; None if the molecule is not ok, or is one atom, whose
             geometry is there.
         seed: What all random numbers of its embedding are to come from.
+        wanted: Conformers to embed.
         undefined_stereo: Whether stereo is undefined, which the first geometry decides. The
             InChIKey is not known before.
     """
 
     constraints: EmbeddingConstraints | None = None
     seed: int = 0
+    wanted: int = 1
     undefined_stereo: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -82,6 +85,7 @@ def prepare_constraints(
         heavy = checked(molecule, settings, notes)
         mol, hydrogenated = heavy.mol, Chem.AddHs(heavy.mol)
         molecule.seed = molecule_seed(settings.seed, molecule.smiles or "")
+        molecule.wanted = conformers_of(mol, settings, notes)
         graph = heavy.with_hydrogens(hydrogenated)
         molecule.undefined_stereo = lacks_stereo(graph)
         if not molecule.undefined_stereo:
@@ -99,14 +103,13 @@ def prepare_constraints(
 
 
 def choose_stereo(
-    molecule: ConstrainedMolecule, positions: NDArray[np.floating], settings: ChemistrySettings
+    molecule: ConstrainedMolecule, positions: NDArray[np.floating]
 ) -> ConstrainedMolecule | None:
     """The molecule with the stereo of its first geometry where its SMILES left it open.
 
     Args:
         molecule: As `prepare_constraints` gave it; it is changed.
         positions: Its first geometry, Å [n_atoms, 3].
-        settings: As for `prepare_constraints`.
 
     Returns:
         The molecule, its constraints those of the isomer if it is to have more conformers; None if
@@ -127,7 +130,7 @@ def choose_stereo(
         molecule.inchikey = Chem.MolToInchiKey(mol) or None
         molecule.undefined_stereo = False
         store_stereo(molecule, hydrogenated)
-        if chosen and settings.n_conformers > 1:
+        if chosen and molecule.wanted > 1:
             molecule.constraints = embedding_constraints(hydrogenated)
     return molecule
 
@@ -189,7 +192,7 @@ def on_a_core(
         little = replace(settings, embed_timeout_s=TRY_S, conformers_timeout_s=CONFORMERS_S)
         return prepare(record, input_id, smiles, little)
     if step is CoreStep.CHOOSE:
-        return choose_stereo(molecule, positions[0], settings)
+        return choose_stereo(molecule, positions[0])
     with told(molecule):
         molecule.positions = _finished(molecule, positions, settings)
     return molecule

@@ -12,6 +12,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
 from mlff_core.chem.duplicates import distinct, sites
+from mlff_core.chem.flexibility import conformers_of
 from mlff_core.chem.hypervalent import hypervalent_bounds
 from mlff_core.chem.impossible import stereo_in_the_way
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError
@@ -21,6 +22,8 @@ from mlff_core.status import MoleculeStatus, Reason
 
 #: Conformers that one call of RDKit embeds: a call that runs out of time throws away all it found.
 _CONFORMERS_PER_CALL: Final = 8
+#: Seconds that each conformer after the first has, where they are very many.
+_SECONDS_A_CONFORMER: Final = 0.1
 #: Atoms up to which a try has the time of the settings; larger molecules have more in proportion.
 _ATOMS_IN_TIME: Final = 50
 
@@ -107,13 +110,14 @@ def embed(mol: Chem.Mol, settings: ChemistrySettings, seed: int, notes: list[str
         start = "from " + one.name if one.random_coordinates and one.knowledge else "by " + one.name
         notes.append(f"embedded {start} at the {ordinal} try")
     chosen = assign_undefined(mol)
-    if settings.n_conformers > 1:
-        in_time = _embed_others(mol, settings, seed, one, bounds)
+    wanted = conformers_of(mol, settings, notes)
+    if wanted > 1:
+        in_time = _embed_others(mol, wanted, settings, seed, one, bounds)
         turn_and_prune(mol, settings)
         if not in_time:
             notes.append(
                 f"stopped after {mol.GetNumConformers()} conformers: "
-                f"the others took over {settings.conformers_timeout_s} s"
+                f"the others took over {_seconds_of_others(wanted, settings)} s"
             )
     return chosen
 
@@ -180,17 +184,23 @@ def _embedding_error(
     return NotOkError(MoleculeStatus.FAILED, reason, "; ".join(said))
 
 
+def _seconds_of_others(wanted: int, settings: ChemistrySettings) -> int:
+    """Limit of all conformers after the first together."""
+    return max(settings.conformers_timeout_s, math.ceil(_SECONDS_A_CONFORMER * wanted))
+
+
 def _embed_others(
     mol: Chem.Mol,
+    wanted: int,
     settings: ChemistrySettings,
     seed: int,
     one: _Try,
     bounds: NDArray[np.float64] | None,
 ) -> bool:
     """Add the conformers after the first; False if the time was over before the last."""
-    deadline = time.monotonic() + settings.conformers_timeout_s
+    deadline = time.monotonic() + _seconds_of_others(wanted, settings)
     given = centres(mol), double_bonds(mol)
-    missing = settings.n_conformers - 1
+    missing = wanted - 1
     while missing > 0:
         seed = (seed + 1) % 2**31
         seconds_left = math.ceil(deadline - time.monotonic())

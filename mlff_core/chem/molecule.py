@@ -18,7 +18,9 @@ class ChemistrySettings:
     """How a molecule is checked and embedded. Validated when made.
 
     Attributes:
-        n_conformers: Conformers to embed; pruning may leave fewer.
+        n_conformers: Conformers to embed; pruning may leave fewer. None: as many as a molecule's
+            rotatable bonds and rings suggest.
+        max_conformers: Most of them where the molecule decides.
         max_atoms: Largest molecule, hydrogens counted.
         seed: A seed per molecule is derived from this one and the canonical SMILES, so that a
             geometry depends neither on the order of the records nor on the shard.
@@ -35,7 +37,8 @@ class ChemistrySettings:
         expansion: Which structures of a record are computed.
     """
 
-    n_conformers: int = 1
+    n_conformers: int | None = 1
+    max_conformers: int = 100
     max_atoms: int = 250
     seed: int = 20260101
     prune_rmsd_angstrom: float = 0.3
@@ -54,8 +57,9 @@ class ChemistrySettings:
             ValueError: A field is out of its range.
         """
         whole_seconds = ("embed_timeout_s", "conformers_timeout_s")
-        for name in ("n_conformers", "max_atoms", *whole_seconds, "hard_timeout_s"):
-            if not getattr(self, name) > 0:
+        counts = ("n_conformers", "max_conformers", "max_atoms")
+        for name in (*counts, *whole_seconds, "hard_timeout_s"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected more than 0, found {getattr(self, name)}")
         if self.prune_rmsd_angstrom < 0:
             raise ValueError(
@@ -69,6 +73,11 @@ class ChemistrySettings:
                 f"min_charge: expected at most max_charge {self.max_charge}, "
                 f"found {self.min_charge}"
             )
+
+    @property
+    def most_conformers(self) -> int:
+        """Conformers that a molecule has at most."""
+        return self.max_conformers if self.n_conformers is None else self.n_conformers
 
 
 @dataclass

@@ -168,7 +168,7 @@ class EmbeddingPool:
             RuntimeError: The pool is closed, or no worker process could be started.
         """
         # As many conformers ahead whatever their number a molecule: that is what fills the memory.
-        window = self.n_workers * max(_AHEAD, _WINDOW // self.settings.n_conformers)
+        window = self.n_workers * max(_AHEAD, _WINDOW // self.settings.most_conformers)
         source = iter(records)
         ahead: deque[Future[Any]] = deque()
         try:

@@ -66,11 +66,11 @@ def embed_on_device(
     """
     done = DeviceEmbedding()
     prepared = pool.map((*record, CoreStep.CONSTRAIN, None, None) for record in records)
-    for chunk in _chunks(prepared, max(1, CONFORMERS_AT_ONCE // pool.settings.n_conformers)):
+    for chunk in _chunks(prepared, max(1, CONFORMERS_AT_ONCE // pool.settings.most_conformers)):
         began = time.monotonic()
         left = _embed(chunk, pool, torch.device(device))
         done.device_s += time.monotonic() - began
-        if pool.settings.n_conformers > 1:
+        if pool.settings.most_conformers > 1:
             _finish(chunk, pool)
         _resort_to_rdkit(chunk, left, pool)
         done.molecules += chunk
@@ -94,7 +94,7 @@ def _embed(
     places = [k for k, molecule in enumerate(chunk) if isinstance(molecule, ConstrainedMolecule)]
     waiting = [cast(ConstrainedMolecule, chunk[k]) for k in places]
     with _DEVICE, _own_stream(device):
-        embedded, left = embed_prepared(waiting, pool.settings, device, choose=choose)
+        embedded, left = embed_prepared(waiting, device, choose=choose)
     for place, molecule in zip(places, embedded, strict=True):
         chunk[place] = molecule
         if isinstance(molecule, ConstrainedMolecule):

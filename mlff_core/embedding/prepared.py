@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from mlff_core.chem.constrained import ConstrainedMolecule, choose_stereo, keeps_stereo
-from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.embedding.checks import Cause
 from mlff_core.embedding.embedder import Embedded, embed_molecules
 from mlff_core.status import MoleculeStatus
@@ -22,7 +21,6 @@ ChooseStereo = Callable[
 
 def embed_prepared(
     molecules: Sequence[ConstrainedMolecule],
-    settings: ChemistrySettings,
     device: torch.device | str,
     *,
     choose: ChooseStereo | None = None,
@@ -35,7 +33,6 @@ def embed_prepared(
     Args:
         molecules: As `prepare_constraints` gave them; those that are not ok or have their geometry
             are left alone.
-        settings: As for `prepare_constraints`.
         device: Where it is computed.
         choose: Reads undefined stereo off first geometries, a few core-ms each; None to do it here.
 
@@ -52,24 +49,28 @@ def embed_prepared(
         for k, molecule in enumerate(done)
         if molecule.status == MoleculeStatus.OK and molecule.constraints is not None
     ]
-    n = settings.n_conformers
+    wanted = [molecule.wanted for molecule in done]
     undefined = [k for k in waiting if done[k].undefined_stereo]
     open_ = set(undefined)
     left: dict[int, str] = {}
-    found = _embed(done, waiting, [1 if k in open_ else n for k in waiting], device)
+    found = _embed(done, waiting, [1 if k in open_ else wanted[k] for k in waiting], device)
     geometries = dict(zip(waiting, found, strict=True))
     firsts = [(k, geometries[k].accepted[0]) for k in undefined if len(geometries[k].accepted)]
     pairs = [(done[k], x) for k, x in firsts]
-    chosen = choose(pairs) if choose else [choose_stereo(m, x, settings) for m, x in pairs]
+    chosen = choose(pairs) if choose else [choose_stereo(m, x) for m, x in pairs]
     again = []
     for (k, _), molecule in zip(firsts, chosen, strict=True):
         if molecule is None:
             left[k] = "given stereo was not kept"
         else:
             done[k] = molecule
-            if n > 1 and molecule.status == MoleculeStatus.OK and molecule.constraints is not None:
+            if (
+                wanted[k] > 1
+                and molecule.status == MoleculeStatus.OK
+                and molecule.constraints is not None
+            ):
                 again.append(k)
-    geometries |= zip(again, _embed(done, again, [n] * len(again), device), strict=True)
+    geometries |= zip(again, _embed(done, again, [wanted[k] for k in again], device), strict=True)
     for k in waiting:
         if k in left or done[k].status != MoleculeStatus.OK:
             continue
@@ -78,8 +79,8 @@ def embed_prepared(
             left[k] = geometries[k].words or "given stereo was not kept"
             continue
         done[k].positions = np.array(kept, np.float32)
-        if len(kept) < n:
-            note = f"embedded {len(kept)} of {n} conformers: {geometries[k].words}"
+        if len(kept) < wanted[k]:
+            note = f"embedded {len(kept)} of {wanted[k]} conformers: {geometries[k].words}"
             message = done[k].message
             done[k].message = f"{message}; {note}" if message else note
     return done, left

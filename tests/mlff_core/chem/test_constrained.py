@@ -63,7 +63,7 @@ def test_a_row_is_the_same_as_with_an_embedding_by_rdkit(smiles):
     if found.status == MoleculeStatus.OK and found.n_atoms != 1:
         assert found.constraints is not None
         assert len(found.constraints.bounds) == expected.n_atoms
-        found = choose_stereo(found, expected.positions[0], SETTINGS)
+        found = choose_stereo(found, expected.positions[0])
         assert found is not None
     assert_same_row(found, expected)
     assert not found.undefined_stereo or found.status != MoleculeStatus.OK
@@ -78,12 +78,12 @@ def test_a_single_atom_has_its_geometry_already():
 def test_stereo_that_came_out_wrong_is_to_be_embedded_again():
     right = prepare(7, "id", "C[C@H](F)/C=C/Cl", SETTINGS).positions[0]
     found = constrained("C[C@H](F)/C=C/Cl")
-    assert choose_stereo(found, right * [1, 1, -1], SETTINGS) is None
-    assert choose_stereo(found, np.full_like(right, np.nan), SETTINGS) is None
+    assert choose_stereo(found, right * [1, 1, -1]) is None
+    assert choose_stereo(found, np.full_like(right, np.nan)) is None
     other_side = prepare(7, "id", "C[C@H](F)/C=C\\Cl", SETTINGS)
     assert other_side.numbers.tolist() == found.numbers.tolist()
-    assert choose_stereo(found, other_side.positions[0], SETTINGS) is None
-    assert choose_stereo(found, right, SETTINGS) is found
+    assert choose_stereo(found, other_side.positions[0]) is None
+    assert choose_stereo(found, right) is found
 
 
 @pytest.mark.parametrize("mirror", [1, -1])
@@ -94,7 +94,7 @@ def test_the_first_geometry_decides_stereo_and_the_others_are_held_to_it(mirror)
     assert found.undefined_stereo
     assert found.inchikey is None
     assert not len(found.constraints.chiral)
-    chosen = choose_stereo(found, geometry, settings)
+    chosen = choose_stereo(found, geometry)
     assert chosen.message == "chose one isomer: 1 stereocentre had no stereo"
     assert len(chosen.constraints.chiral) == 1
     a, b, c, d = geometry[chosen.constraints.chiral[0, 1:]]
@@ -104,7 +104,7 @@ def test_the_first_geometry_decides_stereo_and_the_others_are_held_to_it(mirror)
     assert chosen.inchikey == Chem.MolToInchiKey(expected)
     tags = {"C[C@H](F)Cl", "C[C@@H](F)Cl"}
     assert chosen.smiles in tags
-    other = choose_stereo(constrained("CC(F)Cl"), geometry * [1, 1, -1], settings)
+    other = choose_stereo(constrained("CC(F)Cl"), geometry * [1, 1, -1])
     assert {chosen.smiles, other.smiles} == tags
 
 

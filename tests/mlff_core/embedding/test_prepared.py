@@ -24,7 +24,7 @@ def prepare(*smiles):
 
 def test_conformers_are_the_molecules_and_open_stereo_is_chosen_once():
     molecules = prepare("C[C@H](N)O", "CC(N)O", "not a molecule", "[Cl-]")
-    done, left = embed_prepared(molecules, SETTINGS, "cpu")
+    done, left = embed_prepared(molecules, "cpu")
     assert left == {}
     for molecule in done[:2]:
         assert molecule.positions.shape == (2, 11, 3)
@@ -45,7 +45,7 @@ def test_molecules_without_a_geometry_are_left_with_the_reason(monkeypatch):
 
     monkeypatch.setattr(embedder, "causes", never)
     monkeypatch.setattr(embedder, "ATTEMPTS", 1)
-    done, left = embed_prepared(prepare("CO"), SETTINGS, "cpu")
+    done, left = embed_prepared(prepare("CO"), "cpu")
     assert left == {0: Cause.TETRAHEDRAL.words}
     assert done[0].positions.size == 0
 
@@ -57,6 +57,6 @@ def test_stereo_that_the_caller_cannot_confirm_is_left():
         asked.extend(pairs)
         return [None] * len(pairs)
 
-    _, left = embed_prepared(prepare("CC(N)O", "CO"), SETTINGS, "cpu", choose=choose)
+    _, left = embed_prepared(prepare("CC(N)O", "CO"), "cpu", choose=choose)
     assert left == {0: "given stereo was not kept"}
     assert [molecule.record for molecule, _ in asked] == [0]
