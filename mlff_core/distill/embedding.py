@@ -125,7 +125,7 @@ def prepare_embedded(
     quiet_rdkit()
     try:
         result = embed(
-            smiles, record, settings.n_conformers, settings.seed, settings.embed_timeout_s
+            smiles, record, settings.most_conformers, settings.seed, settings.embed_timeout_s
         )
     except Exception as error:  # whatever one molecule does, the others go on
         result = f"internal_error: {error!r}"
