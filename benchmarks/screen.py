@@ -84,7 +84,7 @@ def _card_busy() -> float:
 
 
 class Clock(Watcher):
-    """When the shards began and ended."""
+    """When the shards began and ended; each stage of each is told as it ends."""
 
     def __init__(self) -> None:
         self.begun = self.ended = self.written = 0.0
@@ -98,6 +98,8 @@ class Clock(Watcher):
 
     def advance(self, stage: str, shard: int, report: StepReport) -> None:
         self.ended = time.monotonic()
+        seconds = ", ".join(f"{name} {s:.2f} s" for name, s in report.timings_s.items())
+        print(f"{self.ended - self.begun:7.2f} s: {stage} {shard}: {seconds}", file=sys.stderr)
 
 
 def measure(call: ScreenCall) -> dict[str, Any]:
