@@ -39,6 +39,7 @@ Names are resolved on first use, because the processes that embed molecules impo
 `mlff_core.chem` and must not pay for torch.
 """
 
+import os
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,10 @@ if TYPE_CHECKING:
     from mlff_core.moves.settings import RelaxSettings
     from mlff_core.moves.trajectory import write_trajectory
     from mlff_core.screening import ScreenedMolecule, screen_mols
+
+# Threads that spin while they wait take the cores from all others: on a busy machine a force call
+# of benzene took eight times as long. Read when torch is imported, hence not later than here.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOME = {
     "AseForceField": "mlff_core.models.ase_force_field",

@@ -3,7 +3,8 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -25,6 +26,8 @@ Device = Literal["auto", "cpu", "cuda"]
 Backend = Literal["auto", "triton", "numba", "plain", "torch"]
 Precision = Literal["auto", "float32", "fast", "float64"]
 
+#: So few atoms on a CPU are one thread's work: to wake a second takes longer than it saves.
+FEW_ATOMS = 24
 #: How far forces of `fast` may be off float64's, eV/Å.
 FAST_ERROR = 2e-3
 
@@ -82,8 +85,20 @@ class Potential:
         device: Device | torch.device | str = "cpu",
         backend: Backend = "auto",
         precision: Precision = "float32",
+        check: bool = True,
     ):
         """Put a model on a device, behind a backend.
+
+        Args:
+            model: The network; what follows is told above and in `load_potential`.
+            name: Of the checkpoint.
+            card: Of the checkpoint.
+            sha256: Of its tensors file.
+            source: Its tensors file.
+            device: Where it computes; "auto" is CUDA where there is one.
+            backend: What it computes with.
+            precision: "auto", "float32", "fast" or "float64".
+            check: Compare kernels with the plain operators on a small molecule first.
 
         Raises:
             DeviceError: The device or the backend is not available here.
@@ -102,7 +117,7 @@ class Potential:
         self.name, self.card, self.sha256, self.source = name, card or {}, sha256, source
         computed: Precision = "float32" if precision == "auto" else precision
         self.backend, self.engine, self.why = _make_engine(
-            self.model, backend, computed, self.device
+            self.model, backend, computed, self.device, check
         )
         self.coarse: Potential | None = None
         self.coarse_error = FAST_ERROR
@@ -114,6 +129,8 @@ class Potential:
                 device=self.device,
                 backend="triton",
                 precision="fast",
+                # Who walks with it is judged by this one; what is not compiled costs no time.
+                check=False,
             )
         self.precision = computed if self.coarse is None else precision
         config = self.config
@@ -195,9 +212,12 @@ class Potential:
         positions = batch.positions
         if self.backend != "triton":
             positions = positions.to(self.dtype)
-        return Outputs(
-            *self.engine.evaluate(batch.numbers, positions, batch.mol_idx, batch.ptr, batch.charge)
-        )
+        with _threads_for(batch.n_atoms, self.device):
+            return Outputs(
+                *self.engine.evaluate(
+                    batch.numbers, positions, batch.mol_idx, batch.ptr, batch.charge
+                )
+            )
 
     def _bare_step(self, batch: MolBatch) -> Outputs:
         # A graph of the engine's own inside of another would help nobody, and what warms up for a
@@ -220,6 +240,20 @@ class Potential:
             TypeError: It is no batch.
         """
         return evaluate_checked(self, batch)
+
+
+@contextmanager
+def _threads_for(n_atoms: int, device: torch.device) -> Iterator[None]:
+    """As many threads inside as so many atoms keep busy."""
+    n_threads = torch.get_num_threads()
+    if device.type != "cpu" or n_atoms > FEW_ATOMS or n_threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def _load_again(source: str, sha256: str, how: dict[str, Any]) -> Potential:
@@ -271,7 +305,7 @@ def choose_device(device: Device | torch.device | str) -> torch.device:
 
 
 def _make_engine(
-    model: PaiNN, backend: Backend, precision: Precision, device: torch.device
+    model: PaiNN, backend: Backend, precision: Precision, device: torch.device, check: bool
 ) -> tuple[str, Engine, str]:
     """The backend that is meant and can run here, its engine, and why it is this one."""
     if backend not in ("auto", "triton", "numba", "plain", "torch"):
@@ -303,7 +337,7 @@ def _make_engine(
         try:
             from mlff_core.ops.triton.engine import TritonEngine
 
-            engine = TritonEngine(model, precision)
+            engine = TritonEngine(model, precision, check=check)
         except Exception as error:
             if backend == "triton":
                 raise DeviceError(f"the triton backend cannot run here: {error}") from error
