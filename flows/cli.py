@@ -207,7 +207,11 @@ class Stop:
         """Say it, end every process that was started, leave with status 130."""
         import psutil
 
-        print(f"\nmlff-screen: stopped; {self._kept()}", file=sys.stderr, flush=True)
+        # While there is a bar, sys.stderr is the bar's, which may be in the middle of something;
+        # and it has hidden the cursor, which nobody else is left to show again.
+        stream = sys.__stderr__ or sys.stderr
+        cursor = "\x1b[?25h" if stream.isatty() else ""
+        print(f"{cursor}\nmlff-screen: stopped; {self._kept()}", file=stream, flush=True)
         if self._last is not None:
             # In a thread: the main one may hold a lock that this needs.
             last = threading.Thread(target=self._last, daemon=True)

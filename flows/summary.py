@@ -1,6 +1,11 @@
 """What came of a run, for the terminal and for Prefect's page."""
 
+import shlex
+import shutil
+import sys
 from collections.abc import Iterable
+from pathlib import Path
+from textwrap import wrap
 
 from rich.console import Console
 
@@ -17,10 +22,10 @@ LONGEST_ID = 32
 WIDTH = 80
 #: Stages of a run as the manifest times them, in words.
 STAGES = {
-    "embed": "embedding (all cores)",
+    "total": "whole run",
+    "embed": "embedding",
     "relax": "relaxation",
     "write": "tables",
-    "total": "whole run, stages overlapping",
 }
 
 
@@ -93,9 +98,10 @@ def with_names(begin: str, names: list[str], n: int) -> str:
 
 
 def next_steps(out: Location) -> str:
-    """A line that opens the result."""
-    where = open_store(out).url("molecules")
-    return f'python -c "import polars as pl; print(pl.read_parquet({where!r}))"'
+    """A command that takes the result to other programs; works as it stands, PATH or no PATH."""
+    beside = Path(sys.executable).with_name("mlff-screen")
+    program = "mlff-screen" if shutil.which("mlff-screen") else str(beside)
+    return shlex.join([program, "export", open_store(out).location, "--sdf", "best.sdf"])
 
 
 def lines(manifest: Manifest, out: Location) -> list[str]:
@@ -114,10 +120,14 @@ def lines(manifest: Manifest, out: Location) -> list[str]:
         f"conformers: {counted(manifest.counts['conformer_status'])}",
         "molecules/s: " + ", ".join(f"{what} {rate}" for what, rate in rates(manifest).items()),
         *([f"energies of {printable(manifest.model['name'])} against its teacher"] * bool(stated)),
-        *(f"  {name}: {text}" for name, text in stated.items()),
+        *(
+            line
+            for name, text in stated.items()
+            for line in wrap(f"  {name}: {text}", WIDTH, subsequent_indent="    ")
+        ),
         f"tables: {store.url('molecules')}, {store.url('conformers')}",
         *([f"report: {store.url(NAME)}"] * store.exists(NAME)),
-        f"look at them: {next_steps(out)}",
+        f"to an SD file: {next_steps(out)}",
     ]
 
 

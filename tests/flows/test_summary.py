@@ -1,13 +1,16 @@
 """What a run says at its end, in the terminal and on Prefect's page."""
 
 import io
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 from rich.console import Console
 
-from flows.summary import markdown_summary, print_summary, with_names
+from flows.summary import markdown_summary, next_steps, print_summary, with_names
 from mlff_core.status import ConformerStatus, Reason
 from mlff_core.tables import Manifest
 
@@ -69,3 +72,11 @@ def test_names_fill_a_line_and_no_more() -> None:
     assert with_names("x: ", ["a", "b"], 2) == "x: a, b"
     assert with_names("x: ", ["a", "b", "c"], 4) == "x: a, b, c, ..."
     assert with_names("x: ", ["a" * 40, "b" * 40], 2) == f"x: {'a' * 40}, ..."
+
+
+def test_the_next_command_works_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("", str(Path(sys.executable).parent)):  # a folder of programs, or none
+        monkeypatch.setenv("PATH", path)
+        program, *arguments = shlex.split(next_steps(Path("my out")))
+        assert Path(shutil.which(program) or "").name == "mlff-screen"
+        assert arguments == ["export", "my out", "--sdf", "best.sdf"]

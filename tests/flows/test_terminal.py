@@ -1,6 +1,11 @@
 """What a run says while it runs: lines without a terminal, a bar with one."""
 
 import io
+import os
+import pty
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,3 +57,25 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     shown.advance("write", 0, StepReport(n_records=5))
     shown.close()
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_run_that_is_stopped_leaves_the_cursor_to_be_seen() -> None:
+    ours, theirs = pty.openpty()
+    program = (
+        "from rich.console import Console; from rich.progress import Progress; import sys\n"
+        "from flows.cli import Stop\n"
+        "Progress(console=Console(file=sys.stderr)).start()\n"
+        "Stop(lambda: 'nothing is kept')(2, None)"
+    )
+    environment = os.environ | {"TERM": "xterm"}
+    ended = subprocess.run([sys.executable, "-c", program], stderr=theirs, env=environment)
+    os.close(theirs)
+    said = ""
+    with suppress(OSError):  # what a terminal answers when the other side is gone
+        while piece := os.read(ours, 10_000):
+            said += piece.decode()
+    os.close(ours)
+    assert ended.returncode == 130
+    assert "\x1b[?25l" in said  # the bar had hidden it
+    assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
+    assert said.endswith("mlff-screen: stopped; nothing is kept\r\n")
