@@ -61,8 +61,8 @@ def main() -> int:
             ends = []
             for suffix in ("", "_after"):
                 energy = row[f"min_energy_ev{suffix}"]
-                told = (row[f"status{suffix}"], row[f"reason{suffix}"], row[f"smiles{suffix}"])
-                words = [str(word) for word in told if word is not None]
+                values = (row[f"status{suffix}"], row[f"reason{suffix}"], row[f"smiles{suffix}"])
+                words = [str(word) for word in values if word is not None]
                 words += [f"{energy:.4f} eV"] if energy is not None else []
                 ends.append(" ".join(words) + f" | {row[f'message{suffix}'] or ''}")
             print(f"  {row['record']} {row['input_smiles']}\n    {ends[0]}\n    {ends[1]}")

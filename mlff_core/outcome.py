@@ -78,21 +78,21 @@ def final_rows(
                 "does not fit into the device's memory alone: another may have more (--device)",
             )
             continue
-        said: list[str] = []
+        sentences: list[str] = []
         for c in own:
             row = conformers[c]
             row.rmsd_to_initial_angstrom = float(rmsd[c])
             if row.status in _USABLE and changes[c] is not None:
                 row.status = ConformerStatus.REARRANGED
-                said.append(f"conformer {row.conformer}: {changes[c]}")
+                sentences.append(f"conformer {row.conformer}: {changes[c]}")
             elif row.status not in _USABLE:
                 what = mishap(starts[c], ends[c], judged_by[c]) or _hardest_pulled(row)
                 if what is not None:
-                    said.append(f"conformer {row.conformer}: {what}")
-        for sentence in said[:_MOST_NAMED]:
+                    sentences.append(f"conformer {row.conformer}: {what}")
+        for sentence in sentences[:_MOST_NAMED]:
             _tell(molecule, sentence)
-        if len(said) > _MOST_NAMED:
-            _tell(molecule, f"and {len(said) - _MOST_NAMED} more conformers alike")
+        if len(sentences) > _MOST_NAMED:
+            _tell(molecule, f"and {len(sentences) - _MOST_NAMED} more conformers alike")
         rows = [conformers[c] for c in own]
         _tell_of_held_protons(molecule, rows)
         _rank(molecule, rows)

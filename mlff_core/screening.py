@@ -215,15 +215,15 @@ def screen_mols(
         worth = len(records) * settings.most_conformers // _CONFORMERS_A_PROCESS
         workers = min(usable_cores(), worth)
 
-    def told(stage: str) -> Callable[[int], None] | None:
+    def reporter(stage: str) -> Callable[[int], None] | None:
         if progress is None:
             return None
         return lambda n_done: progress(stage, n_done, len(records))
 
     with tempfile.TemporaryDirectory() as folder, _embedding(settings, workers) as pool:
         embedded, relaxed = Path(folder) / "embedded.arrow", Path(folder) / "relaxed.arrow"
-        embed_shard(records, embedded, pool, progress=told("embed"))
-        relax_shard(embedded, relaxed, model, relaxation, told("relax"))
+        embed_shard(records, embedded, pool, progress=reporter("embed"))
+        relax_shard(embedded, relaxed, model, relaxation, reporter("relax"))
         prepared = rows_of(read_arrow(embedded), PreparedMolecule)
         rows = rows_of(read_arrow(relaxed), ConformerRow)
     of: dict[tuple[int, int], list[ConformerRow]] = {}

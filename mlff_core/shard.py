@@ -148,11 +148,11 @@ def with_unreadable(
         molecules: Of the records that have a SMILES.
         records: All.
     """
-    said = {r.record: r.note for r in records if r.note is not None}
+    notes = {r.record: r.note for r in records if r.note is not None}
     for molecule in molecules:
-        sentences = (said.get(molecule.record), molecule.message)
+        sentences = (notes.get(molecule.record), molecule.message)
         molecule.message = "; ".join(filter(None, sentences)) or None
-        lost = NOT_KEPT in (said.get(molecule.record) or "")
+        lost = NOT_KEPT in (notes.get(molecule.record) or "")
         if lost and Flag.STEREO_NOT_KEPT not in molecule.flags:
             molecule.flags.append(Flag.STEREO_NOT_KEPT)
     unreadable = [

@@ -22,7 +22,7 @@ from mlff_core.chem.embed import molecule_seed, turn_and_prune
 from mlff_core.chem.flexibility import conformers_of
 from mlff_core.chem.mapped import molecule_of
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule
-from mlff_core.chem.prepare import as_chosen, checked, prepare, store_stereo, store_topology, told
+from mlff_core.chem.prepare import as_chosen, checked, noting, prepare, store_stereo, store_topology
 from mlff_core.chem.stereo import assign_undefined, has_given_stereo, lacks_stereo
 from mlff_core.chem.variant import Variant
 from mlff_core.status import MoleculeStatus, Reason
@@ -81,7 +81,7 @@ def prepare_constraints(
         settings: What is accepted.
     """
     molecule = ConstrainedMolecule.of(record, input_id, smiles)
-    with told(molecule) as notes:
+    with noting(molecule) as notes:
         heavy = checked(molecule, settings, notes)
         mol, hydrogenated = heavy.mol, Chem.AddHs(heavy.mol)
         molecule.seed = molecule_seed(settings.seed, molecule.smiles or "")
@@ -119,7 +119,7 @@ def choose_stereo(
         return None
     if not molecule.undefined_stereo or molecule.status != MoleculeStatus.OK:
         return molecule
-    with told(molecule) as notes:
+    with noting(molecule) as notes:
         mol = Chem.MolFromSmiles(molecule.smiles)
         hydrogenated = Chem.AddHs(mol)
         conformer = Chem.Conformer(hydrogenated.GetNumAtoms())
@@ -143,7 +143,7 @@ def keeps_stereo(molecule: PreparedMolecule, positions: NDArray[np.floating]) ->
 
 def not_embedded(molecule: ConstrainedMolecule, why: str) -> ConstrainedMolecule:
     """The molecule as failed, as it has no geometry for the reason that `why` says in words."""
-    with told(molecule) as notes:
+    with noting(molecule) as notes:
         if molecule.inchikey is None:
             molecule.inchikey = Chem.MolToInchiKey(Chem.MolFromSmiles(molecule.smiles)) or None
         molecule.constraints = None
@@ -193,7 +193,7 @@ def on_a_core(
         return prepare(record, input_id, smiles, little)
     if step is CoreStep.CHOOSE:
         return choose_stereo(molecule, positions[0])
-    with told(molecule):
+    with noting(molecule):
         molecule.positions = _finished(molecule, positions, settings)
     return molecule
 

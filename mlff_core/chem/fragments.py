@@ -66,17 +66,17 @@ def largest_fragment(mol: Chem.Mol, notes: list[str]) -> Chem.Mol:
     organic = "organic " if _has_carbon(fragments[best]) else ""
     passed_over = fragments[best].GetNumHeavyAtoms() < by_size
     text = ", ".join(_named(name, count) for name, count in left_out.items())
-    told = []
+    details = []
     if n_alike > 1:
-        told.append(f"one of {n_alike} that are alike")
+        details.append(f"one of {n_alike} that are alike")
     if text:
-        told.append(
+        details.append(
             "left out " + (text if len(text) <= _LONGEST_LIST else f"{text[:_LONGEST_LIST]}...")
         )
     notes.append(
         f"kept the largest {organic}fragment of {len(fragments)}"
         + (" that is no known salt or solvent" if passed_over else "")
-        + f", {', '.join(told)}"
+        + f", {', '.join(details)}"
     )
     return fragments[best]
 

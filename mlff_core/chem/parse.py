@@ -85,12 +85,14 @@ def parse(line: str, settings: ChemistrySettings) -> Chem.Mol:
     with rdBase.CaptureErrorLog() as log:
         mol = Chem.MolFromSmiles(smiles, parameters)
     if mol is None:
-        said = _first_sentence(log.messages)
+        complaint = _first_sentence(log.messages)
         if smiles.lower() in _NOTHING:
             raise rejected(Reason.EMPTY, f"there is no SMILES, but {smiles}")
         advice = next((words for form, words in _NO_MOLECULES if form.search(smiles)), None)
-        advice = advice or next((words for part, words in _ADVICE.items() if part in said), None)
-        raise rejected(Reason.INVALID_SMILES, f"{said}: {advice}" if advice else said)
+        advice = advice or next(
+            (words for part, words in _ADVICE.items() if part in complaint), None
+        )
+        raise rejected(Reason.INVALID_SMILES, f"{complaint}: {advice}" if advice else complaint)
     if mol.GetNumAtoms() == 0:
         raise rejected(Reason.EMPTY, "the SMILES holds no atom")
     if tail.startswith("|") and (words := indefinite(mol)):
@@ -114,9 +116,9 @@ def indefinite(mol: Chem.Mol) -> str | None:
 def _first_sentence(log: str) -> str:
     """RDKit's own words from its error log, without time stamps, repetitions and the drawing."""
     lines = [line.partition("] ")[2] or line for line in log.splitlines() if line.strip()]
-    said = lines[0] if lines else "RDKit cannot read it"
-    said = said.removeprefix("SMILES Parse Error: ").partition(" while parsing")[0]
+    complaint = lines[0] if lines else "RDKit cannot read it"
+    complaint = complaint.removeprefix("SMILES Parse Error: ").partition(" while parsing")[0]
     place = next((line for line in lines if "around position" in line), None)
     if place:
-        said += f" at position {place.partition('around position')[2].strip(' :')}"
-    return said.partition(" for input")[0][:300]
+        complaint += f" at position {place.partition('around position')[2].strip(' :')}"
+    return complaint.partition(" for input")[0][:300]

@@ -46,7 +46,7 @@ def prepare(
         settings: What is accepted and how it is embedded.
     """
     molecule = PreparedMolecule.of(record, input_id, smiles)
-    with told(molecule) as notes:
+    with noting(molecule) as notes:
         graph = checked(molecule, settings, notes)
         mol = graph.mol
         try:
@@ -71,13 +71,13 @@ def standardise(
     Args and what comes of bad ones are those of `prepare`.
     """
     molecule = PreparedMolecule(record, input_id, smiles)
-    with told(molecule) as notes:
+    with noting(molecule) as notes:
         checked(molecule, settings, notes)
     return molecule
 
 
 @contextmanager
-def told(molecule: PreparedMolecule) -> Iterator[list[str]]:
+def noting(molecule: PreparedMolecule) -> Iterator[list[str]]:
     """Run what may end a molecule, and write into it how it ended: nothing is raised any further.
 
     Yields:

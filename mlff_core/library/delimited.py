@@ -43,8 +43,8 @@ def fit_delimited(
     """
     own = layout.delimiter or _DELIMITERS[layout.format]
     skip = 1
-    if said := separator_of(lines[0]):
-        own, skip = said, 2
+    if declared := separator_of(lines[0]):
+        own, skip = declared, 2
         notes.append(f"{own!r} stands between the columns, as the first line says")
         if len(lines) == 1:
             raise LibraryError(f"{layout.file}: holds no records (its only line is {lines[0]!r})")
@@ -58,7 +58,7 @@ def fit_delimited(
             for d, columns in headers.items()
             if (match(smiles, columns) if smiles else guess(SMILES_NAMES, columns)) is not None
         ),
-        own if said else max(headers, key=lambda d: len(headers[d])),
+        own if declared else max(headers, key=lambda d: len(headers[d])),
     )
     if delimiter != own:
         notes.append(f"{delimiter!r} is taken for what stands between the columns")
@@ -217,10 +217,10 @@ def _mended(row: list[str], smiles_at: int, delimiter: str) -> list[str]:
 
 def _odd_rows(rows: list[list[str]], n_columns: int, smiles_at: int) -> dict[int, str]:
     """Say of which rows the fields are more than the header's, or too few to have a SMILES."""
-    said = {}
+    notes = {}
     for i, row in enumerate(rows):
         too_long = any(field.strip() for field in row[n_columns:])
         if too_long or (len(row) <= smiles_at and row != [""]):
             fields = "1 field" if len(row) == 1 else f"{len(row)} fields"
-            said[i] = f"the row has {fields}, the header {n_columns}"
-    return said
+            notes[i] = f"the row has {fields}, the header {n_columns}"
+    return notes

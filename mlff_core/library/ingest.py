@@ -210,11 +210,11 @@ class _Shards:
         note = batch.column("note")
         if note.null_count == len(note):
             return
-        for i, said in enumerate(note.to_pylist()):
-            if said is not None:
+        for i, sentence in enumerate(note.to_pylist()):
+            if sentence is not None:
                 self._n_noted += 1
                 if len(self._first_notes) < _NOTES_TOLD:
-                    self._first_notes.append(f"record {self.n_records + i}: {said}")
+                    self._first_notes.append(f"record {self.n_records + i}: {sentence}")
 
     def _write(self) -> None:
         self._writer.write(self._waiting)

@@ -110,12 +110,12 @@ def _words(block: str) -> str:
         line.partition("] ")[2] if line[:1] == "[" else line
         for line in heard.getvalue().splitlines()
     ]
-    told = [" ".join(line.split()) for line in lines if line.strip("* ")]
-    told = [line for line in told if not line.startswith(_KINDS_OF_ERROR)]
-    beyond = [line for line in told if line.startswith("Failed Expression: ")]
+    messages = [" ".join(line.split()) for line in lines if line.strip("* ")]
+    messages = [line for line in messages if not line.startswith(_KINDS_OF_ERROR)]
+    beyond = [line for line in messages if line.startswith("Failed Expression: ")]
     if heard.getvalue().count("Range Error") and beyond:
         return f"a number is out of range: not {beyond[0].partition(': ')[2]}"
-    return told[0] if told else "RDKit does not say why"
+    return messages[0] if messages else "RDKit does not say why"
 
 
 def _see_pyramids(mol: Chem.Mol) -> None:
@@ -203,21 +203,21 @@ _AXES: Final = frozenset({Chem.BondStereo.STEREOATROPCW, Chem.BondStereo.STEREOA
 
 def _told(mol: Chem.Mol) -> str | None:
     """What a reader of the row must know: atoms by themselves, and stereo that SMILES lose."""
-    said = []
+    notes = []
     loose = [
         f"{SYMBOLS[atom.GetAtomicNum()]}{atom.GetIdx()}"
         for atom in mol.GetAtoms()
         if atom.GetDegree() == 0 and atom.GetAtomicNum() in (1, 6) and not atom.GetFormalCharge()
     ]
     if loose and mol.GetNumAtoms() > 1:
-        said.append(f"no bond leads to {', '.join(loose[:5])}: each is a molecule of its own")
+        notes.append(f"no bond leads to {', '.join(loose[:5])}: each is a molecule of its own")
     if mol.GetNumConformers() and mol.GetConformer().Is3D():
         lost = [*_lost_double_bonds(mol), *(_HANDED for _ in _allenes(mol))]
     else:
         wedged = {b.GetBeginAtomIdx() for b in mol.GetBonds() if _is_wedge(b)}
         lost = [_HANDED for allene in _allenes(mol) if wedged & {allene[0], allene[2]}]
-    said += [f"{what} {NOT_KEPT}" for what in lost]
-    return "; ".join(said) or None
+    notes += [f"{what} {NOT_KEPT}" for what in lost]
+    return "; ".join(notes) or None
 
 
 def _lost_double_bonds(mol: Chem.Mol) -> list[str]:

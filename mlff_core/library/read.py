@@ -68,18 +68,18 @@ def _bounded(batch: pa.RecordBatch) -> pa.RecordBatch:
     if all(n <= limit for n, limit in zip(lengths, _LIMITS.values(), strict=True)):
         return batch
     ids, smiles, notes = (batch.column(name).to_pylist() for name in ENTRIES_SCHEMA.names)
-    told = {i: note for i, note in enumerate(notes) if note is not None}
+    noted = {i: note for i, note in enumerate(notes) if note is not None}
     for i, (one, text) in enumerate(zip(ids, smiles, strict=True)):
         if text is not None and len(text.encode()) > LONGEST_SMILES:
             smiles[i] = None
-            told[i] = (
+            noted[i] = (
                 f"a SMILES of {len(text):,} characters; no more than {LONGEST_SMILES:,} are read"
             )
         if one is not None and len(one.encode()) > LONGEST_ID:
             ids[i] = one.encode()[:LONGEST_ID].decode("utf-8", "ignore")
             cut = f"an id of {len(one):,} characters is cut"
-            told[i] = f"{told[i]}; {cut}" if i in told else cut
-    return entries(ids, smiles, told)
+            noted[i] = f"{noted[i]}; {cut}" if i in noted else cut
+    return entries(ids, smiles, noted)
 
 
 def _longest(texts: pa.Array) -> int:

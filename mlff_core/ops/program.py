@@ -260,8 +260,8 @@ class ExchangeableSteps:
         message, _ = self.blocks[k]
         w1, b1, w2, b2 = mlp_weights(message.phi)
         if k == 0 and self.ops.scalar_fwd is not None:
-            said = 2 * q.shape[1]
-            w2, b2 = w2[:said], b2[:said]
+            n_used = 2 * q.shape[1]
+            w2, b2 = w2[:n_used], b2[:n_used]
         return self.atom_ops.mlp_fwd(q, w1, b1, w2, b2)
 
     def filters(self, k: int) -> Tensor:

@@ -273,9 +273,9 @@ def _check_same_run(where: str, earlier: Manifest, manifest: Manifest) -> None:
         f"version of {name}": (earlier.versions.get(name), manifest.versions.get(name))
         for name in [*earlier.versions, *manifest.versions]
     }
-    told = "; ".join(f"{name} was {a}, is {b}" for name, (a, b) in pairs.items() if a != b)
+    changed = "; ".join(f"{name} was {a}, is {b}" for name, (a, b) in pairs.items() if a != b)
     raise OutputError(
-        f"{where}: cannot be resumed, it holds another run ({told or 'its run key differs'}); "
+        f"{where}: cannot be resumed, it holds another run ({changed or 'its run key differs'}); "
         "--overwrite replaces it"
     )
 

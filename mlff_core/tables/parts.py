@@ -122,8 +122,8 @@ def read_footer(out: Store, name: str) -> dict[str, str]:
             footer = pq.read_metadata(stream).metadata or {}
     except _DAMAGE:
         return {}
-    told = {k.decode("utf-8", "replace"): v.decode("utf-8", "replace") for k, v in footer.items()}
-    return {k.removeprefix(_PREFIX): v for k, v in told.items() if k.startswith(_PREFIX)}
+    words = {k.decode("utf-8", "replace"): v.decode("utf-8", "replace") for k, v in footer.items()}
+    return {k.removeprefix(_PREFIX): v for k, v in words.items() if k.startswith(_PREFIX)}
 
 
 def read_part_key(out: Store, name: str) -> str | None:

@@ -112,9 +112,11 @@ def reconcile(out: Store | Location, n_records: int, run_key: str | KeyOf | None
         "with other conformers than their rows count": other,
     }
     if any(examples.n for examples in wrong.values()):
-        told = "; ".join(f"{examples} {what}" for what, examples in wrong.items() if examples.n)
+        what_is_wrong = "; ".join(
+            f"{examples} {what}" for what, examples in wrong.items() if examples.n
+        )
         raise OutputError(
-            f"{out.location}: the tables do not add up to {n_records} records: {told}"
+            f"{out.location}: the tables do not add up to {n_records} records: {what_is_wrong}"
         )
     return Counts(
         status={word.value: status[word] for word in MoleculeStatus},
