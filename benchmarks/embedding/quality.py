@@ -1,10 +1,14 @@
 """The card's embedder against RDKit's ETKDGv3: quality after relaxation by one student, and speed.
 
     python benchmarks/embedding/quality.py --library FILE.smi [--skip N] [--limit N] [--many N]
-        [--kinds N] [--model default] [--out benchmarks/results]
+        [--hundred N] [--kinds N] [--crystals N] [--speed N] [--model default]
+        [--out benchmarks/results]
 
 Both start from the same isomers and are relaxed alike. One conformer each of `limit` molecules, 20
-of `many`, 5 of `kinds` of each hard kind. Writes embedding.json, embedding.md and embedding.png.
+of `many`, 100 of the first `hundred` of these, 5 of `kinds` of each hard kind. Of `crystals`
+ligands and of as many macrocycles, if there are, 100 conformers are compared with the one of a
+crystal structure, as embedded. Writes embedding.json after each part, then embedding.md and
+embedding.png; with --speed 0 the speeds that embedding.json holds stay.
 Needs a card; the reference takes 50 core-ms a conformer and more for hard kinds.
 """
 
@@ -16,12 +20,15 @@ import platform
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import rdkit
 import torch
+from rdkit import Chem
+from recovery import crystal_ligands, recovered
 from references import Missing, Reference, hard_kinds, reference
 from report import markdown, plot
 
@@ -34,10 +41,12 @@ from mlff_core.embedding.on_device import embed_on_device
 from mlff_core.embedding.packing import SIZE_CLASSES, size_class
 from mlff_core.models.potential import Potential, load_potential
 from mlff_core.moves.relax import relax_conformers
+from mlff_core.moves.settings import RelaxSettings
 from mlff_core.status import ConformerStatus
 from mlff_core.units import EV_KCAL_MOL
 
-MANY, FEW = 20, 5
+HUNDRED, MANY, FEW = 100, 20, 5
+KINDS = ("macrocycles", "cages", "peptides", "charged", "hypervalent")
 
 
 class Relaxed:
@@ -59,7 +68,7 @@ class Relaxed:
         ended = relax_conformers(
             [(molecules[k].numbers, x, molecules[k].charge) for k, x in flat],
             potential,
-            max_steps=400,
+            RelaxSettings(max_steps=400),
         )
         seconds = time.perf_counter() - begin
         positions = [np.asarray(one.positions).reshape(-1, 3) for one in ended]
@@ -197,7 +206,9 @@ def main() -> None:
     parser.add_argument("--skip", type=int, default=0)
     parser.add_argument("--limit", type=int, default=3000)
     parser.add_argument("--many", type=int, default=200)
+    parser.add_argument("--hundred", type=int, default=40, help="of the many, with 100 conformers")
     parser.add_argument("--kinds", type=int, default=60)
+    parser.add_argument("--crystals", type=int, default=100)
     parser.add_argument("--speed", type=int, default=16_384, help="molecules, with preparation")
     parser.add_argument("--model", default="default")
     parser.add_argument("--device", default="cuda")
@@ -206,23 +217,45 @@ def main() -> None:
     lines = [line.split()[0] for line in options.library.read_text().splitlines() if line.strip()]
     library = lines[options.skip :]
     hard = hard_kinds(library, options.kinds)
-    tasks = [(smiles, FEW) for own in hard.values() for smiles in own]
-    tasks += [(smiles, MANY) for smiles in library[: options.many]]
-    tasks += [(smiles, 1) for smiles in library[options.many : options.many + options.limit]]
-    # Forked before CUDA starts; hard molecules first, so that the processes end together.
-    with multiprocessing.get_context("fork").Pool(os.cpu_count()) as processes:
-        references = processes.map(reference, tasks, chunksize=4)
-    ready: dict[str, list[Reference]] = {kind: [] for kind in (*hard, "many", "one")}
-    missing = [r for r in references if isinstance(r, Missing)]
-    names = [kind for kind, own in hard.items() for _ in own]
-    names += ["many"] * options.many + ["one"] * (len(tasks) - len(names) - options.many)
-    for name, found in zip(names, references, strict=True):
-        if isinstance(found, Reference):
-            ready[name].append(found)
+    crystals = crystal_ligands(options.crystals)
+    sets = {  # in the order of `measure`
+        "one": (library[options.many : options.many + options.limit], 1),
+        "many": (library[: options.many], MANY),
+        **{kind: (hard[kind], FEW) for kind in KINDS},
+        "hundred": (library[: options.hundred], HUNDRED),
+        **{
+            f"crystal {kind}": ([*map(Chem.MolToSmiles, own)], HUNDRED)
+            for kind, own in crystals.items()
+        },
+    }
+    tasks = [(smiles, n) for own, n in sets.values() for smiles in own]
+    # Forked before CUDA starts. What is asked for first is compared while the rest is made.
+    with multiprocessing.get_context("fork").Pool(os.cpu_count(), os.nice, (10,)) as processes:
+        made = processes.imap(reference, tasks)
+        references = {name: islice(made, len(own)) for name, (own, _) in sets.items()}
+        measure(options, library, crystals, references)
 
+
+def measure(
+    options: argparse.Namespace,
+    library: list[str],
+    crystals: dict[str, list[Chem.Mol]],
+    references: dict[str, Iterator[Reference | Missing]],
+) -> None:
+    """Compare set by set, in the order in which the references come, and write it all."""
     potential = load_potential(options.model, device=options.device)
-    warm = ready["one"][:600]
-    Relaxed(warm, [m.positions for m in warm], potential)  # compiles and captures
+    missing: list[Missing] = []
+
+    def ready(name: str) -> list[Reference]:
+        own = [*references[name]]
+        missing.extend(r for r in own if isinstance(r, Missing))
+        return [r for r in own if isinstance(r, Reference)]
+
+    one = ready("one")
+    Relaxed(one[:600], [m.positions for m in one[:600]], potential)  # compiles and captures
+    path = options.out / "embedding.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    options.out.mkdir(parents=True, exist_ok=True)
     result = {
         "machine": {
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -232,24 +265,51 @@ def main() -> None:
             "python": platform.python_version(),
         },
         "model": {"name": potential.name, "sha256": potential.sha256},
-        "one": compared(ready["one"], 1, potential, (1,)),
-        "many": compared(ready["many"], MANY, potential, (1, FEW, MANY)),
-        "kinds": {
-            kind: compared(ready[kind], FEW, potential, (1, FEW)) for kind in hard if ready[kind]
-        },
-        "not_embedded": rescued(missing, potential.device),
-        "speed_by_size": speed_by_size([m for own in ready.values() for m in own],
-                                       potential.device),
-        "speed_with_preparation": [
-            speed_with_preparation(library[: options.speed], n, potential.device)
-            for n in (1, FEW)
-        ],
-    }  # fmt: skip
-    options.out.mkdir(parents=True, exist_ok=True)
-    one_line = re.sub(  # a list of numbers a line, not a number
-        r"\[([\d\s.,e-]+)\]", lambda m: f"[{' '.join(m[1].split())}]", json.dumps(result, indent=1)
-    )
-    (options.out / "embedding.json").write_text(one_line + "\n")
+        "kinds": {},
+        "recovery": {},
+    }
+
+    def note(**parts: dict | list) -> None:
+        result.update(parts)
+        one_line = re.sub(  # a list of numbers a line, not a number
+            r"\[([\d\s.,e-]+)\]",
+            lambda m: f"[{' '.join(m[1].split())}]",
+            json.dumps(result, indent=1),
+        )
+        path.write_text(one_line + "\n")
+
+    note(one=compared(one, 1, potential, (1,)))
+    many = ready("many")
+    note(many=compared(many, MANY, potential, (1, FEW, MANY)))
+    everyone = [*one, *many]
+    for kind in KINDS:
+        if own := ready(kind):
+            result["kinds"][kind] = compared(own, FEW, potential, (1, FEW))
+            everyone += own
+            note()
+    hundred = ready("hundred")
+    note(hundred=compared(hundred, HUNDRED, potential, (1, FEW, MANY, HUNDRED)))
+    for kind, ligands in crystals.items():
+        result["recovery"][kind] = recovered(
+            ligands,
+            [*references[f"crystal {kind}"]],
+            HUNDRED,
+            (1, FEW, MANY, HUNDRED),
+            potential.device,
+        )
+        note()
+    note(not_embedded=rescued(missing, potential.device))
+    speeds = ("speed_by_size", "speed_with_preparation")
+    if options.speed:
+        note(speed_by_size=speed_by_size(everyone, potential.device))
+        note(
+            speed_with_preparation=[
+                speed_with_preparation(library[: options.speed], n, potential.device)
+                for n in (1, FEW)
+            ]
+        )
+    else:
+        note(**{name: before[name] for name in speeds if name in before})
     text = markdown(result)
     (options.out / "embedding.md").write_text(text)
     plot(result, options.out / "embedding.png")

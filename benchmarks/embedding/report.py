@@ -44,7 +44,8 @@ def markdown(result: dict) -> str:
         "| molecules | of | mean | ± | median | card lower by 0.1, % | ETKDG lower by 0.1, % |",
         "|---|---|---|---|---|---|---|",
     ]
-    named = [("library", one), ("library", many), *result["kinds"].items()]
+    named = [("library", one), ("library", many), ("library", result["hundred"])]
+    named += result["kinds"].items()
     for name, block in named:
         for n, low in block["lowest"].items():
             lines.append(
@@ -68,7 +69,44 @@ def markdown(result: dict) -> str:
             f"{c['first_try_percent']:.1f} | {c['molecules_without']} of {block['molecules']} | "
             f"{e['seconds_a_molecule']:.2f} |"
         )
-    lines += ["", "## Speed", "", "| | conformers/s |", "|---|---|"]
+    lines += recovery(result["recovery"])
+    if "speed_by_size" in result:
+        lines += speed(result)
+    return "\n".join(lines) + "\n"
+
+
+def recovery(kinds: dict[str, dict]) -> list[str]:
+    """The section on crystal structures."""
+    limits = [*next(iter(kinds.values()))["card"]["1"]["recovered_percent"]]
+    lines = [
+        "",
+        "## The conformer of a crystal structure",
+        "",
+        "Ligands of the PDB (`crystal_ligands.sdf.gz`, from the wwPDB's Chemical Component",
+        "Dictionary, CC0), no macrocycle among those of the first rows. RMSD in Å of the heavy",
+        "atoms to the nearest of so many conformers as embedded, in vacuum and not relaxed; a",
+        "ligand without a conformer counts as not recovered.",
+        "",
+        "| | of | ETKDG, mean | card | ETKDG, median | card | "
+        + " | ".join(f"within {limit}, %: ETKDG | card" for limit in limits)
+        + " |",
+        "|---" * (6 + 2 * len(limits)) + "|",
+    ]
+    for kind, block in kinds.items():
+        for n, theirs in block["etkdg"].items():
+            ours = block["card"][n]
+            cells = [f"{kind} ({block['embedded_by_etkdg']})", n]
+            for key in ("mean_rmsd", "median_rmsd"):
+                cells += [f"{theirs[key]:.2f}", f"{ours[key]:.2f}"]
+            for limit in limits:
+                cells += [f"{x['recovered_percent'][limit]:.0f}" for x in (theirs, ours)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def speed(result: dict) -> list[str]:
+    """The section on speed."""
+    lines = ["", "## Speed", "", "| | conformers/s |", "|---|---|"]
     for row in result["speed_with_preparation"]:
         lines.append(
             f"| SMILES to coordinates, {row['conformers_each']} a molecule "
@@ -83,7 +121,7 @@ def markdown(result: dict) -> str:
         found = {r["each"]: r["conformers_per_s"] for r in result["speed_by_size"]
                  if r["size"] == size}  # fmt: skip
         lines.append(f"| {size} | " + " | ".join(f"{found[n]:.0f}" for n in each) + " |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def words(counts: dict[str, int]) -> str:
@@ -92,31 +130,43 @@ def words(counts: dict[str, int]) -> str:
 
 
 def plot(result: dict, path: Path) -> None:
-    """Differences of the lowest energy, and conformers/s by size."""
+    """Differences of the lowest energy, distances to the crystal's conformer, conformers/s."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    shades = {"1": "#a9cbf2", "5": "#2a78d6", "20": "#123d73"}
-    for n, low in result["many"]["lowest"].items():
-        values = sorted(low["differences"])
-        shares = [100 * (k + 1) / len(values) for k in range(len(values))]
-        left.step(values, shares, color=shades.get(n, "#2a78d6"), label=f"lowest of {n}")
-    left.axvline(0, color=COLORS["etkdg"], linewidth=0.8)
-    left.set(xlim=(-8, 8), xlabel="card minus ETKDG, kcal/mol", ylabel="molecules, %",
-             title="Lowest energy after relaxation")  # fmt: skip
-    left.legend(frameon=False)
-    rows = result["speed_by_size"]
-    for n, shade in zip(sorted({row["each"] for row in rows}),
-                        ("#a9cbf2", "#6aa3e6", "#2a78d6", "#123d73"), strict=False):  # fmt: skip
-        own = [row for row in rows if row["each"] == n]
-        right.loglog([row["size"] for row in own], [row["conformers_per_s"] for row in own],
-                     "o-", color=shade, label=f"{n} a molecule")  # fmt: skip
-    right.set(xlabel="atoms up to", ylabel="conformers/s",
-              title=f"Speed on {result['machine']['device']}")  # fmt: skip
-    right.legend(frameon=False)
-    for axis in (left, right):
+    rows = result.get("speed_by_size", [])
+    n_panels = 3 if rows else 2
+    figure, axes = plt.subplots(1, n_panels, figsize=(5 * n_panels, 3.6), layout="constrained")
+    energy, crystal = axes[:2]
+    shades = {"1": "#a9cbf2", "5": "#6aa3e6", "20": "#2a78d6", "100": "#123d73"}
+    for n, low in (result["many"]["lowest"] | result["hundred"]["lowest"]).items():
+        own = result["many"]["lowest"].get(n, low)["differences"]
+        energy.step(*shares(own), color=shades[n], label=f"lowest of {n}")
+    energy.axvline(0, color=COLORS["etkdg"], linewidth=0.8)
+    energy.set(xlim=(-8, 8), xlabel="card minus ETKDG, kcal/mol", ylabel="molecules, %",
+               title="Lowest energy after relaxation")  # fmt: skip
+    ligands = result["recovery"]["ligands"]
+    for n in ligands["card"]:
+        for name, style in (("etkdg", ":"), ("card", "-")):
+            crystal.step(*shares(ligands[name][n]["nearest"]), style, color=shades[n],
+                         label=f"nearest of {n}" if name == "card" else None)  # fmt: skip
+    crystal.set(xlim=(0, 4), xlabel="RMSD, Å", ylabel="ligands, %",
+                title="Crystal's conformer (dotted: ETKDG)")  # fmt: skip
+    if rows:
+        for n, shade in zip(sorted({row["each"] for row in rows}), shades.values(), strict=False):
+            own = [row for row in rows if row["each"] == n]
+            axes[2].loglog([row["size"] for row in own], [row["conformers_per_s"] for row in own],
+                           "o-", color=shade, label=f"{n} a molecule")  # fmt: skip
+        axes[2].set(xlabel="atoms up to", ylabel="conformers/s",
+                    title=f"Speed on {result['machine']['device']}")  # fmt: skip
+    for axis in axes:
+        axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
+
+
+def shares(values: list[float]) -> tuple[list[float], list[float]]:
+    """Values in their order, and how many percent are no larger."""
+    return sorted(values), [100 * (k + 1) / len(values) for k in range(len(values))]
