@@ -1,4 +1,4 @@
-"""A screen of records that stand for several structures: both tables, resume, one run as another."""
+"""A screen of records that stand for several structures: both tables, and resume."""
 
 from pathlib import Path
 
