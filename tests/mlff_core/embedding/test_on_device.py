@@ -8,11 +8,13 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
-from mlff_core.chem.constrained import ConstrainedMolecule, on_a_core
+from mlff_core.chem import constrained
+from mlff_core.chem.constrained import ConstrainedMolecule, CoreStep, on_a_core
 from mlff_core.chem.embed import molecule_seed
 from mlff_core.chem.expand import expanded
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.chem.prepare import prepare
 from mlff_core.chem.variant import Expansion
 from mlff_core.embedding import on_device, prepared
 from mlff_core.embedding.checks import Cause
@@ -184,3 +186,23 @@ def test_variants_are_embedded_apart(device) -> None:
         assert stereo_of(molecule) == molecule.smiles
     assert {m.smiles for m in done.molecules} == {"C[C@@H](F)Cl", "C[C@H](F)Cl", "CCO"}
     assert "embedded by RDKit" in str(done.molecules[1].message)
+
+
+def test_the_last_resort_has_three_seconds_and_a_row_that_it_cannot_save_says_why(
+    monkeypatch,
+) -> None:
+    asked: list[ChemistrySettings] = []
+
+    def heard(record, input_id, smiles, settings) -> PreparedMolecule:
+        asked.append(settings)
+        return prepare(record, input_id, smiles, settings)
+
+    monkeypatch.setattr(constrained, "prepare", heard)
+    settings = ChemistrySettings(embed_timeout_s=20)
+    impossible = "C[C@@]12CC[C@](C)(C1)C2"  # a small cage, one bridgehead inside out
+    row = on_a_core(0, None, impossible, CoreStep.EMBED, None, None, settings)
+    assert [s.embed_timeout_s for s in asked] == [1]
+    assert row is not None
+    assert row.status == "failed"
+    assert row.reason in ("embedding_failed", "embedding_timeout")  # the same on a busy machine
+    assert "give other stereo there, or none" in str(row.message)
