@@ -30,6 +30,7 @@ from prefect.states import Cancelled
 
 from flows.call import ScreenCall, takes
 from flows.engines import Stage, engine_of
+from flows.reach import check_reach
 from flows.report.write import NAME
 from flows.run import run_screen
 from flows.summary import markdown_summary
@@ -68,6 +69,8 @@ def screen(**parameters: Any) -> dict[str, Any]:
     5. Leave the manifest, and the summary as artifacts.
     """
     call = ScreenCall.of_form(parameters)
+    if flow_run.deployment_id is not None:  # asked for on a form, or by whoever reaches the server
+        check_reach(call)
     if (flow_run.run_count or 1) > 1 and not call.append:  # which goes on by itself
         # A retry of this very run finishes what it began, whatever it was told about older results.
         call = call.model_copy(update={"overwrite": False, "resume": True})

@@ -1,5 +1,7 @@
 """The deployment `screen/druglike`: against its flow, and against a real server and worker."""
 
+import base64
+import json
 import os
 import re
 import signal
@@ -7,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +56,9 @@ def server(tmp_path: Path) -> Iterator[dict[str, str]]:
         "PREFECT_HOME": str(tmp_path / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_SERVER_API_AUTH_STRING": "screen:a-token",
+        "PREFECT_API_AUTH_STRING": "screen:a-token",
+        "MLFF_SCREEN_ROOTS": f"{ROOT}{os.pathsep}{tmp_path}",
         "DO_NOT_TRACK": "1",
         "COLUMNS": "200",  # so that tables of the command line are not cut
         "OMP_NUM_THREADS": "1",
@@ -107,11 +113,39 @@ def call(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPr
     )
 
 
+def deaf_to_others(url: str) -> None:
+    """Without the token nothing is answered, and no page of another origin may read an answer."""
+    body = json.dumps({"name": "x", "job_variables": {"command": "touch owned"}}).encode()
+    headers = {"Content-Type": "application/json", "Origin": "https://elsewhere.example"}
+    wrong = base64.b64encode(b"screen:guessed").decode()
+    for more in ({}, {"Authorization": f"Basic {wrong}"}):
+        for path in ("deployments/filter", "flow_runs/", "work_pools/"):
+            asked = urllib.request.Request(f"{url}/{path}", body, headers | more)
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(asked, timeout=10)
+            assert caught.value.code == 401
+            assert "elsewhere" not in str(caught.value.headers)
+            assert caught.value.headers["Access-Control-Allow-Origin"] != "*"
+    right = base64.b64encode(b"screen:a-token").decode()
+    asked = urllib.request.Request(
+        f"{url}/deployments/filter", b"{}", headers | {"Authorization": f"Basic {right}"}
+    )
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        assert answer.status == 200
+        assert answer.headers["Access-Control-Allow-Origin"] is None
+
+
 @pytest.mark.server
 @pytest.mark.timeout(600)
 def test_deploy_run_and_read_the_tables(server: dict[str, str], tmp_path: Path) -> None:
     deployed = call(server, "deploy", "--all")
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+
+    deaf_to_others(server["PREFECT_API_URL"])
+    outside = call(
+        server, "deployment", "run", "screen/druglike", "--watch", "-p", "library=/etc/passwd"
+    )
+    assert outside.returncode != 0
 
     misspelt = call(server, "deployment", "run", "screen/druglike", "-p", "conformer=2")
     assert misspelt.returncode != 0
