@@ -25,8 +25,9 @@ def check_reach(call: ScreenCall) -> None:
     """Refuse what a form must not reach.
 
     Raises:
-        LibraryError, ModelFileError, OutputError, DeviceError: A path leads out of the folders, symbolic links
+        LibraryError, ModelFileError, OutputError: A path leads out of the folders, symbolic links
             followed, or a URL is of another scheme or a chain of several.
+        DeviceError: A cluster is named by its address.
     """
     _check("library", call.library, LibraryError, SCHEMES)
     _check("out", call.out, OutputError, BUCKETS)

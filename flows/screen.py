@@ -25,7 +25,7 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.logging import get_run_logger
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
 from flows.call import ScreenCall, takes
@@ -69,7 +69,7 @@ def screen(**parameters: Any) -> dict[str, Any]:
     5. Leave the manifest, and the summary as artifacts.
     """
     call = ScreenCall.of_form(parameters)
-    if flow_run.deployment_id is not None:  # asked for on a form, or by whoever reaches the server
+    if deployment.id is not None:  # asked for on a form, or by whoever reaches the server
         check_reach(call)
     if (flow_run.run_count or 1) > 1 and not call.append:  # which goes on by itself
         # A retry of this very run finishes what it began, whatever it was told about older results.

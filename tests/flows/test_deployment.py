@@ -126,6 +126,7 @@ def deaf_to_others(url: str) -> None:
             assert caught.value.code == 401
             assert "elsewhere" not in str(caught.value.headers)
             assert caught.value.headers["Access-Control-Allow-Origin"] != "*"
+            caught.value.close()
     right = base64.b64encode(b"screen:a-token").decode()
     asked = urllib.request.Request(
         f"{url}/deployments/filter", b"{}", headers | {"Authorization": f"Basic {right}"}
@@ -146,6 +147,7 @@ def test_deploy_run_and_read_the_tables(server: dict[str, str], tmp_path: Path) 
         server, "deployment", "run", "screen/druglike", "--watch", "-p", "library=/etc/passwd"
     )
     assert outside.returncode != 0
+    assert "library '/etc/passwd': leads out of" in (tmp_path / "worker.log").read_text()
 
     misspelt = call(server, "deployment", "run", "screen/druglike", "-p", "conformer=2")
     assert misspelt.returncode != 0
