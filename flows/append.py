@@ -164,6 +164,8 @@ def _read_new(
     watcher: Watcher,
 ) -> ScreenPlan:
     """Write what is new as records into the work folder; the plan of their generation."""
+    if opened.work_dir.is_symlink():  # who put it there would have us write elsewhere
+        raise OutputError(f"{opened.work_dir}: is a symbolic link; remove it")
     shutil.rmtree(opened.work_dir, ignore_errors=True)  # of a run that was cut off
     opened.work_dir.mkdir(parents=True)
     # Polars and the hashes of the tables are of use here only.

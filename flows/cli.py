@@ -74,13 +74,19 @@ class Parser(argparse.ArgumentParser):
 
 def refuse(message: object) -> NoReturn:
     """The call was wrong: say so in one line, leave with status 2."""
-    print("mlff-screen:", " ".join(str(message).split()), file=sys.stderr)
+    print("mlff-screen:", on_one_line(message), file=sys.stderr)
     raise SystemExit(2)
+
+
+def on_one_line(message: object) -> str:
+    """A message that may quote a file of anyone's: one line, and nothing that moves a cursor."""
+    text = " ".join(str(message).split())
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
     """Say a warning in one line, without the line of code that gave it."""
-    print("mlff-screen: warning:", " ".join(str(message).split()), file=sys.stderr)
+    print("mlff-screen: warning:", on_one_line(message), file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -264,7 +270,7 @@ def run_screen(call: ScreenCall, *, quiet: bool, as_json: bool) -> int:
         terminal.close()
         if not terminal.begun and isinstance(error, MlffError | ValueError):
             refuse(error)
-        print(f"mlff-screen: the run failed: {error}", file=sys.stderr)
+        print(f"mlff-screen: the run failed: {on_one_line(error)}", file=sys.stderr)
         return 1
     show(out, as_json=as_json, quiet=quiet)
     return 0

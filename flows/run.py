@@ -16,6 +16,7 @@ from flows.engines import Engine, Stage, pipeline
 from flows.plan import OpenedCall, ScreenPlan, make_plan, open_call
 from flows.report.write import leave_report
 from flows.watch import Watcher
+from mlff_core.errors import OutputError
 from mlff_core.store import open_store
 from mlff_core.tables import Manifest, finished_shards, open_output, reconcile
 from tasks import opened as live
@@ -102,6 +103,8 @@ def read_library(opened: OpenedCall, device: str) -> ScreenPlan:
     Raises:
         LibraryError: The library breaks off or cannot be read on.
     """
+    if opened.work_dir.is_symlink():  # who put it there would have us write elsewhere
+        raise OutputError(f"{opened.work_dir}: is a symbolic link; remove it")
     shutil.rmtree(opened.work_dir, ignore_errors=True)  # of a run that was cut off
     shard_size = opened.shard_size(device)
     try:

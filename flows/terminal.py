@@ -14,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from flows.summary import printable
 from flows.watch import Watcher
 from mlff_core.shard import StepReport
 from mlff_core.store import Location
@@ -44,7 +45,8 @@ class Terminal(Watcher):
 
     def tell(self, sentence: str) -> None:
         """Print it."""
-        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        # A library's column or a model's card may come from anyone.
+        self._console.print(printable(sentence), markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, n_records: int, done: int) -> None:
         """Draw the bar, where there is a terminal."""

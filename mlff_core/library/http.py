@@ -1,8 +1,11 @@
 """Files behind http and https: read from begin to end, or no more of them than is asked for."""
 
 import shutil
+import socket
 import tempfile
+from ipaddress import ip_address
 from typing import IO, Any, Final, cast
+from urllib.parse import urljoin, urlsplit
 
 import fsspec
 
@@ -47,12 +50,44 @@ def open_http(url: str, *, seekable: bool, sparing: bool) -> IO[bytes]:
 def _client_options() -> dict[str, Any]:
     import aiohttp  # an extra, and slow to import
 
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(_before_request)
+    trace.on_request_redirect.append(_before_redirect)
     return {
+        "trace_configs": [trace],
         # The default ends a transfer after five minutes, however well it goes on.
         "timeout": aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60),
         # A server that compresses on its own account would change what is hashed.
         "headers": {"Accept-Encoding": "identity"},
     }
+
+
+#: Where clouds tell a machine its secrets, beside the link-local addresses.
+_METADATA: Final = frozenset({"100.100.100.200", "192.0.0.192", "fd00:ec2::254"})
+
+
+async def _before_request(session: Any, context: Any, request: Any) -> None:
+    check_host(str(request.url))
+
+
+async def _before_redirect(session: Any, context: Any, request: Any) -> None:
+    check_host(urljoin(str(request.url), request.response.headers.get("Location", "")))
+
+
+def check_host(url: str) -> None:
+    """Refuse a URL of a cloud machine's own secrets, by name or by address.
+
+    Raises:
+        PermissionError: It is one.
+    """
+    host = urlsplit(url).hostname or ""
+    try:
+        found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
+    except OSError:  # there is no such host, which the request will say
+        return
+    for address in found:
+        if address in _METADATA or ip_address(address).is_link_local:
+            raise PermissionError(f"{host} is where a cloud keeps a machine's secrets")
 
 
 class _Parts:

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
@@ -43,6 +44,8 @@ def read_checkpoint(tensors_file: Path) -> tuple[PaiNN, dict[str, Any], str]:
         network.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
         raise ModelFileError(f"{tensors_file}: does not fit its card: {error}") from error
+    if not all(torch.isfinite(tensor).all() for tensor in state.values()):
+        raise ModelFileError(f"{tensors_file}: has weights that are not finite numbers")
     return network, card, found
 
 

@@ -1,0 +1,119 @@
+"""What files of others may do: nothing but be refused, or be shown as text."""
+
+import hashlib
+import json
+import pickle
+import struct
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import torch
+
+from flows.call import ScreenCall
+from flows.cli import main, on_one_line
+from flows.engines import LocalEngine
+from flows.run import run_screen
+from flows.terminal import Terminal
+from flows.watch import Watcher
+from mlff_core.errors import LibraryError, ModelFileError, OutputError
+from mlff_core.library import open_library
+from mlff_core.library.http import check_host
+from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
+from mlff_core.testing import random_model
+
+ESCAPE = "\x1b[2Jowned\x07\x1b]0;title\x07"
+
+
+class Opened:
+    """Leaves a file behind if it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "header", "lie", "nan", "inf"])
+def test_weights_that_are_none_are_refused_in_a_line(tmp_path: Path, kind: str) -> None:
+    file, mark = tmp_path / "m.safetensors", tmp_path / "mark"
+    network = random_model(n_features=16)
+    if kind in ("nan", "inf"):
+        with torch.no_grad():
+            next(iter(network.parameters())).view(-1)[3] = float(kind)
+    save_checkpoint(network, file, {})
+    data = {
+        "pickle": pickle.dumps(Opened(mark)),
+        "header": struct.pack("<Q", 1 << 40) + b"{}",
+        "lie": struct.pack("<Q", 60)
+        + b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}     ',
+    }.get(kind)
+    if data is not None:
+        card = json.loads((tmp_path / "m.json").read_text())
+        card["sha256"] = hashlib.sha256(data).hexdigest()
+        (tmp_path / "m.json").write_text(json.dumps(card))
+        file.write_bytes(data)
+    with pytest.raises(ModelFileError) as caught:
+        read_checkpoint(file)
+    assert str(caught.value).count(str(file)) == 1
+    assert not mark.exists()
+
+
+def test_names_move_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", str(tmp_path / f"{ESCAPE}.smi"), "--out", str(tmp_path / "out")])
+    Terminal().tell(f"model: {ESCAPE}")
+    told = capsys.readouterr()
+    assert "owned" in told.err
+    assert not set(told.err + told.out) & {"\x1b", "\x07"}
+    assert on_one_line("a\n b\x9b31m") == "a b?31m"
+
+
+def test_a_link_in_the_place_of_the_work_folder_is_not_followed(
+    tmp_path: Path, small_model: Path
+) -> None:
+    library, out, elsewhere = tmp_path / "a.smi", tmp_path / "out", tmp_path / "elsewhere"
+    library.write_text("CCO a\n")
+    for folder in (out, elsewhere):
+        folder.mkdir()
+    (elsewhere / "mine").write_text("kept")
+    (out / ".mlff-screen").symlink_to(elsewhere)
+    for more in ({}, {"append": True}):
+        call = ScreenCall(
+            library=str(library), out=str(out), model=str(small_model), device="cpu", workers=1,
+            **more,
+        )  # fmt: skip
+        with pytest.raises(OutputError, match="is a symbolic link"):
+            run_screen(call, LocalEngine(), Watcher())
+    assert [p.name for p in elsewhere.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    "host", ["169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "100.100.100.200"]
+)
+def test_a_machines_secrets_are_no_library(host: str) -> None:
+    with pytest.raises(PermissionError, match="secrets"):
+        check_host(f"http://{host}/latest/meta-data")
+    check_host("http://127.0.0.1:1/a.smi")
+
+
+def test_nor_are_they_when_another_host_sends_one_there() -> None:
+    class Sends(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", "http://169.254.169.254/latest/a.smi")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Sends) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(LibraryError, match="secrets"):
+            open_library(f"http://127.0.0.1:{server.server_port}/a.smi")
+        server.shutdown()
