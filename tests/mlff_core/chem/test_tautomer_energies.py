@@ -5,8 +5,8 @@ import pytest
 from mlff_core import screen_mols
 from mlff_core.units import EV_KCAL_MOL
 
-#: First and second tautomer, and the first's energy above the second's in the gas, kcal/mol, as
-#: measured or computed at a high level (within about 1).
+#: First and second tautomer, and the first's energy above the second's in the gas, kcal/mol:
+#: accepted values, each within about 1.
 PAIRS = {
     "2-hydroxypyridine, 2-pyridone": ("Oc1ccccn1", "O=c1cccc[nH]1", -0.8),
     "4-hydroxypyridine, 4-pyridone": ("Oc1ccncc1", "O=c1cc[nH]cc1", -2.4),
