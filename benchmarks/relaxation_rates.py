@@ -120,6 +120,8 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     for name in result["models"]:
         found = [r for r in result["rows"] if r["model"] == name]
+        if not found:
+            continue
         lines += [
             "",
             f"## {name}",

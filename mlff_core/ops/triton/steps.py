@@ -18,17 +18,25 @@ if TYPE_CHECKING:
     from mlff_core.models.painn import PaiNN
 
 #: How products of matrices are computed under each choice of `precision`, forward and backward:
-#: tf32x3 keeps float32's accuracy, bf16x3 most of it, and fp16, one product instead of three, is
-#: enough for gradients: over 128 hot geometries of 32 drug-like molecules forces of the default
-#: model were off by up to 1.3e-3 eV/Å, with fp16 on the way to the energies by 5.4e-3 and energies
-#: by 0.08 kcal/mol.
-PRODUCT_PRECISION = {"float32": ("tf32x3", "tf32x3"), "fast": ("bf16x3", "fp16")}
+#: tf32x3 keeps float32's accuracy, bf16x3 most of it.
+PRODUCT_PRECISION = {"float32": ("tf32x3", "tf32x3"), "fast": ("bf16x3", "bf16x3")}
+#: Width from which `fast` takes one product in float16 instead of three for gradients: over 128 hot
+#: geometries of 32 drug-like molecules forces of the default model, of this width, were off by up
+#: to 1.3e-3 eV/Å, those of the small one by up to 2.4e-3, more than `fast` may.
+ONE_PRODUCT_FROM = 256
 #: Splines of the filters under each choice: degree, and intervals between 0 and the cutoff.
 FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 320)}
 
 
 #: Types in which neighbours read each other's features, and their gradients; None: float32.
 Gathered = tuple[torch.dtype | None, torch.dtype | None]
+
+
+def products_of(precision: str, n_features: int) -> tuple[str, str]:
+    """How products are computed, forward and backward, in a model of this width."""
+    forward, backward = PRODUCT_PRECISION[precision]
+    one = precision == "fast" and n_features >= ONE_PRODUCT_FROM
+    return forward, "fp16" if one else backward
 
 
 class PhiWeights(NamedTuple):
@@ -105,7 +113,7 @@ class Weights(NamedTuple):
                 what the precision says.
             gathered: Types in which neighbours read features, and gradients; None: float32.
         """
-        precisions = products or PRODUCT_PRECISION[precision]
+        precisions = products or products_of(precision, model.config.n_features)
 
         def forward(w: Tensor) -> Tensor:
             return split_weights(w, precisions[0])
