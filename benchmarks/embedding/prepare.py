@@ -133,7 +133,7 @@ def time_first_geometries(library: list[str], clock: Clock) -> float:
         if rdDistGeom.EmbedMolecule(mol, randomSeed=7) < 0:
             continue
         positions = mol.GetConformer().GetPositions().astype(np.float32)
-        clock.time("first geometry", choose_stereo, molecule, positions, SETTINGS)
+        clock.time("first geometry", choose_stereo, molecule, positions)
     return n_undefined / len(molecules)
 
 

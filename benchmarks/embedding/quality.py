@@ -269,7 +269,7 @@ def measure(
         "recovery": {},
     }
 
-    def note(**parts: dict | list) -> None:
+    def note(**parts: dict | list | bool) -> None:
         result.update(parts)
         one_line = re.sub(  # a list of numbers a line, not a number
             r"\[([\d\s.,e-]+)\]",
@@ -300,6 +300,7 @@ def measure(
         note()
     note(not_embedded=rescued(missing, potential.device))
     speeds = ("speed_by_size", "speed_with_preparation")
+    note(speed_is_of_before=not options.speed)
     if options.speed:
         note(speed_by_size=speed_by_size(everyone, potential.device))
         note(

@@ -106,7 +106,14 @@ def recovery(kinds: dict[str, dict]) -> list[str]:
 
 def speed(result: dict) -> list[str]:
     """The section on speed."""
-    lines = ["", "## Speed", "", "| | conformers/s |", "|---|---|"]
+    lines = ["", "## Speed", ""]
+    if result["speed_is_of_before"]:
+        lines += [
+            "Kept from an earlier run of the benchmark, with the version of that day: "
+            "`benchmarks/screen.py` tells what a screen does now.",
+            "",
+        ]
+    lines += ["| | conformers/s |", "|---|---|"]
     for row in result["speed_with_preparation"]:
         lines.append(
             f"| SMILES to coordinates, {row['conformers_each']} a molecule "

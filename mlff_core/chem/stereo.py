@@ -36,10 +36,11 @@ def assign_undefined(mol: Chem.Mol) -> str:
     if not undefined:
         return ""
     # What is given stays: read anew, it would be lost at P(III), As and nitrogen in rings of three.
-    given = [atom.GetChiralTag() for atom in mol.GetAtoms()]
+    atoms = _atoms(mol)
+    given = [atom.GetChiralTag() for atom in atoms]
     Chem.AssignStereochemistryFrom3D(mol, replaceExistingTags=False)
     # It marks the order around every seesaw and bipyramid as well, which nobody left open.
-    for atom, tag in zip(mol.GetAtoms(), given, strict=True):
+    for atom, tag in zip(atoms, given, strict=True):
         if atom.GetChiralTag() not in _TETRAHEDRAL_OR_NONE:
             atom.SetChiralTag(tag)
     _assign_pyramids(mol, undefined)
@@ -173,15 +174,24 @@ def _stereo(mol: Chem.Mol, *, defined: bool) -> set[tuple[Chem.StereoType, int]]
 
 def centres(mol: Chem.Mol) -> NDArray[np.int16]:
     """Specified tetrahedral centres and axes, as `PreparedMolecule.chirality` holds them."""
-    rows = [_centre(atom) for atom in mol.GetAtoms() if atom.GetChiralTag() in _CHIRAL_TAGS]
-    rows += [axis(bond) for bond in mol.GetBonds() if is_axis(bond)]
+    rows = [_centre(atom) for atom in _atoms(mol) if atom.GetChiralTag() in _CHIRAL_TAGS]
+    rows += [axis(bond) for bond in _bonds(mol) if is_axis(bond)]
     return np.array(rows, np.int16).reshape(-1, 4)
 
 
 def double_bonds(mol: Chem.Mol) -> NDArray[np.int16]:
     """Specified double bonds, as `PreparedMolecule.double_bonds` holds them."""
-    rows = [_double_bond(bond) for bond in mol.GetBonds() if bond.GetStereo() in _SIDES]
+    rows = [_double_bond(bond) for bond in _bonds(mol) if bond.GetStereo() in _SIDES]
     return np.array(rows, np.int16).reshape(-1, 5)
+
+
+def _atoms(mol: Chem.Mol) -> list[Chem.Atom]:
+    """All atoms: RDKit's own sequence takes five calls for each in Python."""
+    return [mol.GetAtomWithIdx(k) for k in range(mol.GetNumAtoms())]
+
+
+def _bonds(mol: Chem.Mol) -> list[Chem.Bond]:
+    return [mol.GetBondWithIdx(k) for k in range(mol.GetNumBonds())]
 
 
 def _centre(atom: Chem.Atom) -> list[int]:
