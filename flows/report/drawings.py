@@ -3,10 +3,14 @@
 from typing import Any
 
 from rdkit import Chem, rdBase
-from rdkit.Chem.Draw import rdMolDraw2D
 from rdkit.Chem.rdDepictor import Compute2DCoords
 
 from mlff_core.tables import Tables
+
+try:
+    from rdkit.Chem.Draw import rdMolDraw2D
+except ImportError:  # a server without X11's libraries (libXrender): a page without drawings
+    rdMolDraw2D = None  # type: ignore[assignment]
 
 #: Size of a drawing in pixels.
 SIZE = (260, 180)
@@ -15,8 +19,8 @@ MOST_ATOMS = 150
 
 
 def drawing(smiles: str | None) -> str | None:
-    """A molecule as an SVG element; None if it cannot be read or is too large."""
-    if not smiles or len(smiles) > 4000:
+    """A molecule as an SVG element; None if it cannot be read, is too large, or nothing draws here."""
+    if rdMolDraw2D is None or not smiles or len(smiles) > 4000:
         return None
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles)

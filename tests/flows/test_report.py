@@ -196,3 +196,10 @@ def test_molecules_are_drawn_even_where_they_cannot_exist() -> None:
 )
 def test_bins_have_round_widths(low: float, high: float, whole: bool, expected: float) -> None:
     assert bin_width(low, high, whole=whole) == pytest.approx(expected)
+
+
+def test_a_host_that_cannot_draw_has_a_page_all_the_same(tmp_path: Path, monkeypatch) -> None:
+    # As on a server without libXrender, where RDKit's drawing cannot be imported.
+    monkeypatch.setattr("flows.report.drawings.rdMolDraw2D", None)
+    assert drawing("CCO") is None
+    assert "not drawn" in report(make_run(tmp_path / "out"))
