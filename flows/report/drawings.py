@@ -19,7 +19,7 @@ MOST_ATOMS = 150
 
 
 def drawing(smiles: str | None) -> str | None:
-    """A molecule as an SVG element; None if it cannot be read, is too large, or nothing draws here."""
+    """A molecule as an SVG element; None if it is unreadable, too large, or nothing draws here."""
     if rdMolDraw2D is None or not smiles or len(smiles) > 4000:
         return None
     with rdBase.BlockLogs():
