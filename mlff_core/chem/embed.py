@@ -22,7 +22,7 @@ from mlff_core.status import MoleculeStatus, Reason
 
 #: Conformers that one call of RDKit embeds: a call that runs out of time throws away all it found.
 _CONFORMERS_PER_CALL: Final = 8
-#: Seconds that each conformer after the first has, where they are very many.
+#: Seconds that each conformer has at least, where the molecule decides how many there are.
 _SECONDS_A_CONFORMER: Final = 0.1
 #: Atoms up to which a try has the time of the settings; larger molecules have more in proportion.
 _ATOMS_IN_TIME: Final = 50
@@ -186,6 +186,8 @@ def _embedding_error(
 
 def _seconds_of_others(wanted: int, settings: ChemistrySettings) -> int:
     """Limit of all conformers after the first together."""
+    if settings.n_conformers is not None:
+        return settings.conformers_timeout_s
     return max(settings.conformers_timeout_s, math.ceil(_SECONDS_A_CONFORMER * wanted))
 
 

@@ -309,7 +309,9 @@ def test_the_flow_and_the_command_give_the_same_tables(
         assert plain.height > 5
         assert plain.equals(flow)
     # Tried again by Prefect, the run ends what it began, although it was told to replace results.
-    monkeypatch.setattr("flows.screen.flow_run", SimpleNamespace(run_count=2, id=uuid4()))
+    monkeypatch.setattr(
+        "flows.screen.flow_run", SimpleNamespace(run_count=2, id=uuid4(), parameters={})
+    )
     part = tmp_path / "flow/molecules/part-000000.parquet"
     before = part.stat().st_mtime_ns
     (tmp_path / "flow/molecules/part-000001.parquet").unlink()
@@ -338,5 +340,5 @@ def test_a_flow_run_that_ctrl_c_stopped_is_cancelled_on_its_server(
     assert status == 130
     assert "3 finished shards are kept" in errors
     with get_client(sync_client=True) as client:
-        (run,) = [r for r in client.read_flow_runs() if r.name == f"{library} to {out}"]
+        (run,) = [r for r in client.read_flow_runs() if r.parameters["out"] == str(out)]
     assert run.state_name == "Cancelled"
