@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flows.call import ScreenCall
 from flows.engines import Engine
 from flows.plan import OpenedCall, ScreenPlan, make_plan, open_call
+from flows.ranges import RunRange, plainly
 from flows.run import compute, open_model
 from flows.watch import Watcher
 from mlff_core.errors import OutputError
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from mlff_core.append import NewReport
 
 
-def append_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifest:
+def append_screen(
+    call: ScreenCall, engine: Engine, watcher: Watcher, run_range: RunRange = plainly
+) -> Manifest:
     """Screen the structures of a library, or of a folder of them, that the tables do not have.
 
     Raises:
@@ -67,7 +70,7 @@ def append_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifes
             _put(store, manifest, generations)
             plan = _read_new(opened, device, store, unread, generations, watcher)
             if plan.library.n_records:
-                _compute(store, plan, manifest, generations, engine, watcher)
+                _compute(store, plan, manifest, generations, engine, watcher, run_range)
             manifest.library["files"] = before | {sha: one.file for sha, one in unread.items()}
             _put(store, manifest, generations)
             watcher.end(manifest, opened.out_dir)
@@ -198,6 +201,7 @@ def _compute(
     generations: list[Generation],
     engine: Engine,
     watcher: Watcher,
+    run_range: RunRange,
 ) -> None:
     """Compute a generation, prove that nothing is missing, and let readers see it."""
     generations.append(
@@ -213,7 +217,7 @@ def _compute(
     manifest.generations = entries_of(generations)
     manifest.write(store)
     started = time.monotonic()
-    compute(plan, manifest, engine, watcher)
+    compute(plan, manifest, engine, watcher, run_range)
     n_records = plan.first_record + plan.library.n_records
     manifest.counts = reconcile(store, n_records, key_of(generations)).to_dict()
     manifest.add_timings({"total": time.monotonic() - started})

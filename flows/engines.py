@@ -105,13 +105,10 @@ def run_stage(stage: Stage, shard: int) -> StepReport:
 class LocalEngine:
     """Threads of this process, as many a stage as it is wide.
 
-    Args:
-        run: How one stage of one shard is run: plainly, or as a Prefect task. It sees the context
-            variables of who submits.
+    A stage sees the context variables of who submits it.
     """
 
-    def __init__(self, run: Callable[[Stage, int], StepReport] = run_stage) -> None:
-        self._run = run
+    def __init__(self) -> None:
         self._threads: dict[str, ThreadPoolExecutor] = {}
 
     @property
@@ -138,29 +135,23 @@ class LocalEngine:
         """Run a stage of a shard when there is room in it."""
         if stage.name not in self._threads:
             self._threads[stage.name] = ThreadPoolExecutor(stage.width, stage.name)
-        return self._threads[stage.name].submit(copy_context().run, self._run, stage, shard)
+        return self._threads[stage.name].submit(copy_context().run, run_stage, stage, shard)
 
 
-def engine_of(
-    name: Literal["local", "ray"],
-    address: str | None,
-    cores: int | None,
-    run: Callable[[Stage, int], StepReport] = run_stage,
-) -> Engine:
+def engine_of(name: Literal["local", "ray"], address: str | None, cores: int | None) -> Engine:
     """The engine of a call.
 
     Args:
         name: Which.
         address: Of a Ray cluster.
         cores: Of a lane.
-        run: How the local engine runs a stage.
 
     Raises:
         ValueError: Ray is not installed.
         DeviceError: There is no such cluster.
     """
     if name == "local":
-        return LocalEngine(run)
+        return LocalEngine()
     from flows.ray_engine import RayEngine
 
     return RayEngine(address, cores)

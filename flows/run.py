@@ -7,13 +7,16 @@ by the files alone, not by who ran them.
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 
 from flows.call import ScreenCall
 from flows.engines import Engine, Stage, pipeline
 from flows.plan import OpenedCall, ScreenPlan, make_plan, open_call
+from flows.ranges import RunRange, plainly, ranges
 from flows.report.write import leave_report
 from flows.watch import Watcher
 from mlff_core.errors import OutputError
@@ -31,8 +34,16 @@ from tasks.write import write
 SHARDS_IN_FLIGHT = 4
 
 
-def run_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifest:
+def run_screen(
+    call: ScreenCall, engine: Engine, watcher: Watcher, run_range: RunRange = plainly
+) -> Manifest:
     """Turn a library of SMILES into relaxed 3D conformers with energies and forces.
+
+    Args:
+        call: What is asked for.
+        engine: Who computes.
+        watcher: Who is told.
+        run_range: Runs each range of shards.
 
     Raises:
         MlffError: What the call names cannot be used, or the tables do not add up.
@@ -40,7 +51,7 @@ def run_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifest:
     if call.append:
         from flows.append import append_screen
 
-        return append_screen(call, engine, watcher)
+        return append_screen(call, engine, watcher, run_range)
     opened = open_call(call)
     for sentence in opened.sentences():
         watcher.tell(sentence)
@@ -55,7 +66,7 @@ def run_screen(call: ScreenCall, engine: Engine, watcher: Watcher) -> Manifest:
             manifest = claim_output(plan)
             watcher.tell(f"{plan.library.n_records:,} records in shards of {plan.shard_size:,}")
             started = time.monotonic()
-            compute(plan, manifest, engine, watcher)
+            compute(plan, manifest, engine, watcher, run_range)
             manifest.counts = reconcile(
                 open_store(plan.out), plan.library.n_records, plan.run_key
             ).to_dict()
@@ -177,20 +188,39 @@ def stages(plan: ScreenPlan) -> tuple[Stage, ...]:
     )
 
 
-def compute(plan: ScreenPlan, manifest: Manifest, engine: Engine, watcher: Watcher) -> None:
-    """Move every unfinished shard through the stages; fill in the timings."""
-    finished = finished_shards(open_store(plan.out), plan.run_key, plan.shards)
-    unfinished = (shard for shard in plan.shards if shard not in finished)
+def compute(
+    plan: ScreenPlan,
+    manifest: Manifest,
+    engine: Engine,
+    watcher: Watcher,
+    run_range: RunRange = plainly,
+) -> None:
+    """Move every unfinished shard through the stages, range by range; fill in the timings."""
+    store = open_store(plan.out)
+    finished = finished_shards(store, plan.run_key, plan.shards)
+    unfinished = [shard for shard in plan.shards if shard not in finished]
     in_flight = SHARDS_IN_FLIGHT * engine.lanes
     watcher.begin(plan.library.n_records, plan.records_in(finished))
-    with engine, heard_by(watcher.inside):
-        for stage, shard, report in pipeline(unfinished, stages(plan), engine, in_flight):
+    written: dict[int, int] = {}  # shard -> its records
+
+    def finish(shards: Sequence[int]) -> int:
+        """Hear of stages that end, until these shards are written; returns their records."""
+        while not all(shard in written for shard in shards):
+            stage, shard, report = next(ended)
             manifest.add_timings(report.timings_s)
             if report.ran is not None and manifest.add_ran(asdict(report.ran)):
-                manifest.write(
-                    open_store(plan.out)
-                )  # a run that is cut off says what it ran on, too
+                manifest.write(store)  # a run that is cut off says what it ran on, too
             watcher.advance(stage.name, shard, report)
+            if stage is last:
+                written[shard] = report.n_records
+        return sum(written.pop(shard) for shard in shards)
+
+    with engine, heard_by(watcher.inside):
+        every = stages(plan)
+        last = every[-1]
+        ended = pipeline(iter(unfinished), every, engine, in_flight)
+        for shards in ranges(unfinished):
+            run_range(shards, partial(finish, shards))
 
 
 def release_output(plan: ScreenPlan, manifest: Manifest) -> None:

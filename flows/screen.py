@@ -1,21 +1,21 @@
 """The flow `screen`: a library of SMILES -> relaxed conformers with energies and forces -> Parquet.
 
-The steps are those of run.py. What Prefect adds is here: a form, a task run for each stage of a
-shard, a page to watch.
+The steps are those of run.py. What Prefect adds is here: a form, a task run for each range of
+shards, a page to watch.
 """
 
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 from uuid import UUID
 
-from prefect import Task, flow, task
+from prefect import flow, task
 from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
@@ -29,7 +29,7 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
 from flows.call import ScreenCall, takes
-from flows.engines import Stage, engine_of
+from flows.engines import engine_of
 from flows.reach import check_reach
 from flows.report.write import NAME
 from flows.run import run_screen
@@ -39,8 +39,10 @@ from mlff_core.shard import StepReport
 from mlff_core.store import Location, place_of
 from mlff_core.tables import Manifest
 
-#: An update of the artifact costs some milliseconds and a row in the server's event table.
+#: An update of the artifact costs some milliseconds and a row in the server's event table, so it
+#: waits for this part of the time that the run has taken; two seconds at least.
 SECONDS_BETWEEN_UPDATES = 2.0
+PART_BETWEEN_UPDATES = 0.01
 
 
 #: Where a browser finds what lies in the working folder of the worker, such as
@@ -64,7 +66,7 @@ def screen(**parameters: Any) -> dict[str, Any]:
 
     1. Check the call; open the library and the model.
     2. Read the library, cut it into shards, claim the output folder.
-    3. For each shard: embed on all cores, relax on the device, write its tables.
+    3. For each shard of each range: embed on all cores, relax on the device, write its tables.
     4. Reconcile the tables with the library: every record exactly once.
     5. Leave the manifest, and the summary as artifacts.
     """
@@ -78,9 +80,8 @@ def screen(**parameters: Any) -> dict[str, Any]:
     this_run = UUID(str(flow_run.id))
     _running.add(this_run)
     try:
-        manifest = run_screen(
-            call, engine_of(call.engine, call.ray_address, call.workers, as_task_run), watchers
-        )
+        engine = engine_of(call.engine, call.ray_address, call.workers)
+        manifest = run_screen(call, engine, watchers, as_task_run)
     finally:
         _running.discard(this_run)
     out = place_of(call.out)
@@ -94,21 +95,20 @@ def cancel_runs() -> None:
             client.set_flow_run_state(run, Cancelled(message="stopped by Ctrl-C"), force=True)
 
 
-@cache
-def _task_of(
-    name: str, run: Callable[..., StepReport], retries: int, retry_delay_s: float
-) -> Task[..., StepReport]:
-    # Finished work is found by looking at the disk, so Prefect need not remember any result.
-    return task(
-        name=name, task_run_name=name + "-{shard}", retries=retries,
-        retry_delay_seconds=retry_delay_s, cache_policy=NO_CACHE, persist_result=False,
-    )(run)  # fmt: skip
+# Stages are tried again by themselves, and finished work is found by looking at the disk, so
+# Prefect need not remember any result.
+@task(
+    name="shards", task_run_name="shards {first} to {last}", cache_policy=NO_CACHE,
+    persist_result=False,
+)  # fmt: skip
+def run_range(first: int, last: int, finish: Callable[[], int]) -> int:
+    """Finish a range of shards; returns its records."""
+    return finish()
 
 
-def as_task_run(stage: Stage, shard: int) -> StepReport:
-    """Run a stage of a shard as a Prefect task."""
-    run = _task_of(stage.name, stage.run, stage.retries, stage.retry_delay_s)
-    return run(shard=shard, **stage.arguments)
+def as_task_run(shards: Sequence[int], finish: Callable[[], int]) -> int:
+    """Finish a range of shards as a Prefect task."""
+    return run_range(shards[0], shards[-1], finish)
 
 
 def artifact_key(library: str, run: str, what: str) -> str:
@@ -131,7 +131,8 @@ class Page(Watcher):
     def __init__(self, library: str) -> None:
         self._log = get_run_logger()
         self._key = partial(artifact_key, library, str(flow_run.id))
-        self._n_records, self._done, self._updated = 1, 0, 0.0
+        self._n_records, self._done = 1, 0
+        self._begun = self._updated = time.monotonic()
         self._progress: UUID | None = None
 
     def tell(self, sentence: str) -> None:
@@ -153,7 +154,9 @@ class Page(Watcher):
         """Count records that are finished, written and all."""
         if stage == "write":
             self._done += report.n_records
-            if time.monotonic() - self._updated > SECONDS_BETWEEN_UPDATES:
+            now = time.monotonic()
+            pause = max(SECONDS_BETWEEN_UPDATES, PART_BETWEEN_UPDATES * (now - self._begun))
+            if now - self._updated > pause:
                 self._update()
 
     def end(self, manifest: Manifest, out: Location) -> None:
