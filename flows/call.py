@@ -34,7 +34,7 @@ def option(default: Any, group: str, description: str, **bounds: Any) -> Any:
 class Call(BaseModel):
     """Frozen, bounded; a name that is not a field is refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     @classmethod
     def signature_of_flow(cls) -> inspect.Signature:

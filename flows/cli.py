@@ -18,7 +18,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType, NoneType, UnionType
@@ -28,6 +27,7 @@ from pydantic import ValidationError
 
 from flows import export, status
 from flows.call import Call, DistillCall, ScreenCall
+from flows.glance import glance
 from flows.report import write as report
 from mlff_core.errors import MlffError
 
@@ -70,6 +70,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Leave with status 2."""
         refuse(message)
+
+
+class Version(argparse.Action):
+    """Says the version, and reads it only when asked: it takes longer than all other options."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> NoReturn:
+        """Say it, leave with status 0."""
+        from importlib.metadata import version
+
+        print(f"mlff-screen {version('mlff-screen')}")
+        raise SystemExit(0)
 
 
 def refuse(message: object) -> NoReturn:
@@ -127,7 +138,7 @@ def parser() -> Parser:
         import shtab
 
         shtab.add_argument_to(top, help="Print what completes this command in a shell")
-    top.add_argument("--version", action="version", version=f"mlff-screen {version('mlff-screen')}")
+    top.add_argument("--version", action=Version, nargs=0, help="Say the version")
     commands = top.add_subparsers(dest="command", required=True, parser_class=Parser)
     for name, call, positional, sentence in (
         ("run", ScreenCall, "library", "Screen a library."),
@@ -249,6 +260,10 @@ def run_screen(call: ScreenCall, *, quiet: bool, as_json: bool) -> int:
     Returns:
         0, or 1 if the run failed.
     """
+    try:
+        glance(call)
+    except MlffError as error:
+        refuse(error)
     from flows.terminal import Terminal
     from mlff_core.store import place_of
 

@@ -35,7 +35,7 @@ def run(arguments: dict[str, Any]) -> str:
 
 def lines(found: "Progress") -> list[str]:
     """The same in lines for a person."""
-    from flows.summary import counted, printable
+    from flows.text import counted, printable
 
     share = f", {100 * found.done / found.n_records:.1f} %" if found.n_records else ""
     who = f" ({printable(found.holder)})" if found.holder else ""

@@ -10,6 +10,7 @@ from textwrap import wrap
 from rich.console import Console
 
 from flows.report.write import NAME
+from flows.text import counted, printable, quotable
 from mlff_core.store import Location, open_store
 from mlff_core.tables import Manifest
 from mlff_core.tables.parts import parts_in, read_columns
@@ -27,21 +28,6 @@ STAGES = {
     "relax": "relaxation",
     "write": "tables",
 }
-
-
-def printable(text: str) -> str:
-    """Text of others on one line: a card or a library may come from anyone."""
-    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
-
-
-def quotable(text: str) -> str:
-    """The same without what would end a code span or a cell of a table in Markdown."""
-    return text.translate({ord("|"): "/", ord("`"): "'"})
-
-
-def counted(counts: dict[str, int]) -> str:
-    """The words that occurred, with their numbers."""
-    return ", ".join(f"{n:,} {word}" for word, n in counts.items() if n) or "none"
 
 
 def structures(manifest: Manifest) -> str:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -14,11 +15,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from flows.summary import printable
+from flows.text import printable
 from flows.watch import Watcher
-from mlff_core.shard import StepReport
-from mlff_core.store import Location
-from mlff_core.tables import Manifest
+
+if TYPE_CHECKING:  # what is said first does not wait for RDKit and Arrow
+    from mlff_core.shard import StepReport
+    from mlff_core.store import Location
+    from mlff_core.tables import Manifest
 
 #: Without a terminal, a line so often: a log that grows by minutes, not by shards.
 SECONDS_BETWEEN_LINES = 30.0
@@ -70,7 +73,7 @@ class Terminal(Watcher):
         self._inside[stage][shard] = n_molecules
         self._show()
 
-    def advance(self, stage: str, shard: int, report: StepReport) -> None:
+    def advance(self, stage: str, shard: int, report: "StepReport") -> None:
         """Count records that are written."""
         if stage == "write":
             for shards in self._inside.values():
@@ -97,7 +100,7 @@ class Terminal(Watcher):
             left = f", {(self._n_records - done) / rate:,.0f} s left" if rate else ""
             self.tell(f"{done:,} of {self._n_records:,} {text}{left}")
 
-    def end(self, manifest: Manifest, out: Location) -> None:
+    def end(self, manifest: "Manifest", out: "Location") -> None:
         """Take the bar away."""
         self.close()
 

@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
-from mlff_core.shard import StepReport
-from mlff_core.store import Location
-from mlff_core.tables import Manifest
+if TYPE_CHECKING:  # what is said first does not wait for RDKit and Arrow
+    from mlff_core.shard import StepReport
+    from mlff_core.store import Location
+    from mlff_core.tables import Manifest
 
 
 class Watcher:
@@ -18,13 +20,13 @@ class Watcher:
     def begin(self, n_records: int, done: int) -> None:
         """The computation begins; so many records are there from an earlier run."""
 
-    def advance(self, stage: str, shard: int, report: StepReport) -> None:
+    def advance(self, stage: str, shard: int, report: "StepReport") -> None:
         """A stage of a shard has ended."""
 
     def inside(self, stage: str, shard: int, n_molecules: int) -> None:
         """So many molecules of a shard are through a stage; said by any thread, at any rate."""
 
-    def end(self, manifest: Manifest, out: Location) -> None:
+    def end(self, manifest: "Manifest", out: "Location") -> None:
         """Every record is in the tables."""
 
 
@@ -44,7 +46,7 @@ class Watchers(Watcher):
         for watcher in self.watchers:
             watcher.begin(n_records, done)
 
-    def advance(self, stage: str, shard: int, report: StepReport) -> None:
+    def advance(self, stage: str, shard: int, report: "StepReport") -> None:
         """Tell each."""
         for watcher in self.watchers:
             watcher.advance(stage, shard, report)
@@ -54,7 +56,7 @@ class Watchers(Watcher):
         for watcher in self.watchers:
             watcher.inside(stage, shard, n_molecules)
 
-    def end(self, manifest: Manifest, out: Location) -> None:
+    def end(self, manifest: "Manifest", out: "Location") -> None:
         """Tell each."""
         for watcher in self.watchers:
             watcher.end(manifest, out)

@@ -42,3 +42,8 @@ def libraries() -> list[str]:
         if place.is_dir():
             return sorted(p.name for p in place.iterdir() if (p / "README.md").is_file())
     return []
+
+
+def missing(location: str) -> str:
+    """What to say of a library that is not there."""
+    return f"{location}: no such file; shipped are {', '.join(libraries())}"

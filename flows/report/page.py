@@ -15,7 +15,8 @@ from typing import Any
 from flows.report.drawings import drawing
 from flows.report.facts import Facts
 from flows.report.plots import bars, histogram
-from flows.summary import STAGES, printable
+from flows.summary import STAGES
+from flows.text import printable
 from mlff_core.status import Flag, MoleculeStatus, Reason
 from mlff_core.tables import Manifest
 

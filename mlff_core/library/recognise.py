@@ -10,7 +10,7 @@ from mlff_core.errors import LibraryError
 from mlff_core.library.files import READ_ERRORS, chunks, is_url, one_line, unpacked
 from mlff_core.library.layout import FORMATS, Layout
 from mlff_core.library.text import decoded, encoding_of
-from mlff_core.shipped import libraries, shipped
+from mlff_core.shipped import missing, shipped
 
 #: Ends of names that mean one of `FORMATS`; "" has to be found out from the content.
 _SUFFIXES: Final = {
@@ -56,7 +56,7 @@ def library_file(location: str, notes: list[str]) -> str:
             notes.append(f"the library file is {files[0]}")
             return str(files[0])
         if not path.exists():
-            raise LibraryError(f"{location}: no such file; shipped are {', '.join(libraries())}")
+            raise LibraryError(missing(location))
         if not path.is_file():
             raise LibraryError(f"{location}: is not a regular file")
     except (OSError, ValueError) as error:  # a name too long, a NUL in it, a folder closed to us
