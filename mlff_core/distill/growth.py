@@ -21,21 +21,24 @@ def grown(network: PaiNN, config: PaiNNConfig, *, seed: int = 0) -> PaiNN:
     Each feature becomes several alike (T. Chen et al., Net2Net, ICLR 2016), whose weights further
     on are shared out at random, so that they learn different things. What else is new adds nothing
     at first: the last layers of further blocks are zero, and so are the weights of further radial
-    functions.
+    functions, and what partial charges do (`PartialCharges`).
 
     Args:
         network: The smaller one.
-        config: The shape of the larger one: more blocks or radial functions, or a multiple of the
-            features.
+        config: The shape of the larger one: more blocks or radial functions, a multiple of the
+            features, or partial charges where there were none, or did less.
         seed: Of how weights are shared out, and of the first layers of further blocks.
 
     Raises:
         ModelFileError: The shape differs in anything else, or is smaller.
     """
     old = network.config
-    new = {name: getattr(config, name) for name in ("n_features", "n_interactions", "n_rbf")}
+    may_differ = ["n_features", "n_interactions", "n_rbf"]
+    may_differ += [
+        name for name in ("charges_after", "charge_feedback", "coulomb") if not getattr(old, name)
+    ]
     if (
-        replace(old, **new) != config
+        replace(old, **{name: getattr(config, name) for name in may_differ}) != config
         or config.n_features % old.n_features
         or config.n_interactions < old.n_interactions
         or config.n_rbf < old.n_rbf

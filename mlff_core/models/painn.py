@@ -7,7 +7,7 @@ tensorial properties and molecular spectra", ICML 2021 (arXiv:2102.03150). Names
     phi, W_ij   what the sender says; the filter, a function of the distance alone
     U, V        the two mixings of the vector features in the update block
 
-Five things differ from the paper, each for a reason:
+Six things differ from the paper, each for a reason:
 - the cutoff multiplies what the filter network returns, bias included: were it to multiply the
   radial basis instead, the bias would survive at the cutoff and the energy would jump there;
 - the total charge of the molecule enters through an embedding that is added to each atom's;
@@ -17,7 +17,9 @@ Five things differ from the paper, each for a reason:
   makes of distances that it never met grows from block to block until no repulsion holds it up;
 - the norm of a vector feature has a wide floor, and the repulsion fades out over some hundredths of
   a bond's length: a surface with features narrower than a step of dynamics does not keep the total
-  energy, however exact its forces.
+  energy, however exact its forces;
+- if the shape says so, atoms have partial charges (`partial_charges.py`), which add up to the total
+  charge, are fed back to the features, and have a Coulomb energy at any distance.
 """
 
 import math
@@ -27,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from mlff_core.elements import COVALENT_RADII, KNOWN_ELEMENTS
+from mlff_core.models.partial_charges import PartialCharges
 from mlff_core.ops.plain import NORM_FLOOR, REPULSION_WIDTH, seen_distance
 from mlff_core.units import BOHR_ANGSTROM, COULOMB_EV_ANGSTROM
 
@@ -43,6 +46,9 @@ class PaiNNConfig:
         elements: Atomic numbers that the model knows.
         min_charge: Lowest total charge that the model knows, in e.
         max_charge: Highest total charge that the model knows, in e.
+        charges_after: The block after which partial charges are read, from 1; 0 for none.
+        charge_feedback: Whether the charges are fed back to the features there.
+        coulomb: Whether the charges have a Coulomb energy.
     """
 
     n_features: int = 128
@@ -52,6 +58,9 @@ class PaiNNConfig:
     elements: tuple[int, ...] = KNOWN_ELEMENTS
     min_charge: int = -3
     max_charge: int = 3
+    charges_after: int = 0
+    charge_feedback: bool = False
+    coulomb: bool = False
 
     def __post_init__(self) -> None:
         for name in ("n_features", "n_interactions", "n_rbf"):
@@ -64,6 +73,12 @@ class PaiNNConfig:
             raise ValueError(f"elements: expected some of {list(KNOWN_ELEMENTS)}, found {unknown}")
         if self.min_charge > self.max_charge:
             raise ValueError(f"charge range is empty: {self.min_charge} to {self.max_charge}")
+        if not 0 <= self.charges_after <= self.n_interactions:
+            raise ValueError(
+                f"charges_after: expected 0 to {self.n_interactions}, found {self.charges_after}"
+            )
+        if not self.charges_after and (self.charge_feedback or self.coulomb):
+            raise ValueError("charge_feedback and coulomb: expected charges_after of at least 1")
 
     def to_dict(self) -> dict:
         """For JSON."""
@@ -168,6 +183,11 @@ class PaiNN(nn.Module):
         self.readout = nn.Sequential(
             nn.Linear(n_features, n_features // 2), nn.SiLU(), nn.Linear(n_features // 2, 1)
         )
+        self.partial_charges: PartialCharges | None = None
+        if config.charges_after:
+            self.partial_charges = PartialCharges(
+                n_features, feedback=config.charge_feedback, coulomb=config.coulomb
+            )
         # Set from the training labels: eV an atom of each element, eV a unit of the readout.
         self.register_buffer("reference_energy", torch.zeros(n_elements, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones(()))
@@ -202,7 +222,7 @@ class PaiNN(nn.Module):
             j: Source of each pair, int64 [n_edges].
         """
         species = self.atom_index[numbers]
-        atomic = self.atomic_energy(species, positions, charge[mol_idx], i, j)
+        atomic = self.atomic_energy(species, positions, charge[mol_idx], i, j, mol_idx)
         # An atom at NaN has no neighbours, hence an energy: finite, and wrong.
         atomic = torch.where(positions.isfinite().all(-1), atomic, torch.nan)
         # float64 from here on: a sum of a hundred terms must not lose the last kcal/mol.
@@ -212,7 +232,13 @@ class PaiNN(nn.Module):
         )
 
     def atomic_energy(
-        self, species: Tensor, positions: Tensor, charge: Tensor, i: Tensor, j: Tensor
+        self,
+        species: Tensor,
+        positions: Tensor,
+        charge: Tensor,
+        i: Tensor,
+        j: Tensor,
+        mol_idx: Tensor | None = None,
     ) -> Tensor:
         """Energy of each atom beyond its element's reference in eV [n_atoms].
 
@@ -222,8 +248,11 @@ class PaiNN(nn.Module):
             charge: Total charge of the molecule that each atom belongs to, int64 [n_atoms].
             i: Destinations, int64 [n_edges].
             j: Sources, int64 [n_edges].
+            mol_idx: Molecule of each atom, int64 [n_atoms]; None if all are of one.
         """
         config = self.config
+        if mol_idx is None:
+            mol_idx = torch.zeros_like(species)
         r_ij = positions[j] - positions[i]
         distance = r_ij.square().sum(-1).sqrt()  # [n_edges]
         unit = r_ij / distance[:, None]
@@ -233,16 +262,22 @@ class PaiNN(nn.Module):
 
         q = self.element(species) + self.charge(charge - config.min_charge)
         mu = q.new_zeros(len(q), 3, config.n_features)
-        for message, update in zip(self.message, self.update, strict=True):
+        electrostatic = torch.zeros_like(positions[:, 0])
+        blocks = zip(self.message, self.update, strict=True)
+        for k, (message, update) in enumerate(blocks, start=1):
             q, mu = message(q, mu, rbf, envelope, unit, i, j)
             q, mu = update(q, mu)
+            if self.partial_charges is not None and k == config.charges_after:
+                charges = self.partial_charges(q, charge, mol_idx)
+                electrostatic = self.partial_charges.coulomb(charges, positions, mol_idx)
+                q = self.partial_charges.fed_back(q, charges)
         # Under autocast the network speaks a shorter type; energies are summed in the positions'.
         atomic = self.readout(q).squeeze(-1).to(positions.dtype) * self.energy_scale
 
         nuclear, radius = self.nuclear_charge[species], self.radius[species]
         pair = zbl_repulsion(distance, nuclear[i], nuclear[j], radius[i] + radius[j])
         # Each pair is listed twice, so half of its energy goes to each of its atoms.
-        return atomic.index_add(0, i, 0.5 * pair)
+        return atomic.index_add(0, i, 0.5 * pair) + electrostatic
 
 
 def zbl_repulsion(distance: Tensor, Z_i: Tensor, Z_j: Tensor, contact: Tensor) -> Tensor:

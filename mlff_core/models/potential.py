@@ -37,8 +37,8 @@ class Engine(Protocol):
 
     def evaluate(
         self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3]."""
+    ) -> tuple[Tensor, ...]:
+        """Energy in eV, float64 [n_mols], forces in eV/Å [n_atoms, 3], charges if there are any."""
 
 
 class Potential:

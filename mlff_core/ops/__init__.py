@@ -1,6 +1,7 @@
 """PaiNN's operators: their plain meaning and analytic backward, and the fast ones beside it.
 
 plain.py     every operator in plain PyTorch, forward and backward (formulas: docs/theory.md)
+charges.py   partial charges of molecules and their Coulomb energy, likewise
 filters.py   the radial filters, tabulated over the distance
 program.py   the order of the operators; energy and forces by it, the operators exchangeable
 case.py      what an operator is tried with, to be compared or timed

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops import plain
+from mlff_core.ops.charges import PLAIN_CHARGE_OPS, ChargeOps, ChargeStep, Layout
 from mlff_core.ops.plain import Edges
 
 if TYPE_CHECKING:
@@ -55,14 +56,18 @@ class Steps(Protocol):
         """g_q with what comes through phi added."""
 
 
-def forward_and_back(steps: Steps, n_blocks: int, q: Tensor) -> None:
+def forward_and_back(
+    steps: Steps, n_blocks: int, q: Tensor, charges: "ChargeStep | None" = None
+) -> None:
     """PaiNN from the first scalar features to the energies, and back to the geometry.
 
     Args:
         steps: The operators; they keep what came out.
         n_blocks: Number of interaction blocks.
         q: Scalar features of each atom's kind [n_atoms, n_features].
+        charges: What partial charges do after a block; None for a model without.
     """
+    after = 0 if charges is None else charges.after
     mu: Tensor | None = None
     saved = []
     for k in range(n_blocks):
@@ -71,9 +76,13 @@ def forward_and_back(steps: Steps, n_blocks: int, q: Tensor) -> None:
         mu_in = mu
         q, mu, kept = steps.update_fwd(k, q, mixed)
         saved.append((phi, hidden, mu_in, kept))
+        if charges is not None and k + 1 == after:
+            q = charges.forward(q)
     g_q = steps.readout(q)
     g_mu: Tensor | None = None
     for k in reversed(range(n_blocks)):
+        if charges is not None and k + 1 == after:
+            g_q = charges.backward(g_q)
         phi, hidden, mu_in, kept = saved[k]
         g_q, g_mixed = steps.update_bwd(k, g_q, g_mu, kept)
         gradients = steps.message_bwd(k, g_q, g_mixed, phi, mu_in)
@@ -139,30 +148,50 @@ class AtomOps(NamedTuple):
 PLAIN_ATOM_OPS = AtomOps()
 
 
+class Computed(NamedTuple):
+    """What a pass gives.
+
+    Attributes:
+        energy: eV, float64 [n_mols].
+        forces: eV/Å [n_atoms, 3].
+        charges: Partial charges in e [n_atoms]; None where the model has none.
+    """
+
+    energy: Tensor
+    forces: Tensor
+    charges: Tensor | None
+
+
 class AnalyticEngine:
     """PaiNN in plain PyTorch operators, forces by the hand-derived backward pass."""
 
     def __init__(
-        self, model: "PaiNN", ops: EdgeOps = PLAIN_OPS, atom_ops: AtomOps = PLAIN_ATOM_OPS
+        self,
+        model: "PaiNN",
+        ops: EdgeOps = PLAIN_OPS,
+        atom_ops: AtomOps = PLAIN_ATOM_OPS,
+        charge_ops: ChargeOps = PLAIN_CHARGE_OPS,
     ):
         self.model = model
-        self.ops, self.atom_ops = ops, atom_ops
+        self.ops, self.atom_ops, self.charge_ops = ops, atom_ops, charge_ops
 
     def evaluate(
         self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3]."""
-        model, ops, atom_ops = self.model, self.ops, self.atom_ops
+    ) -> tuple[Tensor, ...]:
+        """Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3]; and charges in e
+        [n_atoms] where the model has some."""
+        model, ops = self.model, self.ops
         with torch.no_grad():
             if ops.find_edges is None:
                 i, j = neighbor_pairs(positions, ptr, model.config.cutoff)
-                return energy_and_forces(
-                    model, numbers, positions, mol_idx, charge, i, j, ops, atom_ops
+                edges = plain.edge_geometry(
+                    positions, i, j, model.config.n_rbf, model.config.cutoff
                 )
-            edges = ops.find_edges(positions, mol_idx, ptr, model.config.n_rbf)
-            return _energy_and_forces(
-                model, numbers, positions, mol_idx, charge, edges, ops, atom_ops
-            )
+            else:
+                edges = ops.find_edges(positions, mol_idx, ptr, model.config.n_rbf)
+            more = (edges, ops, self.atom_ops, self.charge_ops)
+            found = _computed(model, numbers, positions, mol_idx, charge, *more)
+        return tuple(x for x in found if x is not None)
 
 
 def energy_and_forces(
@@ -176,7 +205,25 @@ def energy_and_forces(
     ops: EdgeOps = PLAIN_OPS,
     atom_ops: AtomOps = PLAIN_ATOM_OPS,
 ) -> tuple[Tensor, Tensor]:
-    """Energy and forces of every molecule; with `PLAIN_OPS` differentiable in the weights.
+    """The first two of what `energy_forces_and_charges` gives, for the same arguments."""
+    return energy_forces_and_charges(
+        model, numbers, positions, mol_idx, charge, i, j, ops, atom_ops
+    )[:2]
+
+
+def energy_forces_and_charges(
+    model: "PaiNN",
+    numbers: Tensor,
+    positions: Tensor,
+    mol_idx: Tensor,
+    charge: Tensor,
+    i: Tensor,
+    j: Tensor,
+    ops: EdgeOps = PLAIN_OPS,
+    atom_ops: AtomOps = PLAIN_ATOM_OPS,
+    layout: Layout | None = None,
+) -> Computed:
+    """What a model says of every molecule; with `PLAIN_OPS` differentiable in the weights.
 
     A molecule with a coordinate that is not finite, or with two atoms in one place, gets NaN for
     its energy and all of its forces.
@@ -191,16 +238,15 @@ def energy_and_forces(
         j: Source of each pair, int64 [n_edges]; the list is symmetric.
         ops: The operators that run over pairs.
         atom_ops: The operators that run over atoms.
-
-    Returns:
-        Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3].
+        layout: Where the atoms of each molecule that has charges are; None finds it.
     """
     config = model.config
     edges = plain.edge_geometry(positions, i, j, config.n_rbf, config.cutoff)
-    return _energy_and_forces(model, numbers, positions, mol_idx, charge, edges, ops, atom_ops)
+    more = (edges, ops, atom_ops, PLAIN_CHARGE_OPS, layout)
+    return _computed(model, numbers, positions, mol_idx, charge, *more)
 
 
-def _energy_and_forces(
+def _computed(
     model: "PaiNN",
     numbers: Tensor,
     positions: Tensor,
@@ -208,8 +254,10 @@ def _energy_and_forces(
     charge: Tensor,
     edges: Edges,
     ops: EdgeOps,
-    atom_ops: AtomOps = PLAIN_ATOM_OPS,
-) -> tuple[Tensor, Tensor]:
+    atom_ops: AtomOps,
+    charge_ops: ChargeOps,
+    layout: Layout | None = None,
+) -> Computed:
     config, i, j = model.config, edges.i, edges.j
     species = model.atom_index[numbers]
     nuclear, radius = model.nuclear_charge[species], model.radius[species]
@@ -223,19 +271,24 @@ def _energy_and_forces(
             edges.distance, nuclear[i], nuclear[j], radius[i] + radius[j]
         )
         repulsion, steps.g_distance = None, 0.5 * pair_slope
-    forward_and_back(steps, config.n_interactions, q)
+    read = ChargeStep.of(model, positions, mol_idx, charge, charge_ops, layout)
+    forward_and_back(steps, config.n_interactions, q, read)
     if repulsion is not None:
         atomic = steps.atomic + repulsion
     else:
         atomic = steps.atomic.index_add(0, i, 0.5 * pair)
     gradient = ops.position_gradient(edges, steps.g_distance, steps.g_unit, len(positions))
 
+    if read is not None:
+        atomic, gradient = read.added(atomic, gradient)
     # An atom at NaN has no neighbours, hence an energy and forces around it: finite, and wrong.
     atomic = torch.where(positions.isfinite().all(-1), atomic, torch.nan)
     energy = torch.zeros(len(charge), dtype=torch.float64, device=positions.device).index_add(
         0, mol_idx, atomic.double() + model.reference_energy[species]
     )
-    return energy, torch.where(energy.isnan()[mol_idx][:, None], torch.nan, -gradient)
+    lost = energy.isnan()[mol_idx]
+    charges = None if read is None else torch.where(lost, torch.nan, read.charges)
+    return Computed(energy, torch.where(lost[:, None], torch.nan, -gradient), charges)
 
 
 class ExchangeableSteps:

@@ -93,7 +93,8 @@ class TritonEngine:
             check: Compare with the plain operators on a small molecule first.
 
         Raises:
-            ValueError: The precision or the model's width is not one that the kernels have.
+            ValueError: The precision or the model's width is not one that the kernels have, or the
+                model has partial charges.
             RuntimeError: There is no CUDA device (nor Triton's interpreter), Triton cannot compile
                 here, or its answer on a small molecule is wrong.
         """
@@ -104,6 +105,11 @@ class TritonEngine:
         if n_features < 32 or n_features & (n_features - 1):
             raise ValueError(
                 f"n_features: expected a power of two of at least 32, found {n_features}"
+            )
+        if config.charges_after:
+            raise ValueError(
+                "no kernel finds partial charges yet, which this model has: backend 'plain' does, "
+                "on a card too"
             )
         self.cutoff = config.cutoff
         with torch.no_grad():

@@ -18,8 +18,11 @@ GROWN = [
     replace(CONFIG, n_rbf=9),
     replace(CONFIG, n_features=32),
     replace(CONFIG, n_features=48, n_interactions=4, n_rbf=9),
+    replace(CONFIG, charges_after=1, charge_feedback=True, coulomb=True),
 ]
-SHAPES = pytest.mark.parametrize("config", GROWN, ids=["blocks", "rbf", "features", "all"])
+SHAPES = pytest.mark.parametrize(
+    "config", GROWN, ids=["blocks", "rbf", "features", "all", "charges"]
+)
 
 
 @SHAPES
