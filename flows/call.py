@@ -173,6 +173,19 @@ class ScreenCall(Call):
         "Where starting geometries are found: rdkit, on the cores; card, on the GPU; auto is card "
         "where there is one",
     )
+    from_3d: Literal["none", "all", "hydrogens", "frozen"] = option(
+        "none",
+        "molecules",
+        "Relax the 3D structures of an .sdf instead of embedding: all atoms, hydrogens only, or "
+        "all but the frozen ones",
+    )
+    frozen_property: str = option(
+        "FROZEN_ATOMS",
+        "molecules",
+        "With from_3d frozen: property of the .sdf that names them, 1 4 7-9 say, as its mol block "
+        "counts",
+        min_length=1,
+    )
     seed: int = option(
         20_260_101,
         "molecules",
@@ -271,6 +284,20 @@ class ScreenCall(Call):
         asked = [name for name in ("overwrite", "resume", "append") if getattr(self, name)]
         if len(asked) > 1:
             raise ValueError(f"{' and '.join(asked)} contradict each other: choose one")
+        return self
+
+    @model_validator(mode="after")
+    def _as_given(self) -> Self:
+        if self.from_3d == "none":
+            return self
+        others = {
+            "stereo": self.stereo != "one",
+            "tautomers": self.tautomers,
+            "ph": self.ph is not None,
+            "append": self.append,
+        }
+        for name in (name for name, asked in others.items() if asked):
+            raise ValueError(f"from_3d takes structures as they are given: not with {name}")
         return self
 
 

@@ -82,7 +82,9 @@ class OpenedCall:
         call = self.call
         limit = f", the first {call.limit:,} records" if call.limit else ""
         conformers = "1 conformer" if call.conformers == 1 else f"{call.conformers} conformers"
-        if call.conformers == "auto":
+        if call.from_3d != "none":
+            conformers = "the given geometry"
+        elif call.conformers == "auto":
             conformers = f"conformers by flexibility, at most {call.max_conformers}"
         return [
             f"mlff-screen {version('mlff-screen')}",
@@ -114,6 +116,8 @@ class OpenedCall:
         Raises:
             DeviceError: It is to be a card, and there is none.
         """
+        if self.call.from_3d != "none":
+            return "given"
         wanted: str = self.call.embedder
         if wanted == "auto" and (self.call.resume or self.call.append):
             wanted = earlier_choice(self.out_dir, "embedder") or wanted
@@ -141,7 +145,13 @@ def open_call(call: ScreenCall) -> OpenedCall:
         choose_device(call.device)
     opened = OpenedCall(
         call=call,
-        library=open_library(call.library, call.smiles_column, call.id_column),
+        library=open_library(
+            call.library,
+            call.smiles_column,
+            call.id_column,
+            poses=call.from_3d != "none",
+            frozen=call.frozen_property if call.from_3d == "frozen" else None,
+        ),
         model=refer_to_model(call.model),
         out_dir=place_of(call.out),
     )
@@ -252,7 +262,9 @@ class ScreenPlan(BaseModel):
             "n_records": self.library.n_records,
             "shard_size": self.shard_size,
         }
-        added = {"first_record": self.first_record} if self.first_record else {}
+        added: dict[str, Any] = {"first_record": self.first_record} if self.first_record else {}
+        if self.chemistry.from_3d == "frozen":
+            added["frozen_property"] = self.parameters.frozen_property
         return library | added | self.settings
 
     @property
@@ -345,6 +357,7 @@ def make_plan(
                     ph_window=call.ph_window,
                     max_variants=call.max_variants,
                 ),
+                from_3d=call.from_3d,
             ),
             "embedder": opened.embedder(device),
             "relaxation": RelaxSettings(

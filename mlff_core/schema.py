@@ -221,7 +221,7 @@ class ConformerRow:
         "without a relative energy",
     )
     max_force_ev_per_angstrom: float | None = column(
-        "float64", "largest force on any atom, that of held bonds counted", "eV/Å"
+        "float64", "largest force on any atom that may move, that of held bonds counted", "eV/Å"
     )
     protons_held: int = column(
         "int16",
@@ -231,7 +231,9 @@ class ConformerRow:
     )
     n_steps: int | None = column("int32", "steps that the relaxation took")
     rmsd_to_initial_angstrom: float | None = column(
-        "float64", "root-mean-square deviation from the embedded geometry, superimposed", "Å"
+        "float64",
+        "root-mean-square deviation from the embedded or given geometry, superimposed",
+        "Å",
     )
     atomic_numbers: NDArray[np.int8] = column(
         "list<int8>", "atomic number of each atom", required=True

@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlff_core.arrow import read_arrow, rows_of, table_of, write_arrow
-from mlff_core.chem.expand import Source, expanded
+from mlff_core.chem.expand import expanded
 from mlff_core.chem.held import SANE, stretched
 from mlff_core.chem.molecule import PreparedMolecule, n_records
 from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.chem.pose import pose
 from mlff_core.library import Record
 from mlff_core.library.molblock import NOT_KEPT
 from mlff_core.moves.settings import RelaxSettings
@@ -102,21 +103,28 @@ def embed_shard(
     Args:
         records: As the library gave them.
         embedded_file: Written.
-        pool: Its processes run `prepare`, or `constrained.on_a_core` beside a device.
+        pool: Its processes run `prepare`, or `constrained.on_a_core` beside a device; where
+            geometries are given, `pose`.
         device: Embeds; None: RDKit does, on the cores.
         progress: Called with the number of records that are done.
     """
     started = time.monotonic()
     readable = ((r.record, r.input_id, r.smiles) for r in records if r.smiles is not None)
     ended: list[PreparedMolecule] = []
-    sources: Iterable[Source] = readable
+    sources: Iterable[tuple[Any, ...]] = readable
+    do: Callable[..., PreparedMolecule] | None = None
+    if pool.settings.from_3d != "none":
+        do = pose
+        sources = (
+            (r.record, r.input_id, r.smiles, r.pose) for r in records if r.smiles is not None
+        )
     if pool.settings.expansion.wanted:
         sources = expanded(readable, pool, ended)
     timings: dict[str, float] = {}
     if device is None:
         molecules: list[PreparedMolecule] = []
         n_done = 0
-        for molecule in pool.map(sources):
+        for molecule in pool.map(sources, do):
             molecules.append(molecule)
             n_done += n_records([molecule])
             if progress is not None:
@@ -193,10 +201,12 @@ def relax_shard(
         for index, positions in enumerate(molecule.conformers()):
             owners.append((molecule, index))
             conformers.append((molecule.numbers, positions, molecule.charge or 0))
+    frozen = [molecule.frozen for molecule, _ in owners]
     results = relax_conformers(
         conformers,
         potential,
         settings,
+        frozen=frozen,
         progress=progress and (lambda n: progress(n * n_records(molecules) // len(conformers))),
     )
     held = relax_where_protons_moved(
@@ -207,6 +217,7 @@ def relax_shard(
         results,
         potential,
         settings,
+        frozen,
     )
     rows = [
         relaxed_row(molecule, index, held.get(k, result), held=k in held)

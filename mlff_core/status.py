@@ -44,6 +44,11 @@ class Reason(Word):
         "all_conformers_failed",
         "no conformer of it ended as `converged` or `max_steps`",
     )
+    NOT_3D = "not_3d", "no geometry in three dimensions where the given one is to be relaxed"
+    INVALID_FROZEN_ATOMS = (
+        "invalid_frozen_atoms",
+        "what names the frozen atoms are no numbers of atoms of the entry",
+    )
     OUT_OF_MEMORY = "out_of_memory", "does not fit into memory even alone"
     INTERNAL_ERROR = "internal_error", "an error in the software; `message` says which"
 
@@ -64,6 +69,7 @@ class Flag(Word):
     MIXTURE_OF_ISOMERS = "mixture_of_isomers", "the input means several; one of them was computed"
     PROTONS_HELD = "protons_held", "relaxed with bonds to hydrogen of charged groups held"
     VARIANTS_LEFT_OUT = "variants_left_out", "the record has more variants than were computed"
+    HYDROGENS_ADDED = "hydrogens_added", "the given geometry lacked hydrogens; they were placed"
     OUTSIDE_TRAINING = (
         "outside_training",
         "a kind of molecule that the models were hardly or not trained on",

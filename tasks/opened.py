@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mlff_core.models.potential import Backend, Device, Potential, Precision
 
 T = TypeVar("T")
-#: Who finds starting geometries: RDKit on the cores, or the card.
-Embedder = Literal["rdkit", "card"]
+#: Where starting geometries come from: RDKit on the cores, the card, or the library.
+Embedder = Literal["rdkit", "card", "given"]
 
 
 class Opened(Generic[T]):

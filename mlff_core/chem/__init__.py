@@ -3,6 +3,7 @@
 variant.py       which structures a record stands for
 molecule.py      what is asked of a molecule, and what became of it
 prepare.py       the steps below, in order
+pose.py          the same where the geometry is given
 parse.py         a line of a library to an RDKit molecule
 flexibility.py   how many conformers a molecule is worth
 fragments.py     which part of a salt or a mixture is computed

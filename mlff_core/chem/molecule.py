@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from mlff_core.chem.variant import Expansion, Variant
 from mlff_core.elements import KNOWN_ELEMENTS
 from mlff_core.schema import MoleculeRow, column
 from mlff_core.status import MoleculeStatus, Reason
+
+#: Whether geometries are given, and which of their atoms may move.
+From3D = Literal["none", "all", "hydrogens", "frozen"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class ChemistrySettings:
         min_charge: Lowest total charge that the model knows.
         max_charge: Highest total charge that the model knows.
         expansion: Which structures of a record are computed.
+        from_3d: "none": molecules are embedded. Else their given geometries are taken, of which
+            "all" atoms may move, "hydrogens" only, or all but the "frozen" ones that they name.
     """
 
     n_conformers: int | None = 1
@@ -49,6 +54,7 @@ class ChemistrySettings:
     min_charge: int = -3
     max_charge: int = 3
     expansion: Expansion = field(default_factory=Expansion)
+    from_3d: From3D = "none"
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work, naming the field.
@@ -68,6 +74,10 @@ class ChemistrySettings:
         for name in whole_seconds:
             if getattr(self, name) != int(getattr(self, name)):
                 raise ValueError(f"{name}: expected whole seconds, found {getattr(self, name)}")
+        if self.from_3d not in get_args(From3D):
+            raise ValueError(
+                f"from_3d: expected one of {', '.join(get_args(From3D))}, found {self.from_3d}"
+            )
         if self.min_charge > self.max_charge:
             raise ValueError(
                 f"min_charge: expected at most max_charge {self.max_charge}, "
@@ -98,6 +108,7 @@ class PreparedMolecule(MoleculeRow):
             double bond, then +1 where i and l are on one side (cis), -1 where not.
         held_bonds: Heavy atom and hydrogen of each bond that says which protonation state was
             given, int16 [n_held, 2]; see `mlff_core.chem.held`.
+        frozen: Atoms that stay where they are, int16 [n_frozen].
         timings_s: Wall seconds spent on this molecule.
         asked: The variant that is computed; None for the record as it stands.
     """
@@ -108,6 +119,7 @@ class PreparedMolecule(MoleculeRow):
     chirality: NDArray[np.int16] = column("list<int16>", "tetrahedral centres", width=4)
     double_bonds: NDArray[np.int16] = column("list<int16>", "double bonds", width=5)
     held_bonds: NDArray[np.int16] = column("list<int16>", "bonds that may be held", width=2)
+    frozen: NDArray[np.int16] = column("list<int16>", "atoms that stay where they are")
     timings_s: float = 0.0
     asked: Variant | None = None
 

@@ -85,7 +85,7 @@ def parse(line: str, settings: ChemistrySettings) -> Chem.Mol:
     with rdBase.CaptureErrorLog() as log:
         mol = Chem.MolFromSmiles(smiles, parameters)
     if mol is None:
-        complaint = _first_sentence(log.messages)
+        complaint = first_sentence(log.messages)
         if smiles.lower() in _NOTHING:
             raise rejected(Reason.EMPTY, f"there is no SMILES, but {smiles}")
         advice = next((words for form, words in _NO_MOLECULES if form.search(smiles)), None)
@@ -113,7 +113,7 @@ def indefinite(mol: Chem.Mol) -> str | None:
     return None
 
 
-def _first_sentence(log: str) -> str:
+def first_sentence(log: str) -> str:
     """RDKit's own words from its error log, without time stamps, repetitions and the drawing."""
     lines = [line.partition("] ")[2] or line for line in log.splitlines() if line.strip()]
     complaint = lines[0] if lines else "RDKit cannot read it"

@@ -84,9 +84,8 @@ class Library(Layout):
         """
         position = 0
         for batch in self.batches():
-            columns = (batch.column(name).to_pylist() for name in ENTRIES_SCHEMA.names)
-            for input_id, smiles, note in zip(*columns, strict=True):
-                yield Record(position, input_id, smiles, note)
+            for entry in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield Record(position, *entry)
                 position += 1
 
     def sha256(self) -> str:
@@ -99,6 +98,9 @@ def open_library(
     location: str | os.PathLike[str],
     smiles_column: str | None = None,
     id_column: str | None = None,
+    *,
+    poses: bool = False,
+    frozen: str | None = None,
 ) -> Library:
     """Find out how to read a library, and that it can be read; reads its begin only.
 
@@ -107,16 +109,21 @@ def open_library(
             these and .gz; a folder that holds exactly one such file; or a URL that fsspec opens.
         smiles_column: Column, or property in an .sdf, that holds the SMILES; None guesses.
         id_column: Column, or property in an .sdf, that holds the ids; None guesses.
+        poses: Read geometries, too, of an .sdf.
+        frozen: With them, the property that names frozen atoms.
 
     Raises:
         LibraryError: If there is no such file, it is not what its name says, it has no SMILES
-            column, or it holds no records. The message is one line.
+            column, or it holds no records; or its format has no geometries where they are read. The
+            message is one line.
     """
     location = os.fspath(location)
     notes: list[str] = []
     file = library_file(location, notes)
     kind, gzipped = format_of(file)
-    layout = Layout(location, kind, file, gzipped)
+    if poses and kind != "sdf":
+        raise LibraryError(f"{file}: holds no 3D structures; they are read from an .sdf")
+    layout = Layout(location, kind, file, gzipped, poses=poses, frozen=frozen)
     with open_raw(file, seekable=kind == "parquet", sparing=True) as stored:
         if kind == "parquet" and not gzipped:
             sample = Sample(stored.read(4), whole=False)

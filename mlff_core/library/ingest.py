@@ -19,9 +19,8 @@ import pyarrow as pa
 from mlff_core.errors import LibraryError
 from mlff_core.library import Library
 from mlff_core.library.files import HashedStream, is_url, open_raw
-from mlff_core.library.layout import ENTRIES_SCHEMA
 from mlff_core.library.read import read_entries
-from mlff_core.library.records import RECORDS_SCHEMA, ShardWriter
+from mlff_core.library.records import POSED_RECORDS_SCHEMA, RECORDS_SCHEMA, ShardWriter
 
 #: Records whose notes are told one by one; of the others their number is told.
 _NOTES_TOLD: Final = 3
@@ -162,7 +161,7 @@ def _opened(
 
 
 def _hash_records(digest: "hashlib._Hash", batch: pa.RecordBatch) -> None:
-    columns = (batch.column(name).to_pylist() for name in ENTRIES_SCHEMA.names)
+    columns = (column.to_pylist() for column in batch.columns)
     for entry in zip(*columns, strict=True):
         digest.update(json.dumps(entry).encode() + b"\n")
 
@@ -183,9 +182,8 @@ class _Shards:
         """Take a batch of entries, and write every shard that is full."""
         self._look_at_notes(batch)
         record = np.arange(self.n_records, self.n_records + len(batch), dtype=np.int64)
-        records = pa.RecordBatch.from_arrays(
-            [pa.array(record), *batch.columns], schema=RECORDS_SCHEMA
-        )
+        schema = POSED_RECORDS_SCHEMA if "pose" in batch.schema.names else RECORDS_SCHEMA
+        records = pa.RecordBatch.from_arrays([pa.array(record), *batch.columns], schema=schema)
         begin = 0
         while begin < len(records):
             part = records.slice(begin, self._shard_size - self._n_waiting)

@@ -16,6 +16,9 @@ LONGEST_RECORD: Final = 1 << 26
 ENTRIES_SCHEMA: Final = pa.schema(
     [("input_id", pa.string()), ("smiles", pa.string()), ("note", pa.string())]
 )
+#: The same where geometries are read: `pose` is a mol block, and behind its `M  END` what the entry
+#: says of frozen atoms.
+POSES_SCHEMA: Final = ENTRIES_SCHEMA.append(pa.field("pose", pa.string()))
 
 
 class Record(NamedTuple):
@@ -26,12 +29,14 @@ class Record(NamedTuple):
         input_id: Id in the input, None if there is none.
         smiles: SMILES or CXSMILES in the input; None if the entry cannot be read.
         note: What there is to say of this entry; says what is wrong where `smiles` is None.
+        pose: Its mol block, and what it says of frozen atoms, where geometries are read.
     """
 
     record: int
     input_id: str | None
     smiles: str | None
     note: str | None
+    pose: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Layout:
         skip: Lines of a .smi, or rows of a file with columns, before the first record.
         id_first: Whether the ids of a .smi stand before the SMILES.
         tabbed: Whether a .smi without a header has further columns behind the id, after a tab.
+        poses: Whether geometries are read, too.
+        frozen: Property of an .sdf that names frozen atoms; None where it is not read.
     """
 
     location: str
@@ -67,15 +74,23 @@ class Layout:
     skip: int = 0
     id_first: bool = False
     tabbed: bool = False
+    poses: bool = False
+    frozen: str | None = None
 
 
 def entries(
-    ids: list[str | None], smiles: list[str | None], notes: dict[int, str] | None = None
+    ids: list[str | None],
+    smiles: list[str | None],
+    notes: dict[int, str] | None = None,
+    poses: list[str | None] | None = None,
 ) -> pa.RecordBatch:
-    """Make a batch of `ENTRIES_SCHEMA`; `notes` by position in the batch."""
+    """Make a batch of `ENTRIES_SCHEMA`, or of `POSES_SCHEMA`; `notes` by position in the batch."""
     if notes:
         note = pa.array([notes.get(i) for i in range(len(smiles))], pa.string())
     else:
         note = pa.nulls(len(smiles), pa.string())
     columns = [pa.array(ids, pa.string()), pa.array(smiles, pa.string()), note]
-    return pa.RecordBatch.from_arrays(columns, schema=ENTRIES_SCHEMA)
+    if poses is None:
+        return pa.RecordBatch.from_arrays(columns, schema=ENTRIES_SCHEMA)
+    columns.append(pa.array(poses, pa.string()))
+    return pa.RecordBatch.from_arrays(columns, schema=POSES_SCHEMA)

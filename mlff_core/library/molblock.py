@@ -30,7 +30,7 @@ _HEADER_LINES: Final = 4
 _TEXT_FOLLOWS: Final = ("A  ", "G  ")
 
 
-def smiles_of(entry: Sequence[str]) -> tuple[str | None, str | None]:
+def smiles_of(entry: Sequence[str], *, posed: bool = False) -> tuple[str | None, str | None]:
     """Return the SMILES of an SD entry's mol block, and what there is to say of it.
 
     What RDKit reads but does not accept, such as five bonds to a carbon, is written as it stands:
@@ -38,6 +38,7 @@ def smiles_of(entry: Sequence[str]) -> tuple[str | None, str | None]:
 
     Args:
         entry: Lines of the entry, at least up to `M  END`.
+        posed: Whether its geometry is kept, and so is stereo that no SMILES says.
 
     Returns:
         SMILES or CXSMILES, "" for a blank entry, None if it cannot be read; and a note or None,
@@ -45,7 +46,7 @@ def smiles_of(entry: Sequence[str]) -> tuple[str | None, str | None]:
     """
     if not any(line.strip() for line in entry):
         return "", None
-    block = _block(entry)
+    block = block_of(entry)
     with rdBase.BlockLogs():
         mol = _parsed(block, sanitize=True)
         strange = mol is None
@@ -64,19 +65,19 @@ def smiles_of(entry: Sequence[str]) -> tuple[str | None, str | None]:
         return str(Chem.MolToSmiles(mol)), None
     _see_pyramids(mol)
     _see_wedges(mol, block)
-    return _written(mol), _told(mol)
+    return _written(mol), _told(mol, posed)
 
 
 def is_solid(entry: Sequence[str]) -> bool:
     """Whether the mol block of an SD entry has coordinates in three dimensions."""
     with rdBase.BlockLogs():
-        mol = _parsed(_block(entry), sanitize=False)
+        mol = _parsed(block_of(entry), sanitize=False)
     if mol is None or mol.GetNumConformers() == 0:
         return False
     return bool(abs(mol.GetConformer().GetPositions()[:, 2]).max(initial=0.0) > 1e-3)
 
 
-def _block(entry: Sequence[str]) -> str:
+def block_of(entry: Sequence[str]) -> str:
     """The mol block of an entry, without blank lines among atoms, bonds and properties."""
     end = next((i for i, line in enumerate(entry) if line.split()[:2] == ["M", "END"]), None)
     last = ["M  END"]
@@ -201,7 +202,7 @@ def _written(mol: Chem.Mol) -> str:
 _AXES: Final = frozenset({Chem.BondStereo.STEREOATROPCW, Chem.BondStereo.STEREOATROPCCW})
 
 
-def _told(mol: Chem.Mol) -> str | None:
+def _told(mol: Chem.Mol, posed: bool) -> str | None:
     """What a reader of the row must know: atoms by themselves, and stereo that SMILES lose."""
     notes = []
     loose = [
@@ -211,7 +212,9 @@ def _told(mol: Chem.Mol) -> str | None:
     ]
     if loose and mol.GetNumAtoms() > 1:
         notes.append(f"no bond leads to {', '.join(loose[:5])}: each is a molecule of its own")
-    if mol.GetNumConformers() and mol.GetConformer().Is3D():
+    if posed:
+        lost = []
+    elif mol.GetNumConformers() and mol.GetConformer().Is3D():
         lost = [*_lost_double_bonds(mol), *(_HANDED for _ in _allenes(mol))]
     else:
         wedged = {b.GetBeginAtomIdx() for b in mol.GetBonds() if _is_wedge(b)}

@@ -79,7 +79,8 @@ def _bounded(batch: pa.RecordBatch) -> pa.RecordBatch:
             ids[i] = one.encode()[:LONGEST_ID].decode("utf-8", "ignore")
             cut = f"an id of {len(one):,} characters is cut"
             noted[i] = f"{noted[i]}; {cut}" if i in noted else cut
-    return entries(ids, smiles, noted)
+    poses = batch.column("pose").to_pylist() if "pose" in batch.schema.names else None
+    return entries(ids, smiles, noted, poses)
 
 
 def _longest(texts: pa.Array) -> int:

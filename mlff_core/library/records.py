@@ -8,10 +8,12 @@ from typing import Final, Self
 
 import pyarrow as pa
 
-from mlff_core.library.layout import ENTRIES_SCHEMA, Record
+from mlff_core.library.layout import ENTRIES_SCHEMA, POSES_SCHEMA, Record
 
 #: A shard of records: `record` is the position in the library, the rest as the readers give it.
 RECORDS_SCHEMA: Final = pa.schema([pa.field("record", pa.int64()), *ENTRIES_SCHEMA])
+#: The same with geometries.
+POSED_RECORDS_SCHEMA: Final = pa.schema([pa.field("record", pa.int64()), *POSES_SCHEMA])
 
 #: Shards in one file, each of them a batch of it. A shard may hold but fifty records, and to make
 #: a file may cost more than to read fifty lines.
@@ -43,14 +45,15 @@ class ShardWriter:
         self._missing = first % SHARDS_A_FILE
 
     def write(self, batches: Sequence[pa.RecordBatch]) -> None:
-        """Write the next shard: its batches of `RECORDS_SCHEMA`, one after the other."""
+        """Write the next shard: its batches, of one of the two schemas, one after the other."""
+        schema = batches[0].schema
         if self._writer is None or self.n_shards % SHARDS_A_FILE == 0:
             self._open.close()
             file = open(_file(self._folder, self.n_shards), "wb", buffering=1 << 20)  # noqa: SIM115
             self._open.enter_context(file)
-            self._writer = self._open.enter_context(pa.ipc.new_file(file, RECORDS_SCHEMA))
+            self._writer = self._open.enter_context(pa.ipc.new_file(file, schema))
             for _ in range(self._missing):  # a shard is the batch of its number
-                self._writer.write_batch(pa.RecordBatch.from_pylist([], schema=RECORDS_SCHEMA))
+                self._writer.write_batch(pa.RecordBatch.from_pylist([], schema=schema))
             self._missing = 0
         self._writer.write_batch(batches[0] if len(batches) == 1 else pa.concat_batches(batches))
         self.n_shards += 1

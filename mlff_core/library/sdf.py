@@ -10,7 +10,7 @@ import pyarrow as pa
 from mlff_core.errors import LibraryError
 from mlff_core.library.columns import choose_id, choose_smiles, unique_and_full
 from mlff_core.library.layout import LONGEST_RECORD, Layout, entries
-from mlff_core.library.molblock import is_solid, smiles_of
+from mlff_core.library.molblock import block_of, is_solid, smiles_of
 from mlff_core.library.smi import SAMPLE_LINES
 from mlff_core.library.text import text_blocks
 
@@ -41,7 +41,19 @@ def fit_sdf(
         return [one.get(name, "").strip() for one in found]
 
     smiles_column = None
-    if smiles is not None:
+    if layout.poses:
+        if smiles is not None:
+            raise LibraryError(
+                f"{layout.file}: 3D structures are those of the mol blocks, and {smiles} cannot "
+                "say another structure"
+            )
+        if layout.frozen is not None and layout.frozen not in names:
+            found_names = ", ".join(names) or "none"
+            raise LibraryError(
+                f"{layout.file}: no property {layout.frozen} that names frozen atoms; "
+                f"found: {found_names}"
+            )
+    elif smiles is not None:
         smiles_column = choose_smiles(layout.file, names, smiles, values, notes)
     else:
         if any(is_solid(entry) for entry in sample[:SAMPLE_LINES]):
@@ -105,26 +117,33 @@ def read_sdf(layout: Layout, stream: IO[bytes], notes: list[str]) -> Iterator[pa
     ids: list[str | None] = []
     smiles: list[str | None] = []
     odd: dict[int, str] = {}
+    poses: list[str | None] = []
+
+    def batch() -> pa.RecordBatch:
+        return entries(ids, smiles, odd, poses if layout.poses else None)
+
     try:
         lines = (block.split("\n") for block in text_blocks(stream, layout, notes))
         for entry in sd_entries(lines, layout.file):
-            named = layout.smiles_column is not None or layout.id_column is not None
-            data = properties(entry) if named else {}
+            named = (layout.smiles_column, layout.id_column, layout.frozen)
+            data = properties(entry) if any(name is not None for name in named) else {}
             title = entry[0] if layout.id_column is None else data.get(layout.id_column, "")
             if layout.smiles_column is not None:
                 smiles.append(data.get(layout.smiles_column, "").strip())
             else:
-                structure, note = smiles_of(entry)
+                structure, note = smiles_of(entry, posed=layout.poses)
                 smiles.append(structure)
                 if note is not None:
                     odd[len(ids)] = note
+                if layout.poses:
+                    poses.append(block_of(entry) + data.get(layout.frozen or "", ""))
             ids.append(title.strip() or None)
             if len(ids) == _ENTRIES_A_BATCH:
-                yield entries(ids, smiles, odd)
-                ids, smiles, odd = [], [], {}
+                yield batch()
+                ids, smiles, odd, poses = [], [], {}, []
     except Exception:
         if ids:
-            yield entries(ids, smiles, odd)
+            yield batch()
         raise
     if ids:
-        yield entries(ids, smiles, odd)
+        yield batch()

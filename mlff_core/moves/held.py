@@ -27,7 +27,7 @@ from mlff_core.elements import COVALENT_RADII
 from mlff_core.models.force_field import Domain, ForceField, Outputs
 from mlff_core.moves.in_flight import Relaxed
 from mlff_core.moves.settings import RelaxSettings
-from mlff_core.moves.slots import Molecule
+from mlff_core.moves.slots import Molecule, free_atoms
 from mlff_core.moves.threads import relax_molecules
 from mlff_core.status import ConformerStatus
 
@@ -108,6 +108,7 @@ def relax_held(
     conformers: Sequence[tuple[np.ndarray, np.ndarray, int, np.ndarray]],
     potential: ForceField,
     settings: RelaxSettings = RelaxSettings(),  # noqa: B008, frozen
+    frozen: Sequence[np.ndarray] | None = None,
 ) -> list[Relaxed]:
     """Relax conformers with their held bonds held.
 
@@ -117,6 +118,7 @@ def relax_held(
         potential: What computes energies and forces.
         settings: As in `mlff_core.moves.relax.relax_conformers`; the largest force that is left
             counts the springs.
+        frozen: As there.
 
     Returns:
         One entry a conformer, in the order given; energies and forces are without the springs.
@@ -127,7 +129,13 @@ def relax_held(
     n_slots = batch_sizes(settings.batching, potential.device, potential.bytes_per_edge)
     springs = HeldProtons(potential)
     molecules = [
-        Molecule(index, labelled(numbers, held), np.asarray(positions), int(charge))
+        Molecule(
+            index,
+            labelled(numbers, held),
+            np.asarray(positions),
+            int(charge),
+            None if frozen is None else free_atoms(frozen[index], len(numbers)),
+        )
         for index, (numbers, positions, charge, held) in enumerate(conformers)
     ]
     if not molecules:
@@ -144,6 +152,7 @@ def relax_where_protons_moved(
     relaxed: Sequence[Relaxed],
     potential: ForceField,
     settings: RelaxSettings = RelaxSettings(),  # noqa: B008, frozen
+    frozen: Sequence[np.ndarray] | None = None,
 ) -> dict[int, Relaxed]:
     """Relax again, held and from the same start, what lost the proton of a charged group.
 
@@ -152,6 +161,7 @@ def relax_where_protons_moved(
         relaxed: How each of them ended without springs.
         potential: What computes energies and forces.
         settings: How they are relaxed.
+        frozen: As for `relax_conformers`.
 
     Returns:
         Place of a conformer -> how it ended, for those that were relaxed again.
@@ -161,7 +171,8 @@ def relax_where_protons_moved(
         for k, ((numbers, _, _, held), end) in enumerate(zip(conformers, relaxed, strict=True))
         if len(held) and end.status in _ENDED and stretched(end.positions, numbers, held, BROKEN)
     ]
-    ends = relax_held([conformers[k] for k in again], potential, settings)
+    kept = None if frozen is None else [frozen[k] for k in again]
+    ends = relax_held([conformers[k] for k in again], potential, settings, kept)
     return dict(zip(again, ends, strict=True))
 
 

@@ -20,7 +20,7 @@ from mlff_core.buckets import TABLE, batch_sizes, bucket_of
 from mlff_core.models.force_field import ForceField, require_force_field
 from mlff_core.moves.in_flight import Relaxed
 from mlff_core.moves.settings import RelaxSettings
-from mlff_core.moves.slots import Molecule, frozen_atoms, molecules_of
+from mlff_core.moves.slots import Molecule, free_atoms, frozen_atoms, molecules_of
 from mlff_core.moves.threads import relax_groups, relax_molecules
 from mlff_core.status import ConformerStatus
 
@@ -160,6 +160,7 @@ def relax_conformers(
     potential: ForceField,
     settings: RelaxSettings = RelaxSettings(),  # noqa: B008, frozen
     *,
+    frozen: Sequence[np.ndarray] | None = None,
     n_threads: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Relaxed]:
@@ -169,6 +170,7 @@ def relax_conformers(
         conformers: Atomic numbers [n_atoms], positions in Å [n_atoms, 3] and charge of each.
         potential: What computes energies and forces.
         settings: What is asked for.
+        frozen: Indices of the atoms of each that stay where they are; None: all of them move.
         n_threads: Batches side by side, see `relax_molecules`.
         progress: Called with the number of conformers that have ended, after each.
 
@@ -187,7 +189,8 @@ def relax_conformers(
     potential.domain.check(MolBatch.from_arrays(conformers), potential.name)
     by_bucket: dict[str, list[Molecule]] = {bucket.name: [] for bucket in TABLE}
     for index, (numbers, positions, charge) in enumerate(conformers):
-        molecule = Molecule(index, np.asarray(numbers), np.asarray(positions), int(charge))
+        free = None if frozen is None else free_atoms(frozen[index], len(numbers))
+        molecule = Molecule(index, np.asarray(numbers), np.asarray(positions), int(charge), free)
         by_bucket[bucket_of(molecule.size)].append(molecule)
     results: list[Relaxed | None] = [None] * len(conformers)
     n_done = 0

@@ -81,6 +81,11 @@ def frozen_atoms(frozen: Tensor | np.ndarray | Sequence[int] | None, n_atoms: in
     return mask
 
 
+def free_atoms(frozen: np.ndarray, n_atoms: int) -> np.ndarray | None:
+    """Which atoms may move, bool [n_atoms], from the indices of the others; None for all."""
+    return None if not len(frozen) else ~frozen_atoms(frozen, n_atoms)
+
+
 class Rows(NamedTuple):
     """Molecules side by side, one a row, padded to w atoms.
 

@@ -91,7 +91,7 @@ def test_sha256_is_that_of_the_stored_bytes(tmp_path):
 
 def test_a_library_travels_to_another_process(tmp_path):
     library = open_library(write(tmp_path / "lib.csv", "id,smiles\na,C\n"))
-    assert list(pickle.loads(pickle.dumps(library)).records()) == [(0, "a", "C", None)]
+    assert list(pickle.loads(pickle.dumps(library)).records()) == [(0, "a", "C", None, None)]
 
 
 # --- where it may be --------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def test_a_folder_stands_for_the_one_library_in_it(tmp_path):
     write(tmp_path / "README.md", "# card")
     write(tmp_path / "drugs.csv", "name,smiles\na,C\n")
     library = open_library(tmp_path)
-    assert list(library.records()) == [(0, "a", "C", None)]
+    assert list(library.records()) == [(0, "a", "C", None, None)]
     assert any("drugs.csv" in note for note in library.notes)
     write(tmp_path / "more.smi", "C\n")
     with pytest.raises(LibraryError, match=r"exactly one library file.*drugs\.csv, more\.smi"):
@@ -370,7 +370,7 @@ def test_nul_bytes_bad_bytes_and_long_lines_stay_in_their_row(tmp_path):
 def test_delimiters_and_byte_order_marks_are_found_out(tmp_path, name, text, delimiter):
     library = open_library(write(tmp_path / name, text))
     assert library.delimiter == delimiter
-    assert list(library.records()) == [(0, "a", "C", None)]
+    assert list(library.records()) == [(0, "a", "C", None, None)]
 
 
 def test_the_column_guess_prefers_stereo_and_is_told(tmp_path):
@@ -388,7 +388,7 @@ def test_named_columns_are_taken_and_nothing_is_guessed(tmp_path):
     location = write(tmp_path / "lib.csv", "smiles,Structure,name,code\nC,CC,a,b\n")
     library = open_library(location, smiles_column="structure", id_column="code")
     assert (library.smiles_column, library.id_column) == ("Structure", "code")
-    assert list(library.records()) == [(0, "b", "CC", None)]
+    assert list(library.records()) == [(0, "b", "CC", None, None)]
     assert library.notes == ()
 
 
@@ -449,15 +449,15 @@ def test_a_bad_mol_block_is_a_record_and_not_a_stop(tmp_path):
     ]
     found = list(open_library(write(tmp_path / "lib.sdf", "".join(entries))).records())
     assert len(found) == len(entries)
-    assert found[0] == (0, "a", "CCO", None)
+    assert found[0] == (0, "a", "CCO", None, None)
     said = "the mol block cannot be read: "
-    assert found[1] == (1, "title", None, said + "Cannot convert 'mol' to unsigned int on line 4")
-    assert found[2] == (2, "no end", None, said + "Counts line too short: '' on line4")
-    assert found[3] == (3, None, "", None)
-    assert found[4] == (4, "a", None, said + "Element 'Qq' not found")
+    assert found[1] == (1, "title", None, said + "Cannot convert 'mol' to unsigned int on line 4", None)
+    assert found[2] == (2, "no end", None, said + "Counts line too short: '' on line4", None)
+    assert found[3] == (3, None, "", None, None)
+    assert found[4] == (4, "a", None, said + "Element 'Qq' not found", None)
     assert Chem.MolFromSmiles(found[5].smiles) is None
     assert Chem.MolFromSmiles(found[5].smiles, sanitize=False).GetNumAtoms() == 6
-    assert found[6] == (6, "last", "CCO", None)
+    assert found[6] == (6, "last", "CCO", None, None)
 
 
 def test_stereo_of_flat_and_solid_mol_blocks_is_read(tmp_path):
