@@ -451,7 +451,13 @@ def test_a_bad_mol_block_is_a_record_and_not_a_stop(tmp_path):
     assert len(found) == len(entries)
     assert found[0] == (0, "a", "CCO", None, None)
     said = "the mol block cannot be read: "
-    assert found[1] == (1, "title", None, said + "Cannot convert 'mol' to unsigned int on line 4", None)
+    assert found[1] == (
+        1,
+        "title",
+        None,
+        said + "Cannot convert 'mol' to unsigned int on line 4",
+        None,
+    )
     assert found[2] == (2, "no end", None, said + "Counts line too short: '' on line4", None)
     assert found[3] == (3, None, "", None, None)
     assert found[4] == (4, "a", None, said + "Element 'Qq' not found", None)
