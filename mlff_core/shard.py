@@ -285,7 +285,7 @@ def write_shard(
     started = time.monotonic()
     molecules = rows_of(read_arrow(embedded_file), PreparedMolecule)
     conformers = rows_of(read_arrow(relaxed_file), ConformerRow)
-    final_rows(molecules, conformers)
+    conformers = final_rows(molecules, conformers)
     write_part(conformers_table(conformers), out, shard, metadata)
     write_part(molecules_table(molecules), out, shard, metadata)
     return StepReport(

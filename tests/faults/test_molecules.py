@@ -1,4 +1,4 @@
-"""Molecules that hang, explode or do not fit: each has a row that says so, its neighbours theirs."""
+"""Molecules that hang, explode or do not fit: each has a row that says so, all others theirs."""
 
 from pathlib import Path
 

@@ -4,14 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 
 from mlff_core.arrow import read_arrow, rows_of, table_of, write_arrow
+from mlff_core.batch import MolBatch
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.prepare import prepare
 from mlff_core.chem.variant import Expansion
 from mlff_core.library import Record
-from mlff_core.models.potential import load_potential
+from mlff_core.models.force_field import Outputs
+from mlff_core.models.potential import Potential, load_potential
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.shard import (
     ShardFiles,
@@ -20,6 +23,7 @@ from mlff_core.shard import (
     write_shard,
 )
 from mlff_core.tables import reconcile
+from mlff_core.testing import random_model
 
 RECORDS = [
     Record(7, "ethanol", "CCO", "the row has 3 fields, the header 2"),
@@ -74,6 +78,28 @@ def test_energies_that_are_not_finite_are_null(tmp_path: Path, small_model: Path
     [molecule] = pl.read_parquet(tmp_path / "molecules").rows(named=True)
     assert (molecule["reason"], molecule["min_energy_ev"]) == ("all_conformers_failed", None)
     assert "O1 and H2 overlap at the start (0.00 Å)" in molecule["message"]
+
+
+def test_a_molecule_that_the_device_has_no_memory_for_is_a_row_of_its_shard(
+    tmp_path: Path, small_model: Path
+) -> None:
+    class Cramped(Potential):
+        def evaluate(self, batch: MolBatch) -> Outputs:
+            if batch.n_atoms > 10:
+                raise torch.OutOfMemoryError("forced")
+            return super().evaluate(batch)
+
+    files = ShardFiles.of(tmp_path, 0)
+    molecules = [prepare(k, None, s, ChemistrySettings()) for k, s in enumerate(("CCO", "CCCCCC"))]
+    write_arrow(table_of(molecules, PreparedMolecule), files.embedded)
+    relax_shard(
+        files.embedded, files.relaxed, Cramped(random_model(n_features=16)), RelaxSettings()
+    )
+    write_shard(0, files.embedded, files.relaxed, tmp_path, {"run_key": "k"})
+    rows = pl.read_parquet(tmp_path / "molecules").select("record", "status", "reason").rows()
+    assert rows == [(0, "ok", None), (1, "failed", "out_of_memory")]
+    assert pl.read_parquet(tmp_path / "conformers")["record"].to_list() == [0]
+    assert reconcile(tmp_path, 2).n_molecules == 2
 
 
 def test_every_variant_of_a_record_is_in_both_tables_once(
