@@ -42,7 +42,13 @@ def test_compose_publishes_nothing_beyond_this_host() -> None:
     ports = [port for service in services.values() for port in service.get("ports", [])]
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
-    assert services["worker"]["command"][:2] == ["worker", "start"]
+    (command,) = services["worker"]["command"]
+    made, started = command.split(" && exec ")
+    assert made.endswith("--base-job-template deploy/work-pool.json --overwrite")
+    assert started == "prefect worker start --pool screen --type process"
+    token = services["worker"]["environment"]["PREFECT_API_AUTH_STRING"]
+    assert services["server"]["environment"]["PREFECT_SERVER_API_AUTH_STRING"] == token
+    assert token.startswith("screen:${SCREEN_TOKEN:?")
 
 
 def test_the_services_start_what_the_operations_page_starts() -> None:
@@ -54,6 +60,7 @@ def test_the_services_start_what_the_operations_page_starts() -> None:
         program, _, arguments = unit["Service"]["ExecStart"].partition(" ")
         assert program.endswith("/.venv/bin/prefect")
         assert f"prefect {arguments}" in page
+        assert unit["Service"]["EnvironmentFile"] == "/etc/mlff-screen/token"
 
 
 def test_the_site_has_every_page_of_the_docs() -> None:

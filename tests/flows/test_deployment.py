@@ -1,5 +1,6 @@
 """The deployment `screen/druglike`: against its flow, and against a real server and worker."""
 
+import asyncio
 import base64
 import json
 import os
@@ -18,6 +19,8 @@ import polars as pl
 import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
+from prefect.utilities.schema_tools.validation import ValidationError, validate
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
 from flows.screen import artifact_key, report_url
 
@@ -74,10 +77,14 @@ def server(tmp_path: Path) -> Iterator[dict[str, str]]:
     processes = [start("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))]
     try:
         wait_for(lambda: healthy(port), 120)
+        made = call(
+            environment, "work-pool", "create", "screen", "--type", "process",
+            "--base-job-template", "deploy/work-pool.json", "--overwrite",
+        )  # fmt: skip
+        assert made.returncode == 0, made.stdout + made.stderr
         processes.append(
             start("prefect", "worker", "start", "--pool", "screen", "--type", "process")
         )
-        wait_for(lambda: call(environment, "work-pool", "inspect", "screen").returncode == 0, 60)
         yield environment
     finally:
         for process in reversed(processes):
@@ -149,6 +156,16 @@ def test_deploy_run_and_read_the_tables(server: dict[str, str], tmp_path: Path) 
     assert outside.returncode != 0
     assert "library '/etc/passwd': leads out of" in (tmp_path / "worker.log").read_text()
 
+    owned = tmp_path / "owned"
+    for name, value in (
+        ("command", f"touch {owned}"), ("env.LD_PRELOAD", "/tmp/own.so"), ("working_dir", "/tmp"),
+    ):  # fmt: skip
+        given = call(
+            server, "deployment", "run", "screen/druglike", "--job-variable", f"{name}={value}",
+        )  # fmt: skip
+        assert given.returncode != 0
+        assert "Additional properties are not allowed" in given.stdout + given.stderr
+
     misspelt = call(server, "deployment", "run", "screen/druglike", "-p", "conformer=2")
     assert misspelt.returncode != 0
     assert "conformer" in misspelt.stdout + misspelt.stderr
@@ -162,6 +179,7 @@ def test_deploy_run_and_read_the_tables(server: dict[str, str], tmp_path: Path) 
         "-p", "max_steps=20",
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
+    assert not owned.exists()
     molecules = pl.read_parquet(out / "molecules")
     assert sorted(molecules["record"]) == list(range(8))
     assert (molecules["status"] == "ok").sum() >= 6
@@ -169,6 +187,31 @@ def test_deploy_run_and_read_the_tables(server: dict[str, str], tmp_path: Path) 
     artifacts = call(server, "artifact", "ls")
     for key in ("quick-[0-9a-f]{8}-summary", "quick-[0-9a-f]{8}-progress"):
         assert re.search(key, artifacts.stdout), artifacts.stdout
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"command": "touch owned"},
+        {"env": {"LD_PRELOAD": "/tmp/own.so"}},
+        {"env.PYTHONPATH": "/tmp"},
+        {"working_dir": "/tmp"},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_the_pool_gives_a_run_no_command_environment_or_folder_of_its_own(given: dict) -> None:
+    template = json.loads((ROOT / "deploy/work-pool.json").read_text())
+    plain, changed = (
+        asyncio.run(ProcessJobConfiguration.from_template_and_values(template, values))
+        for values in ({}, given)
+    )
+    assert changed == plain
+    assert (plain.command, plain.env, plain.working_dir) == (None, {}, None)
+    # Prefect's own template, which a worker that finds no pool makes, takes every one of them.
+    own = ProcessWorker.get_default_base_job_template()
+    assert asyncio.run(ProcessJobConfiguration.from_template_and_values(own, given)) != plain
+    with pytest.raises(ValidationError, match="Additional properties are not allowed"):
+        validate(given, template["variables"], raise_on_error=True)
 
 
 def test_an_artifact_is_named_by_its_library_and_its_run() -> None:
@@ -199,6 +242,7 @@ def test_the_commands_of_the_operations_page_are_those_that_were_tested() -> Non
     page = (ROOT / "docs/operations.md").read_text()
     for command in (
         "prefect server start --host 127.0.0.1",
+        "--base-job-template deploy/work-pool.json --overwrite",
         "prefect worker start --pool screen --type process",
         "prefect --no-prompt deploy --all",
         "prefect deployment run screen/druglike --watch",
