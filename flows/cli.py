@@ -29,6 +29,7 @@ from flows import export, status
 from flows.call import Call, DistillCall, ScreenCall
 from flows.glance import glance
 from flows.report import write as report
+from flows.strain import StrainCall
 from mlff_core.errors import MlffError
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.showwarning = show_warning
     if command == "distill":
         return run_distill(checked(arguments, DistillCall), quiet=quiet, as_json=as_json)
+    if command == "strain":
+        return run_strain(checked(arguments, StrainCall), quiet=quiet, as_json=as_json)
     if arguments["out"] is None:
         arguments["out"] = str(Path("out") / Path(arguments["library"]).name.split(".")[0])
     return run_screen(checked(arguments, ScreenCall), quiet=quiet, as_json=as_json)
@@ -142,6 +145,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(dest="command", required=True, parser_class=Parser)
     for name, call, positional, sentence in (
         ("run", ScreenCall, "library", "Screen a library."),
+        ("strain", StrainCall, "poses", "Say how strained given poses are."),
         ("distill", DistillCall, "table", "Teach a student what a teacher knows."),
     ):
         command = commands.add_parser(
@@ -321,6 +325,20 @@ def show(out: "Location", *, as_json: bool, quiet: bool) -> None:
         print(json.dumps({"out": str(out)} | asdict(manifest), ensure_ascii=False))
     elif not quiet:
         print_summary(manifest, out, Console())
+
+
+def run_strain(call: StrainCall, *, quiet: bool, as_json: bool) -> int:
+    """Say how strained poses are; returns 0, or 1 if the run failed."""
+    from flows.strain import command
+
+    signal.signal(signal.SIGINT, Stop(lambda: "nothing was written"))
+    try:
+        return command(call, quiet=quiet, as_json=as_json)
+    except MlffError as error:
+        refuse(error)
+    except Exception as error:
+        print(f"mlff-screen: the run failed: {on_one_line(error)}", file=sys.stderr)
+        return 1
 
 
 def run_distill(call: DistillCall, *, quiet: bool, as_json: bool) -> int:

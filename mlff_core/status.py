@@ -49,6 +49,10 @@ class Reason(Word):
         "invalid_frozen_atoms",
         "what names the frozen atoms are no numbers of atoms of the entry",
     )
+    CHARGED_IN_VACUUM = (
+        "charged_in_vacuum",
+        "charged atoms, whose strain means nothing without a solvent (`mlff-screen strain`)",
+    )
     OUT_OF_MEMORY = "out_of_memory", "does not fit into memory even alone"
     INTERNAL_ERROR = "internal_error", "an error in the software; `message` says which"
 
@@ -74,6 +78,14 @@ class Flag(Word):
         "outside_training",
         "a kind of molecule that the models were hardly or not trained on",
     )
+
+
+class FoundBy(Word):
+    """Where the lowest minimum of a strained molecule comes from."""
+
+    SEARCH = "search", "a conformer that was embedded"
+    POSE = "pose", "the minimum that this pose falls into"
+    OTHER_POSE = "other_pose", "the minimum that another pose of the molecule falls into"
 
 
 class ConformerStatus(Word):

@@ -3,6 +3,7 @@
 relax.py             batched relaxation: the functions to call
 held.py              the same, with the protons of charged groups held
 held_triton.py       the springs of that, as a kernel
+tethered.py          relaxation of atoms that stay near given places
 dynamics.py          batched molecular dynamics
 trajectory.py        its frames, in files
 settings.py          what a relaxation is asked to do

@@ -144,7 +144,7 @@ def relax_held(
     together = min(n_slots[bucket_of(molecule.size)] for molecule in molecules)
     ended = sorted(relax_molecules(molecules, springs, settings, together), key=_place)
     of = [(numbers, charge) for numbers, _, charge, _ in conformers]
-    return _without_springs(ended, of, potential)
+    return without_springs(ended, of, potential)
 
 
 def relax_where_protons_moved(
@@ -180,7 +180,7 @@ def _place(relaxed: Relaxed) -> int:
     return relaxed.index
 
 
-def _without_springs(
+def without_springs(
     relaxed: Sequence[Relaxed],
     of: Sequence[tuple[np.ndarray, int]],
     potential: ForceField,

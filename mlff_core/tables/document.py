@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from mlff_core.schema import ROWS, SCHEMA_VERSION, columns_of
+from mlff_core.schema import ROWS, SCHEMA_VERSION, StrainRow, columns_of
 from mlff_core.status import ConformerStatus, Flag, MoleculeStatus, Reason, VariantKind, Word
 from mlff_core.store import write_whole
 
@@ -23,10 +23,10 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "schema.md"
 _BLOCK: Final = re.compile(r"(<!-- (?P<name>[a-z_ ]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 
 
-def columns_block(table: str) -> str:
+def columns_block(row_type: type) -> str:
     """A table of a table's columns; an asterisk marks what is never null."""
     lines = ["| column | type | unit | what |", "|---|---|---|---|"]
-    for name, about in columns_of(ROWS[table]).items():
+    for name, about in columns_of(row_type).items():
         star = " *" if about.required else ""
         lines.append(f"| `{name}` | {about.kind}{star} | {about.unit or ''} | {about.meaning} |")
     return "\n".join(lines) + "\n"
@@ -40,8 +40,9 @@ def words_block(title: str, words: type[Word]) -> str:
 
 
 _BLOCKS: Final[dict[str, Callable[[], str]]] = {
-    "molecules": lambda: columns_block("molecules"),
-    "conformers": lambda: columns_block("conformers"),
+    "molecules": lambda: columns_block(ROWS["molecules"]),
+    "conformers": lambda: columns_block(ROWS["conformers"]),
+    "strain": lambda: columns_block(StrainRow),
     "molecule status": lambda: words_block("`status`", MoleculeStatus),
     "reason": lambda: words_block("`reason`", Reason),
     "flags": lambda: words_block("in `flags`", Flag),
