@@ -216,7 +216,8 @@ class SpringTeacher:
     """A teacher that costs nothing: pairs of atoms on soft springs, and a price for each element.
 
     Labels padded batches as `mlff_core.distill.teacher.Teacher` does. Its force is the exact slope
-    of its energy, and its members disagree by a known amount.
+    of its energy, and its members disagree by a known amount. Its charges follow the numbers of
+    protons, what is left over shared out alike.
     """
 
     def __init__(self, device: torch.device | str = "cpu", spread: float = 0.0):
@@ -237,7 +238,10 @@ class SpringTeacher:
             bonded = spring.sum((1, 2)).double()
             (slope,) = torch.autograd.grad(bonded.sum(), x)
         energy = bonded.detach() - 3.0 * numbers.sum(1).double() + 0.1 * charge.double()
-        return Label(energy, -slope, torch.full_like(energy, self.spread))
+        own = torch.where(real, 0.3 - 0.05 * numbers.to(x.dtype), 0.0)
+        missing = (charge.to(x.dtype) - own.sum(1)) / real.sum(1).clamp(min=1)
+        charges = torch.where(real, own + missing[:, None], 0.0)
+        return Label(energy, -slope, torch.full_like(energy, self.spread), charges)
 
     def __call__(self, numbers: Tensor, positions: Tensor, charge: Tensor) -> Label:
         """What any member says."""

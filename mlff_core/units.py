@@ -13,6 +13,8 @@ EV_KCAL_MOL: Final = 23.060547830619026
 BOLTZMANN_EV_K: Final = 8.617333262e-5
 #: Coulomb's constant e²/(4πε₀) in eV·Å.
 COULOMB_EV_ANGSTROM: Final = 14.399645478425668
+#: A dipole moment of 1 e·Å in debye.
+E_ANGSTROM_DEBYE: Final = 4.803204712570263
 #: The time unit of Å, eV and amu, in femtoseconds: sqrt(amu·Å²/eV).
 TIME_FS: Final = 10.180505710774743
 #: Temperature at which Boltzmann weights are given, in K.

@@ -114,8 +114,9 @@ class AIMNet2:
 
     def __call__(
         self, numbers: Tensor, positions: Tensor, charge: Tensor, chosen: list[int]
-    ) -> tuple[Tensor, Tensor]:
-        """Energies in eV, float64 [k, b], and forces in eV/Å [k, b, n, 3], of the chosen members.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies in eV, float64 [k, b], forces in eV/Å [k, b, n, 3], and partial charges in e, 0
+        on padding [k, b, n], of the chosen members.
 
         Args:
             numbers: Atomic numbers, 0 on padding, int64 [b, n].
@@ -131,17 +132,20 @@ class AIMNet2:
             leaves = distance.detach().requires_grad_(True), basis.detach().requires_grad_(True)
             dispersion = self._dispersion(numbers, leaves[0], masked)
             (slope,) = torch.autograd.grad(dispersion.sum(), leaves[0])
-            energies, forces = [], []
+            energies, forces, charges = [], [], []
             for k in chosen:
                 member = self.members[k]
-                energy = self._energy(member, numbers, charge.float(), padding, masked, *leaves)
+                energy, found = self._energy(
+                    member, numbers, charge.float(), padding, masked, *leaves
+                )
                 by_distance, by_basis = torch.autograd.grad(energy.sum(), leaves)
                 (gradient,) = torch.autograd.grad(
                     (distance, basis), x, (by_distance + slope, by_basis), retain_graph=True
                 )
                 energies.append((energy + dispersion).detach())
                 forces.append(-gradient)
-        return torch.stack(energies), torch.stack(forces)
+                charges.append(found.detach())
+        return torch.stack(energies), torch.stack(forces), torch.stack(charges)
 
     @torch.no_grad()
     def charges(self, numbers: Tensor, positions: Tensor, charge: Tensor) -> Tensor:
@@ -183,15 +187,15 @@ class AIMNet2:
         masked: Tensor,
         distance: Tensor,
         basis: Tensor,
-    ) -> Tensor:
-        """All but dispersion, eV, float64 [b]."""
+    ) -> tuple[Tensor, Tensor]:
+        """All but dispersion, eV, float64 [b], and the charges in e [b, n]."""
         out, charges = self._passes(member, numbers, charge, padding, basis)
         atomic = mlp(member.energy, out).squeeze(2) * ~padding + member.shift[numbers]  # float64
         product = charges[:, :, None] * charges[:, None, :]
         share = (distance / member.coulomb_cutoff).clamp(0.0, 0.999999)
         short = torch.exp(1.0 - (1.0 - share.square()).reciprocal())
         pairs = HALF_COULOMB * (1.0 - short) * product.masked_fill(masked, 0.0) / distance
-        return atomic.sum(1) + pairs.flatten(1).sum(1, dtype=torch.float64)
+        return atomic.sum(1) + pairs.flatten(1).sum(1, dtype=torch.float64), charges
 
     def _passes(
         self, member: Member, numbers: Tensor, charge: Tensor, padding: Tensor, basis: Tensor

@@ -124,13 +124,16 @@ def label_geometries(
         charge: e [n].
 
     Returns:
-        Energy [n, n_geometries], forces [n, n_geometries, width, 3], spread [n, n_geometries].
+        Energy [n, n_geometries], forces [n, n_geometries, width, 3], spread [n, n_geometries], and
+        charges [n, n_geometries, width] if the teacher has some.
     """
     labels = [teacher(numbers, positions[:, k], charge) for k in range(positions.shape[1])]
+    charges = [label.charges for label in labels if label.charges is not None]
     return Label(
         torch.stack([label.energy for label in labels], 1),
         torch.stack([label.forces for label in labels], 1),
         torch.stack([label.force_spread for label in labels], 1),
+        torch.stack(charges, 1) if charges else None,
     )
 
 
@@ -186,6 +189,7 @@ def fill(
         Energies in eV, float64 [n, n_conformers * len(KINDS)]; NaN where a label does not count.
     """
     n, n_conformers, width, _ = molecules.positions.shape
+    n_labels = n_conformers * len(KINDS)
     repeat = lambda x: x.repeat_interleave(n_conformers, 0)  # noqa: E731
     numbers, charge = repeat(molecules.numbers), repeat(molecules.charge)
     geometries = sample(
@@ -202,14 +206,15 @@ def fill(
     label = label_geometries(teacher, numbers, geometries, charge)
     torch.set_float32_matmul_precision("highest")
     valid = valid_labels(numbers, geometries, label, config, counts).view(n, -1)
-    energy = label.energy.view(n, -1)
+    energy, charges = label.energy.view(n, -1), label.charges
     kept = pool.add(
         molecules.numbers,
         molecules.charge,
-        geometries.view(n, n_conformers * len(KINDS), width, 3).nan_to_num(),
+        geometries.view(n, n_labels, width, 3).nan_to_num(),
         energy.nan_to_num(),
-        label.forces.view(n, n_conformers * len(KINDS), width, 3).nan_to_num(),
+        label.forces.view(n, n_labels, width, 3).nan_to_num(),
         valid,
+        None if charges is None else charges.view(n, n_labels, width).nan_to_num(),
     )
     counts["molecules"] += n
     counts["molecules_left_out"] += n - kept

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mlff_core.ops.charges import Layout
+
 
 @dataclass(frozen=True)
 class FixedBatch:
@@ -29,6 +31,8 @@ class FixedBatch:
         forces: Labels in eV/Å [n_atoms, 3].
         weight: 1 for a molecule that is here, 0 for one left out [n_mols].
         left_out: How many molecules did not fit [].
+        charges: Labels in e [n_atoms]; None in a pool without.
+        layout: Where the atoms of each molecule are, padding left out; None likewise.
     """
 
     numbers: Tensor
@@ -43,6 +47,8 @@ class FixedBatch:
     forces: Tensor
     weight: Tensor
     left_out: Tensor
+    charges: Tensor | None = None
+    layout: Layout | None = None
 
 
 class LabelPool:
@@ -54,18 +60,30 @@ class LabelPool:
         positions: Å [capacity, n_labels, width, 3].
         forces: eV/Å [capacity, n_labels, width, 3].
         energy: eV, float64 [capacity, n_labels].
+        charges: Partial charges in e [capacity, n_labels, width]; None if nobody learns them.
         n_valid: How many labels of each molecule count; they come first, int64 [capacity].
         n_filled: How many molecules are here [], on the device.
         n_stored: How many molecules have come in all, those overwritten included.
     """
 
-    def __init__(self, capacity: int, n_labels: int, width: int, device: torch.device | str):
+    def __init__(
+        self,
+        capacity: int,
+        n_labels: int,
+        width: int,
+        device: torch.device | str,
+        *,
+        with_charges: bool = False,
+    ):
         self.capacity, self.width = capacity, width
         self.numbers = torch.zeros(capacity, width, dtype=torch.uint8, device=device)
         self.charge = torch.zeros(capacity, dtype=torch.int64, device=device)
         self.positions = torch.zeros(capacity, n_labels, width, 3, device=device)
         self.forces = torch.zeros(capacity, n_labels, width, 3, device=device)
         self.energy = torch.zeros(capacity, n_labels, dtype=torch.float64, device=device)
+        self.charges: Tensor | None = None
+        if with_charges:
+            self.charges = torch.zeros(capacity, n_labels, width, device=device)
         self.n_valid = torch.zeros(capacity, dtype=torch.int64, device=device)
         self.n_filled = torch.zeros((), dtype=torch.int64, device=device)
         self.n_stored = 0
@@ -78,6 +96,7 @@ class LabelPool:
         energy: Tensor,
         forces: Tensor,
         valid: Tensor,
+        charges: Tensor | None = None,
     ) -> int:
         """Store molecules that have at least two valid labels; returns how many that were.
 
@@ -88,7 +107,15 @@ class LabelPool:
             energy: eV [n, n_labels].
             forces: eV/Å [n, n_labels, width or less, 3].
             valid: Which labels count, bool [n, n_labels].
+            charges: e [n, n_labels, width or less].
+
+        Raises:
+            ValueError: The pool is for charges, and there are none.
         """
+        if self.charges is not None and charges is None:
+            raise ValueError(
+                "a student with partial charges learns them from a teacher that has some"
+            )
         count = valid.sum(1)
         chosen = (count >= 2).nonzero().squeeze(1)[: self.capacity]
         first = torch.sort(valid[chosen].byte(), dim=1, descending=True, stable=True).indices
@@ -101,6 +128,9 @@ class LabelPool:
         self.positions[slots, :, :width] = positions[chosen].gather(1, wide)
         self.forces[slots, :, :width] = forces[chosen].gather(1, wide)
         self.energy[slots] = energy[chosen].gather(1, first)
+        if self.charges is not None and charges is not None:
+            ordered = charges[chosen].gather(1, first[:, :, None].expand(-1, -1, width))
+            self.charges[slots, :, :width] = ordered
         self.n_valid[slots] = count[chosen]
         self.n_stored += len(chosen)
         self.n_filled.fill_(min(self.n_stored, self.capacity))
@@ -171,6 +201,12 @@ class LabelPool:
         positions = torch.where(padding[:, None], place, x[mol, within])
         forces = torch.where(padding[:, None], 0.0, self.forces[row, slot][mol, within])
 
+        charges, layout = None, None
+        if self.charges is not None:
+            of_atom = self.charges[row, slot][mol, within]
+            charges = torch.where(padding, 0.0, of_atom)
+            row_of = torch.where(real, start[:, None] + real.cumsum(1) - 1, n_atoms)
+            layout = Layout(row_of, torch.where(padding, n_mols * width, mol * width + within))
         flat = inside.flatten()
         place_of = flat.cumsum(0) - 1  # row of each pair in the list, [n_mols * width * width]
         total = place_of[-1] + 1
@@ -205,4 +241,6 @@ class LabelPool:
             forces=forces,
             weight=fits.float(),
             left_out=(~fits).sum(),
+            charges=charges,
+            layout=layout,
         )

@@ -134,7 +134,13 @@ class Stage:
         widest = max(Buckets(labels.atoms_a_call, 1).sizes)
         # The same everywhere, since nobody trains before the last has its labels.
         self.depths = random.Random(stage.seed)
-        self.pool = LabelPool(stage.capacity, len(KINDS) * stage.n_conformers, widest, self.device)
+        self.pool = LabelPool(
+            stage.capacity,
+            len(KINDS) * stage.n_conformers,
+            widest,
+            self.device,
+            with_charges=student.config.charges_after > 0,
+        )
         self.trainer = Trainer(student, self.pool, training, ranks)
         self.buckets = Buckets(labels.atoms_a_call, stage.n_conformers)
         self.counts: Counter[str] = Counter()

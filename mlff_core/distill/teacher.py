@@ -43,11 +43,14 @@ class Label:
         forces: eV/Å [n_mols, width, 3], zero on padding.
         force_spread: Largest standard deviation of an atom's force over the members, the norm
             over x, y and z, in eV/Å [n_mols]; zero where one member labelled.
+        charges: Partial charges in e, zero on padding [n_mols, width]; None where who labels has
+            none, as the TorchScript.
     """
 
     energy: Tensor
     forces: Tensor
     force_spread: Tensor
+    charges: Tensor | None = None
 
 
 class LabelsMolecules(Protocol):
@@ -136,7 +139,7 @@ class Teacher:
         corners = torch.tensor([[0.0, 0, 0], [1.1, 0, 0], [0, 1.1, 0], [0, 0, 1.1]])
         positions = (corners + 0.1 * spread).to(self.device)
         charge = torch.tensor([-1, 0, -1], device=self.device)
-        _, forces = networks(numbers, positions, charge, list(range(self.n_members)))
+        _, forces, _ = networks(numbers, positions, charge, list(range(self.n_members)))
         for index, found in enumerate(forces):
             meant = self._ask_script(index, numbers, positions, charge).forces
             if not torch.allclose(found, meant, rtol=1e-2, atol=1e-2):
@@ -156,8 +159,8 @@ class Teacher:
         if self.networks is None:
             return self._ask_script(index, numbers, positions, charge)
         chosen = [index % self.n_members]
-        energy, forces = self.networks(numbers, positions, charge, chosen)
-        return Label(energy[0], forces[0], torch.zeros_like(forces[0, :, 0, 0]))
+        energy, forces, charges = self.networks(numbers, positions, charge, chosen)
+        return Label(energy[0], forces[0], torch.zeros_like(forces[0, :, 0, 0]), charges[0])
 
     def _ask_script(self, index: int, numbers: Tensor, positions: Tensor, charge: Tensor) -> Label:
         """What one member's TorchScript says; arguments as `member`."""
@@ -175,12 +178,14 @@ class Teacher:
 
     def __call__(self, numbers: Tensor, positions: Tensor, charge: Tensor) -> Label:
         """What the members say on average, and how far apart they are; arguments as `member`."""
+        mean_charges = None
         if self.networks is None:
             labels = [self.member(k, numbers, positions, charge) for k in range(self.n_members)]
             energy = torch.stack([label.energy for label in labels])
             forces = torch.stack([label.forces for label in labels])
         else:
             every = list(range(self.n_members))
-            energy, forces = self.networks(numbers, positions, charge, every)
+            energy, forces, charges = self.networks(numbers, positions, charge, every)
+            mean_charges = charges.mean(0)
         spread = forces.var(0).sum(-1).sqrt().amax(-1)
-        return Label(energy.mean(0), forces.mean(0), spread)
+        return Label(energy.mean(0), forces.mean(0), spread, mean_charges)

@@ -7,11 +7,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mlff_core.distill.metrics import Metrics
 from mlff_core.distill.optimizer import Optimizer
 from mlff_core.distill.pool import FixedBatch, LabelPool
 from mlff_core.distill.ranks import Ranks
 from mlff_core.models.painn import PaiNN
-from mlff_core.ops.program import PLAIN_ATOM_OPS, PLAIN_OPS, AtomOps, EdgeOps, energy_and_forces
+from mlff_core.ops.program import (
+    PLAIN_ATOM_OPS,
+    PLAIN_OPS,
+    AtomOps,
+    EdgeOps,
+    energy_forces_and_charges,
+)
 from mlff_core.ops.triton.capture import recording
 
 
@@ -37,6 +44,9 @@ class TrainingConfig:
         final_pair_weight: The same at the end.
         energy_weight: Of the energy itself, per eV.
         energy_delta: Where the Huber loss of energies turns from square to linear, in eV.
+        charge_weight: Of the errors of partial charges, per e, where the student has some.
+        charge_delta: Where their Huber loss turns from square to linear, in e.
+        dipole_weight: Of the length of the error of the dipole moment that they make, per e·Å.
         max_gradient: A gradient longer than this many times the running mean is shortened.
         compile: On CUDA, whether the operators over atoms are compiled before training starts.
     """
@@ -58,6 +68,9 @@ class TrainingConfig:
     final_pair_weight: float = 1.0
     energy_weight: float = 0.05
     energy_delta: float = 0.03
+    charge_weight: float = 2.0
+    charge_delta: float = 0.005
+    dipole_weight: float = 0.3
     max_gradient: float = 2.0
     compile: bool = True
 
@@ -89,42 +102,6 @@ def fit_reference_energy(numbers: Tensor, energy: Tensor, elements: tuple[int, .
     # A little ridge: elements that are rare or always come together must not run away.
     gram = counts.T @ counts + 1e-6 * torch.eye(len(elements), dtype=torch.float64)
     return torch.linalg.solve(gram, counts.T @ energy.double().cpu())
-
-
-class Metrics:
-    """Sums of errors on the device, read once in a while."""
-
-    def __init__(self, device: torch.device | str):
-        self.sums = torch.zeros(6, dtype=torch.float64, device=device)
-
-    def add(self, force_error: Tensor, atoms: Tensor, pair_error: Tensor, pairs: Tensor) -> None:
-        """Count the errors of a batch; `atoms` and `pairs` say with 1 or 0 which count.
-
-        A batch with an error that is not finite is left out whole, as its step is: it would make
-        the means of all others unreadable.
-        """
-        found = torch.stack(
-            [
-                (force_error.abs().sum(-1) * atoms).sum().double(),
-                (force_error.square().sum(-1) * atoms).sum().double(),
-                3 * atoms.sum().double(),
-                (pair_error.abs() * pairs).sum().double(),
-                pairs.sum().double(),
-                torch.ones((), dtype=torch.float64, device=atoms.device),
-            ]
-        )
-        self.sums += torch.where(found.isfinite().all(), found, 0.0)
-
-    def read(self) -> dict[str, float]:
-        """Means since the last reading; waits for the device."""
-        mae, mse, components, pair, pairs, batches = self.sums.tolist()
-        self.sums.zero_()
-        return {
-            "force_mae": mae / max(1.0, components),
-            "force_rmse": math.sqrt(mse / max(1.0, components)),
-            "pair_mae": pair / max(1.0, pairs),
-            "batches": batches,
-        }
 
 
 def losses(
@@ -164,6 +141,31 @@ def losses(
     if metrics is not None:
         metrics.add(error.detach(), atoms, pair_error.detach(), pairs)
     return force_loss + pair_weight * pair_loss + config.energy_weight * energy_loss
+
+
+def charge_losses(
+    charges: Tensor, batch: FixedBatch, config: TrainingConfig, metrics: Metrics | None = None
+) -> Tensor:
+    """The loss of partial charges, and of the dipole moments that they make.
+
+    Args:
+        charges: e [n_atoms]; those of a molecule add up to its charge.
+        batch: With the labels.
+        config: The weights.
+        metrics: Where errors are added up.
+    """
+    assert batch.charges is not None
+    assert batch.layout is not None
+    atoms = torch.cat([batch.weight, batch.weight.new_zeros(1)])[batch.mol_idx]
+    error = (charges - batch.charges) * atoms
+    charge_loss = (huber(error, config.charge_delta) * atoms).sum() / atoms.sum()
+    # Errors of a molecule add up to nothing, so no place is special; far from it they would round.
+    dipole = batch.layout.padded(error[:, None] * batch.positions).sum(1)
+    length = (dipole.square().sum(-1) + 1e-6).sqrt()
+    dipole_loss = (length * batch.weight).sum() / batch.weight.sum()
+    if metrics is not None:
+        metrics.add_charges(error.detach(), atoms, length.detach(), batch.weight)
+    return config.charge_weight * charge_loss + config.dipole_weight * dipole_loss
 
 
 def huber(error: Tensor, delta: float) -> Tensor:
@@ -214,6 +216,11 @@ class Trainer:
         device = pool.energy.device
         self.student, self.pool, self.config = student.to(device), pool, config
         self.ranks = ranks or Ranks()
+        if student.config.charges_after and (pool.charges is None or not config.charge_weight > 0):
+            raise ValueError(
+                "a student with partial charges learns them: expected labels with charges and a "
+                f"charge_weight above 0, found {config.charge_weight}"
+            )
         self.student.reference_energy = self.student.reference_energy.double()
         self.averaged = copy.deepcopy(self.student).requires_grad_(False)
         _look_up_by_rows(self.student.element)
@@ -273,7 +280,7 @@ class Trainer:
 
     def loss(self, batch: FixedBatch, ops: EdgeOps, metrics: Metrics | None = None) -> Tensor:
         """The loss of a batch, differentiable by the weights."""
-        energy, forces = energy_and_forces(
+        energy, forces, charges = energy_forces_and_charges(
             self.student,
             batch.numbers,
             batch.positions,
@@ -283,8 +290,12 @@ class Trainer:
             batch.j,
             ops,
             self.atom_ops,
+            batch.layout,
         )
-        return losses(energy[:-1], forces, batch, self.pair_weight, self.config, metrics)
+        loss = losses(energy[:-1], forces, batch, self.pair_weight, self.config, metrics)
+        if charges is None:
+            return loss
+        return loss + charge_losses(charges, batch, self.config, metrics)
 
     def _step(self) -> None:
         self._find_gradient()

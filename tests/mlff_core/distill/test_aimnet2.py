@@ -240,6 +240,11 @@ def test_charges_add_up_to_the_total_charge(tmp_path: Path):
     torch.testing.assert_close(found.sum(1), charge.float(), rtol=0, atol=0.02)
     assert (found[numbers == 0] == 0).all()
     assert found[0].std() > 0.01
+    # The mean over the members of those that come with their energies.
+    label = Teacher(path, "cpu", sha256=hashlib.sha256(path.read_bytes()).hexdigest())(
+        numbers, positions, charge
+    )
+    torch.testing.assert_close(label.charges, found, rtol=0, atol=1e-6)
 
 
 @pytest.mark.skipif(

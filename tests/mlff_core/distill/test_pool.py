@@ -69,6 +69,29 @@ def test_a_fixed_batch_means_what_a_flat_batch_means(pool):
     assert torch.equal(fixed.forces[: flat.n_atoms], labels)
 
 
+def test_charges_come_with_the_atoms_that_they_belong_to(pool):
+    with_charges = LabelPool(8, 3, 20, "cpu", with_charges=True)
+    label = pool.numbers[:3].float()[:, None] / 10 + torch.tensor([0.0, 1.0, 2.0])[:, None]
+    given = (pool.numbers[:3].long(), pool.charge[:3], pool.positions[:3], pool.energy[:3])
+    valid = torch.tensor([[1, 1, 1], [0, 1, 1], [1, 0, 1]]).bool()
+    with_charges.add(*given, pool.forces[:3], valid, label)
+    row, slot = torch.tensor([0, 2, 1, 0]), torch.tensor([0, 1, 0, 2])
+    batch = with_charges.batch(row, slot, 64 + 256, 1200, CUTOFF)
+    atoms = batch.mol_idx < 4
+    # Of the third molecule the first and the last label count, so its second is the last.
+    which = torch.tensor([0.0, 2.0, 1.0, 2.0])[batch.mol_idx[atoms]]
+    torch.testing.assert_close(batch.charges[atoms], batch.numbers[atoms] / 10 + which)
+    assert (batch.charges[~atoms] == 0).all()
+    # The layout is that of the atoms that are here, and has no padding.
+    padded = batch.layout.padded(batch.numbers)
+    sizes = (pool.numbers[row] > 0).sum(1)
+    assert torch.equal((padded > 0).sum(1), sizes)
+    assert torch.equal(padded[padded > 0], batch.numbers[atoms])
+    assert torch.equal(batch.layout.flat(padded)[atoms], batch.numbers[atoms])
+    with pytest.raises(ValueError, match="learns them from a teacher that has some"):
+        with_charges.add(*given, pool.forces[:3], valid)
+
+
 def test_rows_of_a_fixed_batch_are_sorted_and_know_their_opposite(pool):
     batch = pool.draw(8, 512, 2048, CUTOFF)
     n_pairs = int(batch.row[-1])

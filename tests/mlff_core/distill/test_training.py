@@ -12,6 +12,7 @@ from mlff_core.distill.training import (
     Metrics,
     Trainer,
     TrainingConfig,
+    charge_losses,
     compiled_atom_ops,
     fit_reference_energy,
     losses,
@@ -29,7 +30,7 @@ SMALL = PaiNNConfig(n_features=16, n_interactions=2)
 def pool() -> LabelPool:
     """Forty small clouds of atoms, three geometries each, labelled by springs."""
     torch.manual_seed(0)
-    teacher, pool = SpringTeacher(), LabelPool(40, 3, 12, "cpu")
+    teacher, pool = SpringTeacher(), LabelPool(40, 3, 12, "cpu", with_charges=True)
     numbers, x = torch.zeros(40, 12, dtype=torch.int64), torch.zeros(40, 3, 12, 3)
     for k in range(40):
         z, y, _ = random_molecule(5 + k % 7, k)
@@ -38,14 +39,18 @@ def pool() -> LabelPool:
     labels = [teacher(numbers, x[:, k], torch.zeros(40)) for k in range(3)]
     energy = torch.stack([label.energy for label in labels], 1)
     forces = torch.stack([label.forces for label in labels], 1)
-    pool.add(numbers, torch.zeros(40), x, energy, forces, torch.ones(40, 3, dtype=torch.bool))
+    charges = torch.stack([label.charges for label in labels], 1)
+    valid = torch.ones(40, 3, dtype=torch.bool)
+    pool.add(numbers, torch.zeros(40), x, energy, forces, valid, charges)
     return pool
 
 
-def trained(pool: LabelPool, steps: int, **changes: object) -> tuple[Trainer, list[float]]:
+def trained(
+    pool: LabelPool, steps: int, shape: PaiNNConfig = SMALL, **changes: object
+) -> tuple[Trainer, list[float]]:
     torch.manual_seed(1)
     config = TrainingConfig(n_mols=8, learning_rate=5e-3, warmup_steps=5, ema_decay=0.9, **changes)
-    trainer = Trainer(PaiNN(SMALL), pool, config)
+    trainer = Trainer(PaiNN(shape), pool, config)
     numbers = pool.numbers.long()
     reference = fit_reference_energy(numbers, pool.energy.mean(1), SMALL.elements)
     trainer.student.reference_energy.copy_(reference)
@@ -65,6 +70,51 @@ def test_training_lowers_the_error(pool, optimizer):
     assert curve[-1] < 0.6 * curve[0]
     assert trainer.step_count == 100
     assert int(trainer.skipped) == 0
+
+
+CHARGED = dataclasses.replace(SMALL, charges_after=1, charge_feedback=True, coulomb=True)
+
+
+def test_training_teaches_charges_and_what_they_do(pool):
+    trainer, _ = trained(pool, 40, CHARGED)
+    read = trainer.student.partial_charges
+    assert read.feedback.abs().max() > 0.01
+    assert read.strength.abs() > 0.01
+    torch.manual_seed(3)
+    batch = pool.draw(8, trainer.config.n_atoms, trainer.config.n_edges, SMALL.cutoff)
+    start = Trainer(PaiNN(CHARGED), pool, trainer.config)
+    errors = []
+    for each in (start, trainer):
+        each.metrics.read()
+        with torch.no_grad():
+            each.loss(batch, PLAIN_OPS, each.metrics)
+        errors.append(each.metrics.read())
+    before, after = errors
+    assert after["charge_mae"] < 0.5 * before["charge_mae"]
+    assert after["dipole_mae"] < 0.5 * before["dipole_mae"]
+
+
+def test_the_dipole_of_the_loss_is_that_of_the_charges(pool):
+    trainer, _ = trained(pool, 1, CHARGED)
+    batch = pool.draw(8, trainer.config.n_atoms, trainer.config.n_edges, SMALL.cutoff)
+    charges, first = batch.charges.clone(), (batch.mol_idx == 0).nonzero().squeeze(1)
+    charges[first[0]] += 0.1
+    charges[first[1]] -= 0.1
+    config = dataclasses.replace(trainer.config, charge_weight=0.0, dipole_weight=1.0)
+    metrics = Metrics("cpu")
+    loss = charge_losses(charges, batch, config, metrics)
+    d = float((batch.positions[first[0]] - batch.positions[first[1]]).norm())
+    # A tenth of a charge moved by d, in one of eight molecules; the others' lengths end at 0.001.
+    assert float(loss) == pytest.approx((0.1 * d + 7 * 1e-3) / 8, rel=1e-3)
+    assert metrics.read()["dipole_mae"] == pytest.approx(4.8032 * float(loss), rel=1e-3)
+
+
+def test_a_student_with_charges_needs_labels_of_them(pool):
+    without = LabelPool(4, 3, 12, "cpu")
+    with pytest.raises(ValueError, match="expected labels with charges"):
+        Trainer(PaiNN(CHARGED), without, TrainingConfig())
+    with pytest.raises(ValueError, match=r"charge_weight above 0, found 0\.0"):
+        Trainer(PaiNN(CHARGED), pool, TrainingConfig(charge_weight=0.0))
 
 
 def test_the_averaged_weights_follow_the_trained_ones(pool):
