@@ -234,7 +234,7 @@ def main(words: list[str] | None = None) -> None:
             lambda: [embed_all(s, n, seed, usable_cores())[0] for s, n in ((tested, 1), (known, 2))]
         )
         teacher = Teacher(arguments.teacher, device)
-        driver = load_potential("small", device=device)
+        driver = load_potential("small", device=device, precision="float32")
         held_out, molecules = embedding.result()
     log.info("embedded %d + %d after %.0f s", len(molecules), len(held_out),
              time.monotonic() - began)  # fmt: skip
@@ -275,7 +275,7 @@ def main(words: list[str] | None = None) -> None:
             if number == arguments.rounds or number == arguments.rounds // 2:
                 row |= test.errors(trainer.averaged, device)
             results.add(row)
-            if arguments.weights and number == arguments.rounds:
+            if arguments.weights and number in (arguments.rounds, arguments.rounds // 2):
                 file = (
                     arguments.weights / f"{name.replace(' ', '_').replace('+', 'plus')}.safetensors"
                 )
