@@ -19,6 +19,7 @@ GROUPS = {
     "library": "the library",
     "molecules": "molecules and conformers",
     "relaxation": "relaxation",
+    "properties": "what is computed of relaxed conformers",
     "machine": "how fast, on what",
     "results": "results that are there already",
 }
@@ -192,6 +193,25 @@ class ScreenCall(Call):
         "Seed of conformers and of chosen stereo isomers",
         ge=0,
         le=2**31 - 1,
+    )
+    solvent: Literal["none", "water"] = option(
+        "none",
+        "properties",
+        "water: solvation energies of the relaxed conformers in the window, by GFN2-xTB with ALPB, "
+        "in columns beside the vacuum's; needs the extra [solvent]",
+    )
+    solvent_seconds: float = option(
+        120.0,
+        "properties",
+        "Seconds that the solvation of one conformer may take at most",
+        gt=0,
+        le=86_400,
+    )
+    rescore: Literal["none", "teacher"] = option(
+        "none",
+        "properties",
+        "teacher: AIMNet2's energies of the ten lowest conformers in the window, with the spread "
+        "of its members; python datasets/fetch_teacher.py gets it",
     )
     optimizer: Literal["lbfgs", "fire"] = option(
         "lbfgs", "relaxation", "How each conformer is relaxed"

@@ -23,6 +23,7 @@ VERSIONS = (
 OPTIONAL = {
     "prefect": ("schedules, retries and a page to watch (docs/operations.md)", "prefect"),
     "triton": ("the triton backend, for a CUDA device", "triton"),
+    "tblite": ("solvation energies in water (--solvent water)", "solvent"),
     "aiohttp": ("libraries behind http and https", "http"),
     "duckdb": ("DuckDB over the tables (docs/schema.md)", "recipes"),
     "pandas": ("pandas over the tables (docs/schema.md)", "recipes"),

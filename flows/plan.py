@@ -17,13 +17,14 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict
 
 from flows.call import ScreenCall
+from flows.settings import chemistry_of, relaxation_of
 from mlff_core.chem.molecule import ChemistrySettings
-from mlff_core.chem.variant import Expansion
 from mlff_core.errors import DeviceError
 from mlff_core.library import Library, open_library
 from mlff_core.library.ingest import IngestReport
 from mlff_core.models.reference import ModelReference, refer_to_model
 from mlff_core.moves.settings import RelaxSettings
+from mlff_core.properties.water import described, require_tblite
 from mlff_core.store import Location, open_store, place_of
 from mlff_core.tables import (
     SCHEMA_VERSION,
@@ -54,12 +55,14 @@ class OpenedCall:
         library: Found readable, to its first record.
         model: Found whole.
         out_dir: Where the tables lie: a folder, absolute, or a place in a bucket.
+        teacher: The teacher's file and its sha256, if it is to be asked.
     """
 
     call: ScreenCall
     library: Library
     model: ModelReference
     out_dir: Location
+    teacher: tuple[str, str] | None = None
 
     @property
     def work_dir(self) -> Path:
@@ -137,6 +140,8 @@ def open_call(call: ScreenCall) -> OpenedCall:
         OutputError: The output folder cannot be written, or holds results that are in the way.
         DeviceError: A device was asked for by name that is not there.
     """
+    if call.solvent == "water":
+        require_tblite()
     if (
         call.device == "cuda" and call.engine == "local"
     ):  # only torch knows, and it takes seconds to import
@@ -154,12 +159,20 @@ def open_call(call: ScreenCall) -> OpenedCall:
         ),
         model=refer_to_model(call.model),
         out_dir=place_of(call.out),
+        teacher=find_teacher() if call.rescore == "teacher" else None,
     )
     if call.resume or call.append:  # whether it is the same run is known when the library was read
         open_store(opened.out_dir).check()
     else:
         check_output(opened.out_dir, _provisional(opened), overwrite=call.overwrite)
     return opened
+
+
+def find_teacher() -> tuple[str, str]:
+    """As `mlff_core.distill.teacher.find_teacher`, which imports torch."""
+    from mlff_core.distill import teacher
+
+    return teacher.find_teacher()
 
 
 def _provisional(opened: OpenedCall) -> Manifest:
@@ -211,6 +224,8 @@ class ScreenPlan(BaseModel):
         chemistry: How molecules are prepared and embedded.
         embedder: Who finds starting geometries.
         relaxation: How conformers are relaxed.
+        solvent: Water's model and what computes it, if it is wanted.
+        teacher: The teacher's file and its sha256, if it is to be asked.
         shard_size: Records in a shard.
         out: Folder of the tables, absolute.
         work: Folder of the intermediate files, absolute.
@@ -227,6 +242,8 @@ class ScreenPlan(BaseModel):
     chemistry: ChemistrySettings
     embedder: Embedder
     relaxation: RelaxSettings
+    solvent: str | None = None
+    teacher: tuple[str, str] | None = None
     shard_size: int
     out: str
     work: str
@@ -272,7 +289,7 @@ class ScreenPlan(BaseModel):
         """Everything but the library that the tables depend on."""
         relaxation = asdict(self.relaxation)
         del relaxation["batching"]
-        return {
+        return self._added | {
             "chemistry": asdict(self.chemistry),
             "embedder": self.embedder,
             "relaxation": relaxation,
@@ -282,9 +299,17 @@ class ScreenPlan(BaseModel):
             "mlff-screen": version("mlff-screen"),
         }
 
+    @property
+    def _added(self) -> dict[str, str]:
+        """What computes added columns, where these are asked for."""
+        return {
+            **({"solvent": self.solvent} if self.solvent else {}),
+            **({"teacher_sha256": self.teacher[1]} if self.teacher else {}),
+        }
+
     def part_metadata(self) -> dict[str, str]:
         """What the footer of every part says of the run."""
-        return {
+        return self._added | {
             "run_key": self.run_key,
             "model_name": self.model.name,
             "model_sha256": self.model.sha256,
@@ -341,31 +366,11 @@ def make_plan(
             ),
             "model": model,
             "device": device,
-            "chemistry": ChemistrySettings(
-                n_conformers=None if call.conformers == "auto" else call.conformers,
-                max_conformers=call.max_conformers,
-                max_atoms=call.max_atoms,
-                seed=call.seed,
-                hard_timeout_s=call.molecule_seconds,
-                elements=model.elements,
-                min_charge=model.min_charge,
-                max_charge=model.max_charge,
-                expansion=Expansion(
-                    stereo=call.stereo,
-                    tautomers=call.tautomers,
-                    ph=call.ph,
-                    ph_window=call.ph_window,
-                    max_variants=call.max_variants,
-                ),
-                from_3d=call.from_3d,
-            ),
+            "chemistry": chemistry_of(call, model),
             "embedder": opened.embedder(device),
-            "relaxation": RelaxSettings(
-                optimizer=call.optimizer,
-                fmax=call.fmax,
-                max_steps=call.max_steps,
-                batching=call.batching,
-            ),
+            "relaxation": relaxation_of(call),
+            "solvent": described() if call.solvent == "water" else None,
+            "teacher": opened.teacher,
             "shard_size": shard_size,
             "out": str(opened.out_dir),
             "work": str(opened.work_dir),

@@ -7,7 +7,7 @@ by the files alone, not by who ran them.
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +27,8 @@ from tasks.embed import embed
 from tasks.ingest import ingest
 from tasks.progress import heard_by
 from tasks.relax import relax
+from tasks.rescore import rescore
+from tasks.solvate import solvate
 from tasks.write import write
 
 #: Shards between the first stage and the last: one in each, and one that waits for the device, so
@@ -174,6 +176,7 @@ def stages(plan: ScreenPlan) -> tuple[Stage, ...]:
             width=1,  # one thread has the device: no two shards ever share its memory
             retry_delay_s=5.0,
         ),
+        *_properties(plan),
         Stage(
             "write",
             write,
@@ -186,6 +189,28 @@ def stages(plan: ScreenPlan) -> tuple[Stage, ...]:
             retries=2,
         ),
     )
+
+
+def _properties(plan: ScreenPlan) -> Iterator[Stage]:
+    """Stages that add columns, where these are asked for."""
+    call = plan.parameters
+    if plan.solvent is not None:
+        yield Stage(
+            "solvate",
+            solvate,
+            dict(work_dir=plan.work, seconds=call.solvent_seconds, workers=call.workers),
+        )
+    if plan.teacher is not None:
+        yield Stage(
+            "rescore",
+            rescore,
+            dict(
+                work_dir=plan.work,
+                teacher_file=plan.teacher[0],
+                sha256=plan.teacher[1],
+                device=plan.device,
+            ),
+        )
 
 
 def compute(

@@ -26,6 +26,8 @@ STAGES = {
     "total": "whole run",
     "embed": "embedding",
     "relax": "relaxation",
+    "solvate": "solvation",
+    "rescore": "the teacher",
     "write": "tables",
 }
 

@@ -70,8 +70,9 @@ class Terminal(Watcher):
 
     def inside(self, stage: str, shard: int, n_molecules: int) -> None:
         """Count molecules that are relaxed: what is left to do with them takes no time."""
-        self._inside[stage][shard] = n_molecules
-        self._show()
+        if stage in self._inside:
+            self._inside[stage][shard] = n_molecules
+            self._show()
 
     def advance(self, stage: str, shard: int, report: "StepReport") -> None:
         """Count records that are written."""

@@ -27,9 +27,10 @@ models/         what computes energies and forces
 moves/          relaxation and dynamics
 calculator.py   the force field for ASE
 tune.py         measuring which tiles of the kernels are fastest on a card
-properties/     what a molecule's conformers tell together
+properties/     what a molecule's conformers tell together, and what is computed of them besides
 outcome.py      what came of relaxed conformers: judged, ranked, put in words
 shard.py        one shard of a library through its steps
+additions.py    stages that add columns to a relaxed shard: water, the teacher
 append.py       which structures of a library the tables do not have
 screening.py    some molecules through the same steps, in memory
 distill/        teaching PaiNN what a large potential knows

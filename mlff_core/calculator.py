@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from rdkit import Chem
 
 from mlff_core.batch import MolBatch
 from mlff_core.buckets import batch_sizes, bucket_of
 from mlff_core.charge import check_spin, check_vacuum, total_charge, warn_of_what_is_not_read
+from mlff_core.chem.seen import seen_by
+from mlff_core.chem.trust import composition_flags, trust_flags
 from mlff_core.models.potential import Backend, Device, Potential, Precision, load_potential
 
 
@@ -54,6 +57,26 @@ class PaiNNCalculator(Calculator):
             self.potential = load_potential(
                 model, device=device, backend=backend, precision=precision
             )
+
+    def flags(self, atoms: Atoms) -> list[str]:
+        """What of a molecule the training hardly saw, in words of docs/schema.md; often nothing.
+
+        Elements, size and total charge are always looked at. Surroundings of charges and how many
+        there are need bonds: a SMILES in `atoms.info["smiles"]`, as `ScreenedMolecule.atoms` has.
+
+        Raises:
+            OutOfDomainError: The charge is none.
+            ValueError: The SMILES cannot be read.
+        """
+        seen = seen_by(self.potential.sha256)
+        smiles = atoms.info.get("smiles")
+        if smiles is None:
+            found = composition_flags(atoms.numbers.tolist(), total_charge(atoms), seen)
+        elif (mol := Chem.MolFromSmiles(smiles)) is None:
+            raise ValueError(f"atoms.info['smiles']: cannot be read: {smiles!r}")
+        else:
+            found = trust_flags(mol, smiles, seen)
+        return [str(flag) for flag in found]
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation; the charge counts, though ASE ignores `info`."""

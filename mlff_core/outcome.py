@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -20,6 +20,12 @@ _USABLE: Final = (ConformerStatus.CONVERGED, ConformerStatus.MAX_STEPS)
 
 #: Conformers that a message names.
 _MOST_NAMED: Final = 10
+
+#: Where energies of tautomers go, by which they are.
+_TAUTOMERS: Final = {
+    "min_energy_ev": "relative_tautomer_energy_kcal_mol",
+    "min_energy_water_ev": "relative_tautomer_energy_water_kcal_mol",
+}
 
 #: What a person may do where no conformer of a molecule is usable, by how most of them ended.
 _ADVICE: Final = {
@@ -97,29 +103,33 @@ def final_rows(
         _tell_of_held_protons(molecule, rows)
         _rank(molecule, rows)
         kept += rows
-    _compare_tautomers(molecules)
+    compare_tautomers(molecules, "min_energy_ev")
     return kept
 
 
-def _compare_tautomers(molecules: Sequence[MoleculeRow]) -> None:
-    """Energies of tautomers above what stands as given, among molecules of the same atoms."""
+def compare_tautomers(
+    molecules: Sequence[MoleculeRow], energy: Literal["min_energy_ev", "min_energy_water_ev"]
+) -> None:
+    """Energies of tautomers above what stands as given, among molecules of the same atoms.
+
+    Args:
+        molecules: All of a shard.
+        energy: Which is compared: that in vacuum, or that with solvation in water.
+    """
+    into = _TAUTOMERS[energy]
     groups: dict[tuple[int, str | None, int | None], list[MoleculeRow]] = {}
     for molecule in molecules:
-        if molecule.n_variants > 1 and molecule.min_energy_ev is not None:
+        if molecule.n_variants > 1 and getattr(molecule, energy) is not None:
             key = molecule.record, molecule.formula, molecule.charge
             groups.setdefault(key, []).append(molecule)
     for group in groups.values():
         is_tautomer = [VariantKind.TAUTOMER in m.variant_kind.split("+") for m in group]
-        given = [
-            m.min_energy_ev
-            for m, tautomer in zip(group, is_tautomer, strict=True)
-            if not tautomer and m.min_energy_ev is not None
-        ]
+        energies = [getattr(m, energy) for m in group]
+        given = [e for e, tautomer in zip(energies, is_tautomer, strict=True) if not tautomer]
         if not given or not any(is_tautomer):
             continue
-        for m in group:
-            assert m.min_energy_ev is not None
-            m.relative_tautomer_energy_kcal_mol = (m.min_energy_ev - min(given)) * EV_KCAL_MOL
+        for m, e in zip(group, energies, strict=True):
+            setattr(m, into, (e - min(given)) * EV_KCAL_MOL)
 
 
 def _hardest_pulled(conformer: ConformerRow) -> str | None:

@@ -190,6 +190,23 @@ class MoleculeRow:
         "-R Σ p ln(p/g) over distinct conformers at 298.15 K; null unless several converged",
         "cal/mol/K",
     )
+    best_conformer_water: int | None = column(
+        "int16", "conformer of the lowest energy with solvation in water; null unless asked for"
+    )
+    min_energy_water_ev: float | None = column(
+        "float64",
+        "energy of the best conformer in water, with its solvation",
+        "eV",
+    )
+    relative_tautomer_energy_water_kcal_mol: float | None = column(
+        "float64", "as relative_tautomer_energy_kcal_mol, with solvation in water", "kcal/mol"
+    )
+    energy_above_teacher_kcal_mol: float | None = column(
+        "float64",
+        "energy of the best conformer above the teacher's there: the model's error; null unless "
+        "asked for",
+        "kcal/mol",
+    )
 
 
 @dataclass(kw_only=True)
@@ -227,6 +244,31 @@ class ConformerRow:
         "bool",
         "whether it is within 6 kcal/mol of the best conformer, 12 of a charged molecule; null "
         "without a relative energy",
+    )
+    solvation_kcal_mol: float | None = column(
+        "float64",
+        "free energy of solvation in water at this geometry (GFN2-xTB, ALPB); null unless asked "
+        "for, outside the window, for duplicates",
+        "kcal/mol",
+    )
+    relative_energy_water_kcal_mol: float | None = column(
+        "float64",
+        "energy with solvation above the lowest such of the molecule; null without solvation",
+        "kcal/mol",
+    )
+    boltzmann_weight_water: float | None = column(
+        "float64", "as boltzmann_weight, with solvation and within the window"
+    )
+    teacher_energy_ev: float | None = column(
+        "float64",
+        "the teacher's energy of this geometry; null unless asked for, of the ten lowest",
+        "eV",
+    )
+    teacher_spread_kcal_mol: float | None = column(
+        "float64", "standard deviation of it over the teacher's members", "kcal/mol"
+    )
+    relative_energy_teacher_kcal_mol: float | None = column(
+        "float64", "teacher's energy above its lowest of the molecule", "kcal/mol"
     )
     max_force_ev_per_angstrom: float | None = column(
         "float64", "largest force on any atom that may move, that of held bonds counted", "eV/Å"

@@ -210,6 +210,7 @@ def screen_mols(
         elements=domain.elements or KNOWN_ELEMENTS,
         min_charge=ChemistrySettings.min_charge if domain.min_charge is None else domain.min_charge,
         max_charge=ChemistrySettings.max_charge if domain.max_charge is None else domain.max_charge,
+        model_sha256=model.sha256,
     )
     if workers is None:
         worth = len(records) * settings.most_conformers // _CONFORMERS_A_PROCESS

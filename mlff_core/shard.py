@@ -22,7 +22,8 @@ from mlff_core.chem.pose import pose
 from mlff_core.library import Record
 from mlff_core.library.molblock import NOT_KEPT
 from mlff_core.moves.settings import RelaxSettings
-from mlff_core.outcome import final_rows
+from mlff_core.outcome import compare_tautomers, final_rows
+from mlff_core.properties.added import Added, add
 from mlff_core.schema import ConformerRow
 from mlff_core.status import Flag, MoleculeStatus, Reason
 from mlff_core.store import Location, Store
@@ -35,21 +36,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """Where a shard's intermediate files lie."""
+    """Where a shard's intermediate files lie; the last two are there if they were asked for."""
 
     shard: int
     embedded: Path
     relaxed: Path
+    water: Path
+    teacher: Path
 
     @classmethod
     def of(cls, work_dir: Path, shard: int) -> "ShardFiles":
         """The files of one shard in a run's work folder."""
-        embedded, relaxed = (work_dir / f"{shard:06d}.{s}.arrow" for s in ("embedded", "relaxed"))
-        return cls(shard, embedded, relaxed)
+        steps = ("embedded", "relaxed", "water", "teacher")
+        return cls(shard, *(work_dir / f"{shard:06d}.{step}.arrow" for step in steps))
 
     def remove(self) -> None:
         """Remove those that are there."""
-        for path in (self.embedded, self.relaxed):
+        for path in (self.embedded, self.relaxed, self.water, self.teacher):
             path.unlink(missing_ok=True)
 
 
@@ -286,6 +289,16 @@ def write_shard(
     molecules = rows_of(read_arrow(embedded_file), PreparedMolecule)
     conformers = rows_of(read_arrow(relaxed_file), ConformerRow)
     conformers = final_rows(molecules, conformers)
+    files = ShardFiles.of(relaxed_file.parent, shard)
+    added = [
+        row
+        for file in (files.water, files.teacher)
+        if file.exists()
+        for row in rows_of(read_arrow(file), Added)
+    ]
+    if added:
+        add(molecules, conformers, added)
+        compare_tautomers(molecules, "min_energy_water_ev")
     write_part(conformers_table(conformers), out, shard, metadata)
     write_part(molecules_table(molecules), out, shard, metadata)
     return StepReport(

@@ -78,6 +78,24 @@ class Flag(Word):
         "outside_training",
         "a kind of molecule that the models were hardly or not trained on",
     )
+    FEW_HEAVY_ATOMS = (
+        "few_heavy_atoms",
+        "fewer than eight heavy atoms, as few molecules of the training",
+    )
+    RARE_ELEMENT = "rare_element", "an element that few molecules of the training have"
+    RARE_CHARGE_ENVIRONMENT = (
+        "rare_charge_environment",
+        "a charged atom, or phosphorus, in surroundings that the training hardly saw",
+    )
+    RARE_CHARGE_COMBINATION = (
+        "rare_charge_combination",
+        "so many cations beside so many anions as the training hardly saw in one molecule",
+    )
+    CHARGE_BEYOND_2 = "charge_beyond_2", "total charge of 3 or -3, where the models err most"
+    ZWITTERION_IN_VACUUM = (
+        "zwitterion_in_vacuum",
+        "a cation and an anion in one molecule, folded and ordered as in vacuum, not as in water",
+    )
 
 
 class FoundBy(Word):

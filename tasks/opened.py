@@ -16,6 +16,7 @@ from tasks.processes import EmbeddingProcesses
 from tasks.writer import TableWriter
 
 if TYPE_CHECKING:
+    from mlff_core.distill.teacher import Teacher
     from mlff_core.models.potential import Backend, Device, Potential, Precision
 
 T = TypeVar("T")
@@ -48,6 +49,7 @@ class Opened(Generic[T]):
 _POOLS = Opened[EmbeddingPool](EmbeddingPool.close)
 _PROCESSES = Opened[EmbeddingProcesses](EmbeddingProcesses.close)
 _WRITERS = Opened[TableWriter](TableWriter.close)
+_TEACHERS = Opened["Teacher"](lambda teacher: None)
 _POTENTIALS = Opened["Potential"](lambda potential: None)
 
 
@@ -63,6 +65,33 @@ def embedding_processes(
     return _PROCESSES.get(
         run, (settings, workers, device), lambda: EmbeddingProcesses(settings, device, workers)
     )
+
+
+def solvation_pool(run: str, seconds: float, workers: int | None) -> EmbeddingPool:
+    """The processes that put water around a run's conformers, one thread each.
+
+    Args:
+        run: Its work folder.
+        seconds: That one conformer may take before its process is killed.
+        workers: How many; one a core if None.
+    """
+    settings = ChemistrySettings(hard_timeout_s=seconds)
+    return _POOLS.get(run, ("water", seconds, workers), lambda: EmbeddingPool(settings, workers))
+
+
+def teacher(run: str, file: str, sha256: str, device: str) -> "Teacher":
+    """The teacher of a run, on its device.
+
+    Raises:
+        ModelFileError: It is missing, or not the one expected.
+    """
+
+    def load() -> "Teacher":
+        from mlff_core.distill.teacher import Teacher  # imports torch
+
+        return Teacher(Path(file), device, sha256=sha256)
+
+    return _TEACHERS.get(run, (file, sha256, device), load)
 
 
 def table_writer(run: str) -> TableWriter:
@@ -104,4 +133,5 @@ def close(run: str) -> None:
     _POOLS.close(run)
     _PROCESSES.close(run)
     _WRITERS.close(run)
+    _TEACHERS.close(run)
     _POTENTIALS.close(run)

@@ -34,6 +34,7 @@ ORDER = (
     "properties",
     "outcome",
     "shard append",
+    "additions",
     "screening",
     "distill",
     "testing",

@@ -10,6 +10,8 @@ fragments.py     which part of a salt or a mixture is computed
 salts.smi        salts, counter-ions and solvents, with their source
 given.py         stereo of the input that is not kept, and what its stereo groups mean
 check.py         elements, charge, closed shell
+seen.py          what a training saw, counted
+trust.py         what of a molecule it hardly saw
 stereo.py        what is defined, and choosing what is not
 describe.py      columns that depend on the bonds alone
 constraints.py   what distance geometry has to know

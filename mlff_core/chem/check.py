@@ -7,11 +7,11 @@ from rdkit import Chem
 
 from mlff_core.chem.graph import OTHER, Graph
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule, rejected
+from mlff_core.chem.seen import seen_by
+from mlff_core.chem.trust import trust_flags
 from mlff_core.elements import SYMBOLS, symbols
 from mlff_core.status import Flag, Reason
 
-#: The training sets hold molecules of so many heavy atoms and more.
-_FEWEST_HEAVY_ATOMS: Final = 3
 #: Bonds of queries (`~`), and those that only say that two atoms belong together.
 _UNKNOWN_BONDS: Final = (Chem.BondType.UNSPECIFIED, Chem.BondType.ZERO, Chem.BondType.OTHER)
 #: Halogens that have several bonds in under a hundred of two million training molecules.
@@ -67,9 +67,9 @@ def check_domain(
             f"{n_electrons} electrons, an odd number: an atom has a charge that its bonds do not "
             "go with, or lacks one",
         )
-    if (molecule.n_heavy_atoms or 0) < _FEWEST_HEAVY_ATOMS:
-        molecule.flags.append(Flag.OUTSIDE_TRAINING)
-    elif (several := _halogen_with_bonds(graph)) is not None:
+    seen = seen_by(settings.model_sha256)
+    molecule.flags += trust_flags(graph.mol, molecule.smiles or "", seen)
+    if Flag.OUTSIDE_TRAINING not in molecule.flags and (several := _halogen_with_bonds(graph)):
         molecule.flags.append(Flag.OUTSIDE_TRAINING)
         notes.append(
             f"{several} is a halogen with several bonds, of which the models have hardly seen any: "

@@ -37,6 +37,8 @@ class ChemistrySettings:
         elements: Atomic numbers that the model knows.
         min_charge: Lowest total charge that the model knows.
         max_charge: Highest total charge that the model knows.
+        model_sha256: Of the model, whose table says what its training hardly saw; None: nothing is
+            said about that.
         expansion: Which structures of a record are computed.
         from_3d: "none": molecules are embedded. Else their given geometries are taken, of which
             "all" atoms may move, "hydrogens" only, or all but the "frozen" ones that they name.
@@ -53,6 +55,7 @@ class ChemistrySettings:
     elements: tuple[int, ...] = KNOWN_ELEMENTS
     min_charge: int = -3
     max_charge: int = 3
+    model_sha256: str | None = None
     expansion: Expansion = field(default_factory=Expansion)
     from_3d: From3D = "none"
 

@@ -34,6 +34,16 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlff-screen"
 
 
+def find_teacher() -> tuple[str, str]:
+    """Path and sha256 of the teacher's file, where it was fetched to.
+
+    Raises:
+        ModelFileError: It was not fetched, or is damaged.
+    """
+    path = default_cache() / ENSEMBLE_FILE
+    return str(path), Teacher.check(path, ENSEMBLE_SHA256)
+
+
 @dataclass(frozen=True)
 class Label:
     """What the teacher says of a padded batch.

@@ -1,5 +1,8 @@
-"""What a molecule's conformers tell together.
+"""What a molecule's conformers tell together, and what is computed of them besides.
 
 ensemble.py     distinct conformers, their populations, free energy and entropy
 strain.py       given poses against the lowest minimum of their molecules
+water.py        the energy that water gives, by GFN2-xTB
+teacher.py      single points of the teacher, with the spread of its members
+added.py        what stages of their own computed, taken over into the rows
 """

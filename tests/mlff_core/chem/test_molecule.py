@@ -157,7 +157,7 @@ def test_what_can_be_computed_is_and_says_what_was_decided(smiles, computed, sai
 @pytest.mark.parametrize("smiles", ["CC(=O)OI(OC(C)=O)c1ccccc1", "I[I-]I", "Cc1ccc([I+]C)cc1"])
 def test_halogens_with_several_bonds_are_flagged_as_hardly_trained_on(smiles):
     molecule = prepared(smiles)
-    assert molecule.flags == [Flag.OUTSIDE_TRAINING]
+    assert Flag.OUTSIDE_TRAINING in molecule.flags
     assert molecule.message is not None
     assert "is a halogen with several bonds" in molecule.message
 

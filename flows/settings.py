@@ -1,0 +1,40 @@
+"""What a call means to the chemistry and to the relaxation."""
+
+from flows.call import ScreenCall
+from mlff_core.chem.molecule import ChemistrySettings
+from mlff_core.chem.variant import Expansion
+from mlff_core.models.reference import ModelReference
+from mlff_core.moves.settings import RelaxSettings
+
+
+def chemistry_of(call: ScreenCall, model: ModelReference) -> ChemistrySettings:
+    """How molecules are prepared and embedded."""
+    return ChemistrySettings(
+        n_conformers=None if call.conformers == "auto" else call.conformers,
+        max_conformers=call.max_conformers,
+        max_atoms=call.max_atoms,
+        seed=call.seed,
+        hard_timeout_s=call.molecule_seconds,
+        elements=model.elements,
+        min_charge=model.min_charge,
+        max_charge=model.max_charge,
+        model_sha256=model.sha256,
+        expansion=Expansion(
+            stereo=call.stereo,
+            tautomers=call.tautomers,
+            ph=call.ph,
+            ph_window=call.ph_window,
+            max_variants=call.max_variants,
+        ),
+        from_3d=call.from_3d,
+    )
+
+
+def relaxation_of(call: ScreenCall) -> RelaxSettings:
+    """How conformers are relaxed."""
+    return RelaxSettings(
+        optimizer=call.optimizer,
+        fmax=call.fmax,
+        max_steps=call.max_steps,
+        batching=call.batching,
+    )
