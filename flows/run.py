@@ -99,6 +99,11 @@ def open_model(opened: OpenedCall, engine: Engine, watcher: Watcher) -> Literal[
     device: Literal["cpu", "cuda"] = (
         "cuda" if choose_device(opened.call.device).type == "cuda" else "cpu"
     )
+    seconds = live.compile_kernels(
+        opened.model.file, device, opened.call.backend, opened.call.precision
+    )
+    if seconds > 1.0:
+        watcher.tell(f"kernels compiled for this card in {seconds:.0f} s, which is done once")
     potential = live.potential(
         str(opened.work_dir), opened.model.file, opened.model.sha256, device, opened.call.backend,
         opened.call.precision,

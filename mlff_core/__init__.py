@@ -27,6 +27,7 @@ models/         what computes energies and forces
 moves/          relaxation and dynamics
 calculator.py   the force field for ASE
 tune.py         measuring which tiles of the kernels are fastest on a card
+kernels.py      compiling the kernels of a screen before it begins
 properties/     what a molecule's conformers tell together, and what is computed of them besides
 outcome.py      what came of relaxed conformers: judged, ranked, put in words
 shard.py        one shard of a library through its steps

@@ -99,6 +99,24 @@ def table_writer(run: str) -> TableWriter:
     return _WRITERS.get(run, None, TableWriter)
 
 
+def compile_kernels(
+    model: str, device: "Device", backend: "Backend", precision: "Precision"
+) -> float:
+    """Compile what a screen launches on a card, once a host; returns the seconds it took.
+
+    Raises:
+        ModelFileError: The checkpoint is missing or damaged.
+        OSError: Triton's cache cannot be written.
+    """
+    if device != "cuda" or backend not in ("auto", "triton") or precision == "float64":
+        return 0.0
+    try:
+        from mlff_core import kernels
+    except ImportError:  # Triton is an extra
+        return 0.0
+    return kernels.compile_kernels(Path(model), precision)
+
+
 def potential(
     run: str,
     model: str,
@@ -118,6 +136,7 @@ def potential(
         # Torch takes seconds to import: molecules are embedded without it.
         from mlff_core.models.potential import load_potential
 
+        compile_kernels(model, device, backend, precision)
         loaded = load_potential(Path(model), device=device, backend=backend, precision=precision)
         if loaded.sha256 != sha256:
             raise ModelFileError(

@@ -31,6 +31,7 @@ ORDER = (
     "ops",
     "models",
     "moves calculator tune",
+    "kernels",
     "properties",
     "outcome",
     "shard append",

@@ -278,7 +278,8 @@ def minimise(x: Tensor, packed: Packed, molecule: Tensor, schedule: Tensor) -> T
         )
     x = x.clone()
     n_terms = (packed.volumes.ptr + packed.torsions.ptr).diff()
-    stride = 4 * max(int(n_terms.max()), 1)
+    # A multiple of 16: kernels are compiled anew for odd strides.
+    stride = triton.cdiv(max(int(n_terms.max()), 1), 4) * 16
     slots = torch.empty(len(x), 3, stride, device=x.device)
     schedule = schedule.to(x.device, torch.float32).contiguous()
     if len(x):

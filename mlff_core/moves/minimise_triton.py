@@ -459,7 +459,7 @@ def gather(rows: Rows, state: RelaxState, flat: FlatBatch) -> None:
         width,
         capacity,
         W=W,
-        BLOCK=min(triton.next_power_of_2(n_slots), 1024),
+        BLOCK=1024 if n_slots > 64 else 64,  # of two kinds, not one for each number of slots
         num_warps=warps(W),
         **overlap(capacity),
     )

@@ -14,4 +14,5 @@ tune.py            measuring that anew on another card
 launch.py          kernels that start before the one before them has ended
 capture.py         recording CUDA graphs
 fill.py            a batch into the buffers of a recorded step
+compiling.py       kernels compiled beforehand, shared out among processes
 """
