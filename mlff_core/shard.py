@@ -30,6 +30,7 @@ from mlff_core.store import Location, Store
 from mlff_core.tables import conformers_table, molecules_table, write_part
 
 if TYPE_CHECKING:
+    from mlff_core.embedding.on_device import Straggler
     from mlff_core.models.potential import Potential
     from mlff_core.moves.relax import Relaxed
 
@@ -100,6 +101,8 @@ def embed_shard(
     pool: EmbeddingPool,
     device: str | None = None,
     progress: Callable[[int], None] | None = None,
+    *,
+    stragglers: "list[Straggler] | None" = None,
 ) -> StepReport:
     """Prepare and embed every record of a shard.
 
@@ -110,6 +113,8 @@ def embed_shard(
             geometries are given, `pose`.
         device: Embeds; None: RDKit does, on the cores.
         progress: Called with the number of records that are done.
+        stragglers: What a device cannot embed is left out of the file and added here, for
+            `write_stragglers`; None to wait until RDKit has embedded it.
     """
     started = time.monotonic()
     readable = ((r.record, r.input_id, r.smiles) for r in records if r.smiles is not None)
@@ -135,7 +140,7 @@ def embed_shard(
     else:
         from mlff_core.embedding.on_device import embed_on_device  # imports torch
 
-        done = embed_on_device(sources, pool, device, progress)
+        done = embed_on_device(sources, pool, device, progress, stragglers=stragglers)
         molecules = done.molecules
         timings["embed_device"] = done.device_s
     molecules = with_unreadable(molecules + ended, records)
@@ -146,6 +151,38 @@ def embed_shard(
             "embed": time.monotonic() - started,
             "embed_cores": sum(m.timings_s for m in molecules),
             **timings,
+        },
+    )
+
+
+def write_stragglers(
+    stragglers: "Sequence[Straggler]",
+    records: Sequence[Record],
+    embedded_file: Path,
+    pool: EmbeddingPool,
+) -> StepReport:
+    """Let RDKit embed what the device left of a shard, or of a part of one.
+
+    Args:
+        stragglers: From `embed_shard`.
+        records: What was embedded there.
+        embedded_file: Written.
+        pool: Its processes run `constrained.on_a_core`.
+    """
+    from mlff_core.embedding.on_device import resort_to_rdkit  # imports torch
+
+    started = time.monotonic()
+    these = {straggler.record for straggler in stragglers}
+    molecules = with_unreadable(
+        list(resort_to_rdkit(stragglers, pool)),
+        [r for r in records if r.smiles is not None and r.record in these],
+    )
+    write_arrow(table_of(molecules, PreparedMolecule), embedded_file)
+    return StepReport(
+        n_records=0,  # of which the others were told
+        timings_s={
+            "embed_stragglers": time.monotonic() - started,
+            "embed_cores": sum(m.timings_s for m in molecules),
         },
     )
 

@@ -12,8 +12,9 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import pyarrow as pa
 
 from mlff_core.arrow import read_arrow, write_arrow
@@ -22,7 +23,10 @@ from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.pool import EmbeddingPool, WorkerProcess
 from mlff_core.cores import usable_cores
 from mlff_core.library.records import Record
-from mlff_core.shard import StepReport, embed_shard
+from mlff_core.shard import StepReport, embed_shard, write_stragglers
+
+if TYPE_CHECKING:
+    from mlff_core.embedding.on_device import Straggler
 
 #: Most processes, and cores of the machine for each of them.
 MOST_PROCESSES: Final = 8
@@ -32,6 +36,8 @@ MEMORY_EACH: Final = 6 * 2**30
 #: Cores that prepare, for each of the machine's. While a process embeds, those that prepare for it
 #: have nothing to do.
 CROWDING: Final = 1.5
+#: Cores of the machine for each molecule that takes seconds: two in a thousand do.
+CORES_A_STRAGGLER: Final = 4
 #: By how much these processes are nicer than the one that relaxes: what drives the card never waits
 #: for a core.
 NICER: Final = 5
@@ -69,6 +75,9 @@ class EmbeddingProcesses:
         self._free = threading.Condition()
         self._waiting: list[tuple[int, int]] = []  # heap: who came first is served first
         self._shards = itertools.count()
+        self._stragglers = EmbeddingPool(
+            settings, max(1, cores // CORES_A_STRAGGLER), prepare=on_a_core
+        )
 
     def embed(
         self,
@@ -88,7 +97,8 @@ class EmbeddingProcesses:
         timings: dict[str, float] = {}
         done = 0
         try:
-            with ThreadPoolExecutor(self.n_processes) as threads:
+            # A thread for each slice, because one that waits for stragglers keeps nobody waiting.
+            with ThreadPoolExecutor(max(len(starts), 1)) as threads:
                 slices = [records[start : start + RECORDS_AT_ONCE] for start in starts]
                 turns = [(turn, start) for start in starts]
                 for report in threads.map(self._slice, turns, slices, parts):
@@ -97,14 +107,18 @@ class EmbeddingProcesses:
                         timings[name] = timings.get(name, 0.0) + seconds
                     if progress is not None:
                         progress(done)
-            write_arrow(pa.concat_tables([read_arrow(part) for part in parts]), embedded_file)
+            files = [file for part in parts for file in (part, _late(part)) if file.exists()]
+            tables = [read_arrow(file) for file in files]
+            write_arrow(_in_order(pa.concat_tables(tables)), embedded_file)
         finally:
             for part in parts:
                 part.unlink(missing_ok=True)
+                _late(part).unlink(missing_ok=True)
         return StepReport(n_records=done, timings_s=timings)
 
     def close(self) -> None:
         """End the processes that have nothing to do."""
+        self._stragglers.close()
         with self._free:
             idle, self._idle = self._idle, []
         for process in idle:
@@ -145,8 +159,29 @@ class EmbeddingProcesses:
             self._give(process)
         if isinstance(answer, Exception):
             raise answer
-        assert isinstance(answer, StepReport)
-        return answer
+        report, stragglers = answer
+        assert isinstance(report, StepReport)
+        if not stragglers:
+            return report
+        # The process is at the next slice meanwhile.
+        late = write_stragglers(stragglers, records, _late(part), self._stragglers)
+        timings = dict(report.timings_s)
+        for name, seconds in late.timings_s.items():
+            timings[name] = timings.get(name, 0.0) + seconds
+        return StepReport(report.n_records, timings)
+
+
+def _late(part: Path) -> Path:
+    """Where the stragglers of a part of a shard lie."""
+    return part.with_suffix(".late.arrow")
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    """Molecules in the order of their records and variants."""
+    order = np.lexsort((table["variant"].to_numpy(), table["record"].to_numpy()))
+    if (order == np.arange(len(order))).all():
+        return table
+    return table.take(pa.array(order))
 
 
 def _room(device: str) -> int:
@@ -161,13 +196,17 @@ def _room(device: str) -> int:
 _pools: dict[_Setup, EmbeddingPool] = {}
 
 
-def embed_slice(records: Sequence[Record], part: Path, setup: _Setup) -> StepReport | Exception:
-    """In such a process: embed a slice of a shard; its cores stay with it."""
+def embed_slice(
+    records: Sequence[Record], part: Path, setup: _Setup
+) -> tuple[StepReport, "list[Straggler]"] | Exception:
+    """In such a process: embed a slice of a shard but its stragglers; its cores stay with it."""
     settings, device, workers = setup
+    stragglers: list[Straggler] = []
     try:
         if setup not in _pools:
             os.nice(NICER)
             _pools[setup] = EmbeddingPool(settings, workers, prepare=on_a_core)
-        return embed_shard(records, part, _pools[setup], device)
+        report = embed_shard(records, part, _pools[setup], device, stragglers=stragglers)
     except Exception as error:  # the process lives on: what failed is this slice
         return error
+    return report, stragglers

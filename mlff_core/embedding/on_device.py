@@ -2,7 +2,7 @@
 
 Each record is prepared on a core, embedded on the device among thousands of others, and judged: a
 conformer that does not have the stereo that was given is no conformer. What the device cannot
-embed is embedded by RDKit on a core, and the molecule's message says so.
+embed is a straggler: RDKit embeds it on a core, beside the others, and its message says so.
 """
 
 import threading
@@ -34,6 +34,23 @@ CONFORMERS_AT_ONCE: Final = 4096
 _DEVICE: Final = threading.Lock()
 
 
+@dataclass(frozen=True)
+class Straggler:
+    """A molecule that the device could not embed: RDKit may, in seconds instead of milliseconds.
+
+    Attributes:
+        record: Position in the library.
+        input_id: Identifier in the library.
+        source: SMILES as the library has it, or a variant of that.
+        why: What was wrong with its geometries on the device.
+    """
+
+    record: int
+    input_id: str | None
+    source: str | Variant
+    why: str
+
+
 @dataclass
 class DeviceEmbedding:
     """What came of some records.
@@ -41,7 +58,7 @@ class DeviceEmbedding:
     Attributes:
         molecules: One a record, in their order.
         device_s: Seconds in which the device embedded, the cores' choices of stereo included.
-        n_by_rdkit: Molecules that RDKit embedded in the end.
+        n_by_rdkit: Molecules among them that RDKit embedded in the end.
     """
 
     molecules: list[PreparedMolecule] = field(default_factory=list)
@@ -54,6 +71,8 @@ def embed_on_device(
     pool: EmbeddingPool,
     device: torch.device | str,
     progress: Callable[[int], None] | None = None,
+    *,
+    stragglers: list[Straggler] | None = None,
 ) -> DeviceEmbedding:
     """Prepare and embed records.
 
@@ -63,6 +82,8 @@ def embed_on_device(
             many conformers are wanted.
         device: Where conformers are embedded.
         progress: Called with the number of records that are done.
+        stragglers: What the device cannot embed is left out of the molecules and added here, for
+            `resort_to_rdkit`; None to wait for that.
     """
     done = DeviceEmbedding()
     prepared = pool.map((*record, CoreStep.CONSTRAIN, None, None) for record in records)
@@ -72,12 +93,40 @@ def embed_on_device(
         done.device_s += time.monotonic() - began
         if pool.settings.most_conformers > 1:
             _finish(chunk, pool)
-        _resort_to_rdkit(chunk, left, pool)
-        done.molecules += chunk
-        done.n_by_rdkit += len(left)
+        late = {place: _straggler(chunk[place], why) for place, why in left.items()}
+        if stragglers is None:
+            resorted = resort_to_rdkit(list(late.values()), pool)
+            for place, molecule in zip(late, resorted, strict=True):
+                chunk[place] = molecule
+            done.molecules += chunk
+            done.n_by_rdkit += len(late)
+        else:
+            done.molecules += [m for place, m in enumerate(chunk) if place not in late]
+            stragglers += late.values()
         if progress is not None:
             progress(n_records(done.molecules))
     return done
+
+
+def _straggler(molecule: PreparedMolecule, why: str) -> Straggler:
+    return Straggler(molecule.record, molecule.input_id, molecule.source, why)
+
+
+def resort_to_rdkit(
+    stragglers: Sequence[Straggler], pool: EmbeddingPool
+) -> Iterator[PreparedMolecule]:
+    """Let RDKit embed what the device did not; one molecule each, in their order.
+
+    Args:
+        stragglers: From `embed_on_device`.
+        pool: Its processes run `constrained.on_a_core`.
+    """
+    jobs = ((s.record, s.input_id, s.source, CoreStep.EMBED, None, None) for s in stragglers)
+    for straggler, molecule in zip(stragglers, pool.map(jobs), strict=True):
+        if molecule.status == MoleculeStatus.OK:
+            note = f"embedded by RDKit: on the device {straggler.why}"
+            molecule.message = f"{molecule.message}; {note}" if molecule.message else note
+        yield molecule
 
 
 def _embed(
@@ -108,18 +157,6 @@ def _finish(chunk: list[PreparedMolecule], pool: EmbeddingPool) -> None:
     jobs = (_job(chunk[k], CoreStep.FINISH, chunk[k].positions) for k in places)
     for place, finished in zip(places, pool.map(jobs), strict=True):
         chunk[place] = finished
-
-
-def _resort_to_rdkit(
-    chunk: list[PreparedMolecule], left: dict[int, str], pool: EmbeddingPool
-) -> None:
-    """Let RDKit embed what the device did not."""
-    jobs = (_job(chunk[k], CoreStep.EMBED, None) for k in left)
-    for (place, why), molecule in zip(left.items(), pool.map(jobs), strict=True):
-        if molecule.status == MoleculeStatus.OK:
-            note = f"embedded by RDKit: on the device {why}"
-            molecule.message = f"{molecule.message}; {note}" if molecule.message else note
-        chunk[place] = molecule
 
 
 def _job(

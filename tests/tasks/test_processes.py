@@ -4,14 +4,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from mlff_core.arrow import read_arrow
-from mlff_core.chem.molecule import ChemistrySettings
+from mlff_core.arrow import read_arrow, rows_of
+from mlff_core.chem.constrained import on_a_core
+from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
+from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.embedding.on_device import Straggler
 from mlff_core.library.records import Record
+from mlff_core.shard import StepReport, embed_shard
 from tasks import processes as module
 from tasks.processes import EmbeddingProcesses
 
@@ -95,3 +100,42 @@ def test_a_shard_that_came_earlier_is_served_first() -> None:
     for thread in threads:
         thread.join()
     assert served == sorted(turns)
+
+
+def leave_ethane(
+    records: Sequence[Record], part: Path, setup: tuple[ChemistrySettings, str, int]
+) -> tuple[StepReport, list[Straggler]]:
+    """Stands for `embed_slice`, on a device that cannot embed ethane."""
+    settings, device, _ = setup
+    left = [Straggler(r.record, r.input_id, r.smiles, "no") for r in records if r.smiles == "CC"]
+    with EmbeddingPool(settings, 1, prepare=on_a_core) as pool:
+        others = [r for r in records if r.smiles != "CC"]
+        return embed_shard(others, part, pool, device, stragglers=[]), left
+
+
+def test_stragglers_come_in_their_places_and_say_who_embedded_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "embed_slice", leave_ethane)
+    monkeypatch.setattr(module, "RECORDS_AT_ONCE", 2)
+    smiles = ["[Cl-]", "CC", "CC", "[Br-]", "bad("]
+    notes = [None, "doubtful", None, None, None]
+    given = [
+        Record(k, None, s, note) for k, (s, note) in enumerate(zip(smiles, notes, strict=True))
+    ]
+    opened = EmbeddingProcesses(ChemistrySettings(), "cpu", workers=1, n_processes=1)
+    try:
+        report = opened.embed(given, tmp_path / "shard.arrow")
+    finally:
+        opened.close()
+    assert report.timings_s["embed_stragglers"] > 0
+    rows = rows_of(read_arrow(tmp_path / "shard.arrow"), PreparedMolecule)
+    assert [(row.record, row.input_smiles) for row in rows] == list(enumerate(smiles))
+    assert [row.message for row in rows[1:3]] == [
+        "doubtful; embedded by RDKit: on the device no", "embedded by RDKit: on the device no"
+    ]  # fmt: skip
+    for row in rows[1:3]:
+        (x,) = row.conformers()
+        c, other = np.flatnonzero(row.numbers == 6)
+        assert np.linalg.norm(x[c] - x[other]) == pytest.approx(1.53, abs=0.05)
+    assert [file.name for file in tmp_path.iterdir()] == ["shard.arrow"]

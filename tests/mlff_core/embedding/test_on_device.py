@@ -206,3 +206,19 @@ def test_the_last_resort_has_three_seconds_and_a_row_that_it_cannot_save_says_wh
     assert row.status == "failed"
     assert row.reason in ("embedding_failed", "embedding_timeout")  # the same on a busy machine
     assert "give other stereo there, or none" in str(row.message)
+
+
+def test_stragglers_may_be_left_for_later_and_come_out_the_same(
+    device: Device, pools: dict[int, EmbeddingPool]
+) -> None:
+    device.refused[ETHANOL] = Cause.FAR_DISTANCES
+    waited = on_device.embed_on_device(RECORDS, pools[1], "cpu")
+    left: list[on_device.Straggler] = []
+    others = on_device.embed_on_device(RECORDS, pools[1], "cpu", stragglers=left)
+    assert [(s.record, s.input_id, s.source) for s in left] == [(0, "a", ETHANOL)]
+    assert others.n_by_rdkit == 0
+    assert [m.record for m in others.molecules] == [1, 2, 3, 4, 5, 6]
+    (late,) = on_device.resort_to_rdkit(left, pools[1])
+    assert "embedded by RDKit" in (late.message or "")
+    assert late.message == waited.molecules[0].message
+    np.testing.assert_array_equal(late.positions, waited.molecules[0].positions)
