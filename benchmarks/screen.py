@@ -3,18 +3,21 @@
     python benchmarks/screen.py [LIBRARY] [--limit N] [--model NAME] [--embedder NAME] [--json FILE]
     python benchmarks/screen.py ingest [--records N ...]        reading alone; see ingest.py
 
-The screen runs in this process, as `mlff-screen run` does without a Prefect server. Seconds of the
-stages come from the manifest. Twice a second the card and the cores are asked how busy they are;
-the steady state is the middle half of the time from the first shard's begin to the last one's end.
+The screen runs in this process, as `mlff-screen run` does without a Prefect server; kernels are
+compiled before. Seconds of the stages come from the manifest. Twice a second the card and the cores
+are asked how busy they are, and every process of the run how long it has computed. The steady state
+lasts from the first shard that is finished to the last one. What is known so far is written after
+each stage of a shard: a run that is cut off has measured something.
 """
 
 import argparse
 import json
-import platform
+import os
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,22 +31,30 @@ if __name__ == "__main__" and sys.argv[1:2] == ["ingest"]:  # its processes must
 import numpy as np
 import psutil
 import torch
+from _harness import RESULTS, environment, render
 
 from flows.call import ScreenCall
 from flows.engines import LocalEngine
 from flows.run import run_screen
 from flows.watch import Watcher
 from mlff_core.cores import usable_cores
+from mlff_core.models.reference import refer_to_model
 from mlff_core.shard import StepReport
 from mlff_core.tables import read_manifest
+from tasks import opened as live
+
+#: Who computes, by how many processes are between it and this one.
+PARTS = ("this process, which relaxes", "processes that embed or write", "cores that prepare")
 
 
 class Load:
-    """How busy the card and the cores are while it is entered."""
+    """How busy the card and the cores are while it is entered, and which processes compute."""
 
     def __init__(self, interval_s: float = 0.5) -> None:
         self.interval_s = interval_s
-        self.samples: list[tuple[float, float, float]] = []
+        #: Time, share of the card, share of the cores, and core seconds of each of PARTS so far.
+        self.samples: list[tuple[float, ...]] = []
+        self._spent: dict[tuple[int, float], tuple[int, float]] = {}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -63,14 +74,35 @@ class Load:
 
     def _watch(self) -> None:
         while not self._end.wait(self.interval_s):
-            self.samples.append((time.monotonic(), _card_busy(), psutil.cpu_percent() / 100.0))
+            busy = _card_busy(), psutil.cpu_percent() / 100.0
+            self.samples.append((time.monotonic(), *busy, *self._core_seconds()))
 
-    def steady(self, begin: float, end: float) -> dict[str, float]:
-        """Mean shares in the middle half of an interval."""
-        quarter = (end - begin) / 4.0
-        middle = [s[1:] for s in self.samples if begin + quarter <= s[0] <= end - quarter]
-        card, cores = np.mean(middle, axis=0) if middle else (float("nan"), float("nan"))
-        return {"card_busy": float(card), "cores_busy": float(cores)}
+    def _core_seconds(self) -> list[float]:
+        """So far, of this process, of its children, and of theirs; those that ended included."""
+        level = {os.getpid(): 0}
+        own = psutil.Process()
+        for process in [own, *own.children(recursive=True)]:
+            try:
+                depth = 0 if process.pid == own.pid else level.get(process.ppid(), 1) + 1
+                level[process.pid] = depth
+                spent = process.cpu_times()
+                key = process.pid, process.create_time()
+                self._spent[key] = min(depth, len(PARTS) - 1), spent.user + spent.system
+            except psutil.Error:  # it has ended meanwhile
+                continue
+        return [sum(s for d, s in self._spent.values() if d == k) for k in range(len(PARTS))]
+
+    def between(self, begin: float, end: float) -> dict[str, Any]:
+        """Mean shares in an interval, and cores that each part kept busy."""
+        inside = np.array([s for s in self.samples if begin <= s[0] <= end])
+        if len(inside) < 2:
+            return {}
+        passed = inside[-1] - inside[0]
+        return {
+            "card_busy": float(inside[:, 1].mean()),
+            "cores_busy": float(inside[:, 2].mean()),
+            "cores_by_part": dict(zip(PARTS, (passed[3:] / passed[0]).tolist(), strict=True)),
+        }
 
 
 def _card_busy() -> float:
@@ -84,75 +116,127 @@ def _card_busy() -> float:
 
 
 class Clock(Watcher):
-    """When the shards began and ended; each stage of each is told as it ends."""
+    """When each stage of each shard ended; what that comes to is told after every one."""
 
-    def __init__(self) -> None:
-        self.begun = self.ended = self.written = 0.0
-        self.told: list[str] = []
-
-    def tell(self, sentence: str) -> None:
-        self.told.append(sentence)
+    def __init__(self, about: dict[str, Any], load: Load, keep: Callable[[dict[str, Any]], None]):
+        self.about, self.load, self.keep = about, load, keep
+        self.begun = self.ended = 0.0
+        self.stages: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+        #: Time and records of each shard that is finished.
+        self.finished: list[tuple[float, int]] = []
 
     def begin(self, n_records: int, done: int) -> None:
         self.begun = time.monotonic()
 
     def advance(self, stage: str, shard: int, report: StepReport) -> None:
         self.ended = time.monotonic()
-        seconds = ", ".join(f"{name} {s:.2f} s" for name, s in report.timings_s.items())
-        print(f"{self.ended - self.begun:7.2f} s: {stage} {shard}: {seconds}", file=sys.stderr)
+        for name, seconds in report.timings_s.items():
+            self.stages[name] = self.stages.get(name, 0.0) + seconds
+        for status, n in report.counts.items():
+            self.counts[status] = self.counts.get(status, 0) + n
+        if stage == "write":
+            self.finished.append((self.ended, report.n_records))
+        told = ", ".join(f"{name} {s:.2f} s" for name, s in report.timings_s.items())
+        print(f"{self.ended - self.begun:7.2f} s: {stage} {shard}: {told}", file=sys.stderr)
+        self.keep(self.report())
+
+    def report(self) -> dict[str, Any]:
+        """What is known so far."""
+        n = sum(records for _, records in self.finished)
+        passed = self.ended - self.begun
+        found = {
+            **self.about,
+            "finished": n,
+            "pipeline_s": passed,
+            "molecules_per_s": n / passed,
+            "stages_s": self.stages,
+            "counts": self.counts,
+        }
+        if len(self.finished) > 1:
+            first, last = self.finished[0], self.finished[-1]
+            found["steady_molecules_per_s"] = (n - first[1]) / (last[0] - first[0])
+            found["steady"] = self.load.between(first[0], last[0])
+        return found
 
 
-def measure(call: ScreenCall) -> dict[str, Any]:
-    """Run a screen; returns what is printed."""
-    clock = Clock()
+def measure(call: ScreenCall, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Run a screen; what is known is handed to `keep` as it comes, and returned in the end."""
+    device = "cuda" if torch.cuda.is_available() and call.device != "cpu" else "cpu"
+    model = refer_to_model(call.model)
+    compiled_s = live.compile_kernels(model.file, device, call.backend, call.precision)
+    about = {
+        **environment(torch.device(device)),
+        "library": Path(call.library).name,
+        "model": model.name,
+        "conformers": call.conformers,
+        "cores": usable_cores(),
+        "compiled_s": compiled_s,
+    }
     started = time.monotonic()
     with Load() as load:
+        clock = Clock(about, load, keep)
         manifest = run_screen(call, LocalEngine(), clock)
-    wall = time.monotonic() - started
-    n, pipeline = manifest.library["n_records"], clock.ended - clock.begun
-    stages = {name: s for name, s in manifest.timings_s.items() if name != "total"}
-    return {
-        "library": call.library,
-        "n_records": n,
-        "model": manifest.model["name"],
+    report = clock.report() | {
+        "start_and_end_s": time.monotonic() - started - (clock.ended - clock.begun),
         "embedder": manifest.parameters["embedder"],
-        "conformers": call.conformers,
         "shard_size": manifest.parameters["shard_size"],
-        "cores": usable_cores(),
-        "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu",
-        "host": platform.processor() or platform.machine(),
-        "versions": manifest.versions,
-        "wall_s": wall,
-        "start_and_end_s": wall - pipeline,
-        "molecules_per_s": n / pipeline,
-        "molecules_per_s_all_in": n / wall,
-        **load.steady(clock.begun, clock.ended),
-        "counts": manifest.counts,
-        "stages_s": stages,
+        "n_records": manifest.library["n_records"],
     }
+    keep(report)
+    return report
 
 
-def table(report: dict[str, Any]) -> str:
-    """The report in Markdown."""
-    n = report["n_records"]
+def table(content: dict[str, Any]) -> str:
+    """The reports in Markdown."""
+    return "\n\n".join(_one_table(report) for report in content["rows"])
+
+
+def _one_table(report: dict[str, Any]) -> str:
+    n, steady = report["finished"], report.get("steady", {})
     rows = [
-        f"{n:,} records, {report['model']}, embedder {report['embedder']}, {report['conformers']} "
-        f"conformers each, shards of {report['shard_size']:,}; {report['device']}, "
-        f"{report['cores']} cores",
+        f"{n:,} records of {report['library']}, {report['model']}, "
+        f"{report['conformers']} conformers each, {report['device']}, {report['cores']} cores; "
+        f"commit {report['commit'][:7]}, {report['date']}",
         "",
         "| | |",
         "|---|---:|",
-        f"| molecules/s between the first shard and the last | {report['molecules_per_s']:,.0f} |",
-        f"| molecules/s, start and end included | {report['molecules_per_s_all_in']:,.0f} |",
-        f"| start and end, s | {report['start_and_end_s']:.1f} |",
-        f"| card busy in steady state | {report['card_busy']:.0%} |",
-        f"| cores busy in steady state | {report['cores_busy']:.0%} |",
+        f"| molecules/s from the first shard's begin to the last one's end "
+        f"| {report['molecules_per_s']:,.0f} |",
+    ]
+    if steady:
+        rows += [
+            f"| molecules/s in steady state | {report['steady_molecules_per_s']:,.0f} |",
+            f"| card busy in steady state | {steady['card_busy']:.0%} |",
+            f"| cores busy in steady state | {steady['cores_busy']:.0%} |",
+            *(f"| ... {part} | {n:.1f} |" for part, n in steady["cores_by_part"].items()),
+        ]
+    if "start_and_end_s" in report:
+        rows += [f"| start and end, s | {report['start_and_end_s']:.1f} |"]
+    rows += [
+        f"| kernels compiled before, s | {report['compiled_s']:.1f} |",
         *(
-            f"| {name}: seconds, ms a molecule | {s:.1f}, {1000 * s / n:.2f} |"
+            f"| {name}: seconds, ms a molecule | {s:.1f}, {1000 * s / max(n, 1):.2f} |"
             for name, s in report["stages_s"].items()
         ),
+        *(f"| {status} | {count:,} |" for status, count in report["counts"].items()),
     ]
     return "\n".join(rows)
+
+
+def keep_in(file: Path) -> Callable[[dict[str, Any]], None]:
+    """Writes a report into a file of reports, in the place of an earlier one of the same kind."""
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+
+    def kind(report: dict[str, Any]) -> tuple[object, ...]:
+        return report["model"], report["conformers"], report["device"]
+
+    def keep(report: dict[str, Any]) -> None:
+        others = [row for row in rows if kind(row) != kind(report)]
+        content = json.dumps({"rows": [*others, report]}, indent=1)
+        file.write_text(content + "\n", encoding="utf-8")
+
+    return keep
 
 
 def main() -> None:
@@ -166,7 +250,7 @@ def main() -> None:
     parser.add_argument("--embedder", default="auto", choices=["auto", "rdkit", "card"])
     parser.add_argument("--model", default="default")
     parser.add_argument("--out", type=Path, help="keep the tables here")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, default=RESULTS / "screen.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out = arguments.out or Path(folder) / "out"
@@ -174,11 +258,12 @@ def main() -> None:
             name: getattr(arguments, name)
             for name in ("library", "limit", "shard_size", "conformers", "device", "embedder")
         }
-        report = measure(ScreenCall(**given, model=arguments.model, out=str(out), overwrite=True))
+        measure(
+            ScreenCall(**given, model=arguments.model, out=str(out), overwrite=True),
+            keep_in(arguments.json),
+        )
         assert read_manifest(out) is not None
-    print(table(report))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    render(arguments.json, table)
 
 
 if __name__ == "__main__":
