@@ -20,6 +20,7 @@ from mlff_core.chem.mapped import molecule_of
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.prepare import prepare
+from mlff_core.chem.variant import Expansion, Stereo
 from mlff_core.cores import usable_cores
 from mlff_core.elements import KNOWN_ELEMENTS
 from mlff_core.library import Record
@@ -157,6 +158,12 @@ def screen_mols(
     fmax: float = 0.05,
     max_steps: int = 300,
     max_atoms: int = 250,
+    stereo: Stereo = "one",
+    tautomers: bool = False,
+    ph: float | None = None,
+    ph_window: float = 0.0,
+    max_variants: int = 8,
+    max_conformers: int = 100,
     seed: int = ChemistrySettings.seed,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -184,13 +191,22 @@ def screen_mols(
         fmax: A conformer has converged below this largest force, in eV/Å.
         max_steps: Relaxation steps at most; 0 is a single point.
         max_atoms: Larger molecules, hydrogens counted, are rejected.
+        stereo: Where stereo is undefined, "one" isomer is computed, all are ("enumerate"), or one
+            of each pair of mirror images ("diastereomers").
+        tautomers: Whether other tautomers are computed too; their energies are those in vacuum.
+        ph: Compute the protonation state that dominates in water of this pH; None: as written.
+        ph_window: With `ph`, states too that are at most so many pH units rarer, four in all.
+        max_variants: Structures computed for one molecule at most.
+        max_conformers: Most conformers of a molecule where `conformers` is "auto".
         seed: Of conformers and of chosen stereo isomers.
         workers: Embedding processes; as many as are worth their start if None, none if 0: this
             process embeds then.
         progress: Told of each stage how many of how many molecules are through it.
 
     Returns:
-        One entry a molecule, in their order. What goes wrong with a molecule is its status.
+        One entry a molecule, in their order; where other structures of it were asked for, one for
+        each of them, `row.record` being the molecule's position and `row.variant` the structure's
+        number. What goes wrong with a molecule is its status.
 
     Raises:
         ModelFileError: The checkpoint is missing or damaged.
@@ -205,15 +221,18 @@ def screen_mols(
     domain = model.domain
     settings = ChemistrySettings(
         n_conformers=None if conformers == "auto" else conformers,
+        max_conformers=max_conformers,
         max_atoms=max_atoms,
         seed=seed,
         elements=domain.elements or KNOWN_ELEMENTS,
         min_charge=ChemistrySettings.min_charge if domain.min_charge is None else domain.min_charge,
         max_charge=ChemistrySettings.max_charge if domain.max_charge is None else domain.max_charge,
         model_sha256=model.sha256,
+        expansion=Expansion(stereo, tautomers, ph, ph_window, max_variants),
     )
     if workers is None:
-        worth = len(records) * settings.most_conformers // _CONFORMERS_A_PROCESS
+        structures = max_variants if settings.expansion.wanted else 1
+        worth = len(records) * structures * settings.most_conformers // _CONFORMERS_A_PROCESS
         workers = min(usable_cores(), worth)
 
     def reporter(stage: str) -> Callable[[int], None] | None:

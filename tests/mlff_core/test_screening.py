@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rdkit import Chem
+from rdkit.Chem.EnumerateStereoisomers import EnumerateStereoisomers
 
 import mlff_core
 from mlff_core import MolBatch, Potential, load_potential, relax, screen_mols
@@ -73,6 +74,47 @@ def test_processes_and_rdkit_molecules_give_what_smiles_in_this_process_give(
     assert others[0].row.input_id == "alanine"
     assert others[1].reason == "invalid_smiles"
     assert {("embed", 2, 3), ("relax", 3, 3)} <= set(told)
+
+
+def test_other_structures_of_a_molecule_are_computed_where_they_are_asked_for(
+    potential: Potential,
+) -> None:
+    open_centres = "CC(O)C(F)Cl"
+    given = [open_centres, "[Xe]", "CC(=O)O", "C1=CN=CNC1=O"]
+
+    def found(**options: object) -> list[ScreenedMolecule]:
+        molecules = screen_mols(given, model=potential, max_steps=1, workers=0, **options)
+        assert [m.row.record for m in molecules] == sorted(m.row.record for m in molecules)
+        assert {m.row.record for m in molecules} == {0, 1, 2, 3}
+        assert [m.reason for m in molecules if m.row.record == 1] == ["unsupported_element"]
+        assert all(m.mol().GetNumConformers() == len(m.energies) for m in molecules if m.ok)
+        return molecules
+
+    every = [m.smiles for m in found(stereo="enumerate") if m.row.record == 0]
+    assert len(every) == 4
+    isomers = EnumerateStereoisomers(Chem.MolFromSmiles(open_centres))
+    assert set(every) == {Chem.MolToSmiles(isomer) for isomer in isomers}
+    assert len([m for m in found(stereo="diastereomers") if m.row.record == 0]) == 2
+    assert len([m for m in found(stereo="enumerate", max_variants=3) if m.row.record == 0]) == 3
+
+    acid = [m for m in found(ph=7.4) if m.row.record == 2]
+    assert [(m.smiles, m.row.charge) for m in acid] == [("CC(=O)[O-]", -1)]
+    assert acid[0].atoms()[0].info["charge"] == -1
+
+    tautomers = [m for m in found(tautomers=True) if m.row.record == 3]
+    assert len(tautomers) > 1
+    assert len({m.row.formula for m in tautomers}) == 1
+    assert len({m.smiles for m in tautomers}) == len(tautomers)
+
+
+def test_the_number_of_conformers_may_follow_the_molecule(potential: Potential) -> None:
+    stiff, floppy = screen_mols(
+        ["c1ccccc1", "CCCCCCCC"], model=potential, conformers="auto", max_conformers=9,
+        max_steps=0, workers=0,
+    )  # fmt: skip
+    assert len(stiff.rows) < len(floppy.rows) <= 9
+    with pytest.raises(ValueError, match="ph: expected 0 to 14, found 70"):
+        screen_mols(["C"], model=potential, ph=70)
 
 
 def test_what_they_print_is_a_line(screened: list[ScreenedMolecule], potential: Potential) -> None:
