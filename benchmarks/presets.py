@@ -1,113 +1,216 @@
 """What each preset costs, and how near to the best known minimum it comes.
 
-    python benchmarks/presets.py [--molecules N] [--reference N] [--device cpu|cuda] [--json FILE]
+    python benchmarks/presets.py [--device cpu|cuda] [--only NAME,NAME] [--molecules NAME=N,NAME=N]
+    python benchmarks/presets.py --table          results/presets.md from results/presets.json
 
-Molecules are drawn from datasets/druglike by a seed. Each preset screens them; of each molecule's
-best geometry the default model gives the energy. The best known minimum is the lowest energy that
-any preset or the reference found: N conformers, relaxed as `thorough` relaxes. Times are those of
-one call of `screen_mols` after a first one that warms up, model loading not counted.
+The library is datasets/druglike, shuffled by a seed and repeated as often as a number of molecules
+wants; geometries are the same wherever a molecule stands. Each preset screens it as the command
+does, model loading and, on a card, a first run that compiles not counted. The default model then
+gives the energy of each molecule's best geometry. The best known minimum is the lowest energy that
+any preset or the reference found: `thorough` with REFERENCE conformers.
+
+On a card the rate is molecules by the wall clock. On cores it is two over the seconds of CPU that a
+molecule took, all processes counted, less those of a run that embeds one molecule and relaxes
+nothing: the rate of two cores that nobody else uses, in a long run.
 """
 
 import argparse
 import csv
 import json
-import os
 import random
-import time
-from functools import cache
+import resource
+import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
+import torch
+from screen import measure
 
 from flows.call import PRESETS, ScreenCall
-from mlff_core import MolBatch, Potential, ScreenedMolecule, load_potential, screen_mols
-from mlff_core.cores import usable_cores
+from mlff_core import MolBatch, load_potential
 from mlff_core.units import EV_KCAL_MOL
 
 LIBRARY = Path(__file__).parents[1] / "datasets/druglike/druglike.csv"
+RESULTS = Path(__file__).parent / "results/presets.json"
 SEED = 20_261_129
+REFERENCE = 60
+MOLECULES = {
+    "cpu": {"quick": 10, "standard": 10, "thorough": 3},
+    "cuda": {"quick": 2000, "standard": 2000, "thorough": 200, "reference": 200},
+}
+#: Molecules of a run that compiles.
+WARMING = 20
 
 
-def settings_of(preset: str) -> dict:
-    """What a preset asks of `screen_mols`."""
-    call = ScreenCall(preset=preset)
-    return {name: getattr(call, name) for name in ("conformers", "model", "fmax", "max_steps")}
+def molecules(n: int) -> list[str]:
+    """The first of the library, shuffled; salts, which would be cut, and small ones left out."""
+    rows = csv.DictReader(LIBRARY.open())
+    organic = [r["smiles"] for r in rows if "." not in r["smiles"] and len(r["smiles"]) > 12]
+    random.Random(SEED).shuffle(organic)
+    return [organic[k % len(organic)] for k in range(n)]
 
 
-@cache
-def _loaded(model: str, device: str) -> Potential:
-    return load_potential(model, device=device)
+def call_of(preset: str, **more: object) -> ScreenCall:
+    """What a preset asks for."""
+    if preset == "reference":
+        return ScreenCall(preset="thorough", **{"conformers": REFERENCE} | more)
+    return ScreenCall(preset=preset, **more)
 
 
-def timed(
-    smiles: list[str], device: str, **settings: object
-) -> tuple[list[ScreenedMolecule], float]:
-    """What came out, and the seconds that it took."""
-    potential = _loaded(settings.pop("model"), device)
-    screen_mols(smiles[:1], model=potential, **settings | {"conformers": 1, "max_steps": 3})
-    started = time.perf_counter()
-    found = screen_mols(smiles, model=potential, **settings)
-    return found, time.perf_counter() - started
+def cpu_seconds() -> float:
+    """Of this process and its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def best_energies(found: list[ScreenedMolecule], device: str) -> np.ndarray:
-    """The default model's energy in kcal/mol of each molecule's best geometry; NaN where none."""
-    potential = _loaded("default", device)
-    energies = np.full(len(found), np.nan)
-    ok = [k for k, molecule in enumerate(found) if molecule.ok]
-    batch = MolBatch.from_ase([found[k].atoms()[0] for k in ok])
-    energies[ok] = potential(batch).energy.cpu().numpy() * EV_KCAL_MOL
+def run(
+    preset: str, n: int, device: str, folder: Path, start_s: float = 0.0, **more: object
+) -> tuple[dict, dict[str, float]]:
+    """What a screen of n molecules took, and the best energy of each molecule in kcal/mol.
+
+    Args:
+        preset: Or reference.
+        n: Molecules.
+        device: Of the model.
+        folder: For the library and the tables.
+        start_s: Seconds of CPU that do not count.
+        **more: Of the call.
+    """
+    library, out = folder / f"{preset}.smi", folder / f"{preset}-{n}"
+    library.write_text("".join(f"{smiles}\n" for smiles in molecules(n)))
+    # Some shards: stages that overlap are what a long run has.
+    call = call_of(
+        preset, library=str(library), out=str(out), device=device, overwrite=True,
+        shard_size=max(10, -(-n // 4)), **more,
+    )  # fmt: skip
+    before = cpu_seconds()
+    found = measure(call)
+    seconds = cpu_seconds() - before
+    cores = (seconds - start_s) / n
+    rate = found["molecules_per_s"] if device == "cuda" else 2.0 / cores
+    row = {
+        "n_molecules": n, "molecules_per_s": rate, "cpu_s_a_molecule": cores, "cpu_s": seconds,
+        **{name: getattr(call, name) for name in ("conformers", "model", "fmax", "max_steps")},
+        **{name: found[name] for name in ("embedder", "device", "cores", "counts", "stages_s")},
+    }  # fmt: skip
+    return row, best_energies(out, device)
+
+
+def best_energies(out: Path, device: str) -> dict[str, float]:
+    """The default model's energy in kcal/mol of each molecule's best geometry, by its SMILES."""
+    columns = ["record", "variant", "smiles", "charge", "best_conformer"]
+    rows = pq.read_table(out / "molecules", columns=columns).to_pylist()
+    best = {(r["record"], r["variant"], r["best_conformer"]): r for r in rows}
+    columns = ["record", "variant", "conformer", "atomic_numbers", "positions_angstrom"]
+    found = []
+    for c in pq.read_table(out / "conformers", columns=columns).to_pylist():
+        if row := best.get((c["record"], c["variant"], c["conformer"])):
+            x = np.reshape(c["positions_angstrom"], (-1, 3))
+            found.append((row["smiles"], (np.array(c["atomic_numbers"]), x, row["charge"])))
+    potential = load_potential("default", device=device)
+    energies: dict[str, float] = {}
+    for begin in range(0, len(found), 256):
+        some = found[begin : begin + 256]
+        values = potential(MolBatch.from_arrays([arrays for _, arrays in some])).energy.cpu()
+        for (smiles, _), value in zip(some, values.tolist(), strict=True):
+            energies[smiles] = value * EV_KCAL_MOL
     return energies
 
 
-def main() -> None:
-    """Measure, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--molecules", type=int, default=10)
-    parser.add_argument("--reference", type=int, default=40, help="conformers of the reference")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    rows = list(csv.DictReader(LIBRARY.open()))
-    organic = [
-        row["smiles"] for row in rows if "." not in row["smiles"] and len(row["smiles"]) > 12
-    ]
-    smiles = random.Random(SEED).sample(organic, given.molecules)
-    runs = {preset: settings_of(preset) for preset in PRESETS}
-    runs["reference"] = settings_of("thorough") | {"conformers": given.reference}
-    seconds, energies, same = {}, {}, {}
-    for name, settings in runs.items():
-        found, seconds[name] = timed(smiles, given.device, **settings)
-        energies[name], same[name] = best_energies(found, given.device), [m.smiles for m in found]
-        print(name, f"{seconds[name]:.1f} s", flush=True)
-    # Another isomer of what the library leaves open would be compared with apples.
-    alike = np.array([len(set(each)) == 1 for each in zip(*same.values(), strict=True)])
-    best = np.nanmin(np.stack(list(energies.values())), axis=0)
-    report = {
-        "molecules": given.molecules, "compared": int(alike.sum()), "device": given.device,
-        "cores": usable_cores(), "load": os.getloadavg()[0], "reference": given.reference,
-        "presets": {},
+def compare(energies: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """How far each preset is above the best known, over the molecules that all of them have."""
+    common = sorted(set.intersection(*(set(found) for found in energies.values())))
+    table = np.array([[found[smiles] for smiles in common] for found in energies.values()])
+    above = table - table.min(axis=0)
+    return {
+        name: {
+            "compared": len(common), "median_kcal_mol": float(np.median(row)),
+            "mean_kcal_mol": float(row.mean()), "within_1": float((row < 1.0).mean()),
+        }
+        for name, row in zip(energies, above, strict=True)
     }  # fmt: skip
-    print(
-        "| preset | molecules/s | time | above the best known, median | mean | within 1 kcal/mol |"
-    )
-    print("|---|---:|---:|---:|---:|---:|")
-    for name in runs:
-        above = (energies[name] - best)[alike]
-        above = above[np.isfinite(above)]
-        row = {
-            **runs[name], "molecules_per_s": given.molecules / seconds[name],
-            "times_standard": seconds[name] / seconds["standard"],
-            "median_kcal_mol": float(np.median(above)), "mean_kcal_mol": float(above.mean()),
-            "within_1": float((above < 1).mean()),
-        }  # fmt: skip
-        report["presets"][name] = row
-        print(
-            f"| {name} | {row['molecules_per_s']:.2f} | ×{row['times_standard']:.1f} | "
-            f"{row['median_kcal_mol']:.2f} | {row['mean_kcal_mol']:.2f} | {row['within_1']:.0%} |"
+
+
+def table(report: dict) -> str:
+    """The report in Markdown."""
+    cores, card = report.get("cpu", {}), report.get("cuda", {})
+    quality = card if "reference" in card else cores
+    lines = [
+        "Made by `python benchmarks/presets.py`, whose docstring says how; drugs of "
+        "datasets/druglike.",
+        "",
+        "| preset | conformers, model, eV/Å | molecules/s, two cores | one H200 | above the best "
+        "known, median | mean | within 1 kcal/mol |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+
+    def rate(rows: dict, name: str) -> str:
+        return f"{rows[name]['molecules_per_s']:.3g}" if name in rows else "-"
+
+    for name in [*PRESETS, "reference"]:
+        row = card.get(name) or cores.get(name)
+        if row is None:
+            continue
+        good = quality.get(name, {})
+        said = (
+            [f"{good['median_kcal_mol']:.2f}", f"{good['mean_kcal_mol']:.2f}",
+             f"{good['within_1']:.0%}"]
+            if "compared" in good
+            else ["-"] * 3
+        )  # fmt: skip
+        lines.append(
+            f"| {name} | {row['conformers']}, {row['model']}, {row['fmax']:g} | "
+            f"{rate(cores, name)} | {rate(card, name)} | {' | '.join(said)} |"
         )
-    if given.json:
-        given.json.write_text(json.dumps(report, indent=1) + "\n")
+    numbers = "; ".join(
+        f"{where}: " + ", ".join(f"{name} {rows[name]['n_molecules']:,}" for name in rows)
+        for where, rows in (("cores", cores), ("card", card))
+        if rows
+    )
+    compared = next((row["compared"] for row in quality.values() if "compared" in row), 0)
+    lines += ["", f"Molecules screened, {numbers}. Energies are of the {compared} that all have."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, or write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--only", help="presets, or reference; all if not given")
+    parser.add_argument("--molecules", default="", help="how many each screens")
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    report = json.loads(given.json.read_text()) if given.json.exists() else {}
+    if given.table:
+        given.json.with_suffix(".md").write_text(table(report))
+        return
+    counts = MOLECULES[given.device]
+    for name, _, n in (one.partition("=") for one in given.molecules.split(",") if one):
+        counts[name] = int(n)
+    names = given.only.split(",") if given.only else list(counts)
+    rows, energies = report.setdefault(given.device, {}), {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            start_s = 0.0
+            if given.device == "cuda":
+                run(name, WARMING, given.device, Path(folder))
+            else:
+                nothing = {"conformers": 1, "max_steps": 0}
+                for _ in range(2):  # the first one imports
+                    start_s = run(name, 1, "cpu", Path(folder), **nothing)[0]["cpu_s"]
+            rows[name], energies[name] = run(
+                name, counts[name], given.device, Path(folder), start_s
+            )
+            if len(energies) > 1:
+                for other, found in compare(energies).items():
+                    rows[other] |= found
+            given.json.write_text(json.dumps(report, indent=1) + "\n")  # a run may be cut off
+            print(name, f"{rows[name]['molecules_per_s']:.3g} molecules/s", flush=True)
+    if torch.cuda.is_available():
+        print(torch.cuda.get_device_name(0))
+    print(table(report))
 
 
 if __name__ == "__main__":
