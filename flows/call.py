@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -32,10 +33,30 @@ def option(default: Any, group: str, description: str, **bounds: Any) -> Any:
     )
 
 
+def group_of(field: FieldInfo) -> str:
+    """The title of a field's group."""
+    assert isinstance(field.json_schema_extra, dict)
+    return str(field.json_schema_extra["group"])
+
+
+def on_form(field: FieldInfo) -> str:
+    """A field's sentence as a form without groups shows it."""
+    group = group_of(field)
+    about = "" if group == GROUPS["first"] else f"{group.capitalize()} · "
+    return f"{about}{field.description}"
+
+
 class Call(BaseModel):
     """Frozen, bounded; a name that is not a field is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    @classmethod
+    def by_group(cls) -> dict[str, FieldInfo]:
+        """The fields, those of a group one after the other, in the order of `GROUPS`."""
+        order = list(GROUPS.values())
+        fields = cls.model_fields.items()
+        return dict(sorted(fields, key=lambda field: order.index(group_of(field[1]))))
 
     @classmethod
     def signature_of_flow(cls) -> inspect.Signature:
@@ -50,7 +71,7 @@ class Call(BaseModel):
                         field.annotation, Field(description=field.description), *field.metadata
                     ],
                 )
-                for name, field in cls.model_fields.items()
+                for name, field in cls.by_group().items()
             ]
         )
 
@@ -58,12 +79,13 @@ class Call(BaseModel):
 def takes(call: type[Call]) -> Callable[[Function], Function]:
     """Give a function `**parameters` the signature of a call, for Prefect and its form.
 
-    Prefect 3.8 shows what stands under `Args:` in the docstring beside each entry of the form.
+    Prefect shows what stands under `Args:` in the docstring beside each entry of the form, in the
+    order of the signature. It knows no groups, so each sentence begins with its group's name.
     """
 
     def give(function: Function) -> Function:
         function.__signature__ = call.signature_of_flow()  # type: ignore[attr-defined]
-        sentences = (f"    {name}: {f.description}" for name, f in call.model_fields.items())
+        sentences = (f"    {name}: {on_form(field)}" for name, field in call.by_group().items())
         function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Args:", *sentences])
         return function
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 from pydantic import ValidationError
 
 from flows import export, status
-from flows.call import Call, DistillCall, ScreenCall
+from flows.call import Call, DistillCall, ScreenCall, group_of
 from flows.glance import glance
 from flows.report import write as report
 from flows.strain import StrainCall
@@ -170,7 +170,7 @@ def parser() -> Parser:
 def add_options(command: argparse.ArgumentParser, call: type[Call], positional: str) -> None:
     """Add an option for each field of a call, in the field's group; what it reads is positional."""
     groups: dict[str, Any] = {}
-    for name, field in call.model_fields.items():
+    for name, field in call.by_group().items():
         kind: Any = field.annotation
         if isinstance(kind, UnionType):
             kind = next(t for t in typing.get_args(kind) if t is not NoneType)
@@ -181,8 +181,7 @@ def add_options(command: argparse.ArgumentParser, call: type[Call], positional: 
             default = "out/NAME-OF-THE-LIBRARY"
         text = f"{field.description} (default {default})" if default != "" else field.description
         text = str(text).replace("%", "%%")
-        assert isinstance(field.json_schema_extra, dict)
-        title = str(field.json_schema_extra["group"])
+        title = group_of(field)
         if title not in groups:
             groups[title] = command.add_argument_group(title)
         group = groups[title]

@@ -1,5 +1,6 @@
 """One list of parameters: the form, the command line, prefect.yaml and the plan say the same."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import yaml
 from prefect.flows import Flow
 from pydantic import ValidationError
 
-from flows.call import Call, DistillCall, ScreenCall
+from flows.call import GROUPS, Call, DistillCall, ScreenCall
 from flows.distill import distill
 from flows.plan import ScreenPlan, make_plan, open_call
 from flows.screen import screen
@@ -27,15 +28,24 @@ def test_the_form_shows_every_field_with_its_sentence_its_bounds_and_its_default
     flow, call = FLOWS[name]
     form = flow.parameters.properties
     schema = call.model_json_schema()
-    assert list(form) == list(call.model_fields)
+    assert set(form) == set(call.model_fields)
+    assert [shown["position"] for shown in form.values()] == list(range(len(form)))
+    groups = []
     for field, shown in form.items():
-        assert shown["description"] == call.model_fields[field].description
+        about, _, sentence = shown["description"].rpartition(" · ")
+        assert sentence == call.model_fields[field].description
+        groups.append(about)
         meant = schema["properties"][field]
         for bound in ("default", "enum", "minimum", "maximum", "exclusiveMinimum", "minLength"):
             assert shown.get(bound) == meant.get(bound), (field, bound)
         if "anyOf" in meant:
             assert shown["anyOf"] == meant["anyOf"]
     assert flow.parameters.required == schema.get("required", [])
+    met = [about for about, _ in itertools.groupby(groups)]
+    assert met[0] == ""  # what matters first needs no name
+    assert len(met) == len(set(met)) > 1
+    titles = [title.capitalize() for title in GROUPS.values()]
+    assert met[1:] == [title for title in titles if title in met]
 
 
 @pytest.mark.parametrize(
