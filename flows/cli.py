@@ -276,7 +276,7 @@ def run_screen(call: ScreenCall, *, quiet: bool, as_json: bool) -> int:
     if "://" in call.library:  # another host may take its time
         terminal.tell(f"mlff-screen: opening {call.library}")
     try:
-        if os.environ.get("PREFECT_API_URL"):
+        if needs_prefect():
             run_on_server(call, terminal)
         else:
             from flows import run
@@ -294,15 +294,26 @@ def run_screen(call: ScreenCall, *, quiet: bool, as_json: bool) -> int:
     return 0
 
 
+def needs_prefect() -> bool:
+    """Whether a server is named, which then has the run.
+
+    Raises:
+        ValueError: It is, and there is no Prefect.
+    """
+    if not os.environ.get("PREFECT_API_URL"):
+        return False
+    if find_spec("prefect") is None:
+        raise ValueError(
+            'PREFECT_API_URL is set, but there is no Prefect: pip install "mlff-screen[prefect]"'
+        )
+    return True
+
+
 def run_on_server(call: ScreenCall, watcher: "Watcher") -> None:
     """Run the flow in this process; its states, its log and its page are the server's."""
     from flows.plan import open_call
 
     open_call(call)  # before Prefect starts, which takes seconds: what is wrong is said at once
-    if find_spec("prefect") is None:
-        raise ValueError(
-            'PREFECT_API_URL is set, but there is no Prefect: pip install "mlff-screen[prefect]"'
-        )
     from flows.screen import cancel_runs, screen
     from flows.watch import watched_by
 
@@ -341,14 +352,16 @@ def run_strain(call: StrainCall, *, quiet: bool, as_json: bool) -> int:
 
 
 def run_distill(call: DistillCall, *, quiet: bool, as_json: bool) -> int:
-    """Check the call, run the flow in this process, print what came out."""
-    if find_spec("prefect") is None:
-        refuse('distill is a Prefect flow: pip install "mlff-screen[prefect]"')
+    """Distill in this process; where PREFECT_API_URL names a server, as a flow run there.
+
+    Returns:
+        0, or 1 if the run failed.
+    """
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from flows.distill import check, distill
-    from flows.distill import report as report_of
+    from flows import student
+    from flows.terminal import Terminal
     from mlff_core.distill.recipe import read_recipe
     from mlff_core.library import open_library
 
@@ -356,19 +369,27 @@ def run_distill(call: DistillCall, *, quiet: bool, as_json: bool) -> int:
     try:
         recipe = read_recipe(Path(call.recipe))
         open_library(call.table, recipe.molecules.column or None)
-        check(call, recipe.student)
+        student.check(call, recipe.student)
+        on_server = needs_prefect()
     except (MlffError, ValueError, OSError) as error:
         refuse(error)
     try:
-        found = distill(**call.model_dump())
+        if on_server:
+            from flows.distill import distill
+
+            found = distill(**call.model_dump())
+        else:
+            tell = Terminal(quiet=quiet or as_json).tell
+            packaged, metrics = student.run_distill(call, student.as_it_is, tell)
+            found = {"weights": str(packaged), "metrics": str(metrics)}
     except Exception as error:
-        print(f"mlff-screen: the run failed: {error}", file=sys.stderr)
+        print(f"mlff-screen: the run failed: {on_one_line(error)}", file=sys.stderr)
         return 1
     if as_json:
         print(json.dumps(found))
     elif not quiet:
         console = Console()
-        console.print(Markdown(report_of(Path(found["weights"]))))
+        console.print(Markdown(student.report(Path(found["weights"]))))
         console.print(f"\nweights: {found['weights']}")
     return 0
 

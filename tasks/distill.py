@@ -6,33 +6,21 @@ They take paths and words; what these name is opened where it is used.
 from functools import partial
 from pathlib import Path
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from mlff_core.distill import steps
 from mlff_core.distill.recipe import read_recipe
 from mlff_core.distill.teacher import Teacher
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
 def choose(table: str, recipe: Path, n_processes: int) -> Path:
     """Choose the molecules and split them; the recipe lies in the folder of all files."""
     return steps.choose(table, read_recipe(recipe), recipe.parent, n_processes=n_processes)
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
 def make_test(molecules: Path, teacher: Path, device: str, recipe: Path) -> Path:
     """Sample and label held-out molecules."""
     return steps.make_test(molecules, partial(Teacher, teacher), device, read_recipe(recipe))
 
 
-@task(
-    task_run_name="stage-{number}",
-    retries=1,
-    retry_delay_seconds=2,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
 def train_stage(
     number: int,
     molecules: Path,
@@ -48,19 +36,16 @@ def train_stage(
     return steps.train_stage(number, molecules, test, opened, device, choices, start, gpus=gpus)
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
 def average(stages: list[Path]) -> Path:
     """Take the mean of the last stages' weights."""
     return steps.average(stages)
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
 def evaluate(weights: Path, test: Path, device: str) -> Path:
     """Compare the student with its teacher on the test."""
     return steps.evaluate(weights, test, device)
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
 def package(
     weights: Path, metrics: Path, molecules: Path, teacher_sha256: str, recipe: Path
 ) -> Path:

@@ -9,8 +9,9 @@ import yaml
 from prefect.flows import load_flow_from_entrypoint
 
 import tasks.distill
-from flows import distill as module
+from flows import student
 from flows.cli import main
+from flows.distill import distill
 from mlff_core.distill.training_log import read_training_log
 from mlff_core.models.potential import load_potential
 from mlff_core.testing import SpringTeacher
@@ -69,10 +70,13 @@ def test_a_student_is_made_and_a_second_run_finds_it_finished(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for opens in (module, tasks.distill):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    for opens in (student, tasks.distill):
         monkeypatch.setattr(opens, "Teacher", FreeTeacher)
     assert main(["distill", *files]) == 0
-    text = capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "stage 2 of 2: " in captured.err
+    text = captured.out
     packaged = tmp_path / "out/package/small.safetensors"
     assert "weights:" in text
     assert "1 invalid smiles" in text
@@ -85,7 +89,9 @@ def test_a_student_is_made_and_a_second_run_finds_it_finished(
 
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*stage-*")}
     assert len(made) == 9
-    assert main(["distill", *files]) == 0
+    table, _, recipe, _, device, _, out = files
+    found = distill(table=table, recipe=recipe, device=device, out=out)
+    assert found["weights"] == str(packaged)
     assert {path: path.stat().st_mtime_ns for path in made} == made
 
 
