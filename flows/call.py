@@ -116,14 +116,14 @@ class ScreenCall(Call):
     preset: Literal["quick", "standard", "thorough"] = option(
         "standard",
         "first",
-        "quick: the small model, --fmax 0.1, 100 steps; thorough: 20 conformers, --fmax 0.01, "
-        "1,000 steps; what else is given wins",
+        "quick: the small model, fmax 0.1, 100 steps; thorough: 20 conformers, fmax 0.01, 1,000 "
+        "steps; what else is given wins",
     )
     conformers: Annotated[int, Field(ge=1, le=1000)] | Literal["auto"] = option(
         1,
         "first",
         "Conformers to embed for each molecule, before pruning; auto: as many as its rotatable "
-        "bonds and rings suggest, 8 to --max-conformers",
+        "bonds and rings suggest, 8 to max_conformers",
     )
     model: str = option(
         "default",
@@ -181,7 +181,7 @@ class ScreenCall(Call):
         8, "molecules", "Structures computed for one record at most", ge=1, le=1000
     )
     max_conformers: int = option(
-        100, "molecules", "Most conformers of a molecule with --conformers auto", ge=8, le=1000
+        100, "molecules", "Most conformers of a molecule where conformers is auto", ge=8, le=1000
     )
     molecule_seconds: float = option(
         60.0,

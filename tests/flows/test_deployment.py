@@ -13,9 +13,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
@@ -82,14 +84,25 @@ def server(tmp_path: Path) -> Iterator[dict[str, str]]:
             "--base-job-template", "deploy/work-pool.json", "--overwrite",
         )  # fmt: skip
         assert made.returncode == 0, made.stdout + made.stderr
-        processes.append(
-            start("prefect", "worker", "start", "--pool", "screen", "--type", "process")
-        )
+        started = of_page("env --default-signal=INT", tmp_path)
+        subprocess.run(["bash", "-c", started], cwd=ROOT, env=environment, check=True)
+        wait_for((tmp_path / "worker.pid").exists, 20)
         yield environment
     finally:
+        with suppress(OSError, psutil.Error):
+            worker = psutil.Process(int((tmp_path / "worker.pid").read_text()))
+            for process in (*worker.children(recursive=True), worker):
+                process.kill()
         for process in reversed(processes):
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
+
+
+def of_page(begin: str, folder: Path) -> str:
+    """The command of the operations page that begins so; its files lie in a folder."""
+    page = (ROOT / "docs/operations.md").read_text().replace("\\\n", " ")
+    (command,) = (line for line in page.splitlines() if line.startswith(begin))
+    return command.replace("worker.", f"{folder}/worker.")
 
 
 def healthy(port: int) -> bool:
@@ -188,6 +201,8 @@ def test_deploy_run_and_read_the_tables(server: dict[str, str], tmp_path: Path) 
     for key in ("quick-[0-9a-f]{8}-summary", "quick-[0-9a-f]{8}-progress"):
         assert re.search(key, artifacts.stdout), artifacts.stdout
 
+    stopped_as_documented(server, tmp_path)
+
 
 @pytest.mark.parametrize(
     "given",
@@ -212,6 +227,27 @@ def test_the_pool_gives_a_run_no_command_environment_or_folder_of_its_own(given:
     assert asyncio.run(ProcessJobConfiguration.from_template_and_values(own, given)) != plain
     with pytest.raises(ValidationError, match="Additional properties are not allowed"):
         validate(given, template["variables"], raise_on_error=True)
+
+
+def stopped_as_documented(server: dict[str, str], folder: Path) -> None:
+    """The command of the page ends the worker and its run, and nothing that merely looks alike."""
+    command = ["prefect", "worker", "start", "--pool", "other", "--type", "process"]
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", *command])
+    try:
+        worker = psutil.Process(int((folder / "worker.pid").read_text()))
+        begun = call(
+            server, "deployment", "run", "screen/druglike", "-p", "library=datasets/druglike",
+            "-p", f"out={folder / 'long'}", "-p", "conformers=50",
+        )  # fmt: skip
+        assert begun.returncode == 0
+        wait_for(lambda: len(worker.children(recursive=True)) > 1, 120)  # the run, and who embeds
+        run = worker.children(recursive=True)
+        subprocess.run(["bash", "-c", of_page('kill -TERM "$(cat', folder)], check=True)
+        assert psutil.wait_procs([worker, *run], timeout=60)[1] == []
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait(10)
 
 
 def test_an_artifact_is_named_by_its_library_and_its_run() -> None:
