@@ -27,7 +27,8 @@ tautomers.py     other tautomers, without those that nobody would look at
 isomers.py       all stereoisomers of a molecule that can exist
 embed.py         starting conformers
 impossible.py    which stereo is in the way where nothing embeds
-rotamers.py      polar hydrogens turned to acceptors
+rotamers.py      starts whose polar hydrogens point to acceptors
+hydrogen_bonds.py  hydrogen bonds closed by turning what lies between
 duplicates.py    which conformers are the same
 held.py          bonds to hydrogen that say which protonation state was given
 topology.py      whether a geometry stayed the molecule it was

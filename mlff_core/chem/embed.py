@@ -16,7 +16,7 @@ from mlff_core.chem.flexibility import conformers_of
 from mlff_core.chem.hypervalent import hypervalent_bounds
 from mlff_core.chem.impossible import stereo_in_the_way
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError
-from mlff_core.chem.rotamers import turn_polar_hydrogens
+from mlff_core.chem.rotamers import Rotamers
 from mlff_core.chem.stereo import assign_undefined, centres, double_bonds, has_given_stereo
 from mlff_core.status import MoleculeStatus, Reason
 
@@ -219,14 +219,28 @@ def _embed_others(
 
 
 def turn_and_prune(mol: Chem.Mol, settings: ChemistrySettings) -> None:
-    """Add rotamers of polar hydrogens; leave conformers that differ in these or in heavy atoms."""
-    turn_polar_hydrogens(mol)
+    """Add rotamers of polar hydrogens; leave conformers that differ in these or in heavy atoms.
+
+    Places that pruning leaves empty go to further hydrogen bonds.
+    """
+    wanted = mol.GetNumConformers()
+    rotamers = Rotamers(mol)
+    rotamers.turn()
     if not settings.prune_rmsd_angstrom:
         return
     numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
     these = sites(numbers, np.argwhere(np.triu(Chem.GetAdjacencyMatrix(mol))))
-    kept = set(distinct(_positions(mol), these, settings.prune_rmsd_angstrom))
-    _remove(mol, [k for k in range(mol.GetNumConformers()) if k not in kept])
+    kept = distinct(_positions(mol), these, settings.prune_rmsd_angstrom)
+    _remove(mol, [*{*range(wanted)}.difference(kept)])
+    further = rotamers.more(wanted - len(kept), of=kept)
+    if not further:
+        return
+    for x in further:
+        conformer = Chem.Conformer(len(x))
+        conformer.SetPositions(x)
+        mol.AddConformer(conformer, assignId=True)
+    kept = distinct(_positions(mol), these, settings.prune_rmsd_angstrom)
+    _remove(mol, [*{*range(mol.GetNumConformers())}.difference(kept)])
 
 
 def _remove(mol: Chem.Mol, places: list[int]) -> None:

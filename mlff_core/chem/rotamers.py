@@ -5,11 +5,15 @@ molecule. Alone in vacuum it turns to a partner in its own, and distance geometr
 there: hardly ever where a carboxyl group would have to turn its hydrogen outwards (oxalic acid).
 """
 
+from collections.abc import Collection, Iterator
+from itertools import islice, zip_longest
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
+
+from mlff_core.chem.hydrogen_bonds import HydrogenBonds
 
 #: Elements whose single hydrogen turns freely: O, S, Se.
 _DONORS: Final = frozenset([8, 16, 34])
@@ -21,32 +25,71 @@ _FEWEST_BONDS: Final = 4
 _CLASH: Final = 1.5
 
 
-def turn_polar_hydrogens(mol: Chem.Mol) -> None:
-    """Turn the OH and SH of every second conformer to their nearest acceptors, if they have any.
-
-    The conformers 1, 5, 9 ... have all of them turned, 3, 7, 11 ... all but those of acids, which
-    prefer to point to their own C=O. The others stay as they are.
+class Rotamers:
+    """Starts with hydrogen bonds, made of the conformers of a molecule.
 
     Args:
         mol: With all hydrogens and conformers.
     """
-    rotors = _rotors(mol)
-    if not rotors:
-        return
-    acceptors = _acceptors(mol)
-    paths = Chem.GetDistanceMatrix(mol)
-    for k, conformer in enumerate(mol.GetConformers()):
-        if k % 2 == 0:
-            continue
-        x = conformer.GetPositions()
-        for axis_atom, donor, hydrogen, is_acid in rotors:
-            if is_acid and k % 4 == 3:
+
+    def __init__(self, mol: Chem.Mol) -> None:
+        self._mol = mol
+        self._rotors = _rotors(mol)
+        self._acceptors = _acceptors(mol)
+        self._paths = Chem.GetDistanceMatrix(mol)
+        self._bonds = HydrogenBonds.of(mol)
+        self._embedded = [conformer.GetPositions() for conformer in mol.GetConformers()]
+
+    def turn(self) -> None:
+        """Turn every second conformer, if it has what to turn.
+
+        The conformers 1, 5, 9 ... have all their OH and SH turned to the nearest acceptors. Of
+        3, 7, 11 ... a hydrogen bond is closed by turning whatever lies between, another one each
+        time; of 7, 15 ... as many more as go with it. Then OH and SH are turned but those of
+        acids, which prefer to point to their own C=O. The others stay as they are.
+        """
+        for k, conformer in enumerate(self._mol.GetConformers()):
+            if k % 2 == 0:
                 continue
-            far = [(a, limit) for a, limit in acceptors if paths[hydrogen, a] >= _FEWEST_BONDS]
+            x = self._embedded[k].copy()
+            if k % 4 == 3:
+                x = next(self._closed(x, k // 4, all_of_them=k % 8 == 7), x)
+            self._turn_to_nearest(x, acids=k % 4 == 1)
+            conformer.SetPositions(x)
+
+    def more(self, n: int, of: Collection[int]) -> list[NDArray[np.float64]]:
+        """At most n further starts with hydrogen bonds closed, made of some conformers in turn."""
+        waiting = [
+            self._closed(self._embedded[k], 0, all_of_them=place % 2 == 0)
+            for place, k in enumerate(of)
+        ]
+        found = (x for around in zip_longest(*waiting) for x in around if x is not None)
+        return [*islice(found, n)]
+
+    def _closed(
+        self, x: NDArray[np.float64], first: int, *, all_of_them: bool
+    ) -> Iterator[NDArray[np.float64]]:
+        """Geometries with one hydrogen bond closed each, or with others too, from a number on."""
+        pairs = self._bonds.pairs
+        for k in range(len(pairs)):
+            pair = pairs[(first + k) % len(pairs)]
+            closed = self._bonds.closed(x, pair)
+            if closed is not None:
+                yield self._bonds.all_closed(closed, pair) if all_of_them else closed
+
+    def _turn_to_nearest(self, x: NDArray[np.float64], *, acids: bool) -> None:
+        """Turn each OH and SH of a geometry to the nearest acceptor, those of acids if asked."""
+        for axis_atom, donor, hydrogen, is_acid in self._rotors:
+            if is_acid and not acids:
+                continue
+            far = [
+                (a, limit)
+                for a, limit in self._acceptors
+                if self._paths[hydrogen, a] >= _FEWEST_BONDS
+            ]
             turned = _turned(x, axis_atom, donor, hydrogen, far)
             if turned is not None:
                 x[hydrogen] = turned
-                conformer.SetAtomPosition(hydrogen, turned.tolist())
 
 
 def _rotors(mol: Chem.Mol) -> list[tuple[int, int, int, bool]]:
