@@ -3,6 +3,7 @@
 Values are CODATA 2018; those of `ase.units` (CODATA 2014) agree to 1e-7 relative.
 """
 
+import math
 from typing import Final
 
 HARTREE_EV: Final = 27.211386245988
@@ -17,5 +18,8 @@ COULOMB_EV_ANGSTROM: Final = 14.399645478425668
 E_ANGSTROM_DEBYE: Final = 4.803204712570263
 #: The time unit of Å, eV and amu, in femtoseconds: sqrt(amu·Å²/eV).
 TIME_FS: Final = 10.180505710774743
+#: Wavenumber in cm⁻¹ of a vibration whose force constant over mass is 1 eV/Å²/amu:
+#: 1 / (2π c · time unit), with c in cm/fs.
+WAVENUMBER_PER_CM: Final = 1.0 / (2.0 * math.pi * 2.99792458e-5 * TIME_FS)
 #: Temperature at which Boltzmann weights are given, in K.
 ROOM_TEMPERATURE_K: Final = 298.15
