@@ -17,7 +17,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict
 
 from flows.call import ScreenCall
-from flows.settings import chemistry_of, relaxation_of
+from flows.settings import chemistry_of, relaxation_of, thermo_of
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.errors import DeviceError
 from mlff_core.library import Library, open_library
@@ -43,7 +43,7 @@ SHARD_SIZE = {"cuda": 10_000, "cpu": 50}
 ABOUT_EARLIER = {"overwrite", "resume", "append"}
 
 #: Packages whose versions a run's manifest names, because results depend on them.
-VERSIONED = ("mlff-screen", "torch", "triton", "rdkit", "numpy", "pyarrow", "prefect")
+VERSIONED = ("mlff-screen", "torch", "triton", "rdkit", "numpy", "pyarrow", "prefect", "ase")
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ class OpenedCall:
             *(f"library: {note}" for note in self.library.notes),
             *self._columns(),
             f"model: {self.model.name}, {conformers} a molecule",
+            *([f"thermochemistry: {thermo}"] if (thermo := thermo_of(call)) else []),
             f"output: {self.out_dir}",
         ]
 
@@ -302,9 +303,11 @@ class ScreenPlan(BaseModel):
     @property
     def _added(self) -> dict[str, str]:
         """What computes added columns, where these are asked for."""
+        thermo = thermo_of(self.parameters)
         return {
             **({"solvent": self.solvent} if self.solvent else {}),
             **({"teacher_sha256": self.teacher[1]} if self.teacher else {}),
+            **({"thermo": thermo} if thermo else {}),
         }
 
     def part_metadata(self) -> dict[str, str]:

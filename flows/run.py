@@ -29,6 +29,7 @@ from tasks.progress import heard_by
 from tasks.relax import relax
 from tasks.rescore import rescore
 from tasks.solvate import solvate
+from tasks.thermo import thermo
 from tasks.write import write
 
 #: Shards between the first stage and the last: one in each, and one that waits for the device, so
@@ -215,6 +216,24 @@ def _properties(plan: ScreenPlan) -> Iterator[Stage]:
                 sha256=plan.teacher[1],
                 device=plan.device,
             ),
+        )
+    if call.thermo:
+        yield Stage(
+            "thermo",
+            thermo,
+            dict(
+                work_dir=plan.work,
+                model=plan.model.file,
+                sha256=plan.model.sha256,
+                device=plan.device,
+                backend=call.backend,
+                precision=call.precision,
+                batching=call.batching,
+                temperature_k=call.temperature_k,
+                pressure_pa=call.pressure_pa,
+            ),
+            width=1,
+            retry_delay_s=5.0,
         )
 
 

@@ -6,6 +6,10 @@ from mlff_core.chem.variant import Expansion
 from mlff_core.models.reference import ModelReference
 from mlff_core.moves.settings import RelaxSettings
 
+#: Largest force in eV/Å that is left where vibrations are computed: above it, low modes come out
+#: imaginary.
+THERMO_FMAX = 0.01
+
 
 def chemistry_of(call: ScreenCall, model: ModelReference) -> ChemistrySettings:
     """How molecules are prepared and embedded."""
@@ -34,7 +38,16 @@ def relaxation_of(call: ScreenCall) -> RelaxSettings:
     """How conformers are relaxed."""
     return RelaxSettings(
         optimizer=call.optimizer,
-        fmax=call.fmax,
+        fmax=min(call.fmax, THERMO_FMAX) if call.thermo else call.fmax,
         max_steps=call.max_steps,
         batching=call.batching,
+    )
+
+
+def thermo_of(call: ScreenCall) -> str | None:
+    """What thermochemistry is computed, in words; None if none was asked for."""
+    if not call.thermo:
+        return None
+    return (
+        f"{call.temperature_k:g} K, {call.pressure_pa:g} Pa, ideal gas, quasi-RRHO below 100 cm-1"
     )

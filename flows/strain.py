@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlff_core.chem.molecule import PreparedMolecule
     from mlff_core.chem.pool import EmbeddingPool
     from mlff_core.library import Library
-    from mlff_core.schema import StrainRow
+    from mlff_core.tables.strain_row import StrainRow
 
 #: Poses that are computed together, about; those of one molecule are never apart.
 POSES_AT_ONCE = 256
@@ -86,8 +86,8 @@ def run_strain(call: StrainCall, tell: Callable[[str], None]) -> "list[StrainRow
     from mlff_core.chem.pool import EmbeddingPool
     from mlff_core.library import open_library
     from mlff_core.models.reference import refer_to_model
-    from mlff_core.schema import StrainRow
     from mlff_core.store import whole_file
+    from mlff_core.tables.strain_row import StrainRow
 
     library = open_library(call.poses, poses=True)
     model = refer_to_model(call.model)

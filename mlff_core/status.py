@@ -73,6 +73,7 @@ class Flag(Word):
     MIXTURE_OF_ISOMERS = "mixture_of_isomers", "the input means several; one of them was computed"
     PROTONS_HELD = "protons_held", "relaxed with bonds to hydrogen of charged groups held"
     VARIANTS_LEFT_OUT = "variants_left_out", "the record has more variants than were computed"
+    SADDLE_POINT = "saddle_point", "the best conformer has imaginary modes (`--thermo`)"
     HYDROGENS_ADDED = "hydrogens_added", "the given geometry lacked hydrogens; they were placed"
     OUTSIDE_TRAINING = (
         "outside_training",

@@ -33,6 +33,7 @@ duplicates.py    which conformers are the same
 held.py          bonds to hydrogen that say which protonation state was given
 topology.py      whether a geometry stayed the molecule it was
 superpose.py     how far geometries are apart
+symmetry.py      how many rotations leave a geometry what it is
 mirror.py        whether a molecule is its own mirror image
 mishap.py        which atoms overlapped or flew apart
 mapped.py        the way back: coordinates to a molecule with bonds

@@ -1,6 +1,9 @@
 """What a molecule's conformers tell together, and what is computed of them besides.
 
 ensemble.py     distinct conformers, their populations, free energy and entropy
+vibrations.py   Hessians from differences of forces, and wavenumbers
+thermo.py       enthalpy, entropy and Gibbs energy of a minimum
+thermo_columns.py  the same of a shard's best conformers
 strain.py       given poses against the lowest minimum of their molecules
 water.py        the energy that water gives, by GFN2-xTB
 teacher.py      single points of the teacher, with the spread of its members

@@ -26,8 +26,8 @@ from mlff_core.moves.in_flight import Relaxed
 from mlff_core.moves.relax import relax_conformers
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.tethered import relax_tethered
-from mlff_core.schema import StrainRow
 from mlff_core.status import ConformerStatus, FoundBy, MoleculeStatus, Reason
+from mlff_core.tables.strain_row import StrainRow
 from mlff_core.units import EV_KCAL_MOL
 
 #: Atomic numbers, positions in Å [n_atoms, 3] and charge.

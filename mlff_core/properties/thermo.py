@@ -6,7 +6,7 @@ methods give the rest as well. Closed shells; the molecule is alone in vacuum.
 """
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from ase import Atoms, units
@@ -82,9 +82,9 @@ def thermochemistry(
     # Of one atom there are no modes: their sums are left out, and the others do not need any.
     gas = MSRRHOThermo(energies or [units.invcm], atoms, tau=TAU_PER_CM)
     gas.spin = 0.0
-    geometry = "nonlinear" if atoms.get_moments_of_inertia().min() > LINEAR else "linear"
-    if len(atoms) == 1:
-        geometry = "monatomic"
+    geometry: Literal["monatomic", "linear", "nonlinear"] = "monatomic"
+    if len(atoms) > 1:
+        geometry = "nonlinear" if atoms.get_moments_of_inertia().min() > LINEAR else "linear"
     entropy, _ = gas.get_ideal_entropy(
         temperature, translation=True, rotation=True, geometry=geometry, electronic=True,
         pressure=settings.pressure_pa, symmetrynumber=symmetry_number,

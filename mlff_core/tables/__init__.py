@@ -16,6 +16,7 @@ columns are is declared in `mlff_core.schema`, what they mean for a reader in do
     progress    how far a run is, by its files
     reader      the tables again: Polars frames, RDKit molecules, ASE atoms
     export      SD files, extended XYZ and ASE databases from the tables
+    strain_row  columns of `mlff-screen strain`
     document    docs/schema.md from the schema
     testing     small tables for tests
 """

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from mlff_core.schema import ROWS, SCHEMA_VERSION, StrainRow, columns_of
+from mlff_core.schema import ROWS, SCHEMA_VERSION, columns_of
 from mlff_core.status import ConformerStatus, Flag, MoleculeStatus, Reason, VariantKind, Word
 from mlff_core.store import write_whole
+from mlff_core.tables.strain_row import StrainRow
 
 #: The page, where the project is worked on; an installed package has none.
 PAGE: Final = Path(__file__).parents[2] / "docs" / "schema.md"

@@ -1,0 +1,96 @@
+"""Which conformer has its vibrations computed, and what is said of those that have none."""
+
+import numpy as np
+import pytest
+
+from mlff_core.arrow import read_arrow, rows_of, table_of, write_arrow
+from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
+from mlff_core.chem.prepare import prepare
+from mlff_core.models.force_field import Domain, Outputs
+from mlff_core.outcome import final_rows
+from mlff_core.properties.thermo import ThermoSettings
+from mlff_core.properties.thermo_columns import add_thermochemistry, best_minima
+from mlff_core.schema import ConformerRow
+from mlff_core.status import ConformerStatus, Flag
+
+
+def row(molecule: PreparedMolecule, k: int, energy: float, **more: object) -> ConformerRow:
+    x = molecule.conformers()[0]
+    about: dict = {
+        "status": ConformerStatus.CONVERGED, "energy_ev": energy, "positions_angstrom": x,
+        "forces_ev_per_angstrom": np.zeros_like(x), "atomic_numbers": molecule.numbers,
+        "record": molecule.record, "conformer": k, "max_force_ev_per_angstrom": 0.005,
+    } | more  # fmt: skip
+    return ConformerRow(**about)
+
+
+def made(*smiles: str) -> list[PreparedMolecule]:
+    return [prepare(k, None, text, ChemistrySettings()) for k, text in enumerate(smiles)]
+
+
+def test_it_is_the_conformer_that_the_table_calls_the_best() -> None:
+    molecules = made("CCO", "nonsense", "CO", "CC", "C", "N", "CF")
+    ethanol, _, methanol, ethane, methane, ammonia, fluoride = molecules
+    for one in (ethanol, ammonia):
+        one.positions = np.repeat(one.conformers(), 4, axis=0)
+    broken = ethanol.conformers()[0].copy()
+    broken[0] += 5.0
+    fluoride.frozen = np.array([0], np.int16)
+    rows = [
+        row(ethanol, 0, -1.0),
+        row(ethanol, 1, -9.0, positions_angstrom=broken),
+        row(ethanol, 2, -8.0, status=ConformerStatus.MAX_STEPS),
+        row(ethanol, 3, -2.0),
+        row(methanol, 0, -1.0, status=ConformerStatus.MAX_STEPS),
+        row(ethane, 0, -1.0, protons_held=1),
+        row(methane, 0, -3.0, status=None),
+        row(ammonia, 0, -3.0),
+        row(ammonia, 1, -3.0),
+        row(fluoride, 0, -3.0),
+    ]
+    found = best_minima(molecules, rows)
+    assert [(m.record, c.conformer) for m, c in found] == [(0, 3), (5, 0)]
+    said = [m.message or "" for m in molecules]
+    assert "no conformer converged" in said[2]
+    assert "held by springs" in said[3]
+    assert "thermochemistry" not in said[4]
+    assert "frozen" in said[6]
+    final_rows(molecules, rows)
+    assert (ethanol.best_conformer, ammonia.best_conformer) == (3, 0)
+
+
+class Bowl:
+    """Atoms on springs to the places where the first batch has them; `bent` turns one round."""
+
+    name, sha256, domain, cutoff, bytes_per_edge, bare_step = "bowl", "", Domain(), 1e9, 0, None
+
+    def __init__(self, x: np.ndarray, bent: bool) -> None:
+        import torch
+
+        self.device, self.dtype, self._torch = torch.device("cpu"), torch.float64, torch
+        self._x = torch.from_numpy(x - x.mean(0)).double()
+        self._k = torch.full(x.shape, 20.0, dtype=torch.float64)
+        if bent:
+            self._k[0] = -20.0
+
+    def evaluate(self, batch) -> Outputs:
+        x = batch.positions.reshape(batch.n_mols, -1, 3)
+        forces = -(self._k * (x - self._x)).reshape(-1, 3)
+        return Outputs(self._torch.zeros(batch.n_mols).double(), forces)
+
+
+@pytest.mark.parametrize("bent", [False, True])
+def test_a_saddle_point_is_told_and_has_no_thermochemistry(tmp_path, bent: bool) -> None:
+    [methanol] = made("CO")
+    embedded, relaxed = tmp_path / "embedded.arrow", tmp_path / "relaxed.arrow"
+    write_arrow(table_of([methanol], PreparedMolecule), embedded)
+    write_arrow(table_of([row(methanol, 0, -5.0)], ConformerRow), relaxed)
+    bowl = Bowl(methanol.conformers()[0], bent)
+    add_thermochemistry(embedded, relaxed, bowl, ThermoSettings())
+    [found] = rows_of(read_arrow(embedded), PreparedMolecule)
+    assert len(found.wavenumbers_per_cm) == 12
+    assert (Flag.SADDLE_POINT in found.flags) is bent
+    assert (found.gibbs_energy_ev is None) is bent
+    assert (found.n_imaginary > 0) is bent
+    assert ("imaginary" in (found.message or "")) is bent
+    assert not list(tmp_path.glob("*.whole"))
