@@ -188,7 +188,8 @@ def _defaults(row_type: type) -> dict[str, Any]:
         if f.default is not MISSING:
             found[f.name] = str(f.default) if isinstance(f.default, Word) else f.default
         elif f.default_factory is not MISSING:
-            found[f.name] = f.default_factory()
+            made = f.default_factory()
+            found[f.name] = made.tolist() if isinstance(made, np.ndarray) else made
     return found
 
 
