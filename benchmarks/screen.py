@@ -1,7 +1,8 @@
 """How fast a screen is, end to end and stage by stage, and how busy card and cores are.
 
     python benchmarks/screen.py [LIBRARY] [--limit N] [--model NAME] [--embedder NAME] [--json FILE]
-    python benchmarks/screen.py ingest [--records N ...]        reading alone; see ingest.py
+    python benchmarks/screen.py LIBRARY --embedding [--conformers N]     to starting geometries only
+    python benchmarks/screen.py ingest [--records N ...]                 reading; see ingest.py
 
 The screen runs in this process, as `mlff-screen run` does without a Prefect server; kernels are
 compiled before. Seconds of the stages come from the manifest. Twice a second the card and the cores
@@ -18,6 +19,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +38,7 @@ from _harness import RESULTS, environment, render
 
 from flows.call import ScreenCall
 from flows.engines import LocalEngine
+from flows.plan import open_call
 from flows.run import run_screen
 from flows.watch import Watcher
 from mlff_core.cores import usable_cores
@@ -42,6 +46,8 @@ from mlff_core.models.reference import refer_to_model
 from mlff_core.shard import StepReport
 from mlff_core.tables import read_manifest
 from tasks import opened as live
+from tasks.embed import embed
+from tasks.ingest import ingest
 
 #: Who computes, by how many processes are between it and this one.
 PARTS = ("this process, which relaxes", "processes that embed or write", "cores that prepare")
@@ -118,8 +124,14 @@ def _card_busy() -> float:
 class Clock(Watcher):
     """When each stage of each shard ended; what that comes to is told after every one."""
 
-    def __init__(self, about: dict[str, Any], load: Load, keep: Callable[[dict[str, Any]], None]):
-        self.about, self.load, self.keep = about, load, keep
+    def __init__(
+        self,
+        about: dict[str, Any],
+        load: Load,
+        keep: Callable[[dict[str, Any]], None],
+        last: str = "write",
+    ) -> None:
+        self.about, self.load, self.keep, self.last = about, load, keep, last
         self.begun = self.ended = 0.0
         self.stages: dict[str, float] = {}
         self.counts: dict[str, int] = {}
@@ -135,7 +147,7 @@ class Clock(Watcher):
             self.stages[name] = self.stages.get(name, 0.0) + seconds
         for status, n in report.counts.items():
             self.counts[status] = self.counts.get(status, 0) + n
-        if stage == "write":
+        if stage == self.last:
             self.finished.append((self.ended, report.n_records))
         told = ", ".join(f"{name} {s:.2f} s" for name, s in report.timings_s.items())
         print(f"{self.ended - self.begun:7.2f} s: {stage} {shard}: {told}", file=sys.stderr)
@@ -185,6 +197,38 @@ def measure(call: ScreenCall, keep: Callable[[dict[str, Any]], None]) -> dict[st
     }
     keep(report)
     return report
+
+
+def measure_embedding(
+    call: ScreenCall, folder: Path, keep: Callable[[dict[str, Any]], None]
+) -> None:
+    """From SMILES to starting geometries on a card, two shards at a time as in a screen."""
+    opened = open_call(call)
+    read = ingest(opened.library, str(folder), opened.shard_size("cuda"), call.limit)
+    embed_shards = partial(
+        embed,
+        work_dir=str(folder),
+        chemistry=call.chemistry,
+        workers=call.workers,
+        embedder="card",
+        device="cuda",
+    )
+    about = {
+        **environment(torch.device("cuda")),
+        "library": Path(call.library).name,
+        "model": "embedding alone",
+        "conformers": call.conformers,
+        "cores": usable_cores(),
+        "compiled_s": live.compile_kernels(opened.model.file, "cuda", "auto", "auto"),
+    }
+    shards = range(-(-read.n_records // opened.shard_size("cuda")))
+    with Load() as load, ThreadPoolExecutor(2) as threads:
+        clock = Clock(about, load, keep, last="embed")
+        clock.begin(read.n_records, 0)
+        under_way = {threads.submit(embed_shards, shard): shard for shard in shards}
+        for future in as_completed(under_way):
+            clock.advance("embed", under_way[future], future.result())
+    live.close(str(folder))
 
 
 def table(content: dict[str, Any]) -> str:
@@ -249,6 +293,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--embedder", default="auto", choices=["auto", "rdkit", "card"])
     parser.add_argument("--model", default="default")
+    parser.add_argument("--embedding", action="store_true", help="stop at starting geometries")
     parser.add_argument("--out", type=Path, help="keep the tables here")
     parser.add_argument("--json", type=Path, default=RESULTS / "screen.json")
     arguments = parser.parse_args()
@@ -258,11 +303,12 @@ def main() -> None:
             name: getattr(arguments, name)
             for name in ("library", "limit", "shard_size", "conformers", "device", "embedder")
         }
-        measure(
-            ScreenCall(**given, model=arguments.model, out=str(out), overwrite=True),
-            keep_in(arguments.json),
-        )
-        assert read_manifest(out) is not None
+        call = ScreenCall(**given, model=arguments.model, out=str(out), overwrite=True)
+        if arguments.embedding:
+            measure_embedding(call, Path(folder), keep_in(arguments.json))
+        else:
+            measure(call, keep_in(arguments.json))
+            assert read_manifest(out) is not None
     render(arguments.json, table)
 
 

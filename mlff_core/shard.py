@@ -242,12 +242,13 @@ def relax_shard(
             owners.append((molecule, index))
             conformers.append((molecule.numbers, positions, molecule.charge or 0))
     frozen = [molecule.frozen for molecule, _ in owners]
+    n_all = n_records(molecules)
     results = relax_conformers(
         conformers,
         potential,
         settings,
         frozen=frozen,
-        progress=progress and (lambda n: progress(n * n_records(molecules) // len(conformers))),
+        progress=progress and (lambda n: progress(n * n_all // len(conformers))),
     )
     held = relax_where_protons_moved(
         [

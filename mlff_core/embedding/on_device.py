@@ -137,6 +137,9 @@ def _embed(
     def choose(
         pairs: Sequence[tuple[ConstrainedMolecule, NDArray[np.float32]]],
     ) -> list[ConstrainedMolecule | None]:
+        for molecule, _ in pairs:
+            if molecule.wanted == 1:  # it has its geometry: nothing is to be sent to the cores
+                molecule.constraints = None
         jobs = (_job(molecule, CoreStep.CHOOSE, first[None]) for molecule, first in pairs)
         return cast("list[ConstrainedMolecule | None]", list(pool.map(jobs)))
 
