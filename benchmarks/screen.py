@@ -40,6 +40,7 @@ from flows.call import ScreenCall
 from flows.engines import LocalEngine
 from flows.plan import open_call
 from flows.run import run_screen
+from flows.settings import chemistry_of
 from flows.watch import Watcher
 from mlff_core.cores import usable_cores
 from mlff_core.models.reference import refer_to_model
@@ -208,7 +209,7 @@ def measure_embedding(
     embed_shards = partial(
         embed,
         work_dir=str(folder),
-        chemistry=call.chemistry,
+        chemistry=chemistry_of(call, opened.model),
         workers=call.workers,
         embedder="card",
         device="cuda",
@@ -221,11 +222,10 @@ def measure_embedding(
         "cores": usable_cores(),
         "compiled_s": live.compile_kernels(opened.model.file, "cuda", "auto", "auto"),
     }
-    shards = range(-(-read.n_records // opened.shard_size("cuda")))
     with Load() as load, ThreadPoolExecutor(2) as threads:
         clock = Clock(about, load, keep, last="embed")
         clock.begin(read.n_records, 0)
-        under_way = {threads.submit(embed_shards, shard): shard for shard in shards}
+        under_way = {threads.submit(embed_shards, shard): shard for shard in range(read.n_shards)}
         for future in as_completed(under_way):
             clock.advance("embed", under_way[future], future.result())
     live.close(str(folder))
