@@ -28,9 +28,10 @@ from mlff_core.shard import StepReport, embed_shard, write_stragglers
 if TYPE_CHECKING:
     from mlff_core.embedding.on_device import Straggler
 
-#: Most processes, and cores of the machine for each of them.
+#: Most processes, and cores of the machine for each of them: one interpreter keeps up with a few,
+#: and contexts take turns on a card, the one that relaxes among them.
 MOST_PROCESSES: Final = 8
-CORES_EACH: Final = 2
+CORES_EACH: Final = 4
 #: Memory of the device in bytes for each: its context, and what it works on at once.
 MEMORY_EACH: Final = 6 * 2**30
 #: Cores that prepare, for each of the machine's. While a process embeds, those that prepare for it
@@ -41,9 +42,9 @@ CORES_A_STRAGGLER: Final = 4
 #: By how much these processes are nicer than the one that relaxes: what drives the card never waits
 #: for a core.
 NICER: Final = 5
-#: Records that a process embeds at once: enough to fill the card, few enough that all processes
-#: have work until the end of a shard.
-RECORDS_AT_ONCE: Final = 1250
+#: Records that a process embeds at once: many, because the card takes as long for half of them, and
+#: few enough that all processes have work until the end of a shard.
+RECORDS_AT_ONCE: Final = 2500
 
 #: What a process needs to know: settings, device and the number of its cores.
 _Setup = tuple[ChemistrySettings, str, int]

@@ -1,7 +1,9 @@
 """Conformers of many molecules, embedded at once on a device, checked, and tried again."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -104,9 +106,36 @@ def embed_molecules(
         (schedule() if steps is None else steps).to(device),
         minimise or _own_minimise(device),
     )
-    for piece in _pieces(constraints, wanted, device, work):
-        work.embed(piece)
+    pieces = _pieces(constraints, wanted, device, work)
+    if device.type == "cuda" and 1 < len(pieces) <= len(SIZE_CLASSES):
+        _side_by_side(work, pieces)
+    else:
+        for piece in pieces:
+            work.embed(piece)
     return Embedded(work.positions, work.cause, work.tries, +work.counts)
+
+
+def _side_by_side(work: "_Work", pieces: Sequence[Sequence[int]]) -> None:
+    """Embed pieces on streams of their own: one alone leaves most of a card idle, and takes as long
+    as its slowest conformer."""
+    caller = torch.cuda.current_stream(work.device)
+
+    def embed(piece: Sequence[int]) -> None:
+        stream = torch.cuda.Stream(work.device)
+        stream.wait_stream(caller)
+        with torch.cuda.stream(stream):
+            work.embed(piece)
+
+    with ThreadPoolExecutor(len(pieces)) as threads:
+        list(threads.map(embed, pieces))
+
+
+def _sleep_until_done(device: torch.device) -> None:
+    """Wait for what was launched. To wait otherwise is to keep a core busy, which others need."""
+    if device.type == "cuda":
+        done = torch.cuda.Event(blocking=True)
+        done.record()
+        done.synchronize()
 
 
 def _own_minimise(device: torch.device) -> Minimise:
@@ -138,13 +167,15 @@ class _Work:
         self.cause = [np.zeros(n, np.int8) for n in wanted]
         self.tries = [np.zeros(n, np.int8) for n in wanted]
         self.counts: Counter[Cause] = Counter()
+        self._counting = threading.Lock()
 
     def refuse(self, molecule: int, cause: Cause) -> None:
         """Give up on a molecule as a whole."""
         n = self.wanted[molecule], self.constraints[molecule].n_atoms
         self.positions[molecule] = np.zeros((*n, 3), np.float32)
         self.cause[molecule][:] = cause
-        self.counts[cause] += n[0]
+        with self._counting:
+            self.counts[cause] += n[0]
 
     def embed(self, piece: Sequence[int]) -> None:
         """Embed all conformers of some molecules of one size class; smaller pieces if need be."""
@@ -189,7 +220,7 @@ class _Work:
         tries = torch.zeros(len(own), dtype=torch.int8, device=self.device)
         sound = packed.sound[molecule]
         found.masked_fill_(~sound, int(Cause.CONTRADICTION))
-        self.counts[Cause.CONTRADICTION] += int((~sound).sum())
+        refused = Counter({Cause.CONTRADICTION: int((~sound).sum())})
         everyone = torch.nonzero(sound)[:, 0]
         # The few that fail have all their further tries at once: a launch takes its time however
         # few conformers are in it.
@@ -202,6 +233,7 @@ class _Work:
             args = packed, molecule[which]
             start = plain.starting_coordinates(*args, seed[which], number[which], attempt)
             now = _centred(self.minimise(start, *args, self.steps)[:, :3], *args)
+            _sleep_until_done(self.device)
             cause = causes(now, *args).reshape(-1, more)
             place = torch.arange(more, device=self.device)
             accepted = torch.where(cause == 0, place, more).amin(1)  # the first of them, or none
@@ -211,7 +243,9 @@ class _Work:
             tries[waiting] = (tried + taken[:, 0] + 1).to(torch.int8)
             kinds, counts = torch.unique(cause[place < accepted[:, None]], return_counts=True)
             for kind, n in zip(kinds.tolist(), counts.tolist(), strict=True):
-                self.counts[Cause(kind)] += n
+                refused[Cause(kind)] += n
+        with self._counting:
+            self.counts.update(refused)
         return x.transpose(1, 2).cpu().numpy(), found.cpu().numpy(), tries.cpu().numpy()
 
 
