@@ -257,6 +257,8 @@ def compute(
         while not all(shard in written for shard in shards):
             stage, shard, report = next(ended)
             manifest.add_timings(report.timings_s)
+            if report.slowest:
+                manifest.add_slowest(report.slowest)
             if report.ran is not None and manifest.add_ran(asdict(report.ran)):
                 manifest.write(store)  # a run that is cut off says what it ran on, too
             watcher.advance(stage.name, shard, report)

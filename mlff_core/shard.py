@@ -6,6 +6,7 @@ use once the shard's tables are written. Their columns are those of the tables, 
 known, and a prepared molecule's geometry.
 """
 
+import heapq
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +29,7 @@ from mlff_core.schema import ConformerRow
 from mlff_core.status import Flag, MoleculeStatus, Reason
 from mlff_core.store import Location, Store
 from mlff_core.tables import conformers_table, molecules_table, write_part
+from mlff_core.tables.manifest import SLOWEST
 
 if TYPE_CHECKING:
     from mlff_core.embedding.on_device import Straggler
@@ -87,12 +89,22 @@ class StepReport:
         timings_s: Seconds by stage, to be summed over the shards of a run.
         counts: Rows of `molecules` by status, of the step that writes them.
         ran: What computed the conformers, of the step that relaxes them.
+        slowest: Records that took longest to be prepared and embedded -> seconds.
     """
 
     n_records: int
     timings_s: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     ran: Ran | None = None
+    slowest: dict[int, float] = field(default_factory=dict)
+
+
+def slowest_of(molecules: Iterable[PreparedMolecule]) -> dict[int, float]:
+    """The records that took longest, all their variants together, and how many seconds."""
+    seconds: dict[int, float] = {}
+    for molecule in molecules:
+        seconds[molecule.record] = seconds.get(molecule.record, 0.0) + molecule.timings_s
+    return dict(heapq.nlargest(SLOWEST, seconds.items(), key=lambda item: item[1]))
 
 
 def embed_shard(
@@ -152,6 +164,7 @@ def embed_shard(
             "embed_cores": sum(m.timings_s for m in molecules),
             **timings,
         },
+        slowest=slowest_of(molecules),
     )
 
 
@@ -184,6 +197,7 @@ def write_stragglers(
             "embed_stragglers": time.monotonic() - started,
             "embed_cores": sum(m.timings_s for m in molecules),
         },
+        slowest=slowest_of(molecules),
     )
 
 

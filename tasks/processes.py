@@ -96,6 +96,7 @@ class EmbeddingProcesses:
         starts = range(0, len(records), RECORDS_AT_ONCE)
         parts = [embedded_file.with_suffix(f".{start}.arrow") for start in starts]
         timings: dict[str, float] = {}
+        slowest: dict[int, float] = {}
         done = 0
         try:
             # A thread for each slice, because one that waits for stragglers keeps nobody waiting.
@@ -104,6 +105,7 @@ class EmbeddingProcesses:
                 turns = [(turn, start) for start in starts]
                 for report in threads.map(self._slice, turns, slices, parts):
                     done += report.n_records
+                    slowest |= report.slowest
                     for name, seconds in report.timings_s.items():
                         timings[name] = timings.get(name, 0.0) + seconds
                     if progress is not None:
@@ -115,7 +117,7 @@ class EmbeddingProcesses:
             for part in parts:
                 part.unlink(missing_ok=True)
                 _late(part).unlink(missing_ok=True)
-        return StepReport(n_records=done, timings_s=timings)
+        return StepReport(n_records=done, timings_s=timings, slowest=slowest)
 
     def close(self) -> None:
         """End the processes that have nothing to do."""
@@ -169,7 +171,7 @@ class EmbeddingProcesses:
         timings = dict(report.timings_s)
         for name, seconds in late.timings_s.items():
             timings[name] = timings.get(name, 0.0) + seconds
-        return StepReport(report.n_records, timings)
+        return StepReport(report.n_records, timings, slowest=report.slowest | late.slowest)
 
 
 def _late(part: Path) -> Path:

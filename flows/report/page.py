@@ -230,6 +230,9 @@ def _speed(manifest: Manifest) -> str:
                 said.append(f"{what} for {seconds / total:.0%} of the time")
         if cores := manifest.timings_s.get("embed_cores"):
             said.append(f"embedding kept {cores / total:.1f} cores busy on average")
+    if manifest.slowest:
+        longest = ", ".join(f"{n} ({duration(seconds)})" for n, seconds in manifest.slowest)
+        said.append(f"these records took longest to be prepared and embedded: {longest}")
     for ran in manifest.ran:
         said.append(f"{ran['device']}, backend {ran['backend']}, {ran['precision']}: {ran['why']}")
     return (bars(rows) if rows else "") + "".join(f"<p class='faint'>{h(s)}</p>" for s in said)

@@ -13,6 +13,9 @@ from mlff_core.schema import ROWS, SCHEMA_VERSION
 from mlff_core.store import Location, Store, one_line, open_store
 from mlff_core.tables.parts import PART_NAME, is_whole, parts_in, read_footer, read_part_key
 
+#: Records that a run names for having taken longest.
+SLOWEST: Final = 5
+
 _NAME: Final = "manifest.json"
 #: How `Manifest.write` begins.
 _BEGIN: Final = b'{\n  "run_id":'
@@ -35,6 +38,7 @@ class Manifest:
         finished: When; None as long as the tables are not whole.
         counts: Molecules by status and by reason, conformers by status.
         timings_s: Seconds by stage.
+        slowest: Records that took longest to be prepared and embedded, and how many seconds.
         notes: What was guessed of the library, or looks odd, in sentences.
         ran: What computed the conformers: device, backend, precision, what `auto` came to and why;
             one entry for each that took part.
@@ -54,6 +58,7 @@ class Manifest:
     finished: str | None = None
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
+    slowest: list[tuple[int, float]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     ran: list[dict[str, str | dict[str, int] | None]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -64,6 +69,11 @@ class Manifest:
         """Add seconds to those of each stage."""
         for stage, seconds in timings_s.items():
             self.timings_s[stage] = self.timings_s.get(stage, 0.0) + seconds
+
+    def add_slowest(self, seconds: Mapping[int, float]) -> None:
+        """Add records that took long, of which the slowest are kept."""
+        known = {**dict(self.slowest), **seconds}
+        self.slowest = sorted(known.items(), key=lambda item: -item[1])[:SLOWEST]
 
     def add_ran(self, ran: Mapping[str, Any]) -> bool:
         """Add what computed a shard, its batch sizes to those of its like; whether it is new."""
@@ -195,6 +205,7 @@ def check_output(
                 run_id=earlier.run_id,
                 started=earlier.started,
                 timings_s=earlier.timings_s,
+                slowest=earlier.slowest,
                 ran=earlier.ran,
             )
         _check_own_parts(out, parts, manifest.run_key)

@@ -60,7 +60,7 @@ def make_run(out: Path, *, lower_by: float = 0.0) -> Path:
     }
     manifest(
         counts=counts, finished="2026-01-01T00:01:40+00:00",
-        timings_s={"relax": 50.0, "total": 100.0},
+        timings_s={"relax": 50.0, "total": 100.0}, slowest=[(3, 2.91)],
         library={"location": f"/data/{EVIL}.smi", "sha256": "aa", "n_records": 4},
         model={"name": EVIL, "sha256": "bb", "errors": {"minima": EVIL}}, notes=[EVIL],
     ).write(out)  # fmt: skip
@@ -144,6 +144,7 @@ def test_the_page_says_what_came_out(tmp_path: Path) -> None:
         "not a SMILES",
         "50% of the time",
         "protons_held",
+        "took longest to be prepared and embedded: 3 (2.9 s)",
     ):
         assert expected in page
 

@@ -48,6 +48,8 @@ def test_slices_of_a_shard_stand_in_the_order_of_its_records(
     ]  # fmt: skip
     assert report.n_records == len(SMILES)
     assert report.timings_s["embed_cores"] > 0
+    assert 2 <= len(report.slowest) <= len(SMILES)
+    assert min(report.slowest.values()) > 0
     assert heard == [2, 4, 6, 7]
     assert [file.name for file in tmp_path.iterdir()] == ["000000.embedded.arrow"]
 

@@ -29,6 +29,9 @@ def test_the_manifest_is_read_back_as_written(tmp_path):
     one.add_timings({"embed": 1.0})
     one.add_timings({"embed": 0.5, "relax": 2.0})
     assert one.timings_s == {"embed": 1.5, "relax": 2.0}
+    one.add_slowest({7: 2.9, 1: 0.1, 2: 0.3})
+    one.add_slowest({3: 0.2, 4: 1.5, 5: 0.4})
+    assert one.slowest == [(7, 2.9), (4, 1.5), (5, 0.4), (2, 0.3), (3, 0.2)]
     one.write(tmp_path)
     assert read_manifest(tmp_path) == one
     assert json.loads((tmp_path / "manifest.json").read_text())["finished"] is None
