@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from rdkit import Chem
 
 from mlff_core.batch import MolBatch
@@ -15,9 +15,15 @@ from mlff_core.chem.seen import seen_by
 from mlff_core.chem.trust import composition_flags, trust_flags
 from mlff_core.models.potential import Backend, Device, Potential, Precision, load_potential
 
+#: What a model with partial charges gives besides.
+_OF_CHARGES = ("charges", "dipole")
+
 
 class PaiNNCalculator(Calculator):
     """Energies in eV and forces in eV/Å of molecules in vacuum.
+
+    A model with partial charges also gives these (`get_charges`, e) and the dipole moment that they
+    make (`get_dipole_moment`, e·Å), about the centre of mass where the molecule is charged.
 
     The total charge in e is `atoms.info["charge"]`, 0 where it is not set. All electrons are
     paired: an odd number of them is refused, and so is a spin multiplicity, `atoms.info["spin"]`,
@@ -57,6 +63,22 @@ class PaiNNCalculator(Calculator):
             self.potential = load_potential(
                 model, device=device, backend=backend, precision=precision
             )
+        if self.potential.config.charges_after:
+            self.implemented_properties = [*self.implemented_properties, *_OF_CHARGES]
+
+    def get_property(
+        self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
+    ) -> float | np.ndarray | None:
+        """A property, computed if need be; what ASE's own getters call.
+
+        Raises:
+            PropertyNotImplementedError: The model does not give it; says so of partial charges.
+        """
+        if name in _OF_CHARGES and name not in self.implemented_properties:
+            raise PropertyNotImplementedError(
+                f"{name}: model {self.potential.name} has no partial charges"
+            )
+        return super().get_property(name, atoms, allow_calculation)
 
     def flags(self, atoms: Atoms) -> list[str]:
         """What of a molecule the training hardly saw, in words of docs/schema.md; often nothing.
@@ -112,14 +134,15 @@ class PaiNNCalculator(Calculator):
 
         Args:
             systems: Molecules of any sizes; not changed, and their calculators are not asked.
-            properties: Some of "energy" (eV), "free_energy" (the same) and "forces"
-                (eV/Å [n_atoms, 3]).
+            properties: Some of "energy" (eV), "free_energy" (the same), "forces"
+                (eV/Å [n_atoms, 3]); of a model with partial charges "charges" (e [n_atoms]) and
+                "dipole" (e·Å [3]).
 
         Raises:
             OutOfDomainError: An element or a charge that the model does not know, an odd number of
                 electrons, a spin multiplicity other than 1, or a periodic system.
             TypeError: A system is no `Atoms`.
-            ValueError: A property is not one of the three.
+            ValueError: A property is none of these, or the model does not give it.
         """
         for name in properties:
             if name not in self.implemented_properties:
@@ -156,7 +179,13 @@ class PaiNNCalculator(Calculator):
         )
         out = self.potential(batch)
         forces = batch.split(out.forces.cpu().double())
-        return [
+        results: list[dict[str, float | np.ndarray]] = [
             {"energy": energy, "free_energy": energy, "forces": f.numpy()}
             for energy, f in zip(out.energy.tolist(), forces, strict=True)
         ]
+        if out.charges is not None:
+            split = batch.split(out.charges.cpu().double())
+            for values, atoms, charges in zip(results, systems, split, strict=True):
+                values["charges"] = charges.numpy()
+                values["dipole"] = charges.numpy() @ (atoms.positions - atoms.get_center_of_mass())
+        return results

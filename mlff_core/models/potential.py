@@ -351,10 +351,11 @@ def _make_engine(
         return "plain", AnalyticEngine(model), why
     # To import these loads what Numba has compiled, which the other backends need not wait for.
     from mlff_core.ops.numba.atoms import ATOM_OPS
+    from mlff_core.ops.numba.charges import CHARGE_OPS
     from mlff_core.ops.numba.message import MessageOps
 
     edge_ops = MessageOps(model.config.cutoff).edge_ops
-    return "numba", AnalyticEngine(model, edge_ops, ATOM_OPS), why
+    return "numba", AnalyticEngine(model, edge_ops, ATOM_OPS, CHARGE_OPS), why
 
 
 def load_potential(

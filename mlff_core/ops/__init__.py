@@ -53,7 +53,19 @@ OPERATORS: Final[dict[str, Operator]] = {
     "update_fwd": Operator(
         "plain:update_fwd", "numba.atoms:update_fwd", "triton.update:update_fwd"
     ),
+    # Those of models with partial charges alone, after one of the blocks.
+    "equilibrate_fwd": Operator(
+        "charges:equilibrate_fwd",
+        "numba.charges:equilibrate_fwd",
+        "triton.charges:equilibrate_fwd",
+    ),
+    "coulomb": Operator("charges:coulomb", "numba.charges:coulomb", "triton.charges:coulomb"),
     "readout": Operator("plain:readout_fwd", None, "triton.readout:readout"),
+    "equilibrate_bwd": Operator(
+        "charges:equilibrate_bwd",
+        "numba.charges:equilibrate_bwd",
+        "triton.charges:equilibrate_bwd",
+    ),
     "update_bwd": Operator(
         "plain:update_bwd", "numba.atoms:update_bwd", "triton.update:update_bwd"
     ),

@@ -15,6 +15,7 @@ from torch import Tensor
 from mlff_core.batch import MolBatch
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops import plain
+from mlff_core.ops.charges import PLAIN_CHARGE_OPS, ChargeOps, layout_of
 from mlff_core.ops.program import (
     PLAIN_ATOM_OPS,
     PLAIN_OPS,
@@ -102,6 +103,46 @@ def calls(steps: Steps, case: Case) -> dict[str, Callable[[], Any]]:
         "phi_bwd": lambda: steps.phi_bwd(last, case.g_phi, hidden, case.g_q),
         "first_message_bwd": lambda: steps.message_bwd(0, case.g_q, case.g_mu, first_phi, None),
     }
+
+
+def charge_calls(case: Case, ops: ChargeOps, layout: Any) -> dict[str, Callable[[], Any]]:
+    """Likewise for the operators of partial charges, which are no steps of their own.
+
+    Args:
+        case: Whose features are what a network might say, too.
+        ops: The operators.
+        layout: Of the molecules, as they take it.
+    """
+    y, g_c = case.q[:, :2].contiguous(), case.g_q[:, 0].contiguous()
+    strength = case.q.new_full((1,), 0.8)
+    _, saved = ops.equilibrate_fwd(y, case.batch.charge, layout)
+    c, positions = case.q[:, 2].contiguous(), case.batch.positions
+    return {
+        "equilibrate_fwd": lambda: ops.equilibrate_fwd(y, case.batch.charge, layout)[:1],
+        "equilibrate_bwd": lambda: (ops.equilibrate_bwd(g_c, saved, layout),),
+        "coulomb": lambda: ops.coulomb(c, positions, strength, layout),
+    }
+
+
+def plain_charge_calls(case: Case) -> dict[str, Callable[[], Any]]:
+    """By plain operators."""
+    layout = layout_of(case.batch.mol_idx, case.batch.n_mols)
+    return charge_calls(case, PLAIN_CHARGE_OPS, layout)
+
+
+def numba_charge_calls(case: Case) -> dict[str, Callable[[], Any]]:
+    """By the operators compiled for a CPU."""
+    from mlff_core.ops.numba.charges import CHARGE_OPS
+
+    layout = layout_of(case.batch.mol_idx, case.batch.n_mols)
+    return charge_calls(case, CHARGE_OPS, layout)
+
+
+def triton_charge_calls(case: Case) -> dict[str, Callable[[], Any]]:
+    """By kernels."""
+    from mlff_core.ops.triton.charges import CHARGE_OPS, Spans
+
+    return charge_calls(case, CHARGE_OPS, Spans(case.batch.ptr, case.batch.mol_idx))
 
 
 def plain_steps(

@@ -202,7 +202,7 @@ class ChargeStep:
         after: int,
         positions: Tensor,
         charge: Tensor,
-        layout: Layout,
+        layout: Any,
         ops: ChargeOps = PLAIN_CHARGE_OPS,
     ):
         """Get ready.
@@ -212,7 +212,7 @@ class ChargeStep:
             after: The block after which the charges are read, from 1.
             positions: Å [n_atoms, 3].
             charge: Total charges in e [n_mols].
-            layout: Of the molecules.
+            layout: Of the molecules, as the operators take it.
             ops: The operators over molecules.
         """
         self.module, self.after, self.ops = module, after, ops
@@ -247,6 +247,10 @@ class ChargeStep:
         known = charge[: len(layout.place)]
         after = model.config.charges_after
         return cls(model.partial_charges, after, positions, known, layout, ops)
+
+    def known(self, energy: Tensor, mol_idx: Tensor) -> Tensor:
+        """Charges in e [n_atoms]; NaN where the energy of the molecule is no number."""
+        return torch.where(energy.isnan()[mol_idx], torch.nan, self.charges)
 
     def added(self, atomic: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Energies of atoms, and their gradient in the positions, with the Coulomb energy added."""

@@ -286,9 +286,8 @@ def _computed(
     energy = torch.zeros(len(charge), dtype=torch.float64, device=positions.device).index_add(
         0, mol_idx, atomic.double() + model.reference_energy[species]
     )
-    lost = energy.isnan()[mol_idx]
-    charges = None if read is None else torch.where(lost, torch.nan, read.charges)
-    return Computed(energy, torch.where(lost[:, None], torch.nan, -gradient), charges)
+    forces = torch.where(energy.isnan()[mol_idx][:, None], torch.nan, -gradient)
+    return Computed(energy, forces, None if read is None else read.known(energy, mol_idx))
 
 
 class ExchangeableSteps:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from ase import Atoms, units
 from ase.build import molecule
+from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.test import gradient_test
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
@@ -15,6 +16,7 @@ from mlff_core.batch import MolBatch
 from mlff_core.calculator import PaiNNCalculator
 from mlff_core.errors import OutOfDomainError
 from mlff_core.models.checkpoint import save_checkpoint
+from mlff_core.models.painn import PaiNNConfig
 from mlff_core.models.potential import Potential
 from mlff_core.testing import random_model, random_molecule
 
@@ -227,3 +229,38 @@ def test_atoms_with_the_calculator_can_be_copied_and_pickled(small, copied):
 def test_systems_of_another_kind_are_told_in_words(potential, systems):
     with pytest.raises(TypeError, match=r"expected a list of Atoms|expected Atoms, found str"):
         PaiNNCalculator(potential).calculate_batch(systems)
+
+
+@pytest.fixture(scope="module")
+def charged() -> PaiNNCalculator:
+    config = PaiNNConfig(n_features=16, charges_after=2, charge_feedback=True, coulomb=True)
+    return PaiNNCalculator(Potential(random_model(3, config)))
+
+
+def test_a_model_with_charges_gives_them_and_their_dipole(charged):
+    water = molecule("H2O")
+    water.calc = charged
+    charges, dipole = water.get_charges(), water.get_dipole_moment()
+    assert charges.sum() == pytest.approx(0.0, abs=1e-6)
+    assert np.abs(charges).max() > 0.01
+    # Of a neutral molecule the dipole is the same about any point.
+    np.testing.assert_allclose(dipole, charges @ (water.positions + 7.0), atol=1e-5)
+    assert np.linalg.norm(dipole) > 1e-3
+    hydroxide = molecule("OH")
+    hydroxide.set_initial_magnetic_moments()
+    hydroxide.info["charge"] = -1
+    (found,) = charged.calculate_batch([hydroxide], ["charges", "dipole"])
+    assert found["charges"].sum() == pytest.approx(-1.0, abs=1e-6)
+    arms = hydroxide.positions - hydroxide.get_center_of_mass()
+    np.testing.assert_allclose(found["dipole"], found["charges"] @ arms, atol=1e-9)
+
+
+def test_a_model_without_charges_says_so(potential):
+    water = molecule("H2O")
+    water.calc = PaiNNCalculator(potential)
+    with pytest.raises(PropertyNotImplementedError, match="has no partial charges"):
+        water.get_charges()
+    with pytest.raises(PropertyNotImplementedError, match=r"dipole: model .* has no partial"):
+        water.get_dipole_moment()
+    with pytest.raises(ValueError, match="expected some of energy, free_energy, forces, found"):
+        water.calc.calculate_batch([water], ["charges"])

@@ -9,6 +9,7 @@ message_twice.py   the same with first and second derivatives, for training
 linear.py          products with weights
 update.py          mix scalars and vectors
 readout.py         energies, sums, forces
+charges.py         partial charges and their Coulomb energy
 tiles.py           how large a piece each program takes
 tune.py            measuring that anew on another card
 launch.py          kernels that start before the one before them has ended

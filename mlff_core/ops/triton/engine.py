@@ -9,6 +9,7 @@ import logging
 import math
 from bisect import bisect_right
 from collections import OrderedDict
+from copy import deepcopy
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,8 +17,10 @@ import torch
 import triton
 from torch import Tensor
 
+from mlff_core.ops.charges import ChargeStep
 from mlff_core.ops.program import AnalyticEngine, forward_and_back
 from mlff_core.ops.triton.capture import recording
+from mlff_core.ops.triton.charges import CHARGE_OPS, Spans
 from mlff_core.ops.triton.fill import Inputs, fill
 from mlff_core.ops.triton.pairs import pairs
 from mlff_core.ops.triton.readout import molecules
@@ -53,12 +56,14 @@ class CapturedStep(NamedTuple):
         inputs: numbers, positions, mol_idx, ptr, charge, at the capacity of the graph.
         energy: float64 [n_mols at capacity].
         forces: [n_atoms at capacity, 3].
+        charges: [n_atoms at capacity]; None where the model has none.
     """
 
     graph: torch.cuda.CUDAGraph
     inputs: Inputs
     energy: Tensor
     forces: Tensor
+    charges: Tensor | None = None
 
 
 @cache
@@ -93,8 +98,7 @@ class TritonEngine:
             check: Compare with the plain operators on a small molecule first.
 
         Raises:
-            ValueError: The precision or the model's width is not one that the kernels have, or the
-                model has partial charges.
+            ValueError: The precision or the model's width is not one that the kernels have.
             RuntimeError: There is no CUDA device (nor Triton's interpreter), Triton cannot compile
                 here, or its answer on a small molecule is wrong.
         """
@@ -106,15 +110,12 @@ class TritonEngine:
             raise ValueError(
                 f"n_features: expected a power of two of at least 32, found {n_features}"
             )
-        if config.charges_after:
-            raise ValueError(
-                "no kernel finds partial charges yet, which this model has: backend 'plain' does, "
-                "on a card too"
-            )
         self.cutoff = config.cutoff
         with torch.no_grad():
             self.weights = Weights.lay_out(model, precision, products, gathered)
         self.reference_energy = model.reference_energy
+        self.partial_charges = deepcopy(model.partial_charges)
+        self.charges_after = config.charges_after
         self.compiled: set[tuple[str, str]] = set()
         self.graphs: OrderedDict[GraphKey, CapturedStep | None] = OrderedDict()
         device = self.reference_energy.device
@@ -140,8 +141,8 @@ class TritonEngine:
             torch.tensor([0, 2], device=device),
             torch.full((1,), model.config.min_charge, device=device),
         )
-        energy, forces = self.step(*step)
-        plain_energy, plain_forces = AnalyticEngine(model).evaluate(*step)
+        energy, forces = self.step(*step)[:2]
+        plain_energy, plain_forces = AnalyticEngine(model).evaluate(*step)[:2]
         scale = 1.0 + plain_forces.abs().max()
         error = torch.maximum(
             (energy - plain_energy).abs().max(), (forces - plain_forces).abs().max()
@@ -151,8 +152,9 @@ class TritonEngine:
 
     def evaluate(
         self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3].
+    ) -> tuple[Tensor, ...]:
+        """Energy in eV, float64 [n_mols], and forces in eV/Å [n_atoms, 3]; and charges in e
+        [n_atoms] where the model has some.
 
         Atoms from ptr[-1] on are padding and get forces of zero; a molecule without atoms gets
         energy zero; an atom with more than pairs.MAX_NEIGHBORS neighbours turns its molecule into
@@ -161,7 +163,12 @@ class TritonEngine:
         """
         n_atoms, n_mols = len(numbers), len(charge)
         if n_atoms == 0 or n_mols == 0:
-            return torch.zeros_like(charge, dtype=torch.float64), torch.zeros_like(positions)
+            nothing = torch.zeros_like(charge, dtype=torch.float64), torch.zeros_like(positions)
+            return (
+                nothing
+                if self.partial_charges is None
+                else (*nothing, positions.new_zeros(n_atoms))
+            )
         if positions.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
             return self.step(numbers, positions, mol_idx, ptr, charge)
         if n_atoms > PIECE_MAX_ATOMS:
@@ -184,31 +191,39 @@ class TritonEngine:
             return self.step(numbers, positions, mol_idx, ptr, charge)
         fill(captured.inputs, (numbers, positions, mol_idx, ptr, charge))
         captured.graph.replay()
-        return captured.energy[:n_mols].clone(), captured.forces[:n_atoms].clone()
+        found = captured.energy[:n_mols].clone(), captured.forces[:n_atoms].clone()
+        if captured.charges is None:
+            return found
+        return *found, captured.charges[:n_atoms].clone()
 
     def _in_pieces(
         self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """As many molecules at a time as have PIECE_MAX_ATOMS atoms, one at the least."""
         energy = torch.empty(len(charge), dtype=torch.float64, device=positions.device)
         forces = torch.zeros_like(positions)
+        out: tuple[Tensor, ...] = energy, forces
+        if self.partial_charges is not None:
+            out = *out, forces.new_zeros(len(positions), dtype=torch.float32)
         starts = ptr.tolist()
         first = 0
         while first < len(charge):
             end = max(bisect_right(starts, starts[first] + PIECE_MAX_ATOMS) - 1, first + 1)
             a, b = starts[first], starts[end]
             if b > a:
-                energy[first:end], forces[a:b] = self.step(
+                energy[first:end], *of_atoms = self.step(
                     numbers[a:b],
                     positions[a:b],
                     mol_idx[a:b] - first,
                     ptr[first : end + 1] - a,
                     charge[first:end],
                 )
+                for whole, piece in zip(out[1:], of_atoms, strict=True):
+                    whole[a:b] = piece
             else:
                 energy[first:end] = 0.0
             first = end
-        return energy, forces
+        return out
 
     def _capture(self, key: GraphKey, inputs: Inputs) -> CapturedStep | None:
         """Record a step at a capacity; None if its first replay is not what eager gives."""
@@ -222,7 +237,7 @@ class TritonEngine:
             ptr.new_zeros(mols + 1),
             charge.new_zeros(mols),
         )
-        expected_energy, expected_forces = self.step(*inputs)
+        expected_energy, expected_forces = self.step(*inputs)[:2]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -231,8 +246,8 @@ class TritonEngine:
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with recording(graph):
-            energy, forces = self.step(*buffers)
-        captured = CapturedStep(graph, buffers, energy, forces)
+            energy, forces, *charges = self.step(*buffers)
+        captured = CapturedStep(graph, buffers, energy, forces, *charges)
         fill(buffers, inputs)
         graph.replay()
         same = (
@@ -255,16 +270,25 @@ class TritonEngine:
 
     def step(
         self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """What `evaluate` means, kernel by kernel: the same launches whatever the values are."""
         positions = positions.detach().contiguous()
         rows, q, repulsion, gradient = pairs(
             numbers, positions, mol_idx, ptr, charge, self.weights.tables, self.cutoff
         )
         steps = KernelSteps(self.weights, rows, repulsion)
-        forward_and_back(steps, len(self.weights.blocks), q)
-        return molecules(
-            steps.atomic,
+        read = None
+        if self.partial_charges is not None:
+            read = ChargeStep(
+                self.partial_charges, self.charges_after, positions, charge, Spans(ptr, mol_idx),
+                CHARGE_OPS,
+            )  # fmt: skip
+        forward_and_back(steps, len(self.weights.blocks), q, read)
+        atomic = steps.atomic
+        if read is not None:
+            atomic, gradient = read.added(atomic, gradient)
+        energy, forces = molecules(
+            atomic,
             numbers,
             positions,
             mol_idx,
@@ -275,3 +299,6 @@ class TritonEngine:
             rows,
             steps.pull,
         )
+        if read is None:
+            return energy, forces
+        return energy, forces, read.known(energy, mol_idx)

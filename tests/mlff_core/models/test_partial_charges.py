@@ -148,6 +148,15 @@ def test_a_molecule_does_not_hear_of_the_others_in_its_batch():
         torch.testing.assert_close(getattr(together, name), joined, rtol=1e-6, atol=2e-5)
 
 
+def test_compiled_operators_compute_what_plain_ones_do():
+    model, batch = random_model(3, ALL), batch_of(MOLECULES, torch.float32)
+    found, expected = (Potential(model, backend=backend)(batch) for backend in ("numba", "plain"))
+    torch.testing.assert_close(found.charges, expected.charges, rtol=0, atol=2e-6)
+    torch.testing.assert_close(found.energy, expected.energy, rtol=0, atol=5e-5)
+    largest = float(expected.forces.abs().max())
+    torch.testing.assert_close(found.forces, expected.forces, rtol=0, atol=2e-5 * largest)
+
+
 def test_a_coordinate_that_is_no_number_poisons_its_molecule_alone():
     potential = potential_of(ALL)
     batch = batch_of(MOLECULES)

@@ -14,7 +14,15 @@ from torch import Tensor
 from mlff_core.batch import MolBatch
 from mlff_core.models.painn import PaiNNConfig
 from mlff_core.ops import plain
-from mlff_core.ops.case import Case, calls, triton_steps, twice_steps
+from mlff_core.ops.case import (
+    Case,
+    calls,
+    numba_charge_calls,
+    plain_charge_calls,
+    triton_charge_calls,
+    triton_steps,
+    twice_steps,
+)
 from mlff_core.ops.program import ExchangeableSteps, Steps
 from mlff_core.testing import random_model, random_molecule
 
@@ -48,7 +56,14 @@ def results(steps: Steps, case: Case) -> Results:
             out = (position_gradient(steps, case),)  # On top of that of the last block.
         found[name] = tuple(out)
     found["position_gradient"] = found["message_bwd"][2:]
-    return found
+    return found | {name: tuple(call()) for name, call in of_charges(steps, case).items()}
+
+
+def of_charges(steps: Steps, case: Case) -> dict[str, Callable[[], object]]:
+    """The operators of partial charges that go with these steps."""
+    if not isinstance(steps, ExchangeableSteps):
+        return triton_charge_calls(case)
+    return plain_charge_calls(case) if steps.ops.find_edges is None else numba_charge_calls(case)
 
 
 def geometry(steps: Steps, case: Case) -> Results:
