@@ -251,15 +251,15 @@ class ScreenCall(Call):
     )
     thermo: bool = option(
         False,
-        "relaxation",
+        "properties",
         "Enthalpy, entropy and Gibbs energy of each molecule's best conformer, from its "
         "vibrations; fmax is 0.01 at most then",
     )
     temperature_k: float = option(
-        298.15, "relaxation", "With thermo: temperature in K", gt=0, le=5000
+        298.15, "properties", "With thermo: temperature in K", gt=0, le=5000
     )
     pressure_pa: float = option(
-        101_325.0, "relaxation", "With thermo: pressure in Pa", gt=0, le=1e9
+        101_325.0, "properties", "With thermo: pressure in Pa", gt=0, le=1e9
     )
     backend: Literal["auto", "triton", "numba", "torch"] = option(
         "auto",

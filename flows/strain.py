@@ -4,6 +4,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -13,7 +14,7 @@ from pydantic import Field
 
 from flows.call import Call, option
 from flows.text import counted, printable
-from mlff_core.errors import OutputError
+from mlff_core.errors import MlffError, OutputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mlff_core.chem.molecule import PreparedMolecule
     from mlff_core.chem.pool import EmbeddingPool
     from mlff_core.library import Library
+    from mlff_core.properties.strain import Geometry, Solvate
     from mlff_core.tables.strain_row import StrainRow
 
 #: Poses that are computed together, about; those of one molecule are never apart.
@@ -47,6 +49,15 @@ class StrainCall(Call):
         "auto", "first", "auto is cuda where there is one"
     )
     limit: int | None = option(None, "first", "Read no more than this many poses", ge=1)
+    solvent: Literal["none", "water"] = option(
+        "none",
+        "first",
+        "Add the energy of solvation in water to all geometries, which charged poses need; the "
+        "extra [solvent] computes it",
+    )
+    solvent_seconds: float = option(
+        120.0, "machine", "Seconds that solvation of one geometry may take", gt=0, le=86_400
+    )
     flat_bottom: float = option(
         0.3, "relaxation", "Å that heavy atoms may go from the pose without a spring", ge=0, le=10
     )
@@ -86,9 +97,14 @@ def run_strain(call: StrainCall, tell: Callable[[str], None]) -> "list[StrainRow
     from mlff_core.chem.pool import EmbeddingPool
     from mlff_core.library import open_library
     from mlff_core.models.reference import refer_to_model
+    from mlff_core.properties.water import described
     from mlff_core.store import whole_file
     from mlff_core.tables.strain_row import StrainRow
 
+    try:
+        solvent = described() if call.solvent == "water" else "none"
+    except ValueError as error:  # the extra is not there
+        raise MlffError(str(error)) from error
     library = open_library(call.poses, poses=True)
     model = refer_to_model(call.model)
     out = Path(call.out).expanduser()
@@ -111,7 +127,12 @@ def run_strain(call: StrainCall, tell: Callable[[str], None]) -> "list[StrainRow
     with EmbeddingPool(settings, call.workers) as pool:
         rows = _rows(call, library, pool, tell)
     table = table_of(rows, StrainRow)
-    about = {"model_name": model.name, "model_sha256": model.sha256, "call": call.model_dump_json()}
+    about = {
+        "model_name": model.name,
+        "model_sha256": model.sha256,
+        "solvent": solvent,
+        "call": call.model_dump_json(),
+    }
     with whole_file(out / TABLE) as stream:
         pyarrow.parquet.write_table(table.replace_schema_metadata(about), stream)
     if call.csv:
@@ -141,11 +162,33 @@ def _rows(
     tell(f"{len(poses):,} poses, model {potential.name} on {potential.device_name}")
     settings = StrainSettings(call.flat_bottom, call.fmax, call.max_steps)
     rows: list[StrainRow] = []
-    for group in _groups(poses):
-        searched = _searched(group, pool)
-        rows += strain(group, searched, potential, settings)
-        tell(f"{len(rows):,} of {len(poses):,} poses")
+    with _water(call) as solvate:
+        for group in _groups(poses):
+            searched = _searched(group, pool, charged=solvate is not None)
+            rows += strain(group, searched, potential, settings, solvate)
+            tell(f"{len(rows):,} of {len(poses):,} poses")
     return sorted(rows, key=lambda row: row.record)
+
+
+@contextmanager
+def _water(call: StrainCall) -> "Iterator[Solvate | None]":
+    """What gives energies of solvation, in processes of its own; None if none are wanted."""
+    if call.solvent == "none":
+        yield None
+        return
+    from mlff_core.chem.molecule import ChemistrySettings
+    from mlff_core.chem.pool import EmbeddingPool
+    from mlff_core.properties.water import solvate
+    from mlff_core.units import EV_KCAL_MOL
+
+    def energies(geometries: "Sequence[Geometry]") -> list[float | None]:
+        tasks = ((k, None, "", *geometry) for k, geometry in enumerate(geometries))
+        found = pool.map(tasks, solvate)
+        return [one / EV_KCAL_MOL if isinstance(one, float) else None for one in found]
+
+    settings = ChemistrySettings(hard_timeout_s=call.solvent_seconds)
+    with EmbeddingPool(settings, call.workers) as pool:
+        yield energies
 
 
 def _groups(poses: "Sequence[PreparedMolecule]") -> "Iterator[list[PreparedMolecule]]":
@@ -164,7 +207,7 @@ def _groups(poses: "Sequence[PreparedMolecule]") -> "Iterator[list[PreparedMolec
 
 
 def _searched(
-    poses: "Sequence[PreparedMolecule]", pool: "EmbeddingPool"
+    poses: "Sequence[PreparedMolecule]", pool: "EmbeddingPool", *, charged: bool
 ) -> "dict[str, PreparedMolecule]":
     """The molecules of the poses whose strain means something, each with embedded conformers."""
     from mlff_core.chem.prepare import prepare
@@ -174,7 +217,9 @@ def _searched(
     names = dict.fromkeys(
         one.smiles
         for one in poses
-        if one.status == MoleculeStatus.OK and one.smiles and not is_charged(one.smiles)
+        if one.status == MoleculeStatus.OK
+        and one.smiles
+        and (charged or not is_charged(one.smiles))
     )
     embedded = pool.map(((k, None, smiles) for k, smiles in enumerate(names)), prepare)
     return dict(zip(names, embedded, strict=True))

@@ -18,7 +18,7 @@ from torch import Tensor
 from mlff_core.batch import MolBatch
 from mlff_core.buckets import batch_sizes, bucket_of
 from mlff_core.models.force_field import Domain, ForceField, Outputs
-from mlff_core.moves.held import without_springs
+from mlff_core.moves.held import HeldProtons, labelled, without_springs
 from mlff_core.moves.in_flight import Relaxed
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule
@@ -98,6 +98,7 @@ def relax_tethered(
     settings: RelaxSettings = RelaxSettings(),  # noqa: B008, frozen
     *,
     reach: float = 0.3,
+    held: Sequence[np.ndarray] | None = None,
 ) -> list[Relaxed]:
     """Relax conformers with some of their atoms near given places.
 
@@ -109,6 +110,8 @@ def relax_tethered(
         settings: As in `mlff_core.moves.relax.relax_conformers`; the largest force that is left
             counts the springs.
         reach: How far held atoms may go freely, Å.
+        held: Heavy atom and hydrogen of bonds of each that do not break, [n_held, 2], as in
+            `mlff_core.moves.held`; None for none.
 
     Returns:
         One entry a conformer, in the order given; energies and forces are without the springs.
@@ -122,10 +125,16 @@ def relax_tethered(
     if not conformers:
         return []
     n_slots = batch_sizes(settings.batching, potential.device, potential.bytes_per_edge)
-    springs = Tethered(potential, places, tethered, reach)
+    springs: ForceField = Tethered(potential, places, tethered, reach)
+    elements = [np.asarray(numbers) for numbers, _, _ in conformers]
+    if held is not None and any(map(len, held)):
+        springs = HeldProtons(springs)
+        elements = [labelled(z, bonds) for z, bonds in zip(elements, held, strict=True)]
+        # It would take the labels for elements.
+        settings = replace(settings, model_hessian=False)
     molecules = [
-        Molecule(index, np.asarray(numbers), np.asarray(positions), label(int(charge), index))
-        for index, (numbers, positions, charge) in enumerate(conformers)
+        Molecule(index, z, np.asarray(positions), label(int(charge), index))
+        for index, (z, (_, positions, charge)) in enumerate(zip(elements, conformers, strict=True))
     ]
     together = min(n_slots[bucket_of(molecule.size)] for molecule in molecules)
     ended = sorted(

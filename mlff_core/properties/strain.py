@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from rdkit import Chem
 
+from mlff_core.chem.held import SANE, stretched
 from mlff_core.chem.molecule import PreparedMolecule
 from mlff_core.chem.superpose import aligned_rmsd
 from mlff_core.chem.topology import Topology, rearrangements
@@ -26,7 +27,7 @@ from mlff_core.moves.in_flight import Relaxed
 from mlff_core.moves.relax import relax_conformers
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.tethered import relax_tethered
-from mlff_core.status import ConformerStatus, FoundBy, MoleculeStatus, Reason
+from mlff_core.status import ConformerStatus, Flag, FoundBy, MoleculeStatus, Reason
 from mlff_core.tables.strain_row import StrainRow
 from mlff_core.units import EV_KCAL_MOL
 
@@ -173,7 +174,7 @@ def _row(pose: PreparedMolecule, solvated: bool) -> StrainRow:
     )
     if pose.status == MoleculeStatus.OK and not solvated and is_charged(pose.smiles or ""):
         row.status, row.reason = MoleculeStatus.REJECTED, Reason.CHARGED_IN_VACUUM
-        _tell(row, "in vacuum charged groups collapse on each other: its strain would mean nothing")
+        _tell(row, "in vacuum charged groups collapse on each other: --solvent water")
     return row
 
 
@@ -197,10 +198,10 @@ def _walks(
         return [(p.numbers, x, p.charge or 0) for p, x in zip(poses, positions, strict=True)]
 
     frozen = [np.flatnonzero(which) for which in heavy]
-    hydrogens = relax_conformers(at(given), potential, relaxation, frozen=frozen)
+    hydrogens = _relaxed(at(given), poses, potential, relaxation, frozen)
     restrained = relax_tethered(
         at([end.positions for end in hydrogens]), given, heavy, potential, relaxation,
-        reach=settings.reach,
+        reach=settings.reach, held=[pose.held_bonds for pose in poses],
     )  # fmt: skip
     starts = at([end.positions for end in restrained])
     local = _relaxed(starts, poses, potential, relaxation)
@@ -219,11 +220,12 @@ def _relaxed(
     owners: Sequence[PreparedMolecule],
     potential: ForceField,
     settings: RelaxSettings,
+    frozen: Sequence[np.ndarray] | None = None,
 ) -> list[Relaxed]:
-    """Relaxed freely, as a screen does it: with protons of charged groups held if need be."""
-    ends = relax_conformers(starts, potential, settings)
+    """Relaxed as a screen does it, with protons of charged groups held if need be."""
+    ends = relax_conformers(starts, potential, settings, frozen=frozen)
     conformers = [(*s, owner.held_bonds) for s, owner in zip(starts, owners, strict=True)]
-    held = relax_where_protons_moved(conformers, ends, potential, settings)
+    held = relax_where_protons_moved(conformers, ends, potential, settings, frozen)
     return [held.get(k, end) for k, end in enumerate(ends)]
 
 
@@ -276,6 +278,8 @@ def _judge_pose(row: StrainRow, walk: _Walk, totals: Sequence[float | None]) -> 
         row.positions_local_angstrom = walk.local.positions
     else:
         _tell(row, f"relaxed freely: {walk.changes[1] or walk.local.status}")
+    if stretched(walk.restrained.positions, walk.pose.numbers, walk.pose.held_bonds, SANE):
+        row.flags.append(Flag.PROTONS_HELD)
     if ConformerStatus.MAX_STEPS in (walk.restrained.status, walk.local.status):
         _tell(row, "not converged within the steps allowed")
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from rdkit import Chem
@@ -10,7 +11,9 @@ from rdkit.Chem import rdDepictor, rdDistGeom
 
 from flows.cli import main
 from flows.strain import _groups
+from mlff_core import MolBatch, load_potential
 from mlff_core.chem.molecule import PreparedMolecule
+from mlff_core.units import EV_KCAL_MOL
 
 
 @pytest.fixture
@@ -60,6 +63,28 @@ def test_every_pose_is_a_row(
     assert "--overwrite" in capsys.readouterr().err
     assert main([*call, "--overwrite", "--json", "--limit", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["n_poses"] == 1
+
+
+def test_water_is_asked_in_processes_of_its_own(
+    tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tblite")
+    mol = Chem.AddHs(Chem.MolFromSmiles("CC(=O)[O-]"))
+    rdDistGeom.EmbedMolecule(mol, randomSeed=1)
+    (tmp_path / "poses.sdf").write_text(Chem.MolToMolBlock(mol) + "$$$$\n")
+    call = ["strain", str(tmp_path / "poses.sdf"), "--out", str(tmp_path), "--solvent", "water"]
+    call += ["--model", "small", "--device", "cpu", "--conformers", "1", "--workers", "1"]
+    assert main([*call, "--quiet"]) == 0
+    [row] = pl.read_parquet(tmp_path / "strain.parquet").to_dicts()
+    row["positions_global_angstrom"] = np.reshape(row["positions_global_angstrom"], (-1, 3))
+    assert (row["status"], row["solvent"]) == ("ok", "water")
+    assert row["strain_local_kcal_mol"] == pytest.approx(0.0, abs=0.2)
+    # Hydration of acetate: -77.6 kcal/mol (Kelly, Cramer and Truhlar 2006).
+    vacuum = load_potential("small", device="cpu")(
+        MolBatch.from_arrays([(row["atomic_numbers"], row["positions_global_angstrom"], -1)])
+    )
+    hydration = (row["global_energy_ev"] - vacuum.energy.item()) * EV_KCAL_MOL
+    assert hydration == pytest.approx(-77.6, abs=12.0)
 
 
 def test_a_file_without_geometries_is_refused(

@@ -125,6 +125,18 @@ def test_charged_poses_need_a_solvent(potential: Potential) -> None:
     assert [row.status for row in lost] == ["failed"] * 2
 
 
+def test_protons_of_a_zwitterion_stay_where_the_pose_has_them(potential: Potential) -> None:
+    given = posed(geometry("[NH3+]CC(=O)[O-]"))
+    [row] = strain([given], {}, potential, SETTINGS, lambda geometries: [0.0] * len(geometries))
+    assert (row.status, row.flags) == ("ok", [*given.flags, "protons_held"])
+    bonds = given.held_bonds
+    assert len(bonds) == 3
+    for x in (row.positions_restrained_angstrom, row.positions_local_angstrom):
+        lengths = np.linalg.norm(x[bonds[:, 0]] - x[bonds[:, 1]], axis=1)
+        assert lengths.max() < 1.35
+        assert lengths.min() > 0.95
+
+
 @pytest.mark.parametrize(
     ("smiles", "charged"),
     [
