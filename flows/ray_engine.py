@@ -33,9 +33,9 @@ def connect(address: str | None) -> Any:
     """The package Ray, connected to a cluster, or to one of its own on this host.
 
     Args:
-        address: As Ray knows it: "auto", "host:6379", "ray://..."; None starts one on this host.
-            Ray listens on every interface; who calls must know the token that it keeps in the
-            home of the user.
+        address: As Ray knows it: "auto", "host:6379", "ray://..."; None starts one on this host,
+            which listens on loopback alone. One that is named listens as it was told to; who calls
+            it must know the token that Ray keeps in the home of the user.
 
     Raises:
         ValueError: Ray is not installed.
@@ -43,6 +43,8 @@ def connect(address: str | None) -> Any:
     """
     # Read when Ray is imported: no report of its use leaves the host.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:  # or it takes the host's address in the place of 127.0.0.1
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray

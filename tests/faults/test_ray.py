@@ -1,5 +1,6 @@
 """Lanes on a real Ray cluster of several nodes on this host; their cards are numbers only."""
 
+import json
 import os
 import signal
 import subprocess
@@ -154,3 +155,26 @@ def test_a_command_on_ray_that_is_killed_leaves_no_process_and_is_resumed_withou
     manifest = read_manifest(out)
     assert manifest is not None
     assert manifest.finished is not None
+
+
+def test_a_cluster_of_this_host_listens_on_loopback_alone() -> None:
+    program = """
+import json, psutil
+from flows.ray_engine import connect
+
+ray = connect(None)
+ray.get(ray.remote(lambda: 1).remote())
+found = []
+for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+    found += [c.laddr.ip for c in process.net_connections("inet") if c.status == "LISTEN"]
+ray.shutdown()
+print(json.dumps(found))
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    listening = json.loads(ended.stdout.splitlines()[-1])
+    assert len(listening) >= 4
+    assert {ip.removeprefix("::ffff:") for ip in listening} <= {"127.0.0.1", "::1"}
