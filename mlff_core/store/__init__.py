@@ -106,10 +106,11 @@ class FolderStore:
         """Names of the whole files in a folder, not in those below it, sorted; none if none."""
         prefix = f"{folder}/" if folder else ""
         try:
-            found = [path for path in (self.folder / folder).iterdir() if path.is_file()]
+            with os.scandir(self.folder / folder) as entries:  # which know what they are
+                found = [entry.name for entry in entries if entry.is_file()]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(prefix + path.name for path in found if not path.name.startswith("."))
+        return sorted(prefix + name for name in found if not name.startswith("."))
 
     def exists(self, name: str) -> bool:
         """Whether a file of this name is there, whole."""
