@@ -83,37 +83,64 @@ def numbered(table: pa.Table, **columns: Sequence[Any]) -> pa.Table:
     return table
 
 
+class Cpu:
+    """CPU seconds of a thread, by what it did: what a report's timings are here."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+        self._since = time.thread_time()
+
+    def was(self, what: str) -> None:
+        """All since the last word was this."""
+        now = time.thread_time()
+        self.spent[what] = self.spent.get(what, 0.0) + now - self._since
+        self._since = now
+
+
 def embed(shard: int, work_dir: str, smiles: str) -> StepReport:
     """Read the records of a shard; leave molecules as the chemistry would."""
+    cpu = Cpu()
     records = read_records(Path(work_dir), shard)
+    cpu.was("between")
     table = numbered(
         molecules(smiles),
         record=[r.record for r in records],
         input_id=[r.input_id for r in records],
         input_smiles=[r.smiles for r in records],
     )
+    cpu.was("simulation")
     write_arrow(table, ShardFiles.of(Path(work_dir), shard).embedded)
-    return StepReport(len(records))
+    cpu.was("between")
+    return StepReport(len(records), cpu.spent)
 
 
 def relax(shard: int, work_dir: str, smiles: str, cost_s: float) -> StepReport:
     """Sleep for as long as a card would be busy."""
+    cpu = Cpu()
     files = ShardFiles.of(Path(work_dir), shard)
-    records = read_arrow(files.embedded)["record"].to_pylist()
+    records = read_arrow(files.embedded)["record"]
+    cpu.was("between")
     time.sleep(cost_s * len(records))
-    write_arrow(numbered(conformers(smiles), record=records), files.relaxed)
-    return StepReport(len(records))
+    table = numbered(conformers(smiles), record=records.to_pylist())
+    cpu.was("simulation")
+    write_arrow(table, files.relaxed)
+    cpu.was("between")
+    return StepReport(len(records), cpu.spent)
 
 
 def write(shard: int, work_dir: str, out: str, metadata: dict[str, str]) -> StepReport:
     """Write the parts of a shard, conformers first."""
+    cpu = Cpu()
     files = ShardFiles.of(Path(work_dir), shard)
     for row_type, file in ((ConformerRow, files.relaxed), (MoleculeRow, files.embedded)):
         table = read_arrow(file).cast(schema_of(row_type))
+        cpu.was("between")
         write_part(table, out, shard, metadata)
+        cpu.was("tables")
     n_records = table.num_rows
     files.remove()
-    return StepReport(n_records, counts={"ok": n_records})
+    cpu.was("between")
+    return StepReport(n_records, cpu.spent, {"ok": n_records})
 
 
 class Lanes(LocalEngine):
@@ -139,6 +166,7 @@ class Stopwatch(Watcher):
 
     def __init__(self, work: Path) -> None:
         self._work = work
+        self.cpu_s = dict.fromkeys(("simulation", "between", "tables"), 0.0)
 
     def begin(self, n_records: int, done: int) -> None:
         """The library is read, the folder is ours, and what is finished is known."""
@@ -148,6 +176,8 @@ class Stopwatch(Watcher):
     def advance(self, stage: str, shard: int, report: StepReport) -> None:
         """A stage has ended."""
         self.last = now()
+        for what, seconds in report.timings_s.items():
+            self.cpu_s[what] += seconds
 
     def run_range(self, shards: Sequence[int], finish: Callable[[], int]) -> int:
         """Count the ranges: a server would keep a task run for each."""
@@ -225,6 +255,7 @@ def measured(
         "peak_mib": at_the_proof,
         "peak_mib_with_report": peak_mib(),
         "times": times,
+        "cpu_s": watch.cpu_s,
     }
 
 

@@ -11,6 +11,7 @@ from typing import Self
 import flows.append
 import flows.plan
 import flows.run
+from flows.call import ScreenCall
 
 
 def clock_that_jumps() -> None:
@@ -111,3 +112,22 @@ def bad_molecules() -> None:
         return evaluate(self, batch)  # type: ignore[arg-type]
 
     Potential.evaluate = cramped  # type: ignore[method-assign,assignment]
+
+
+def on_server(url: str, home: str) -> None:
+    """The command is a run of the flow on a server."""
+    os.environ |= {"PREFECT_API_URL": url, "PREFECT_HOME": home}
+
+
+def with_own_server(home: str) -> None:
+    """The command calls the flow where there is no server: Prefect starts one, for this run."""
+    os.environ |= {"PREFECT_HOME": home}
+
+    def run_as_flow(call: ScreenCall, engine: object, watcher: object) -> None:
+        flows.run.run_screen = run_screen
+        from flows.screen import screen
+
+        screen(**call.model_dump() | {"preset": "standard"})
+
+    run_screen = flows.run.run_screen
+    flows.run.run_screen = run_as_flow  # type: ignore[assignment]
