@@ -29,6 +29,7 @@ from flows import export, status
 from flows.call import Call, DistillCall, ScreenCall, group_of
 from flows.glance import glance
 from flows.report import write as report
+from flows.server import needs_prefect
 from flows.strain import StrainCall
 from mlff_core.errors import MlffError
 
@@ -288,25 +289,13 @@ def run_screen(call: ScreenCall, *, quiet: bool, as_json: bool) -> int:
         terminal.close()
         if not terminal.begun and isinstance(error, MlffError | ValueError):
             refuse(error)
-        print(f"mlff-screen: the run failed: {on_one_line(error)}", file=sys.stderr)
-        return 1
+        if not terminal.ended:
+            print(f"mlff-screen: the run failed: {on_one_line(error)}", file=sys.stderr)
+            return 1
+        # The tables are whole, and they need no server.
+        print(f"mlff-screen: warning: no server was told: {on_one_line(error)}", file=sys.stderr)
     show(out, as_json=as_json, quiet=quiet)
     return 0
-
-
-def needs_prefect() -> bool:
-    """Whether a server is named, which then has the run.
-
-    Raises:
-        ValueError: It is, and there is no Prefect.
-    """
-    if not os.environ.get("PREFECT_API_URL"):
-        return False
-    if find_spec("prefect") is None:
-        raise ValueError(
-            'PREFECT_API_URL is set, but there is no Prefect: pip install "mlff-screen[prefect]"'
-        )
-    return True
 
 
 def run_on_server(call: ScreenCall, watcher: "Watcher") -> None:

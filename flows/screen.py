@@ -7,7 +7,8 @@ shards, a page to watch.
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -36,13 +37,15 @@ from flows.run import run_screen
 from flows.summary import markdown_summary
 from flows.watch import Watcher, Watchers, current_watcher
 from mlff_core.shard import StepReport
-from mlff_core.store import Location, place_of
+from mlff_core.store import Location, one_line, place_of
 from mlff_core.tables import Manifest
 
 #: An update of the artifact costs some milliseconds and a row in the server's event table, so it
 #: waits for this part of the time that the run has taken; two seconds at least.
 SECONDS_BETWEEN_UPDATES = 2.0
 PART_BETWEEN_UPDATES = 0.01
+#: The run waits for a server that answers slowly, or not at all, for this part of its time.
+MOST_OF_THE_TIME = 0.05
 
 
 #: Where a browser finds what lies in the working folder of the worker, such as
@@ -132,7 +135,7 @@ class Page(Watcher):
         self._log = get_run_logger()
         self._key = partial(artifact_key, library, str(flow_run.id))
         self._n_records, self._done = 1, 0
-        self._begun = self._updated = time.monotonic()
+        self._begun = self._next = time.monotonic()
         self._progress: UUID | None = None
 
     def tell(self, sentence: str) -> None:
@@ -142,39 +145,52 @@ class Page(Watcher):
     def begin(self, n_records: int, done: int) -> None:
         """Put a progress bar into the timeline."""
         self._n_records, self._done = max(n_records, 1), done
-        # Prefect types the result as perhaps a coroutine; in a flow that is not async it is none.
-        self._progress = cast(
-            UUID,
-            create_progress_artifact(
-                self._percent(), key=self._key("progress"), description=self._count()
-            ),
-        )
+        with self._told():
+            # Prefect types it as perhaps a coroutine; in a flow that is not async it is none.
+            self._progress = cast(
+                UUID,
+                create_progress_artifact(
+                    self._percent(), key=self._key("progress"), description=self._count()
+                ),
+            )
 
     def advance(self, stage: str, shard: int, report: StepReport) -> None:
         """Count records that are finished, written and all."""
         if stage == "write":
             self._done += report.n_records
-            now = time.monotonic()
-            pause = max(SECONDS_BETWEEN_UPDATES, PART_BETWEEN_UPDATES * (now - self._begun))
-            if now - self._updated > pause:
+            if time.monotonic() > self._next:
                 self._update()
 
     def end(self, manifest: Manifest, out: Location) -> None:
         """Leave the summary, and a link to the report where a browser can follow one."""
         self._update()
-        create_markdown_artifact(
-            markdown_summary(manifest, out), key=self._key("summary"), description=str(out)
-        )
-        if url := report_url(out):
-            create_link_artifact(
-                url, link_text=f"Report of {Path(out).name}", key=self._key("report"),
-                description="Counts, reasons, distributions, molecules drawn and in space",
-            )  # fmt: skip
+        with self._told():
+            create_markdown_artifact(
+                markdown_summary(manifest, out), key=self._key("summary"), description=str(out)
+            )
+            if url := report_url(out):
+                create_link_artifact(
+                    url, link_text=f"Report of {Path(out).name}", key=self._key("report"),
+                    description="Counts, reasons, distributions, molecules drawn and in space",
+                )  # fmt: skip
 
     def _update(self) -> None:
-        self._updated = time.monotonic()
-        assert self._progress is not None
-        update_progress_artifact(self._progress, self._percent(), description=self._count())
+        if self._progress is None:
+            return
+        begun = time.monotonic()
+        with self._told():
+            update_progress_artifact(self._progress, self._percent(), description=self._count())
+        now = time.monotonic()
+        longer = (PART_BETWEEN_UPDATES * (now - self._begun), (now - begun) / MOST_OF_THE_TIME)
+        self._next = now + max(SECONDS_BETWEEN_UPDATES, *longer)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """A server that does not answer is no reason to end a run: its files need none."""
+        try:
+            yield
+        except Exception as error:
+            self._log.warning("the server was not told: %s", one_line(error))
 
     def _count(self) -> str:
         return f"{self._done:,} of {self._n_records:,} records"

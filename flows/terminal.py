@@ -32,10 +32,11 @@ class Terminal(Watcher):
 
     Attributes:
         begun: Whether the computation has begun: until then, what goes wrong is the call's fault.
+        ended: Whether every record is in the tables: what goes wrong after that costs none.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.begun = False
+        self.begun = self.ended = False
         self._quiet = quiet
         self._console = Console(file=sys.stderr, quiet=quiet)
         self._n_records, self._written, self._began_with = 0, 0, 0
@@ -103,6 +104,7 @@ class Terminal(Watcher):
 
     def end(self, manifest: "Manifest", out: "Location") -> None:
         """Take the bar away."""
+        self.ended = True
         self.close()
 
     def close(self) -> None:

@@ -3,9 +3,12 @@
 import os
 import random
 import resource
+import runpy
 import signal
+import sys
 import time
 from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
 from typing import Self
 
 import flows.append
@@ -131,3 +134,21 @@ def with_own_server(home: str) -> None:
 
     run_screen = flows.run.run_screen
     flows.run.run_screen = run_as_flow  # type: ignore[assignment]
+
+
+def note_connections(file: str, then: str | None = None, *arguments: object) -> None:
+    """Write down what this process and those that it starts connect to beyond this host."""
+    audit = Path(__file__).with_name("audit")
+    os.environ |= {
+        "NOTE_CONNECTIONS": file,
+        "PYTHONPATH": f"{audit}{os.pathsep}{os.environ['PYTHONPATH']}",
+    }
+    runpy.run_path(str(audit / "sitecustomize.py"))
+    if then is not None:
+        globals()[then](*arguments)
+
+
+def damaged_home(home: str) -> None:
+    """Prefect's folder is a file, and importing Prefect ends the command."""
+    sys.modules["prefect"] = None  # type: ignore[assignment]
+    os.environ |= {"PREFECT_HOME": home, "HOME": home}

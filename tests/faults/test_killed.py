@@ -1,6 +1,8 @@
 """SIGKILL at random moments: nothing that was finished is lost or done again."""
 
+import os
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -76,4 +78,52 @@ def test_every_process_that_embeds_may_die_and_the_run_goes_on(
     for child in command.children():
         child.kill()
     assert command.wait() == 0, command.said()
+    check_whole(out, screen.undisturbed, N_RECORDS)
+
+
+#: Signals that end a process, but for those of the other tests, and SIGPIPE, which Python ignores.
+SIGNALS = [
+    "HUP", "INT", "QUIT", "ILL", "ABRT", "BUS", "FPE", "USR1", "SEGV", "USR2", "ALRM", "TERM",
+    "XCPU",
+]  # fmt: skip
+
+
+def test_thirteen_signals_cost_no_record_and_nothing_twice(screen: Screen, tmp_path: Path) -> None:
+    choose = random.Random(13)
+    out, kept, n_met = tmp_path / "out-0", dict[Path, int](), 0
+    for trial, name in enumerate(SIGNALS):
+        number = signal.Signals[f"SIG{name}"]
+        command = screen.start(out, "--resume")
+        time.sleep(choose.uniform(0.0, 0.8 * screen.seconds))
+        if command.status() is None:
+            os.kill(command.pid, number)
+            n_met += 1
+        status = command.wait()
+        assert status in (0, -number, 130 if name == "INT" else -number), command.said()
+        now = parts_of(out)
+        assert {path: now[path] for path in kept} == kept
+        kept = now
+        if status == 0:
+            check_whole(out, screen.undisturbed, N_RECORDS)
+            out, kept = tmp_path / f"out-{trial + 1}", {}
+    assert n_met >= 10
+    command = screen.start(out, "--resume")
+    assert command.wait() == 0, command.said()
+    check_whole(out, screen.undisturbed, N_RECORDS)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.5])
+def test_of_four_commands_that_begin_together_one_has_the_folder(
+    screen: Screen, tmp_path: Path, pause: float
+) -> None:
+    out = tmp_path / "out"
+    commands = []
+    for _ in range(4):
+        commands.append(screen.start(out, "--overwrite"))
+        time.sleep(pause)
+    statuses = [command.wait() for command in commands]
+    assert {0, 2} == set(statuses)  # one that begins when another has ended may replace its tables
+    for command, status in zip(commands, statuses, strict=True):
+        if status:
+            assert "another run is at work here" in command.said()
     check_whole(out, screen.undisturbed, N_RECORDS)
