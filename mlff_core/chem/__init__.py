@@ -9,6 +9,7 @@ flexibility.py   how many conformers a molecule is worth
 fragments.py     which part of a salt or a mixture is computed
 salts.smi        salts, counter-ions and solvents, with their source
 given.py         stereo of the input that is not kept, and what its stereo groups mean
+allenes.py       their hand, which RDKit does not keep
 check.py         elements, charge, closed shell
 seen.py          what a training saw, counted
 trust.py         what of a molecule it hardly saw

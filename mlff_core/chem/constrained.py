@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
 
+from mlff_core.chem.allenes import read_back
 from mlff_core.chem.constraints import (
     ContradictingBoundsError,
     EmbeddingConstraints,
@@ -120,7 +121,7 @@ def choose_stereo(
     if not molecule.undefined_stereo or molecule.status != MoleculeStatus.OK:
         return molecule
     with noting(molecule) as notes:
-        mol = Chem.MolFromSmiles(molecule.smiles)
+        mol = read_back(molecule.smiles or "")
         hydrogenated = Chem.AddHs(mol)
         conformer = Chem.Conformer(hydrogenated.GetNumAtoms())
         conformer.SetPositions(np.asarray(positions, np.float64))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
+from mlff_core.chem.allenes import allene_rows
 from mlff_core.chem.graph import DOUBLE, SINGLE, TRIPLE, Graph
 from mlff_core.chem.hypervalent import HYPERVALENT, hypervalent_bounds
 from mlff_core.chem.stereo import axis, is_axis
@@ -66,7 +67,8 @@ class EmbeddingConstraints:
         chiral: Specified stereocentres, int16 [n_chiral, 5]: the centre, then a b c d whose signed
             volume (a-d) . ((b-d) x (c-d)) lies between the bounds. d is the fourth neighbour, or
             the centre itself where it has but three. Undefined centres are not listed. Of a
-            specified axis a b c d are the atoms along it; d stands for the centre.
+            specified axis a b c d are the atoms along it, of an allene those at its ends; d stands
+            for the centre.
         chiral_volumes: Lower and upper bound of those volumes, float32 [n_chiral, 2].
         tetrahedral: C and N of four neighbours in several rings that carry no chirality and are to
             be checked for being tetrahedral, int16 [n_tetrahedral, 5]: the centre, then its
@@ -294,6 +296,10 @@ def _centres(
                 a, b, c, d = axis(bond)
                 chiral.append([d, a, b, c, d])
                 chiral_volumes.append([_AXIS_VOLUME, _LARGEST_VOLUME])
+    linear = [a for a, n in enumerate(graph.neighbours) if len(n) == 2 and graph.numbers[a] == 6]
+    for a, b, c, d in allene_rows(graph.mol, linear):
+        chiral.append([d, a, b, c, d])
+        chiral_volumes.append([_VOLUME[4], _LARGEST_VOLUME])
     return chiral, chiral_volumes, tetrahedral, tetrahedral_volumes
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
+from mlff_core.chem.allenes import allene_rows
 from mlff_core.chem.duplicates import distinct, sites
 from mlff_core.chem.flexibility import conformers_of
 from mlff_core.chem.hypervalent import hypervalent_bounds
@@ -52,6 +53,9 @@ _TRIES: Final = (
     _Try("random coordinates", random_coordinates=True, knowledge=True, max_iterations=30),
     _Try("plain distance geometry", random_coordinates=True, knowledge=False, max_iterations=30),
 )
+
+#: Conformers made until an allene has its hand; each is as likely to have it as not.
+_HANDED: Final = 20
 
 #: RDKit's embedding checks in words, in the order of `rdDistGeom.EmbedFailureCauses`.
 _FAILURE_WORDS: Final = {
@@ -98,10 +102,8 @@ def embed(mol: Chem.Mol, settings: ChemistrySettings, seed: int, notes: list[str
     tries = []
     for one in _TRIES:
         parameters = _embed_parameters(settings, seed, one, bounds, _seconds(mol, settings))
-        if rdDistGeom.EmbedMolecule(mol, parameters) >= 0:
-            if has_given_stereo(_positions(mol), *given).all():
-                break
-            mol.RemoveAllConformers()
+        if _embed_first(mol, parameters, *given):
+            break
         tries.append(_failures(parameters))
     else:
         raise _embedding_error(mol, tries, _seconds(mol, settings), seed)
@@ -120,6 +122,23 @@ def embed(mol: Chem.Mol, settings: ChemistrySettings, seed: int, notes: list[str
                 f"the others took over {_seconds_of_others(wanted, settings)} s"
             )
     return chosen
+
+
+def _embed_first(
+    mol: Chem.Mol,
+    parameters: rdDistGeom.EmbedParameters,
+    chirality: NDArray[np.int16],
+    double_bonds: NDArray[np.int16],
+) -> bool:
+    """Add one conformer of the given stereo; where RDKit cannot be told of it, until it has it."""
+    for again in range(_HANDED if allene_rows(mol) else 1):
+        parameters.randomSeed = (parameters.randomSeed + bool(again)) % 2**31
+        if rdDistGeom.EmbedMolecule(mol, parameters) < 0:
+            return False
+        if has_given_stereo(_positions(mol), chirality, double_bonds).all():
+            return True
+        mol.RemoveAllConformers()
+    return False
 
 
 def _seconds(mol: Chem.Mol, settings: ChemistrySettings) -> int:
@@ -203,7 +222,9 @@ def _embed_others(
     deadline = time.monotonic() + _seconds_of_others(wanted, settings)
     given = centres(mol), double_bonds(mol)
     missing = wanted - 1
-    while missing > 0:
+    # RDKit takes no heed of an allene's hand: half of what it makes is the other one.
+    most = missing * (_HANDED if allene_rows(mol) else 1)
+    while missing > 0 and most > 0:
         seed = (seed + 1) % 2**31
         seconds_left = math.ceil(deadline - time.monotonic())
         parameters = _embed_parameters(settings, seed, one, bounds, max(1, seconds_left))
@@ -212,9 +233,15 @@ def _embed_others(
             rdDistGeom.EmbedMultipleConfs(mol, n_now, parameters)
         if seconds_left <= 0 or _failures(parameters)["EXCEEDED_TIMEOUT"]:
             break
-        missing -= n_now
+        most -= n_now
+        if most >= missing:
+            keep = has_given_stereo(_positions(mol), *given)
+            _remove(mol, np.flatnonzero(~keep).tolist())
+            missing = wanted - mol.GetNumConformers()
+        else:
+            missing -= n_now
     keep = has_given_stereo(_positions(mol), *given)
-    _remove(mol, [k for k in range(len(keep)) if not keep[k]])
+    _remove(mol, np.flatnonzero(~keep).tolist())
     return missing <= 0
 
 

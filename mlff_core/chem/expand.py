@@ -10,6 +10,7 @@ from typing import Final
 
 from rdkit import Chem, rdBase
 
+from mlff_core.chem.allenes import allene_marks, may_have_allenes
 from mlff_core.chem.embed import molecule_seed
 from mlff_core.chem.isomers import isomers
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule
@@ -165,6 +166,9 @@ def expand(
     if settings.expansion.stereo != "one" and Flag.MIXTURE_OF_ISOMERS in molecule.flags:
         molecule.flags.remove(Flag.MIXTURE_OF_ISOMERS)  # its isomers are computed
         notes = [note for note in notes if not note.startswith("the input is")]
+    if may_have_allenes(smiles) and allene_marks(mol):
+        notes.append("the hand of an allene is not kept in several structures of a record")
+        molecule.flags.append(Flag.STEREO_NOT_KEPT)
     return [
         Variant(
             input_smiles=smiles,

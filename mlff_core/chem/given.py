@@ -12,6 +12,8 @@ from typing import Final
 
 from rdkit import Chem
 
+from mlff_core.chem.allenes import mark_allenes
+
 _PROPERTY: Final = "_mlff_stereo_not_kept"
 _UNSPECIFIED: Final = Chem.ChiralType.CHI_UNSPECIFIED
 _TETRAHEDRAL: Final = (Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
@@ -61,11 +63,13 @@ def mark_stereo_not_kept(text: str, mol: Chem.Mol) -> None:
     Chem.SetBondStereoFromDirections(raw)
     pairs = zip(_heavy(raw), _heavy(mol), strict=True)  # RDKit removes hydrogens, in order
     same = {first.GetIdx(): last.GetIdx() for first, last in pairs}
+    held = mark_allenes(text.partition(" ")[0], raw, mol, same)
     atoms = [
         (atom, read)
         for atom in raw.GetAtoms()
         if atom.GetChiralTag() != _UNSPECIFIED
         and atom.GetIdx() in same
+        and atom.GetIdx() not in held
         and (read := mol.GetAtomWithIdx(same[atom.GetIdx()])).GetChiralTag() not in _TETRAHEDRAL
     ]
     bonds = [

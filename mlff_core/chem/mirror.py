@@ -4,6 +4,8 @@ from typing import Final
 
 from rdkit import Chem
 
+from mlff_core.chem.allenes import may_have_allenes
+
 #: Stereo that inverting tetrahedral centres does not mirror: other centres, and that of a block of
 #: CXSMILES, as of atropisomers.
 _BEYOND: Final = ("@SP", "@TB", "@OH", "@AL", " |")
@@ -21,7 +23,7 @@ def is_chiral(smiles: str) -> bool:
     Raises:
         ValueError: RDKit does not read it.
     """
-    if any(sign in smiles for sign in _BEYOND):
+    if any(sign in smiles for sign in _BEYOND) or may_have_allenes(smiles):
         return True
     if "@" not in smiles:
         return False

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from rdkit import Chem, rdBase
 
+from mlff_core.chem.allenes import may_have_allenes, read_back, with_allenes
 from mlff_core.chem.check import check_domain
 from mlff_core.chem.describe import describe
 from mlff_core.chem.embed import embed, molecule_seed
@@ -116,10 +117,10 @@ def checked(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list
     # From here on atoms stand in canonical order: nothing depends on how the input was written.
     molecule.smiles = written(mol, text)
     if molecule.smiles != text:
-        mol = Chem.MolFromSmiles(molecule.smiles) or mol
+        mol = read_back(molecule.smiles) or mol
     if "[H]" in molecule.smiles:  # RDKit keeps a hydrogen once whose place said nothing after all
         molecule.smiles = written(mol, text)
-        mol = Chem.MolFromSmiles(molecule.smiles) or mol
+        mol = read_back(molecule.smiles) or mol
     graph = Graph(mol)
     describe(molecule, graph)
     try:
@@ -181,7 +182,7 @@ def as_chosen(
     notes.append(f"chose one isomer: {chosen} had no stereo")
     molecule.standard_smiles = molecule.standard_smiles or molecule.smiles
     molecule.smiles = smiles
-    return Chem.MolFromSmiles(smiles) or mol
+    return read_back(smiles) or mol
 
 
 def _tell_of_stereo(molecule: PreparedMolecule, mol: Chem.Mol, notes: list[str]) -> None:
@@ -199,12 +200,15 @@ def _tell_of_stereo(molecule: PreparedMolecule, mol: Chem.Mol, notes: list[str])
 def written(mol: Chem.Mol, origin: str) -> str:
     """Canonical isomeric SMILES; a CXSMILES where an axis has stereo, which it alone can say.
 
+    An allene's hand is written as OpenSMILES has it.
+
     Args:
         mol: What to write.
         origin: SMILES or CXSMILES that it comes from.
     """
     if "|" not in origin or not is_atropisomer(mol):
-        return Chem.MolToSmiles(mol)
+        smiles = Chem.MolToSmiles(mol)
+        return with_allenes(smiles, mol) if may_have_allenes(origin) else smiles
     fields = Chem.CXSmilesFields.CX_BOND_ATROPISOMER
     text = Chem.MolToCXSmiles(mol, Chem.SmilesWriteParams(), fields)
     # Which bond is drawn as the wedge depends on the order of the atoms: once in that of the text,
@@ -233,7 +237,8 @@ def _mapped_smiles(mol: Chem.Mol, smiles: str) -> str:
     order = mol.GetProp("_smilesAtomOutputOrder").strip("[],").split(",")
     *atoms, end = text.split("]")
     numbered = (f"{atom}:{int(k) + 1}]" for atom, k in zip(atoms, order, strict=True))
-    return "".join(numbered) + end
+    numbered_text = "".join(numbered) + end
+    return with_allenes(numbered_text, mol) if may_have_allenes(smiles) else numbered_text
 
 
 def store_topology(molecule: PreparedMolecule, graph: Graph) -> None:

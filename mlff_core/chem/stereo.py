@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
 
+from mlff_core.chem.allenes import allene_rows
 from mlff_core.chem.graph import DOUBLE, Graph
 
 _CHIRAL_TAGS: Final = {Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW}
@@ -173,9 +174,10 @@ def _stereo(mol: Chem.Mol, *, defined: bool) -> set[tuple[Chem.StereoType, int]]
 
 
 def centres(mol: Chem.Mol) -> NDArray[np.int16]:
-    """Specified tetrahedral centres and axes, as `PreparedMolecule.chirality` holds them."""
+    """Specified centres, axes and allenes, as `PreparedMolecule.chirality` holds them."""
     rows = [_centre(atom) for atom in _atoms(mol) if atom.GetChiralTag() in _CHIRAL_TAGS]
     rows += [axis(bond) for bond in _bonds(mol) if is_axis(bond)]
+    rows += allene_rows(mol)
     return np.array(rows, np.int16).reshape(-1, 4)
 
 
