@@ -1,6 +1,7 @@
 """How fast a screen is, end to end and stage by stage, and how busy card and cores are.
 
     python benchmarks/screen.py [LIBRARY] [--limit N] [--model NAME] [--embedder NAME] [--json FILE]
+    python benchmarks/screen.py --render FILE                            the table of what was kept
     python benchmarks/screen.py LIBRARY --embedding [--conformers N]     to starting geometries only
     python benchmarks/screen.py ingest [--records N ...]                 reading; see ingest.py
 
@@ -248,9 +249,10 @@ def _one_table(report: dict[str, Any]) -> str:
         f"| molecules/s from the first shard's begin to the last one's end "
         f"| {report['molecules_per_s']:,.0f} |",
     ]
+    if "steady_molecules_per_s" in report:
+        rows += [f"| molecules/s in steady state | {report['steady_molecules_per_s']:,.0f} |"]
     if steady:
         rows += [
-            f"| molecules/s in steady state | {report['steady_molecules_per_s']:,.0f} |",
             f"| card busy in steady state | {steady['card_busy']:.0%} |",
             f"| cores busy in steady state | {steady['cores_busy']:.0%} |",
             *(f"| ... {part} | {n:.1f} |" for part, n in steady["cores_by_part"].items()),
@@ -296,7 +298,11 @@ def main() -> None:
     parser.add_argument("--embedding", action="store_true", help="stop at starting geometries")
     parser.add_argument("--out", type=Path, help="keep the tables here")
     parser.add_argument("--json", type=Path, default=RESULTS / "screen.json")
+    parser.add_argument("--render", type=Path, help="make the Markdown of such a file, and end")
     arguments = parser.parse_args()
+    if arguments.render:
+        render(arguments.render, table)
+        return
     with tempfile.TemporaryDirectory() as folder:
         out = arguments.out or Path(folder) / "out"
         given = {
