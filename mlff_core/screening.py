@@ -17,13 +17,14 @@ from rdkit import Chem
 
 from mlff_core.arrow import read_arrow, rows_of
 from mlff_core.chem.mapped import molecule_of
-from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
+from mlff_core.chem.molecule import ChemistrySettings, From3D, PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.prepare import prepare
 from mlff_core.chem.variant import Expansion, Stereo
 from mlff_core.cores import usable_cores
 from mlff_core.elements import KNOWN_ELEMENTS
 from mlff_core.library import Record
+from mlff_core.library.molblock import smiles_of
 from mlff_core.models.potential import Backend, Device, Potential, Precision, load_potential
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.outcome import final_rows
@@ -164,6 +165,7 @@ def screen_mols(
     ph_window: float = 0.0,
     max_variants: int = 8,
     max_conformers: int = 100,
+    from_3d: From3D = "none",
     seed: int = ChemistrySettings.seed,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -178,8 +180,8 @@ def screen_mols(
     more than some ten thousand molecules, `mlff-screen run`.
 
     Args:
-        molecules: SMILES, CXSMILES or RDKit molecules, whose own geometries are not used; None, as
-            RDKit gives for what it cannot read, is rejected as such.
+        molecules: SMILES, CXSMILES or RDKit molecules, whose own geometries are not used but with
+            `from_3d`; None, as RDKit gives for what it cannot read, is rejected as such.
         conformers: Conformers to embed for each molecule, before pruning; "auto": as many as its
             rotatable bonds and rings suggest.
         model: As in `load_potential`, or a `Potential`, whose own device, backend and precision
@@ -198,6 +200,9 @@ def screen_mols(
         ph_window: With `ph`, states too that are at most so many pH units rarer, four in all.
         max_variants: Structures computed for one molecule at most.
         max_conformers: Most conformers of a molecule where `conformers` is "auto".
+        from_3d: Relax the molecules' own geometries, the first of each: "all" atoms, "hydrogens"
+            only, or all but the "frozen" ones, which a property `FROZEN_ATOMS` of the molecule
+            names ("1 4 7-9", counted from 1).
         seed: Of conformers and of chosen stereo isomers.
         workers: Embedding processes; as many as are worth their start if None, none if 0: this
             process embeds then.
@@ -215,7 +220,8 @@ def screen_mols(
         ValueError: An argument is out of its range.
     """
     relaxation = RelaxSettings(optimizer, fmax, max_steps)
-    records = [_record(k, molecule) for k, molecule in enumerate(_several(molecules))]
+    posed = from_3d != "none"
+    records = [_record(k, molecule, posed) for k, molecule in enumerate(_several(molecules))]
     if not isinstance(model, Potential):
         model = load_potential(model, device=device, backend=backend, precision=precision)
     domain = model.domain
@@ -229,7 +235,10 @@ def screen_mols(
         max_charge=ChemistrySettings.max_charge if domain.max_charge is None else domain.max_charge,
         model_sha256=model.sha256,
         expansion=Expansion(stereo, tautomers, ph, ph_window, max_variants),
+        from_3d=from_3d,
     )
+    if posed and settings.expansion.wanted:
+        raise ValueError("from_3d takes structures as they are given: no stereo, tautomers or ph")
     if workers is None:
         structures = max_variants if settings.expansion.wanted else 1
         worth = len(records) * structures * settings.most_conformers // _CONFORMERS_A_PROCESS
@@ -261,8 +270,8 @@ def _several(molecules: Any) -> Iterator[str | Chem.Mol | None]:
     return iter(molecules)
 
 
-def _record(k: int, molecule: str | Chem.Mol | None) -> Record:
-    """A molecule as an entry of a library.
+def _record(k: int, molecule: str | Chem.Mol | None, posed: bool) -> Record:
+    """A molecule as an entry of a library, with its geometry if that is asked for.
 
     Raises:
         TypeError: It is none.
@@ -276,7 +285,15 @@ def _record(k: int, molecule: str | Chem.Mol | None) -> Record:
             f"molecule {k}: expected a SMILES or an RDKit molecule, found {type(molecule).__name__}"
         )
     name = molecule.GetProp("_Name") if molecule.HasProp("_Name") else None
+    if posed:
+        block = Chem.MolToMolBlock(molecule)
+        frozen = molecule.GetProp(_FROZEN) if molecule.HasProp(_FROZEN) else ""
+        return Record(k, name, *smiles_of(block.split("\n"), posed=True), block + frozen)
     return Record(k, name, Chem.MolToCXSmiles(molecule, *_STEREO), None)
+
+
+#: Property that names frozen atoms, as of an SD file.
+_FROZEN: Final = "FROZEN_ATOMS"
 
 
 #: Of a CXSMILES: what says more of the molecule than its SMILES does.

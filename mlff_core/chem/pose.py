@@ -39,7 +39,11 @@ _ROW: Final = "row"
 
 
 def pose(
-    record: int, input_id: str | None, smiles: str, given: str, settings: ChemistrySettings
+    record: int,
+    input_id: str | None,
+    smiles: str,
+    given: str | None,
+    settings: ChemistrySettings,
 ) -> PreparedMolecule:
     """Check one entry with its geometry; never raises on chemistry.
 
@@ -47,13 +51,15 @@ def pose(
         record: Position in the library, handed through.
         input_id: Identifier in the library, handed through.
         smiles: Of its mol block.
-        given: Its mol block, and what it says of frozen atoms behind `M  END`.
+        given: Its mol block, and what it says of frozen atoms behind `M  END`; None for a SMILES.
         settings: What is accepted, and which atoms may move.
     """
     molecule = PreparedMolecule(record, input_id, smiles)
     with noting(molecule) as notes:
         graph = checked(molecule, settings, notes)
         molecule.inchikey = Chem.MolToInchiKey(graph.mol) or None
+        if given is None:
+            raise rejected(Reason.NOT_3D, "there is no geometry")
         block, _, frozen = given.partition("M  END\n")
         entry = solid(block + "M  END\n")
         n_given = entry.GetNumAtoms()

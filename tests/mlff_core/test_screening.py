@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rdkit import Chem
+from rdkit.Chem import rdDistGeom
 from rdkit.Chem.EnumerateStereoisomers import EnumerateStereoisomers
 
 import mlff_core
@@ -105,6 +106,27 @@ def test_other_structures_of_a_molecule_are_computed_where_they_are_asked_for(
     assert len(tautomers) > 1
     assert len({m.row.formula for m in tautomers}) == 1
     assert len({m.smiles for m in tautomers}) == len(tautomers)
+
+
+def test_geometries_that_are_given_are_relaxed_where_that_is_asked_for(
+    potential: Potential,
+) -> None:
+    mol = Chem.AddHs(Chem.MolFromSmiles("C[C@H](N)C(=O)O"))
+    rdDistGeom.EmbedMolecule(mol, randomSeed=3)
+    mol.SetProp("FROZEN_ATOMS", "1-3, 13")
+    given = [mol, Chem.MolFromSmiles("CCO"), "CCO"]
+    options = {"model": potential, "max_steps": 5, "workers": 0}
+    ends = {mode: screen_mols(given, from_3d=mode, **options) for mode in ("hydrogens", "frozen")}
+    x = np.float32(mol.GetConformer().GetPositions().round(4))
+    stayed = {}
+    for mode, (one, *others) in ends.items():
+        assert [m.reason for m in others] == ["not_3d", "not_3d"]
+        [row] = one.rows
+        places = {tuple(place) for place in row.positions_angstrom.reshape(-1, 3).tolist()}
+        stayed[mode] = [k for k, place in enumerate(x.tolist()) if tuple(place) in places]
+    assert stayed == {"hydrogens": [0, 1, 2, 3, 4, 5], "frozen": [0, 1, 2, 12]}
+    with pytest.raises(ValueError, match="as they are given"):
+        screen_mols(given, from_3d="all", ph=7.4, **options)
 
 
 def test_the_number_of_conformers_may_follow_the_molecule(potential: Potential) -> None:
