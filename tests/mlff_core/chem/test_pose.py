@@ -60,7 +60,8 @@ def test_every_atom_stands_where_the_entry_has_it(smiles: str) -> None:
     mol = embedded(smiles, shuffle=len(smiles))
     block = Chem.MolToMolBlock(mol)
     found = posed(block)
-    assert (found.status, found.flags) == ("ok", ["outside_training"] * (smiles == "O"))
+    assert found.status == "ok"
+    assert "hydrogens_added" not in found.flags
     x = found.conformers()[0]
     given = coordinates(block)
     numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
@@ -80,7 +81,8 @@ def test_missing_hydrogens_are_placed_and_told() -> None:
     whole = embedded(CHIRAL)
     bare = Chem.RemoveHs(whole)
     found = posed(Chem.MolToMolBlock(bare))
-    assert (found.status, found.flags) == ("ok", ["hydrogens_added"])
+    assert found.status == "ok"
+    assert "hydrogens_added" in found.flags
     n_missing = whole.GetNumAtoms() - bare.GetNumAtoms()
     assert f"{n_missing} of {whole.GetNumAtoms()} atoms" in (found.message or "")
     assert found.smiles == posed(Chem.MolToMolBlock(whole)).smiles
