@@ -22,6 +22,7 @@ from flows.watch import Watcher
 from mlff_core.errors import OutputError
 from mlff_core.store import open_store
 from mlff_core.tables import Manifest, finished_shards, open_output, reconcile
+from mlff_core.tables.timeline import Timeline
 from tasks import opened as live
 from tasks.embed import embed
 from tasks.ingest import ingest
@@ -251,6 +252,7 @@ def compute(
     in_flight = SHARDS_IN_FLIGHT * engine.lanes
     watcher.begin(plan.library.n_records, plan.records_in(finished))
     written: dict[int, int] = {}  # shard -> its records
+    manifest.timeline, began = Timeline(engine.lanes), time.monotonic()
 
     def finish(shards: Sequence[int]) -> int:
         """Hear of stages that end, until these shards are written; returns their records."""
@@ -259,6 +261,10 @@ def compute(
             manifest.add_timings(report.timings_s)
             if report.slowest:
                 manifest.add_slowest(report.slowest)
+            now = time.monotonic() - began
+            lasted = report.timings_s.get(stage.name, 0.0)
+            for what, seconds in report.timings_s.items():
+                manifest.timeline.add(what, now - lasted, now, seconds)
             if report.ran is not None and manifest.add_ran(asdict(report.ran)):
                 manifest.write(store)  # a run that is cut off says what it ran on, too
             watcher.advance(stage.name, shard, report)

@@ -8,6 +8,7 @@ import polars as pl
 from flows.report.plots import Histogram, bin_width
 from mlff_core.errors import OutputError
 from mlff_core.tables import Manifest, Tables
+from mlff_core.units import EV_KCAL_MOL
 
 #: Examples of each reason.
 EXAMPLES: Final = 5
@@ -15,6 +16,9 @@ EXAMPLES: Final = 5
 DRAWN: Final = 8
 #: Molecules that are shown in space.
 SHOWN: Final = 8
+
+#: Made of two columns, for a distribution.
+_RELEASED: Final = "released"
 
 #: Table, column, title and unit of each distribution.
 _DISTRIBUTIONS: Final = (
@@ -25,6 +29,7 @@ _DISTRIBUTIONS: Final = (
     ("molecules", "qed", "drug-likeness, QED", ""),
     ("conformers", "n_steps", "steps of the relaxation", ""),
     ("conformers", "relative_energy_kcal_mol", "energy above the molecule's best", "kcal/mol"),
+    ("conformers", _RELEASED, "energy that relaxing released, an atom", "kcal/mol"),
     ("conformers", "max_force_ev_per_angstrom", "largest force left", "eV/Å"),
     ("conformers", "rmsd_to_initial_angstrom", "moved from the start, RMSD", "Å"),
 )
@@ -73,7 +78,12 @@ def gather(tables: Tables) -> Facts:
         manifest=manifest,
         reasons=_reasons(molecules),
         flags=_flags(molecules),
-        histograms=_histograms({"molecules": molecules.filter(_OK), "conformers": conformers}),
+        histograms=_histograms(
+            {
+                "molecules": molecules.filter(_OK),
+                "conformers": _with_released(conformers, molecules),
+            }
+        ),
         slowest=_slowest(molecules, conformers),
         failed=_rows(
             molecules.filter(pl.col("status") == "failed")
@@ -117,6 +127,8 @@ def _histograms(frames: dict[str, pl.LazyFrame]) -> list[Histogram]:
         if bounds["low"] is None:
             continue
         low, high = float(bounds["low"]), float(bounds["high"])
+        if column == "relative_energy_kcal_mol" and bounds["high"] == 0:
+            continue  # one conformer a molecule: each is its own best
         whole = values.collect_schema()["x"].is_integer()
         width = bin_width(low, high, whole=whole)
         low = low // width * width
@@ -125,8 +137,16 @@ def _histograms(frames: dict[str, pl.LazyFrame]) -> list[Histogram]:
         counts = [0] * n
         for row in _rows(values.group_by(place.alias("bin")).agg(pl.len().alias("n"))):
             counts[row["bin"]] = row["n"]
-        found.append(Histogram(title, unit, low, width, tuple(counts)))
+        found.append(Histogram(title, unit, low, width, tuple(counts), whole and width == 1))
     return found
+
+
+def _with_released(conformers: pl.LazyFrame, molecules: pl.LazyFrame) -> pl.LazyFrame:
+    """With how far the energy fell from the start to the minimum, for each atom."""
+    atoms = molecules.select("record", "variant", pl.col("n_atoms").alias("n"))
+    fell = (pl.col("initial_energy_ev") - pl.col("energy_ev")) * EV_KCAL_MOL / pl.col("n")
+    joined = conformers.join(atoms, on=["record", "variant"], how="left")
+    return joined.with_columns(fell.alias(_RELEASED))
 
 
 def _slowest(molecules: pl.LazyFrame, conformers: pl.LazyFrame) -> list[dict[str, Any]]:

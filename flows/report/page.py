@@ -7,18 +7,23 @@ lets a browser run the two scripts that it was written with and load nothing.
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
-from typing import Any
+from itertools import zip_longest
+from typing import Any, Final
 
 from flows.report.drawings import drawing
 from flows.report.facts import Facts
-from flows.report.plots import bars, histogram
+from flows.report.plots import bars, histogram, over_time
 from flows.summary import STAGES
 from flows.text import printable
 from mlff_core.status import Flag, MoleculeStatus, Reason
 from mlff_core.tables import Manifest
+
+#: Stages whose seconds are those of a device.
+_ON_DEVICE: Final = ("relax", "embed_device")
 
 #: Longest text of others that is shown, in characters.
 _LONGEST = 400
@@ -150,7 +155,7 @@ def _reasons(facts: Facts) -> str:
     if not rows:
         return ""
     head = "<tr><th>reason</th><th class='n'>molecules</th><th>the first of them</th></tr>"
-    return f"<div class='wide'><table>{head}{''.join(rows)}</table></div>"
+    return f"<div class='wide'><table class='reasons'>{head}{''.join(rows)}</table></div>"
 
 
 def _flags(facts: Facts) -> str:
@@ -235,7 +240,22 @@ def _speed(manifest: Manifest) -> str:
         said.append(f"these records took longest to be prepared and embedded: {longest}")
     for ran in manifest.ran:
         said.append(f"{ran['device']}, backend {ran['backend']}, {ran['precision']}: {ran['why']}")
-    return (bars(rows) if rows else "") + "".join(f"<p class='faint'>{h(s)}</p>" for s in said)
+    told = "".join(f"<p class='faint'>{h(s)}</p>" for s in said)
+    return (bars(rows) if rows else "") + told + _over_time(manifest)
+
+
+def _over_time(manifest: Manifest) -> str:
+    """How busy the device and the cores were; nothing of a run that was over at once."""
+    line = manifest.timeline
+    device = list(map(sum, zip_longest(*map(line.shares, _ON_DEVICE), fillvalue=0.0)))
+    cores = [seconds / line.width_s for seconds in line.busy_s.get("embed_cores", [])]
+    if len(device) < 3:
+        return ""
+    name = "device at work" + (f", of {line.lanes}" if line.lanes > 1 else "")
+    drawn = over_time(f"{name}: share of the time", device, line.width_s, 1.0)
+    if cores and max(cores) > 0:
+        drawn += over_time("cores that embed", cores, line.width_s, math.ceil(max(cores)))
+    return f"<div class='plots'>{drawn}</div>"
 
 
 def _errors(manifest: Manifest) -> str:

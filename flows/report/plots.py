@@ -19,6 +19,7 @@ class Histogram:
         low: Where the first bin begins.
         width: Of a bin.
         counts: One a bin.
+        whole: Whether each bin is one whole number, which then stands below its middle.
     """
 
     title: str
@@ -26,6 +27,7 @@ class Histogram:
     low: float
     width: float
     counts: tuple[int, ...]
+    whole: bool = False
 
 
 def bin_width(low: float, high: float, *, whole: bool, n_bins: int = 24) -> float:
@@ -63,7 +65,8 @@ def histogram(data: Histogram) -> str:
             continue
         height = max(1.0, plot * count / most)
         begin = data.low + k * data.width
-        tip = f"{number(begin)} to {number(begin + data.width)}{unit}: {count:,}"
+        end = "" if data.whole else f" to {number(begin + data.width)}"
+        tip = f"{number(begin)}{end}{unit}: {count:,}"
         parts.append(
             f'<rect class="bar" x="{_LEFT + k * step:.1f}" y="{_TOP + plot - height:.1f}" '
             f'width="{max(step - 1, 0.5):.1f}" height="{height:.1f}"><title>{escape(tip)}</title>'
@@ -71,10 +74,12 @@ def histogram(data: Histogram) -> str:
         )
     axis = _TOP + plot
     parts.append(f'<path class="axis" d="M{_LEFT} {axis}H{WIDTH - _LEFT}"/>')
-    for k in sorted({0, n // 2, n}):
-        anchor = "start" if k == 0 else "end" if k == n else "middle"
+    last = n - 1 if data.whole else n
+    for k in sorted({0, last // 2, last}):
+        anchor = "middle" if data.whole or 0 < k < last else "start" if k == 0 else "end"
+        x = _LEFT + (k + 0.5 * data.whole) * step
         parts.append(
-            f'<text x="{_LEFT + k * step:.1f}" y="{axis + 14}" text-anchor="{anchor}">'
+            f'<text x="{x:.1f}" y="{axis + 14}" text-anchor="{anchor}">'
             f"{number(data.low + k * data.width)}</text>"
         )
     parts.append(f'<text x="{_LEFT}" y="{_TOP - 5}">{most:,}</text>')
@@ -82,6 +87,38 @@ def histogram(data: Histogram) -> str:
         f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT - 14}" role="img" aria-label="{name}">'
         f"{''.join(parts)}</svg><figcaption>{name}<br><small>{total:,} values</small></figcaption>"
         "</figure>"
+    )
+
+
+def over_time(title: str, values: list[float], width_s: float, most: float) -> str:
+    """Values of a run's time, one for each stretch of it.
+
+    Args:
+        title: What they are.
+        values: From the run's begin on.
+        width_s: Seconds of a stretch.
+        most: What reaches to the top.
+    """
+    plot, step = HEIGHT - _BOTTOM - _TOP, (WIDTH - 2 * _LEFT) / max(len(values), 1)
+    axis, parts = _TOP + plot, []
+    for k, value in enumerate(values):
+        height = plot * min(value / most, 1.0)
+        tip = f"{number(k * width_s)} to {number((k + 1) * width_s)} s: {number(value)}"
+        parts.append(
+            f'<rect class="bar" x="{_LEFT + k * step:.1f}" y="{axis - height:.1f}" '
+            f'width="{step:.1f}" height="{height:.1f}"><title>{escape(tip)}</title></rect>'
+        )
+    parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}H{WIDTH - _LEFT}M{_LEFT} {axis}h{WIDTH}"/>')
+    parts.append(f'<text x="{_LEFT}" y="{axis + 14}">0</text>')
+    parts.append(
+        f'<text x="{WIDTH - _LEFT}" y="{axis + 14}" text-anchor="end">'
+        f"{number(len(values) * width_s)} s</text>"
+    )
+    parts.append(f'<text x="{_LEFT}" y="{_TOP - 5}">{number(most)}</text>')
+    name = escape(title)
+    return (
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT - 14}" role="img" aria-label="{name}">'
+        f"{''.join(parts)}</svg><figcaption>{name}</figcaption></figure>"
     )
 
 

@@ -11,6 +11,7 @@ columns are is declared in `mlff_core.schema`, what they mean for a reader in do
     rows        rows to Arrow tables, and what must hold of them
     parts       one shard's part of a table, written whole and found again
     manifest    what made the tables, and the folder that a run makes its own
+    timeline    how busy a run's stages were over its time
     generations  what was added to tables later
     reconcile   the proof that nothing is missing
     progress    how far a run is, by its files

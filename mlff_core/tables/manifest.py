@@ -12,6 +12,7 @@ from mlff_core.errors import OutputError
 from mlff_core.schema import ROWS, SCHEMA_VERSION
 from mlff_core.store import Location, Store, one_line, open_store
 from mlff_core.tables.parts import PART_NAME, is_whole, parts_in, read_footer, read_part_key
+from mlff_core.tables.timeline import Timeline
 
 #: Records that a run names for having taken longest.
 SLOWEST: Final = 5
@@ -43,6 +44,7 @@ class Manifest:
         ran: What computed the conformers: device, backend, precision, what `auto` came to and why;
             one entry for each that took part.
         settings: Everything but the library that the tables depend on.
+        timeline: How busy the stages were over the time since the run was last started.
         generations: Where structures were added later: what each time brought, in their order; see
             `mlff_core.tables.generations`.
         schema_version: `SCHEMA_VERSION` of the tables.
@@ -62,6 +64,7 @@ class Manifest:
     notes: list[str] = field(default_factory=list)
     ran: list[dict[str, str | dict[str, int] | None]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    timeline: Timeline = field(default_factory=Timeline)
     generations: list[dict[str, Any]] = field(default_factory=list)
     schema_version: str = SCHEMA_VERSION
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.prepare import prepare
 from mlff_core.status import ConformerStatus, Flag, MoleculeStatus, Reason
 from mlff_core.store import open_store
-from mlff_core.tables import read
+from mlff_core.tables import read, read_manifest
 from mlff_core.tables.testing import conformer, manifest, molecule, write_tables
+from mlff_core.units import EV_KCAL_MOL
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>|`\"'"
 
@@ -109,9 +111,46 @@ def test_the_facts_are_those_of_the_tables(tmp_path: Path) -> None:
         11,
     ]
     assert sum(by_title["energy above the molecule's best"].counts) == 4
+    assert by_title["total charge"].whole
     assert [m["name"] for m in facts.slowest] == [EVIL, "m3", "alanine"]
     assert [m["name"] for m in facts.failed] == ["m3"]
     assert facts.best == [(0, 0), (1, 0)]
+
+
+def test_a_plot_that_would_say_nothing_is_left_out(tmp_path: Path) -> None:
+    out = make_run(tmp_path / "run")
+    m = prepare(0, "methane", "C", ChemistrySettings())
+    m.n_conformers, m.n_converged, m.best_conformer, m.min_energy_ev = 1, 1, 0, -2.0
+    one = conformer(
+        0, 0, atomic_numbers=m.numbers, positions_angstrom=m.conformers()[0],
+        forces_ev_per_angstrom=m.conformers()[0], energy_ev=-2.0, initial_energy_ev=-1.5,
+        relative_energy_kcal_mol=0.0,
+    )  # fmt: skip
+    shutil.rmtree(out / "molecules")
+    shutil.rmtree(out / "conformers")
+    write_tables(out, 0, [m], [one])
+    by_title = {h.title: h for h in gather(read(out)).histograms}
+    assert "energy above the molecule's best" not in by_title
+    released = by_title["energy that relaxing released, an atom"]
+    # Half an eV among five atoms.
+    assert released.low <= 0.5 * EV_KCAL_MOL / 5 <= released.low + released.width
+    assert sum(released.counts) == 1
+
+
+def test_the_page_shows_how_busy_the_device_was_over_time(tmp_path: Path) -> None:
+    out = make_run(tmp_path / "run")
+    assert "share of the time</figcaption>" not in report(out)
+    one = read_manifest(out)
+    assert one is not None
+    for begin, end in ((1.0, 2.0), (3.0, 3.5)):
+        one.timeline.add("relax", begin, end, end - begin)
+    one.timeline.add("embed_cores", 0.0, 2.0, 3.0)
+    one.write(out)
+    page = report(out)
+    (drawn,) = re.findall(r"aria-label=\"device at work: share of the time\">(.*?)</svg>", page)
+    assert [float(x) for x in re.findall(r" s: ([\d.]+)</title>", drawn)] == [0, 1, 0, 0.5]
+    (drawn,) = re.findall(r"aria-label=\"cores that embed\">(.*?)</svg>", page)
+    assert [float(x) for x in re.findall(r" s: ([\d.]+)</title>", drawn)] == [1.5, 1.5, 0]
 
 
 def test_a_page_runs_its_own_scripts_and_loads_nothing(tmp_path: Path) -> None:
