@@ -1,6 +1,7 @@
 """What is shipped to run elsewhere fits what is here."""
 
 import configparser
+import json
 import re
 import runpy
 import subprocess
@@ -35,6 +36,80 @@ def test_the_image_copies_what_is_there_and_installs_extras_that_there_are() -> 
     (extras,) = re.findall(r"^ARG EXTRAS=(\S+)$", text, re.MULTILINE)
     assert {*extras.split(","), "triton"} <= PROJECT["optional-dependencies"].keys()
     assert "\nUSER screen\n" in text
+
+
+def instructions(text: str) -> list[tuple[str, str]]:
+    """The instructions of a Dockerfile, each with what follows it."""
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [
+        (word, rest.strip())
+        for word, _, rest in (line.partition(" ") for line in joined.splitlines() if line.strip())
+    ]
+
+
+def test_the_image_is_made_as_linters_ask() -> None:
+    # No linter of Dockerfiles comes as a package; these are hadolint's rules by their numbers.
+    found = instructions((ROOT / "Dockerfile").read_text())
+    assert found[0][0] == "FROM"
+    image, _, tag = found[0][1].partition(":")
+    assert image
+    assert tag not in {"", "latest"}  # DL3006, DL3007
+    words = [word for word, _ in found]
+    assert set(words) <= {
+        "FROM", "ARG", "ENV", "RUN", "COPY", "WORKDIR", "USER", "ENTRYPOINT", "CMD",
+    }  # fmt: skip
+    assert words.count("CMD") == words.count("ENTRYPOINT") == 1  # DL4003, DL4004
+    for word, rest in found:
+        if word == "WORKDIR":
+            assert rest.startswith("/")  # DL3000
+        if word in ("CMD", "ENTRYPOINT"):
+            assert all(isinstance(part, str) for part in json.loads(rest))  # DL3025
+        if word == "RUN":
+            subprocess.run(["sh", "-n"], input=rest, text=True, check=True)
+            assert "sudo" not in rest  # DL3004
+            if "apt-get install" in rest:
+                for asked in ("apt-get update", "-y", "--no-install-recommends"):  # DL3014, DL3015
+                    assert asked in rest
+                assert "rm -rf /var/lib/apt/lists" in rest  # DL3009
+    users = [rest for word, rest in found if word == "USER"]
+    assert users[-1] not in {"root", "0"}  # DL3002
+    env = next(rest for word, rest in found if word == "ENV")
+    assert "PIP_NO_CACHE_DIR=1" in env  # DL3042
+
+
+def test_compose_names_what_there_is() -> None:
+    text = (ROOT / "deploy/compose.yaml").read_text()
+    compose = yaml.safe_load(text)
+    services = compose["services"]
+    for name, service in services.items():
+        assert "image" in service, name
+        assert set(service.get("depends_on", {})) <= services.keys()
+        for needed, how in service.get("depends_on", {}).items():
+            assert how == {"condition": "service_healthy"}
+            assert "healthcheck" in services[needed], f"{name} waits for {needed} for ever"
+        if "build" in service:
+            assert (ROOT / "deploy" / service["build"] / "Dockerfile").exists()
+        for volume in service.get("volumes", []):
+            source, target, *mode = volume.split(":")
+            assert target.startswith("/")
+            assert mode in ([], ["ro"])
+            if source.startswith("."):
+                inside = (ROOT / "deploy" / source).resolve()
+                assert inside.is_relative_to(ROOT)
+            else:
+                assert source in compose["volumes"]
+        for host in re.findall(
+            r"http://(\w+):4200", yaml.safe_dump(service.get("environment", {}))
+        ):
+            assert host in services
+    # What has to be given is written down where a person begins.
+    page = (ROOT / "docs/containers.md").read_text()
+    for variable in set(re.findall(r"\$\{(\w+)", text)):
+        assert f"{variable}=" in page, variable
+    # Paths below the folder that is mounted as the working directory.
+    for path in re.findall(r"deploy/[\w.-]+\.json", text):
+        json.loads((ROOT / path).read_text())
 
 
 def test_compose_publishes_nothing_beyond_this_host() -> None:

@@ -1,5 +1,6 @@
 """A wheel works where there is nothing else: in an empty folder, beside unlucky names."""
 
+import json
 import os
 import re
 import subprocess
@@ -111,6 +112,83 @@ def test_a_first_screen_runs_in_an_empty_folder_from_the_wheel(
         assert minimum.get_chemical_formula() == frame.get_chemical_formula()
         assert frame.get_potential_energy() > minimum.get_potential_energy()
         assert abs(frame.get_forces()).max() > abs(minimum.get_forces()).max() > 0
+
+
+#: What makes a run of a story short; given last, they win.
+SHORT = "--limit 3 --max-steps 5 --workers 1 --max-conformers 8 --model small --conformers 2"
+
+
+def stories(language: str, title: str) -> list[str]:
+    """The blocks of one story."""
+    page = (ROOT / "docs/stories.md").read_text()
+    (story,) = (part for part in page.split("\n## ") if part.startswith(title))
+    return re.findall(rf"```{language}\n(.*?)```", story, re.DOTALL)
+
+
+@pytest.fixture
+def short_runs(installed: Path) -> Path:
+    """The command takes three records and few steps."""
+    program = installed.parent / "bin/mlff-screen"
+    program.rename(program.with_name("real"))
+    program.write_text(
+        "#!/bin/sh\n"
+        f'case "$1" in run) exec "{program.with_name("real")}" "$@" {SHORT};; '
+        f'*) exec "{program.with_name("real")}" "$@";; esac\n'
+    )
+    program.chmod(0o755)
+    return installed
+
+
+@pytest.mark.timeout(600)
+def test_the_story_of_the_chemist(short_runs: Path) -> None:
+    Path("compounds.csv").write_text(
+        "price,SMILES,name\n3,CC(=O)O,vinegar\n5,C[Xe],odd\n7,CCO,spirit\n"
+    )
+    for block in stories("sh", "A chemist"):
+        said("bash", "-ec", block)
+    best = {m.GetProp("_Name"): m for m in Chem.SDMolSupplier("best.sdf", removeHs=False)}
+    assert {name: m.GetProp("price") for name, m in best.items()} == {"vinegar": "3", "spirit": "7"}
+    assert Chem.GetFormalCharge(best["vinegar"]) == -1  # at pH 7.4
+    assert Path("low.sdf.gz").stat().st_size > 0
+    assert "odd" in Path("quick/report.html").read_text()
+    assert "Lowest energies" in Path("quick/compared.html").read_text()
+
+
+@pytest.mark.timeout(600)
+def test_the_story_of_the_engineer(short_runs: Path) -> None:
+    for block in stories("sh", "An engineer"):
+        said("bash", "-ec", block)
+    (block,) = stories("python", "An engineer")
+    script = short_runs.parent / "bin/moved.py"  # whose folder is what Python puts first
+    script.write_text(block)
+    said(sys.executable, str(script))
+    minima, moved = read_ase("minima.extxyz", ":"), read_ase("moved.extxyz", ":")
+    assert len(moved) == 3 * len(minima) > 0
+    for k, frame in enumerate(moved):
+        assert frame.get_chemical_formula() == minima[k % len(minima)].get_chemical_formula()
+        assert 0.1 < abs(frame.get_forces()).max() < 100.0
+
+
+@pytest.mark.server
+@pytest.mark.timeout(600)
+def test_the_story_of_who_schedules(
+    short_runs: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.settings import get_current_settings
+
+    Path("library").mkdir()
+    Path("library/a.smi").write_text("CCO spirit\nCC(=O)O vinegar\n")
+    nightly, deployment, server = stories("sh", "Someone who")
+    assert json.loads(said("bash", "-ec", nightly))["done"] == 2
+    said("bash", "-ec", deployment)
+    monkeypatch.setenv("PREFECT_API_URL", str(get_current_settings().api.url))
+    monkeypatch.setenv("PREFECT_LOGGING_TO_API_ENABLED", "true")
+    # The server is up, on another port; the worker does what is to be done, and ends.
+    lines = [line for line in server.splitlines() if "4200" not in line and "server" not in line]
+    short = "-p model=small -p max_steps=5 -p workers=1"
+    lines = [line.replace("screen/nightly", f"screen/nightly {short}") for line in lines]
+    said("bash", "-ec", "\n".join([*lines[:-1], lines[-1] + " --run-once"]))
+    assert json.loads(said("mlff-screen", "status", "nightly", "--json"))["state"] == "finished"
 
 
 def test_distill_finds_its_recipe_and_a_shipped_table(installed: Path) -> None:

@@ -154,7 +154,8 @@ def _slowest(molecules: pl.LazyFrame, conformers: pl.LazyFrame) -> list[dict[str
     key = ["record", "variant"]
     steps = conformers.group_by(key).agg(pl.col("n_steps").sum().alias("steps"))
     most = steps.sort("steps", descending=True).head(DRAWN)
-    line = pl.format("{} steps, {} conformers", "steps", "n_conformers").alias("line")
+    several = pl.when(pl.col("n_conformers") == 1).then(pl.lit("")).otherwise(pl.lit("s"))
+    line = pl.format("{} steps, {} conformer{}", "steps", "n_conformers", several).alias("line")
     return _rows(
         most.join(molecules, on=key, how="inner")
         .sort(["steps", "record"], descending=[True, False])

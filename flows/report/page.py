@@ -249,6 +249,7 @@ def _over_time(manifest: Manifest) -> str:
     line = manifest.timeline
     device = list(map(sum, zip_longest(*map(line.shares, _ON_DEVICE), fillvalue=0.0)))
     cores = [seconds / line.width_s for seconds in line.busy_s.get("embed_cores", [])]
+    cores += [0.0] * (len(device) - len(cores))  # one axis of time for both
     if len(device) < 3:
         return ""
     name = "device at work" + (f", of {line.lanes}" if line.lanes > 1 else "")

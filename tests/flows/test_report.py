@@ -150,7 +150,7 @@ def test_the_page_shows_how_busy_the_device_was_over_time(tmp_path: Path) -> Non
     (drawn,) = re.findall(r"aria-label=\"device at work: share of the time\">(.*?)</svg>", page)
     assert [float(x) for x in re.findall(r" s: ([\d.]+)</title>", drawn)] == [0, 1, 0, 0.5]
     (drawn,) = re.findall(r"aria-label=\"cores that embed\">(.*?)</svg>", page)
-    assert [float(x) for x in re.findall(r" s: ([\d.]+)</title>", drawn)] == [1.5, 1.5, 0]
+    assert [float(x) for x in re.findall(r" s: ([\d.]+)</title>", drawn)] == [1.5, 1.5, 0, 0]
 
 
 def test_a_page_runs_its_own_scripts_and_loads_nothing(tmp_path: Path) -> None:
