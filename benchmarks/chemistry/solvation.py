@@ -33,7 +33,7 @@ from mlff_core.properties.water import METHOD, require_tblite, solvation_kcal_mo
 from mlff_core.units import BOHR_ANGSTROM, EV_KCAL_MOL, HARTREE_EV
 
 ROOT = Path(__file__).parents[2]
-#: Drugs in the state of water at pH 7.4, two neutral ones for comparison.
+#: Drugs with charged groups that they may have in water, and two neutral ones for comparison.
 DRUGS = {
     "gabapentin": "[NH3+]CC1(CC(=O)[O-])CCCCC1",
     "pregabalin": "CC(C)C[C@H](C[NH3+])CC(=O)[O-]",
