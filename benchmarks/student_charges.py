@@ -218,6 +218,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--n-test", type=int, default=700)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--ema-decay", type=float, default=0.995, help="short, as the legs are")
     parser.add_argument("--batch", type=int, default=256, help="geometries")
     parser.add_argument("--seed", type=int, default=3)
     arguments = parser.parse_args(words)
@@ -225,6 +226,7 @@ def main(words: list[str] | None = None) -> None:
     seed, device = arguments.seed, choose_device(arguments.device)
     recipe = read_recipe(arguments.recipe)
     changes = {"learning_rate": arguments.learning_rate, "n_mols": arguments.batch}
+    changes["ema_decay"] = arguments.ema_decay
     # What torch.compile takes to begin with, so short legs do not gain back.
     training = replace(recipe.training, compile=False, warmup_steps=100, **changes)
     recipe = replace(recipe, training=training)
@@ -266,6 +268,7 @@ def main(words: list[str] | None = None) -> None:
                 "round": number,
                 "samples": n_done * arguments.batch,
             }
+            row |= {"start_left_in_mean": trainer.start_left}
             row |= {"ms_a_step": 1e3 * took[name] / a_round, **trainer.metrics.read()}
             read = trainer.averaged.partial_charges
             if read is not None and read.strength is not None:

@@ -6,6 +6,8 @@
         How much of the student's errors is electrostatics between atoms far apart.
     python benchmarks/accuracy members    --teacher FILE --held-out FILE --out OUT.json
         How far the teacher's own members are apart, beside the student's errors.
+    python benchmarks/accuracy charges    --teacher FILE --held-out FILE --out OUT.json
+        Partial charges and dipole moments against the teacher's, of a model that has some.
     python benchmarks/accuracy minima     --teacher FILE --held-out FILE --out OUT.json
         Their conformers relaxed by both from the same start.
     python benchmarks/accuracy protomers  --teacher FILE --held-out FILE --out OUT.json
@@ -35,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from benchmarks.accuracy import (
+    charges,
     conformers,
     displaced,
     far,
@@ -52,6 +55,7 @@ COMMANDS: dict[str, ModuleType] = {
     "teacher": teacher,
     "far": far,
     "members": members,
+    "charges": charges,
     "minima": minima,
     "protomers": protomers,
     "displaced": displaced,

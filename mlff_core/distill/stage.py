@@ -341,6 +341,7 @@ class Stage:
             "n_devices": self.ranks.size,
             "steps": trainer.step_count,
             "steps_skipped": int(trainer.skipped),
+            "start_left_in_mean": trainer.start_left,
             "samples": trainer.step_count * trainer.config.n_mols * self.ranks.size,
             **counted,
             "embedding_failed": total(embedder.failed),

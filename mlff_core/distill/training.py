@@ -247,6 +247,15 @@ class Trainer:
         self._gradient = torch.zeros(n_weights, device=device)
         self._graphs: tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph] | None = None
 
+    @property
+    def start_left(self) -> float:
+        """Share of the averaged weights that is still what training began with.
+
+        A short stage needs a shorter memory than a long one, most of all where weights began at
+        random: charges were off five times as much with a share of 18 % as without.
+        """
+        return float(self.config.ema_decay**self.step_count)
+
     def _find_gradient(self) -> None:
         """That of one batch, into one long vector."""
         config = self.config

@@ -1,7 +1,7 @@
 """Every choice in one file, and no other."""
 
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from mlff_core.distill.recipe import Recipe, read_recipe
 from mlff_core.distill.steps import claim
 
 SHIPPED = Path(__file__).parents[3] / "datasets/recipes/student.toml"
+CHARGES = SHIPPED.with_name("charges.toml")
 
 
 @pytest.fixture
@@ -29,6 +30,29 @@ def test_the_shipped_recipe_names_every_choice():
         if section.name != "name":
             names = {field.name for field in fields(getattr(recipe, section.name))}
             assert set(text[section.name]) == names, section.name
+
+
+def test_the_recipe_of_a_stage_with_charges_differs_where_it_says_so():
+    """And its student is what the shipped one can grow into."""
+    one, other = (tomllib.loads(file.read_text()) for file in (SHIPPED, CHARGES))
+    differs = {
+        f"{section}.{key}"
+        for section, keys in one.items()
+        if section != "name"
+        for key in keys
+        if keys[key] != other[section][key]
+    }
+    marked, section = set(), ""
+    for line in CHARGES.read_text().splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif "# differs" in line:
+            marked.add(f"{section}.{line.split()[0]}")
+    assert differs == marked
+    recipe = read_recipe(CHARGES)
+    assert recipe.student.charges_after == 2
+    plain = replace(recipe.student, charges_after=0, charge_feedback=False, coulomb=False)
+    assert plain == read_recipe(SHIPPED).student
 
 
 def test_what_is_left_out_keeps_its_default(written):

@@ -126,6 +126,21 @@ def test_the_averaged_weights_follow_the_trained_ones(pool):
     assert gap < 0.2 * size
 
 
+def test_what_is_left_of_the_start_in_the_averaged_weights_is_known(pool):
+    config = TrainingConfig(n_mols=8, learning_rate=0.0, ema_decay=0.8, n_atoms=768, n_edges=8192)
+    trainer = Trainer(PaiNN(SMALL), pool, config)
+    for average in trainer.averages:
+        average += 1.0  # The others do not move, so what is left is that of the start.
+    for k in range(3):
+        trainer.step(k / 3)
+    assert trainer.start_left == pytest.approx(0.8**3)
+    for average, parameter in zip(trainer.averages, trainer.parameters, strict=True):
+        off = average - parameter.detach()
+        torch.testing.assert_close(
+            off, torch.full_like(off, trainer.start_left), rtol=1e-4, atol=1e-5
+        )
+
+
 def test_the_averaged_weights_carry_no_history(pool):
     """Or they would remember every step that was ever taken."""
     trainer, _ = trained(pool, 3)
