@@ -59,7 +59,7 @@ def fit_sdf(
         if any(is_solid(entry) for entry in sample[:SAMPLE_LINES]):
             notes.append(
                 "the 3D coordinates of the file are not used but for the stereo that they show: "
-                "each molecule is embedded anew"
+                "each molecule is embedded anew (--from-3d relaxes them)"
             )
     titles = [entry[0].strip() for entry in sample]
     id_column = None

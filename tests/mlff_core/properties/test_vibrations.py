@@ -16,7 +16,7 @@ from mlff_core.models.force_field import Outputs
 from mlff_core.models.potential import Potential
 from mlff_core.properties import vibrations
 from mlff_core.properties.vibrations import hessians, rigid_motions, wavenumbers
-from mlff_core.testing import random_molecule, random_potential
+from mlff_core.testing import random_model, random_molecule, random_potential
 from mlff_core.units import WAVENUMBER_PER_CM
 
 
@@ -99,7 +99,7 @@ def test_ethanol_of_the_model_vibrates_as_with_the_calculator(
 
 
 def test_neither_company_nor_the_size_of_batches_matters(monkeypatch) -> None:
-    potential = random_potential(precision="float64", backend="plain")
+    potential = Potential(random_model(n_features=16), precision="float64", backend="plain")
     geometries = [random_molecule(n, n, charge=q) for n, q in ((3, 0), (12, 1), (5, -1), (3, 0))]
     together = hessians(geometries, potential)
     for geometry, hessian in zip(geometries, together, strict=True):
