@@ -26,6 +26,7 @@ STAGES = {
     "total": "whole run",
     "embed": "embedding",
     "relax": "relaxation",
+    "thermo": "thermochemistry",
     "solvate": "solvation",
     "rescore": "the teacher",
     "write": "tables",
