@@ -69,7 +69,8 @@ class Nursery:
     """Starts commands without waiting for their imports."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._n = folder, 0
+        self._folder = folder
+        self._commands: list[Command] = []
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
         environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
@@ -82,6 +83,9 @@ class Nursery:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for command in self._commands:  # what a test that failed left behind
+            if command.status() is None:
+                command.kill(with_children=True)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -92,15 +96,15 @@ class Nursery:
         self, *argv: object, prelude: str | None = None, arguments: Sequence[object] = ()
     ) -> Command:
         """Start a command; `prelude` of preludes.py comes before it."""
-        self._n += 1
-        log = self._folder / f"command-{self._n}.log"
+        log = self._folder / f"command-{len(self._commands)}.log"
         asked = dict(
             argv=list(map(str, argv)), log=str(log), prelude=prelude, arguments=list(arguments)
         )
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
-        return Command(int(self._answer()), log)
+        self._commands.append(Command(int(self._answer()), log))
+        return self._commands[-1]
 
     def _answer(self) -> str:
         assert self._process.stdout is not None

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -63,6 +64,9 @@ def serve() -> None:
         os.close(tell)
         print(os.read(told, 32).decode(), flush=True)
         os.close(told)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:  # guardians that have ended
+                pass
 
 
 if __name__ == "__main__":
