@@ -294,6 +294,9 @@ def run_screen(call: ScreenCall, *, quiet: bool, as_json: bool) -> int:
             return 1
         # The tables are whole, and they need no server.
         print(f"mlff-screen: warning: no server was told: {on_one_line(error)}", file=sys.stderr)
+        show(out, as_json=as_json, quiet=quiet)
+        sys.stdout.flush()
+        os._exit(0)  # or Prefect goes on for hours to tell what happened, each event for seconds
     show(out, as_json=as_json, quiet=quiet)
     return 0
 

@@ -7,12 +7,11 @@ shards, a page to watch.
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 from uuid import UUID
 
@@ -34,11 +33,14 @@ from flows.engines import engine_of
 from flows.reach import check_reach
 from flows.report.write import NAME
 from flows.run import run_screen
+from flows.server import check_server
 from flows.summary import markdown_summary
 from flows.watch import Watcher, Watchers, current_watcher
 from mlff_core.shard import StepReport
 from mlff_core.store import Location, one_line, place_of
 from mlff_core.tables import Manifest
+
+T = TypeVar("T")
 
 #: An update of the artifact costs some milliseconds and a row in the server's event table, so it
 #: waits for this part of the time that the run has taken; two seconds at least.
@@ -136,6 +138,8 @@ class Page(Watcher):
         self._key = partial(artifact_key, library, str(flow_run.id))
         self._n_records, self._done = 1, 0
         self._begun = self._next = time.monotonic()
+        with get_client(sync_client=True) as client:
+            self._url = str(client.api_url)
         self._progress: UUID | None = None
 
     def tell(self, sentence: str) -> None:
@@ -145,14 +149,15 @@ class Page(Watcher):
     def begin(self, n_records: int, done: int) -> None:
         """Put a progress bar into the timeline."""
         self._n_records, self._done = max(n_records, 1), done
-        with self._told():
-            # Prefect types it as perhaps a coroutine; in a flow that is not async it is none.
-            self._progress = cast(
+        # Prefect types it as perhaps a coroutine; in a flow that is not async it is none.
+        self._progress = self._told(
+            lambda: cast(
                 UUID,
                 create_progress_artifact(
                     self._percent(), key=self._key("progress"), description=self._count()
                 ),
             )
+        )
 
     def advance(self, stage: str, shard: int, report: StepReport) -> None:
         """Count records that are finished, written and all."""
@@ -164,33 +169,38 @@ class Page(Watcher):
     def end(self, manifest: Manifest, out: Location) -> None:
         """Leave the summary, and a link to the report where a browser can follow one."""
         self._update()
-        with self._told():
-            create_markdown_artifact(
-                markdown_summary(manifest, out), key=self._key("summary"), description=str(out)
-            )
-            if url := report_url(out):
-                create_link_artifact(
-                    url, link_text=f"Report of {Path(out).name}", key=self._key("report"),
-                    description="Counts, reasons, distributions, molecules drawn and in space",
-                )  # fmt: skip
+        self._told(partial(self._sum_up, manifest, out))
+
+    def _sum_up(self, manifest: Manifest, out: Location) -> None:
+        create_markdown_artifact(
+            markdown_summary(manifest, out), key=self._key("summary"), description=str(out)
+        )
+        if url := report_url(out):
+            create_link_artifact(
+                url, link_text=f"Report of {Path(out).name}", key=self._key("report"),
+                description="Counts, reasons, distributions, molecules drawn and in space",
+            )  # fmt: skip
 
     def _update(self) -> None:
-        if self._progress is None:
+        progress = self._progress
+        if progress is None:
             return
         begun = time.monotonic()
-        with self._told():
-            update_progress_artifact(self._progress, self._percent(), description=self._count())
+        self._told(
+            lambda: update_progress_artifact(progress, self._percent(), description=self._count())
+        )
         now = time.monotonic()
         longer = (PART_BETWEEN_UPDATES * (now - self._begun), (now - begun) / MOST_OF_THE_TIME)
         self._next = now + max(SECONDS_BETWEEN_UPDATES, *longer)
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """A server that does not answer is no reason to end a run: its files need none."""
+    def _told(self, tell: Callable[[], T]) -> T | None:
+        """Tell the server; one that is gone is no reason to end a run, whose files need none."""
         try:
-            yield
+            check_server(self._url)  # Prefect would ask again for a minute
+            return tell()
         except Exception as error:
-            self._log.warning("the server was not told: %s", one_line(error))
+            self._log.warning("the page was not told: %s", one_line(error))
+            return None
 
     def _count(self) -> str:
         return f"{self._done:,} of {self._n_records:,} records"

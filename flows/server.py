@@ -43,5 +43,5 @@ def check_server(url: str) -> None:
     except OSError as error:
         raise ValueError(
             f"PREFECT_API_URL: no server at {url} ({error}); start it, or unset the variable: a "
-            "screen needs none"
+            "run needs none"
         ) from error
