@@ -59,7 +59,7 @@ def mark_allenes(text: str, raw: Chem.Mol, mol: Chem.Mol, same: dict[int, int]) 
 
 def allene_marks(mol: Chem.Mol) -> list[int]:
     """Places of the middles of the allenes that are marked."""
-    return [atom.GetIdx() for atom in mol.GetAtoms() if atom.HasProp(_SIGN)]
+    return [k for k in range(mol.GetNumAtoms()) if mol.GetAtomWithIdx(k).HasProp(_SIGN)]
 
 
 def allene_rows(mol: Chem.Mol, places: Iterable[int] | None = None) -> list[list[int]]:

@@ -1,7 +1,7 @@
 """What kinds of atoms and bonds match which parts of SMARTS: asked of RDKit once for each kind."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from rdkit import Chem
@@ -91,6 +91,14 @@ class Screen:
         self._features: dict[tuple[int, Around], int] = {}
         self._wanted = [self._features_of(pattern) for pattern in patterns]
         self._known: dict[tuple[int, ...], int] = {}
+        #: What patterns ask of neighbours, each a bit, and which of it kinds of neighbours answer.
+        self._asked: dict[tuple[int, int], int] = {}
+        for _, around in self._features:
+            for neighbour in around:
+                self._asked.setdefault(neighbour, 1 << len(self._asked))
+        self._neighbours: dict[tuple[int, int], int] = {}
+        #: Features that an atom of a kind may have: bits of what is asked of its neighbours.
+        self._of_kind: dict[int, list[tuple[tuple[int, ...], int]]] = {}
 
     def possible(self, graph: Graph) -> list[int]:
         """Which patterns may match a molecule, by their place."""
@@ -128,19 +136,58 @@ class Screen:
 
     def _learn(self, graph: Graph, atom: int, surroundings: tuple[int, ...]) -> int:
         """Bits of the features that an atom with its neighbours has."""
-        atoms, bonds = self._kinds.of_atoms(graph), self._kinds.of_bonds(graph)
-        there = tuple(
-            (bonds[min(atom, other), max(atom, other)], atoms[other])
-            for other in graph.neighbours[atom]
-        )
+        kind = graph.atom_kinds[atom]
+        features = self._of_kind.get(kind)
+        if features is None:
+            bits = self._kinds.of_atoms(graph)[atom]
+            features = self._of_kind[kind] = [
+                (tuple(self._asked[neighbour] for neighbour in around), feature)
+                for (bit, around), feature in self._features.items()
+                if bit > 0 and bit & bits
+            ]
+        there = [self._neighbour(graph, atom, other) for other in graph.neighbours[atom]]
+        all_of_them = 0
+        for answers in there:
+            all_of_them |= answers
+        known = 0
+        for wanted, feature in features:
+            # Two neighbours may be wanted that one alone could be: then they are told apart.
+            if all(asked & all_of_them for asked in wanted) and (
+                len(wanted) < 2 or _all_answer(wanted, there)
+            ):
+                known |= feature
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
-        self._known[surroundings] = sum(
-            feature
-            for (bit, around), feature in self._features.items()
-            if bit > 0 and bit & atoms[atom] and fits(around, there)
-        )
-        return self._known[surroundings]
+        self._known[surroundings] = known
+        return known
+
+    def _neighbour(self, graph: Graph, atom: int, other: int) -> int:
+        """Bits of what may be asked of a neighbour that a neighbour is."""
+        pair = min(atom, other), max(atom, other)
+        kinds = graph.bond_kinds[pair], graph.atom_kinds[other]
+        known = self._neighbours.get(kinds)
+        if known is None:
+            its_bond, its_atom = (
+                self._kinds.of_bonds(graph)[pair],
+                self._kinds.of_atoms(graph)[other],
+            )
+            known = self._neighbours[kinds] = sum(
+                bit
+                for (bond, wanted), bit in self._asked.items()
+                if bond & its_bond and wanted & its_atom
+            )
+        return known
+
+
+def _all_answer(wanted: Sequence[int], there: Sequence[int]) -> bool:
+    """Whether each thing that is asked for can be another neighbour, all of them bits."""
+    if not wanted:
+        return True
+    first, *others = wanted
+    return any(
+        first & answers and _all_answer(others, (*there[:k], *there[k + 1 :]))
+        for k, answers in enumerate(there)
+    )
 
 
 def fits(wanted: Around, there: Around) -> bool:

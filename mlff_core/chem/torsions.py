@@ -81,7 +81,7 @@ class _Centre:
     """Patterns whose bond, ends and their order fit a kind of bond, by what is around it.
 
     Attributes:
-        candidates: Patterns with the side that each end has, in the table's order.
+        candidates: Patterns with the side that each end has.
         atoms, bonds: All bits that these ask for among the neighbours.
         by_neighbours: Patterns that may match, by the neighbours of both ends.
     """
@@ -122,6 +122,11 @@ class _Preferences:
         text = resources.files(__package__).joinpath("torsion_preferences.txt").read_text()
         lines = [line.split() for line in text.splitlines() if line[0] != "#"]
         self._table = [self._pattern(*line) for line in lines]
+        #: Patterns by the bits of their bond and its ends: many have the same.
+        self._by_middle: dict[tuple[int, int, int], list[int]] = {}
+        for index, pattern in enumerate(self._table):
+            one, other = pattern.sides
+            self._by_middle.setdefault((pattern.bond, one.atom, other.atom), []).append(index)
         self._centres: dict[tuple[int, int, int], _Centre] = {}
         self._n_remembered = 0
 
@@ -217,14 +222,13 @@ class _Preferences:
     def _centre(self, left: int, bond: int, right: int) -> _Centre:
         """The patterns whose middle fits a bond, told by its bits and those of its ends."""
         candidates = []
-        for index, pattern in enumerate(self._table):
-            if not pattern.bond & bond:
+        for (middle, one, other), patterns in self._by_middle.items():
+            if not middle & bond:
                 continue
-            first, last = pattern.sides
-            if first.atom & left and last.atom & right:
-                candidates.append((index, first, last))
-            if first.atom & right and last.atom & left:
-                candidates.append((index, last, first))
+            if one & left and other & right:
+                candidates += [(k, *self._table[k].sides) for k in patterns]
+            if one & right and other & left:
+                candidates += [(k, *self._table[k].sides[::-1]) for k in patterns]
         return _Centre(candidates)
 
     def _learn(self, centre: _Centre, neighbourhood: _Neighbourhood) -> tuple[int, ...]:
