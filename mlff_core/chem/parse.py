@@ -64,6 +64,8 @@ def parse(line: str, settings: ChemistrySettings) -> Chem.Mol:
     smiles, tail = [*(line or "").split(maxsplit=1), "", ""][:2]
     if not smiles:
         raise rejected(Reason.EMPTY, "there is no SMILES")
+    if "\n" in line.strip() and _are_smiles(line.strip().split("\n")[1:]):
+        raise rejected(Reason.INVALID_SMILES, "several SMILES stand in one field, a line each")
     if not (smiles.isascii() and smiles.isprintable()):
         position, character = next(
             (i, c) for i, c in enumerate(smiles, 1) if not (c.isascii() and c.isprintable())
@@ -101,6 +103,13 @@ def parse(line: str, settings: ChemistrySettings) -> Chem.Mol:
     if "|" in tail:
         clear_axes_without_meaning(mol)
     return with_relative_stereo(smiles, mol) if "|" in tail else mol
+
+
+def _are_smiles(lines: list[str]) -> bool:
+    """Whether the first word of each line that is not blank can be read as a SMILES."""
+    words = [line.split()[0] for line in lines if line.strip()]
+    with rdBase.BlockLogs():
+        return all(Chem.MolFromSmiles(word, sanitize=False) is not None for word in words)
 
 
 def indefinite(mol: Chem.Mol) -> str | None:

@@ -61,6 +61,8 @@ ID_NAMES: Final = (
 #: How other names end that may mean an id; such a column is taken only if it is unique and full.
 _ID_ENDINGS: Final = re.compile(r"(id|ids|name|code|number|no|nr|inchikey)$")
 _STEREO: Final = re.compile(r"[@/\\]")
+#: In other names of SMILES columns: these promise stereo, as in `smiles_with_stereo`.
+_PROMISES_STEREO: Final = re.compile(r"iso|stereo|chiral|absolute|enantio|cx")
 
 #: Values of a column in the first records.
 Values = Callable[[str], Sequence[str]]
@@ -121,7 +123,10 @@ def choose_smiles(
     if wanted is not None:
         return _wanted(file, columns, wanted)
     candidates = _named(SMILES_NAMES, columns)
-    if not candidates:
+    if candidates:
+        plain = {c: plain_name(c) for c in columns if c not in candidates}
+        candidates += [c for c, n in plain.items() if "smiles" in n and _PROMISES_STEREO.search(n)]
+    else:
         candidates = [c for c in columns if "smiles" in c.lower()]
         if len(candidates) != 1:
             raise LibraryError(

@@ -60,6 +60,7 @@ def changes(molecule: PreparedMolecule) -> list[str | None]:
         pytest.param("CC(", Reason.INVALID_SMILES, "syntax error at position 3", id="bracket"),
         pytest.param("hello", Reason.INVALID_SMILES, "syntax error at position 1", id="word"),
         pytest.param("C1CC", Reason.INVALID_SMILES, "unclosed ring", id="open ring"),
+        pytest.param("CCO\nCCN", Reason.INVALID_SMILES, "several SMILES", id="two in a field"),
         pytest.param("c1cccc1", Reason.INVALID_SMILES, "kekulize", id="not aromatic"),
         pytest.param("CC(C)(C)(C)C", Reason.INVALID_SMILES, "atom # 1 C, 5", id="valence"),
         pytest.param("CC(C)(C)(C)C", Reason.INVALID_SMILES, "too many bonds", id="advice"),

@@ -101,6 +101,8 @@ def test_rows_without_quotes_and_with_them_are_parsed_alike():
         # PubChem's names, old and new.
         ("CID,ConnectivitySMILES,SMILES", ["1,CC(F)Cl,C[C@H](F)Cl"], "SMILES", "CID"),
         ("CID,CanonicalSMILES,IsomericSMILES", ["1,CC,CC", "2,CO,CO"], "IsomericSMILES", "CID"),
+        ("id,smiles,smiles_stereo", ["1,CC(F)Cl,C[C@H](F)Cl"], "smiles_stereo", "id"),
+        ("id,smiles,chiral_smiles", ["1,C[C@H](F)Cl,CC"], "smiles", "id"),
         # What is in the columns counts more than their names.
         ("isomeric_smiles,smiles,id", ["CC(F)Cl,C[C@H](F)Cl,1"], "smiles", "id"),
         ("isomeric_smiles,smiles,id", [",C[C@H](F)Cl,1", ",C,2", "C[C@H](F)O,C,3"], "smiles", "id"),
