@@ -29,6 +29,12 @@ BURST = {"cuda": (2, 4), "cpu": (1, 1)}
 LAG = {"cuda": 1, "cpu": 0}
 
 
+#: When nobody waits any more and but one in so many places is taken, those that are left get fewer
+#: slots. Programs with nothing but padding end at once, so it need not be soon; what it costs is
+#: another capture.
+COMPACT_AT = 4
+
+
 @dataclass(frozen=True)
 class Relaxed:
     """How one molecule ended, on the host.
@@ -141,7 +147,8 @@ class InFlight:
         self._fill(rows, stepper.state)
         while self._under_way and not self.waiting.closed:
             burst = many if self.capacity > FEW_ATOMS else few
-            stepper.run(burst, per_launch=burst)
+            # A graph of one step, which takes half as long to make as one of two.
+            stepper.run(burst)
             checks.append(_StatusCheck(Transfer(stepper.state.status), list(self.occupants)))
             while self.readouts:
                 yield from self._read(self.readouts[0])
@@ -174,12 +181,13 @@ class InFlight:
         return Stepper(lambda now: step(rows, now, potential, self.settings, self.rules), state)
 
     def _is_too_wide(self) -> bool:
-        """Whether nobody waits any more and half of the places are empty.
+        """Whether nobody waits any more and most places are empty.
 
         Those that are left then get fewer slots, for which a captured step is captured anew.
         """
         n_atoms = sum(molecule.size for molecule in self.occupants if molecule is not None)
-        return not self.waiting and 2 * n_atoms <= self.capacity > FEW_ATOMS and n_atoms > 0
+        few = COMPACT_AT * n_atoms <= self.capacity
+        return not self.waiting and few and self.capacity > FEW_ATOMS and n_atoms > 0
 
     def _compact(self, rows: Rows, state: RelaxState) -> tuple[Rows, RelaxState]:
         """Leave out the vacant slots for good."""
