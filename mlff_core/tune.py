@@ -1,7 +1,7 @@
 """Measure which tiles of the kernels are fastest on this card, and keep them for later processes.
 
     python -m mlff_core.tune                          both shipped models
-    python -m mlff_core.tune --models default --sizes large --precisions bf16x3
+    python -m mlff_core.tune --models default --sizes large --precisions fp16x3
     python -m mlff_core.tune --out tiles.json         write the table to a file as well
 
 Takes a minute or two, most of it compilation, which several processes share. The shipped models are
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default=",".join(SHORT_NAMES))
     parser.add_argument("--sizes", default=",".join(tiles.CLASSES))
-    parser.add_argument("--precisions", default="tf32x3,bf16x3,fp16")
+    parser.add_argument("--precisions", default="fp16x3,fp16")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     models, sizes, precisions = (

@@ -41,18 +41,18 @@ SHORT = (torch.float16, torch.float16)
 ENGINES: dict[str, dict[str, Any]] = {
     "float32": {"precision": "float32"},
     "fast": {"precision": "fast"},
-    "fast, one product back": {"precision": "fast", "products": ("bf16x3", "fp16")},
+    "fast, one product back": {"precision": "fast", "products": ("fp16x3", "fp16")},
     "fast, one product": {"precision": "fast", "products": ("fp16", "fp16")},
     "fast, 16-bit neighbours": {"precision": "fast", "gathered": SHORT},
     "fast, 16-bit gradients": {"precision": "fast", "gathered": (None, torch.float16)},
     "fast, one product back, 16-bit gradients": {
         "precision": "fast",
-        "products": ("bf16x3", "fp16"),
+        "products": ("fp16x3", "fp16"),
         "gathered": (None, torch.float16),
     },
     "fast, one product back, 16-bit neighbours": {
         "precision": "fast",
-        "products": ("bf16x3", "fp16"),
+        "products": ("fp16x3", "fp16"),
         "gathered": SHORT,
     },
     "fast, one product, 16-bit neighbours": {

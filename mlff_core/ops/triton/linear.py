@@ -10,9 +10,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mlff_core.ops.triton.launch import overlap, wait_for_inputs
+from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
 from mlff_core.ops.triton.tiles import piece_grid, tile_options
 
+#: What the low addend of "fp16x3" is multiplied by. It is 2^-11 of the number or less, and float16
+#: has fewer bits for what is small: times this it has all of them.
+LOW_SCALE = 2048.0
+
+#: What is multiplied in "fp16x3" is divided by this, and weights are multiplied by it: float16 ends
+#: at 65504, and features of atoms that are far too close to each other do not.
+RANGE = 256.0
+
+_LOW_SCALE = tl.constexpr(LOW_SCALE)
+_INVERSE_RANGE = tl.constexpr(1.0 / RANGE)
 _INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
@@ -24,23 +34,8 @@ def sigmoid(x):
 
 
 @triton.jit
-def to_tf32(x):
-    """x to the nearest number that the matrix units' tf32 can hold; they themselves cut it off."""
-    # On bits, because compilers contract the same in floating point to x itself. The NaN with all
-    # bits set comes out as zero; what is left of x after this is subtracted is NaN still.
-    return ((x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def to_fp16(x):
-    """x in float16, the largest that it has where x is larger; NaN stays NaN."""
-    ALL: tl.constexpr = tl.PropagateNan.ALL
-    return tl.clamp(x, -65504.0, 65504.0, propagate_nan=ALL).to(tl.float16)
-
-
-@triton.jit
 def dot_16(a, b, acc):
-    """acc + a · b of bfloat16 or float16."""
+    """acc + a · b of float16."""
     # Triton's interpreter would multiply their bits as whole numbers.
     if _INTERPRETED:
         a = a.to(tl.float32)
@@ -50,63 +45,105 @@ def dot_16(a, b, acc):
 
 @triton.jit
 def load_weights(w_ptr, n, k, N_IN: tl.constexpr, PIECE: tl.constexpr):
-    """w[n, k]ᵀ, split by `split_weights` into pieces of PIECE numbers each: high, low."""
+    """w[n, k]ᵀ, split by `split_weights` into addends of PIECE numbers each: high, low."""
     tile = w_ptr + n[None, :] * N_IN + k[:, None]
     return tl.load(tile), tl.load(tile + PIECE)
 
 
 @triton.jit
-def product(x, w, acc, PRECISION: tl.constexpr):
-    """acc + x · w, with w from `load_weights`. Meaning: `product_plain`.
+def split(x, PRECISION: tl.constexpr):
+    """x in the addends that `product` takes: high, low. Meaning: `split_plain`.
 
-    "tf32x3" keeps float32's accuracy, "bf16x3" most of it, "fp16" is one product instead of three.
-    The matrix units cut off where float32 rounds, at each addition: a sum begins anew with every
-    call, its small terms first, so that little is lost that way. Where rows are few, the three sums
-    run side by side.
+    One product takes the largest that there is for what is beyond; of three, it is not a number.
     """
+    if PRECISION == "fp16":
+        ALL: tl.constexpr = tl.PropagateNan.ALL
+        high = tl.clamp(x, -65504.0, 65504.0, propagate_nan=ALL).to(tl.float16)
+        return high, high
+    else:
+        x *= _INVERSE_RANGE
+        high = x.to(tl.float16)
+        return high, ((x - high.to(tl.float32)) * _LOW_SCALE).to(tl.float16)
+
+
+@triton.jit
+def load_operand(x_ptr, mask, N_IN: tl.constexpr, PRECISION: tl.constexpr):
+    """Addends that `store_operand` has left at x_ptr: high, low."""
+    high = tl.load(x_ptr, mask=mask, other=0.0)
+    if PRECISION == "fp16":
+        return high, high
+    else:
+        return high, tl.load(x_ptr + N_IN, mask=mask, other=0.0)
+
+
+@triton.jit
+def store_operand(x_ptr, x, mask, N_IN: tl.constexpr, PRECISION: tl.constexpr):
+    """Leave x as the addends that `product` takes, the low ones N_IN numbers behind.
+
+    A product is computed in many pieces, each of which would split the same x anew.
+    """
+    high, low = split(x, PRECISION)
+    tl.store(x_ptr, high, mask=mask)
+    if PRECISION != "fp16":
+        tl.store(x_ptr + N_IN, low, mask=mask)
+
+
+@triton.jit
+def product(x, w, acc, PRECISION: tl.constexpr):
+    """acc + x · w, with x from `split` and w from `load_weights`. Meaning: `product_plain`.
+
+    "fp16x3" keeps float32's accuracy; "fp16" is one product instead of three. The matrix units cut
+    off where float32 rounds, at each addition: a sum begins anew with every call, its small terms
+    first, so that little is lost that way. Where rows are few, the three sums run side by side.
+    """
+    high, low = x
     w_high, w_low = w
     zero = tl.zeros(acc.shape, tl.float32)
-    SIDE_BY_SIDE: tl.constexpr = x.shape[0] <= 16
+    SIDE_BY_SIDE: tl.constexpr = high.shape[0] <= 16
     if PRECISION == "fp16":
-        return acc + dot_16(to_fp16(x), w_high, zero)
-    elif PRECISION == "bf16x3":
-        high = x.to(tl.bfloat16)
-        low = (x - high.to(tl.float32)).to(tl.bfloat16)
+        return acc + dot_16(high, w_high, zero)
+    else:
         part = dot_16(low, w_high, zero)
         if SIDE_BY_SIDE:
             part += dot_16(high, w_low, zero)
-            return acc + (part + dot_16(high, w_high, zero))
+            return acc + (part * (1.0 / _LOW_SCALE) + dot_16(high, w_high, zero))
         else:
-            part = dot_16(high, w_low, part)
+            part = dot_16(high, w_low, part) * (1.0 / _LOW_SCALE)
             return acc + dot_16(high, w_high, part)
-    else:
-        high = to_tf32(x)
-        part = tl.dot(x - high, w_high, zero, input_precision="tf32")
-        if SIDE_BY_SIDE:
-            part += tl.dot(high, w_low, zero, input_precision="tf32")
-            return acc + (part + tl.dot(high, w_high, zero, input_precision="tf32"))
-        else:
-            part = tl.dot(high, w_low, part, input_precision="tf32")
-            return acc + tl.dot(high, w_high, part, input_precision="tf32")
 
 
-@triton.jit(do_not_specialize=["n_rows"])
+def shape_name(n_in: int, n_out: int) -> str:
+    """What a product is called in the table of tiles, whatever the width of the features."""
+    # One of the two is the width, the other a multiple of it.
+    width = min(n_in, n_out)
+    return f"linear_{n_in // width}x{n_out // width}"
+
+
+@triton.jit(
+    do_not_specialize=["n_rows"],
+    # Each shape has its own name on the device as well, where it is timed.
+    repr=lambda call: shape_name(call.constants["N_IN"], call.constants["N_OUT"]) + "_kernel",
+)
 def linear_kernel(
-    x_ptr,  # [n_rows, x_stride]
+    x_ptr,  # [n_rows, x_stride]; with PREPARED an operand [n_rows, n_pieces, N_IN]
     w_ptr,  # pieces of [n_out, N_IN]
     b_ptr,  # [n_out]
     other_ptr,  # [n_rows, n_out]
-    y_ptr,  # [n_rows, y_stride]
+    end_ptr,  # int32 [1], atoms that are no padding
+    y_ptr,  # [n_rows, n_out]; with OPERAND an operand [n_rows, n_pieces, n_out]
+    silu_ptr,  # operand [n_rows, n_pieces, n_out], unused without SILU
     n_rows,
     x_stride,
-    y_stride,
     N_IN: tl.constexpr,
-    PIECE: tl.constexpr,
+    N_OUT: tl.constexpr,
+    ATOM_ROWS: tl.constexpr,  # of an atom, side by side
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
-    SILU_IN: tl.constexpr,
+    PREPARED: tl.constexpr,  # x is one
+    OPERAND: tl.constexpr,  # y becomes one
+    SILU: tl.constexpr,  # silu(y) becomes one as well
     HAS_BIAS: tl.constexpr,
     AFTER: tl.constexpr,  # "", "add" other, or "silu_slope" of other
     SHORT: tl.constexpr,  # y is float16
@@ -115,26 +152,32 @@ def linear_kernel(
     # In one piece all that there is to load is loaded at once, the weights before the inputs are
     # written; in several that would take too many registers.
     ONE_PIECE: tl.constexpr = BLOCK_K == N_IN
+    PIECE: tl.constexpr = N_OUT * N_IN
+    PIECES: tl.constexpr = 1 if PRECISION == "fp16" else 2
     rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_rows
     wide = rows.to(tl.int64)[:, None]
-    other = other_ptr + wide * y_stride + n[None, :]
+    other = other_ptr + wide * N_OUT + n[None, :]
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     if ONE_PIECE:
         w = load_weights(w_ptr, n, tl.arange(0, BLOCK_K), N_IN, PIECE)
         if HAS_BIAS:
             bias = tl.load(b_ptr + n)
     wait_for_inputs(OVERLAP)
+    if is_padding(tl.program_id(1) * BLOCK_M // ATOM_ROWS, end_ptr, OVERLAP):
+        return
     if ONE_PIECE and AFTER != "":
         h = tl.load(other, mask=real, other=0.0)
     for start in range(0, N_IN, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
-        x = tl.load(x_ptr + wide * x_stride + k[None, :], mask=real, other=0.0)
+        tile = x_ptr + wide * x_stride + k[None, :]
+        if PREPARED:
+            x = load_operand(tile, real, N_IN, PRECISION)
+        else:
+            x = split(tl.load(tile, mask=real, other=0.0), PRECISION)
         if not ONE_PIECE:
             w = load_weights(w_ptr, n, k, N_IN, PIECE)
-        if SILU_IN:
-            x = x * sigmoid(x)
         acc = product(x, w, acc, PRECISION)
     if not ONE_PIECE:
         if HAS_BIAS:
@@ -148,9 +191,22 @@ def linear_kernel(
     elif AFTER == "silu_slope":
         gate = sigmoid(h)
         acc *= gate * (1.0 + h * (1.0 - gate))
-    if SHORT:
-        acc = to_fp16(acc)
-    tl.store(y_ptr + wide * y_stride + n[None, :], acc, mask=real)
+    let_next_begin(OVERLAP)
+    operand = wide * (PIECES * N_OUT) + n[None, :]
+    if SILU:
+        store_operand(silu_ptr + operand, acc * sigmoid(acc), real, N_OUT, PRECISION)
+    if OPERAND:
+        store_operand(y_ptr + operand, acc, real, N_OUT, PRECISION)
+    else:
+        if SHORT:
+            acc, _ = split(acc, "fp16")
+        tl.store(y_ptr + wide * N_OUT + n[None, :], acc, mask=real)
+
+
+def new_operand(n_rows: int, n_in: int, precision: str, device: torch.device) -> Tensor:
+    """Memory for what `store_operand` writes, float16 [n_rows, n_pieces, n_in]."""
+    pieces = 1 if precision == "fp16" else 2
+    return torch.empty(n_rows, pieces, n_in, dtype=torch.float16, device=device)
 
 
 def linear(
@@ -158,46 +214,60 @@ def linear(
     w: Tensor,
     b: Tensor | None = None,
     *,
+    end: Tensor,
     precision: str,
-    silu_in: bool = False,
+    atom_rows: int = 1,
     add: Tensor | None = None,
     silu_slope_of: Tensor | None = None,
-    dtype: torch.dtype | None = None,
+    silu: Tensor | None = None,
+    operand: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """(silu?)(x) · wᵀ (+ b) (+ add | · silu'(silu_slope_of)) [n_rows, n_out].
+    """x · wᵀ (+ b) (+ add | · silu'(silu_slope_of)) [n_rows, n_out].
 
     Args:
-        x: [n_rows, at least n_in]; columns beyond n_in are not read.
+        x: [n_rows, at least n_in], columns beyond n_in are not read; or an operand, from
+            `new_operand` and written by a kernel.
         w: Weights, split for the precision [2, n_out, n_in].
         b: Bias [n_out].
-        precision: "tf32x3", "bf16x3" or "fp16".
-        silu_in: Whether silu is applied to x first.
+        end: Number of atoms that are no padding, int32 [1]; of the others nothing is written.
+        precision: "fp16x3" or "fp16".
+        atom_rows: Rows of an atom, side by side.
         add: Added to the result [n_rows, n_out].
         silu_slope_of: Hidden layer whose silu slope multiplies the result [n_rows, n_out].
-        dtype: Of the result, that of x or float16; None: that of x.
+        silu: From `new_operand`; written: silu of the result.
+        operand: Return the result as an operand.
+        dtype: Of a result that is none, float32 or float16.
     """
     _, n_out, n_in = w.shape
     n_rows = len(x)
-    y = x.new_empty(n_rows, n_out, dtype=dtype)
+    if operand:
+        y = new_operand(n_rows, n_out, precision, x.device)
+    else:
+        y = torch.empty(n_rows, n_out, dtype=dtype, device=x.device)
     other = add if add is not None else silu_slope_of
-    # One of the two is the width of the features, the other a multiple of it.
-    sizes = tile_options("linear", precision, n_rows, min(n_out, n_in), n_out, n_in)
+    name = shape_name(n_in, n_out)
+    sizes = tile_options(name, precision, n_rows, min(n_out, n_in), n_out, n_in)
     grid = piece_grid(n_rows, n_out, sizes)
     linear_kernel[grid](
         x,
         w,
         w if b is None else b,
         w if other is None else other,
+        end,
         y,
+        w if silu is None else silu,
         n_rows,
         x.stride(0),
-        n_out,
         N_IN=n_in,
-        PIECE=n_out * n_in,
+        N_OUT=n_out,
+        ATOM_ROWS=atom_rows,
         PRECISION=precision,
-        SILU_IN=silu_in,
+        PREPARED=x.dim() == 3,
+        OPERAND=operand,
+        SILU=silu is not None,
         HAS_BIAS=b is not None,
-        SHORT=y.dtype == torch.float16,
+        SHORT=dtype == torch.float16,
         AFTER="add" if add is not None else "silu_slope" if silu_slope_of is not None else "",
         **sizes,
         **overlap(n_rows),
@@ -205,23 +275,52 @@ def linear(
     return y
 
 
+def mlp_fwd(
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    *,
+    end: Tensor,
+    precision: str,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
+    """plain.mlp_fwd, from the split weights; the result is of the type given."""
+    silu = new_operand(len(x), w1.shape[1], precision, x.device)
+    hidden = linear(x, w1, b1, silu=silu, end=end, precision=precision)
+    return linear(silu, w2, b2, end=end, precision=precision, dtype=dtype), hidden
+
+
 def mlp_bwd(
-    g_y: Tensor, hidden: Tensor, w1_t: Tensor, w2_t: Tensor, add: Tensor, *, precision: str
+    g_y: Tensor,
+    hidden: Tensor,
+    w1_t: Tensor,
+    w2_t: Tensor,
+    add: Tensor,
+    *,
+    end: Tensor,
+    precision: str,
 ) -> Tensor:
     """add + plain.mlp_bwd(g_y, hidden, w1, w2), from the split transposes of the weights."""
-    g_hidden = linear(g_y, w2_t, silu_slope_of=hidden, precision=precision)
-    return linear(g_hidden, w1_t, add=add, precision=precision)
+    g_hidden = linear(g_y, w2_t, silu_slope_of=hidden, operand=True, end=end, precision=precision)
+    return linear(g_hidden, w1_t, add=add, end=end, precision=precision)
 
 
 def split_weights(w: Tensor, precision: str) -> Tensor:
-    """Weights [n_out, n_in] as the addends that `product` takes [2, n_out, n_in]."""
-    if precision in ("bf16x3", "fp16"):
-        short = torch.bfloat16 if precision == "bf16x3" else torch.float16
-        largest = torch.finfo(short).max
-        high = w.clamp(-largest, largest).to(short)
-        return torch.stack([high, (w - high.float()).clamp(-largest, largest).to(short)])
-    high = nearest_tf32(w)
-    return torch.stack([high, nearest_tf32(w - high)])
+    """Weights [n_out, n_in] as the addends that `product` takes, float16 [2, n_out, n_in]."""
+    return split_plain(w * RANGE if precision == "fp16x3" else w)
+
+
+def split_plain(x: Tensor) -> Tensor:
+    """Two addends, float16 [2, ...], the second one LOW_SCALE times as large.
+
+    What float16 cannot hold becomes the largest that it can.
+    """
+    largest = torch.finfo(torch.float16).max
+    x = x.clamp(-largest, largest)
+    high = x.half()
+    return torch.stack([high, ((x - high.float()) * LOW_SCALE).half()])
 
 
 def product_plain(x: Tensor, w: Tensor, precision: str) -> Tensor:
@@ -230,19 +329,13 @@ def product_plain(x: Tensor, w: Tensor, precision: str) -> Tensor:
     Each factor is two addends, and the product of the two small ones is left out; of "fp16" all but
     the product of the large ones.
     """
-    x_high, x_low = split_weights(x, precision).float()
     w_high, w_low = split_weights(w, precision).float()
     if precision == "fp16":
-        return x_high @ w_high.T
-    return x_low @ w_high.T + x_high @ w_low.T + x_high @ w_high.T
-
-
-def nearest_tf32(w: Tensor) -> Tensor:
-    """The meaning of `to_tf32`, up to ties."""
-    wide = w * 8193.0
-    return wide - (wide - w)
+        return split_plain(x)[0].float() @ w_high.T
+    x_high, x_low = split_plain(x / RANGE).float()
+    return (x_low @ w_high.T + x_high @ w_low.T) / LOW_SCALE + x_high @ w_high.T
 
 
 def contiguous_transpose(w: Tensor) -> Tensor:
-    """The transpose as its own memory: the matrix units read float32 weights one way only."""
+    """The transpose as its own memory, along which the kernels read."""
     return torch.t(w).contiguous()

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mlff_core.ops.filters import FilterTable
-from mlff_core.ops.triton.launch import overlap, wait_for_inputs
+from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.spline import spline_weights
 from mlff_core.ops.triton.tiles import launch_of
@@ -93,6 +93,7 @@ def message_fwd_kernel(
     count_ptr,  # int32 [n_atoms]
     j_ptr,  # int32 [n_atoms, stride]
     geometry_ptr,  # [n_atoms, stride, N_GEOMETRY]
+    end_ptr,  # int32 [1]
     q_out_ptr,  # [n_atoms, n_features]
     mu_out_ptr,  # [n_atoms, 3, n_features]
     n_atoms,
@@ -109,6 +110,8 @@ def message_fwd_kernel(
     OVERLAP: tl.constexpr,
 ):
     wait_for_inputs(OVERLAP)
+    if is_padding(tl.program_id(0) * ATOMS, end_ptr, OVERLAP):
+        return
     # Without vectors there is nothing for the last third of phi to multiply, and it is left out.
     PHI: tl.constexpr = 3 * N_FEATURES if HAS_MU else 2 * N_FEATURES
     ROW: tl.constexpr = 3 * N_FEATURES
@@ -154,6 +157,7 @@ def message_fwd_kernel(
             dy += x3 * tl.load(mu + N_FEATURES).to(tl.float32)
             dz += x3 * tl.load(mu + 2 * N_FEATURES).to(tl.float32)
         b, ux, uy, uz, d = next_b, next_ux, next_uy, next_uz, next_d
+    let_next_begin(OVERLAP)
     atom = tl.program_id(0) * ATOMS + tl.arange(0, ATOMS)
     real = atom[:, None] < n_atoms
     scalar = atom.to(tl.int64)[:, None] * N_FEATURES + f
@@ -184,6 +188,7 @@ def message_bwd_kernel(
     count_ptr,  # int32 [n_atoms]
     j_ptr,  # int32 [n_atoms, stride]
     geometry_ptr,  # [n_atoms, stride, N_GEOMETRY]
+    end_ptr,  # int32 [1]
     pull_ptr,  # [n_atoms, stride, n_features / BLOCK_F, N_PULL], added to with ADD
     g_phi_ptr,  # [n_atoms, 3 n_features], unused without HAS_MU
     g_mu_out_ptr,  # [n_atoms, 3, n_features], unused without HAS_MU
@@ -203,6 +208,8 @@ def message_bwd_kernel(
     OVERLAP: tl.constexpr,
 ):
     wait_for_inputs(OVERLAP)
+    if is_padding(tl.program_id(0) * ATOMS, end_ptr, OVERLAP):
+        return
     PHI: tl.constexpr = 3 * N_FEATURES if HAS_MU else 2 * N_FEATURES
     ROW: tl.constexpr = 3 * N_FEATURES
     N_SLICES: tl.constexpr = N_FEATURES // BLOCK_F
@@ -284,6 +291,7 @@ def message_bwd_kernel(
         tl.store(pull + 1, py, mask=listed)
         tl.store(pull + 2, pz, mask=listed)
         b, ux, uy, uz, d = next_b, next_ux, next_uy, next_uz, next_d
+    let_next_begin(OVERLAP)
     if HAS_MU:
         atom = tl.program_id(0) * ATOMS + tl.arange(0, ATOMS)
         real = atom[:, None] < n_atoms
@@ -342,6 +350,7 @@ def message_fwd(
         rows.n_pairs,
         rows.j,
         rows.geometry,
+        rows.end,
         q_out,
         mu_out,
         n_atoms,
@@ -413,6 +422,7 @@ def message_bwd(
         rows.n_pairs,
         rows.j,
         rows.geometry,
+        rows.end,
         pull,
         phi if gradients is None else gradients[0],
         phi if gradients is None else gradients[1],

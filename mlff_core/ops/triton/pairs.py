@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mlff_core.ops.plain import REPULSION_WIDTH, ZBL_LENGTH, ZBL_TERMS
-from mlff_core.ops.triton.launch import overlap, wait_for_inputs
+from mlff_core.ops.triton.launch import let_next_begin, overlap, wait_for_inputs
 from mlff_core.units import COULOMB_EV_ANGSTROM
 
 #: An atom with more neighbours than this turns its molecule into NaN. Diamond has 92 within 5 Å.
@@ -43,12 +43,14 @@ class PairRows(NamedTuple):
         j: The neighbour in each place of a row, ascending, int32 [n_atoms, stride].
         geometry: Unit vector from the atom to the neighbour and distance in Å
             [n_atoms, stride, N_GEOMETRY].
+        end: Number of atoms that are no padding, int32 [1].
     """
 
     kind: Tensor
     n_pairs: Tensor
     j: Tensor
     geometry: Tensor
+    end: Tensor
 
 
 class AtomTables(NamedTuple):
@@ -90,6 +92,7 @@ def pairs_kernel(
     count_ptr,  # int32 [n_atoms]
     j_ptr,  # int32 [n_atoms, stride]
     geometry_ptr,  # [n_atoms, stride, N_GEOMETRY]
+    end_ptr,  # int32 [1]
     q_ptr,  # [n_atoms, n_features]
     repulsion_ptr,  # [n_atoms]
     gradient_ptr,  # [n_atoms, 3]
@@ -116,7 +119,10 @@ def pairs_kernel(
     gz = 0.0
     count = 0
     kind = 0
-    if a < tl.load(ptr_ptr + n_mols):
+    n_real = tl.load(ptr_ptr + n_mols)
+    if a == 0:
+        tl.store(end_ptr, n_real.to(tl.int32))
+    if a < n_real:
         mol = tl.load(mol_idx_ptr + a)
         first = tl.load(ptr_ptr + mol).to(tl.int32)
         end = tl.load(ptr_ptr + mol + 1).to(tl.int32)
@@ -190,6 +196,7 @@ def pairs_kernel(
         if count > capacity:
             energy = float("nan")
             count = capacity
+    let_next_begin(OVERLAP)
     tl.store(kind_ptr + a, kind)
     tl.store(count_ptr + a, count)
     tl.store(q_ptr + a.to(tl.int64) * N_FEATURES + f, q)
@@ -235,6 +242,7 @@ def pairs(
         n_pairs=new(n_atoms, dtype=torch.int32),
         j=new(n_atoms, stride, dtype=torch.int32),
         geometry=new(n_atoms, stride, N_GEOMETRY),
+        end=new(1, dtype=torch.int32),
     )
     q, repulsion, gradient = new(n_atoms, n_features), new(n_atoms), new(n_atoms, 3)
     pairs_kernel[(n_atoms,)](
@@ -253,6 +261,7 @@ def pairs(
         rows.n_pairs,
         rows.j,
         rows.geometry,
+        rows.end,
         q,
         repulsion,
         gradient,

@@ -11,10 +11,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mlff_core.ops.triton.launch import overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import load_weights, product, sigmoid
+from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
+from mlff_core.ops.triton.linear import load_weights, product, sigmoid, split
 from mlff_core.ops.triton.pairs import PairRows
 from mlff_core.ops.triton.tiles import tile_options
+
+#: Features of an atom that are larger are divided by a number, and the product is multiplied by it.
+_LARGEST = tl.constexpr(1e4)
 
 
 @triton.jit(do_not_specialize=["n_atoms"])
@@ -28,6 +31,7 @@ def readout_kernel(
     b2_ptr,  # [1], scaled
     atomic_ptr,  # [n_atoms]
     g_q_ptr,  # [n_atoms, n_features]
+    end_ptr,  # int32 [1], atoms that are no padding
     n_atoms,
     N_FEATURES: tl.constexpr,
     N_HIDDEN: tl.constexpr,
@@ -47,19 +51,29 @@ def readout_kernel(
     b1 = tl.load(b1_ptr + n)[None, :]
     w2 = tl.load(w2_ptr + n)[None, :]
     wait_for_inputs(OVERLAP)
+    if is_padding(tl.program_id(0) * BLOCK_M, end_ptr, OVERLAP):
+        return
+    # Atoms that are far too close to each other end with features that no product could take.
+    largest = tl.full([BLOCK_M], 1.0, tl.float32)
+    for start in range(0, N_FEATURES, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        q = tl.load(q_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
+        largest = tl.maximum(largest, tl.max(tl.abs(q), 1))
+    scale = tl.minimum(1.0 / largest * _LARGEST, 1.0)[:, None]
     h = tl.zeros([BLOCK_M, N_HIDDEN], tl.float32)
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         q = tl.load(q_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
         if not ONE_PIECE:
             w = load_weights(w1_ptr, n, k, N_FEATURES, PIECE)
-        h = product(q, w, h, PRECISION)
-    h += b1
+        h = product(split(q * scale, PRECISION), w, h, PRECISION)
+    h = h / scale + b1
     gate = sigmoid(h)
     atomic = tl.sum(h * gate * w2, 1) + tl.load(b2_ptr)
     atomic += tl.load(repulsion_ptr + rows, mask=rows < n_atoms, other=0.0)
     tl.store(atomic_ptr + rows, atomic, mask=rows < n_atoms)
-    g_h = gate * (1.0 + h * (1.0 - gate)) * w2
+    let_next_begin(OVERLAP)
+    g_h = split(gate * (1.0 + h * (1.0 - gate)) * w2, PRECISION)
     for start in range(0, N_FEATURES, BLOCK_K):
         f = start + tl.arange(0, BLOCK_K)
         g_q = tl.zeros([BLOCK_M, BLOCK_K], tl.float32)
@@ -193,6 +207,7 @@ def readout(
     b2: Tensor,
     w1_t: Tensor,
     *,
+    end: Tensor,
     precision: str,
 ) -> tuple[Tensor, Tensor]:
     """Energy of each atom beyond its element's reference in eV [n_atoms], and its slope in q.
@@ -200,11 +215,12 @@ def readout(
     Args:
         q: [n_atoms, n_features].
         repulsion: Added to the energy [n_atoms].
-        w1: First layer, split for the precision [2, n_hidden, n_features].
+        w1: First layer, split in two [2, n_hidden, n_features].
         b1: Its bias [n_hidden].
         w2: Second layer times the energy scale [n_hidden].
         b2: Its bias times the energy scale [1].
         w1_t: Of the transpose of w1.
+        end: Number of atoms that are no padding, int32 [1]; of the others nothing is written.
         precision: As in `linear.linear`.
     """
     n_atoms, n_features = q.shape
@@ -221,6 +237,7 @@ def readout(
         b2,
         atomic,
         g_q,
+        end,
         n_atoms,
         N_FEATURES=n_features,
         N_HIDDEN=len(w2),

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from mlff_core.ops.filters import FilterTable, spline_table
-from mlff_core.ops.plain import mlp_fwd
+from mlff_core.ops.plain import mlp_fwd as plain_mlp_fwd
 from mlff_core.ops.program import blocks, filter_matrix, mlp_weights
-from mlff_core.ops.triton.linear import contiguous_transpose, linear, mlp_bwd, split_weights
+from mlff_core.ops.triton.linear import contiguous_transpose, mlp_bwd, mlp_fwd, split_weights
 from mlff_core.ops.triton.message import message_bwd, message_fwd, new_pull
 from mlff_core.ops.triton.pairs import AtomTables, PairRows
 from mlff_core.ops.triton.readout import readout
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mlff_core.models.painn import PaiNN
 
 #: How products of matrices are computed under each choice of `precision`, forward and backward:
-#: tf32x3 keeps float32's accuracy, bf16x3 most of it.
-PRODUCT_PRECISION = {"float32": ("tf32x3", "tf32x3"), "fast": ("bf16x3", "bf16x3")}
+#: fp16x3 keeps float32's accuracy.
+PRODUCT_PRECISION = {"float32": ("fp16x3", "fp16x3"), "fast": ("fp16x3", "fp16x3")}
 #: Width from which `fast` takes one product in float16 instead of three for gradients: over 128 hot
 #: geometries of 32 drug-like molecules forces of the default model, of this width, were off by up
 #: to 1.3e-3 eV/Å, those of the small one by up to 2.4e-3, more than `fast` may.
@@ -40,7 +40,7 @@ def products_of(precision: str, n_features: int) -> tuple[str, str]:
 
 
 class PhiWeights(NamedTuple):
-    """Weights of what the atoms say, split for the precision of their pass.
+    """Weights of what the atoms say, split in two.
 
     Attributes:
         w1: First layer [2, n_features, n_features].
@@ -144,7 +144,7 @@ class Weights(NamedTuple):
                     phi=phi,
                     filters=spline_table(filters, model.config.cutoff, degree, n_intervals),
                     update=UpdateWeights.make(
-                        (update.uv.weight.detach(), w1, b1, w2, b2), *precisions
+                        update.uv.weight.detach(), w1, b1, w2, b2, precisions
                     ),
                 )
             )
@@ -174,7 +174,7 @@ def phi_of_kinds(tables: AtomTables, layers: list[Tensor]) -> Tensor:
         In the order of PairRows.kind [n_elements * n_charges, 2 n_features].
     """
     q = (tables.element[:, None] + tables.charge).double().flatten(0, 1)
-    phi, _ = mlp_fwd(q, *(w.double() for w in layers))
+    phi, _ = plain_mlp_fwd(q, *(w.double() for w in layers))
     return phi[:, : 2 * q.shape[1]].to(tables.element.dtype).contiguous()
 
 
@@ -204,16 +204,9 @@ class KernelSteps:
         phi, precision = self.weights.blocks[k].phi, self.weights.forward_precision
         if phi is None:
             return self.weights.first_phi, q
-        hidden = linear(q, phi.w1, phi.b1, precision=precision)
-        said = linear(
-            hidden,
-            phi.w2,
-            phi.b2,
-            silu_in=True,
-            precision=precision,
-            dtype=self.weights.gathered[0],
-        )
-        return said, hidden
+        layers, short = (phi.w1, phi.b1, phi.w2, phi.b2), self.weights.gathered[0]
+        end, dtype = self.rows.end, short or torch.float32
+        return mlp_fwd(q, *layers, end=end, precision=precision, dtype=dtype)
 
     def message_fwd(
         self, k: int, phi: Tensor, q: Tensor, mu: Tensor | None
@@ -230,13 +223,22 @@ class KernelSteps:
         blocks = self.weights.blocks
         last = k == len(blocks) - 1
         return update_fwd(
-            q, mu, blocks[k].update, with_mu=not last, precision=self.weights.forward_precision
+            q,
+            mu,
+            blocks[k].update,
+            end=self.rows.end,
+            with_mu=not last,
+            precision=self.weights.forward_precision,
         )
 
     def readout(self, q: Tensor) -> Tensor:
         """As in `Steps`."""
         self.atomic, g_q = readout(
-            q, self.repulsion, *self.weights.readout, precision=self.weights.forward_precision
+            q,
+            self.repulsion,
+            *self.weights.readout,
+            end=self.rows.end,
+            precision=self.weights.forward_precision,
         )
         self.pull = new_pull(self.rows, q.shape[1])
         return g_q
@@ -245,8 +247,8 @@ class KernelSteps:
         self, k: int, g_q: Tensor, g_mu: Tensor | None, kept: UpdateSaved
     ) -> tuple[Tensor, Tensor]:
         """As in `Steps`."""
-        precision = self.weights.backward_precision
-        return update_bwd(g_q, g_mu, kept, self.weights.blocks[k].update, precision=precision)
+        precision, update = self.weights.backward_precision, self.weights.blocks[k].update
+        return update_bwd(g_q, g_mu, kept, update, end=self.rows.end, precision=precision)
 
     def message_bwd(
         self, k: int, g_q: Tensor, g_mu: Tensor, phi: Tensor, mu: Tensor | None
@@ -264,5 +266,5 @@ class KernelSteps:
         """As in `Steps`."""
         phi = self.weights.blocks[k].phi
         assert phi is not None, "there is no way back beyond the first block"
-        precision = self.weights.backward_precision
-        return mlp_bwd(g_phi, hidden, phi.w1_t, phi.w2_t, g_q, precision=precision)
+        precision, end = self.weights.backward_precision, self.rows.end
+        return mlp_bwd(g_phi, hidden, phi.w1_t, phi.w2_t, g_q, end=end, precision=precision)

@@ -28,33 +28,38 @@ TILE_CANDIDATES = {
         Tile(64, 64, 32, 4, 3),
         Tile(64, 128, 32, 4, 3),
         Tile(128, 64, 32, 4, 3),
-        Tile(32, 64, 32, 2, 3),
-        Tile(32, 128, 32, 4, 2),
         Tile(32, 32, 32, 2, 3),
         Tile(128, 128, 32, 8, 3),
-        Tile(64, 256, 32, 8, 2),
         Tile(64, 128, 64, 4, 2),
         Tile(128, 128, 64, 8, 2),
+        Tile(64, 64, 64, 4, 2),
+        Tile(64, 64, 32, 4, 1),
+        Tile(64, 128, 32, 4, 2),
+        Tile(128, 256, 64, 8, 2),
+        Tile(64, 256, 32, 4, 3),
     ],
     "medium": [
         Tile(16, 64, 32, 4, 3),
         Tile(16, 32, 32, 4, 3),
         Tile(32, 64, 32, 4, 3),
         Tile(32, 32, 32, 2, 3),
-        Tile(16, 32, 64, 4, 2),
         Tile(64, 64, 32, 4, 3),
-        Tile(32, 64, 64, 4, 2),
-        Tile(32, 64, 32, 4, 4),
+        Tile(32, 64, 64, 4, 3),
         Tile(32, 32, 64, 4, 3),
+        Tile(16, 64, 64, 4, 3),
+        Tile(64, 64, 64, 4, 3),
+        Tile(16, 32, 128, 4, 2),
     ],
     "small": [
         Tile(16, 32, 64, 4, 2),
-        Tile(16, 32, 64, 2, 2),
         Tile(16, 32, 128, 4, 1),
-        Tile(16, 16, 64, 4, 2),
-        Tile(16, 16, 128, 4, 1),
+        Tile(16, 32, 128, 4, 2),
+        Tile(16, 16, 128, 4, 2),
         Tile(16, 32, 64, 4, 4),
         Tile(16, 16, 64, 4, 4),
+        Tile(16, 32, 256, 4, 1),
+        Tile(16, 16, 256, 4, 1),
+        Tile(16, 32, 256, 8, 1),
     ],
 }
 LAUNCH_CANDIDATES = {
@@ -94,7 +99,7 @@ LAUNCH_CANDIDATES = {
 N_MOLS = {"large": 512, "medium": 16, "small": 1}
 #: With whose products walks over pairs are measured, which have none; on the splines of both
 #: `float32` and `fast`, because they share the choice.
-WALKS_PRECISION = "tf32x3"
+WALKS_PRECISION = "fp16x3"
 
 
 @kernels_apart()

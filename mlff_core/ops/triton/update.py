@@ -13,14 +13,18 @@ import triton.language as tl
 from torch import Tensor
 
 from mlff_core.ops.plain import NORM_FLOOR
-from mlff_core.ops.triton.launch import overlap, wait_for_inputs
+from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
 from mlff_core.ops.triton.linear import (
     contiguous_transpose,
     linear,
+    load_operand,
     load_weights,
+    new_operand,
     product,
     sigmoid,
+    split,
     split_weights,
+    store_operand,
 )
 from mlff_core.ops.triton.tiles import piece_grid, tile_options
 
@@ -30,7 +34,7 @@ _NORM_FLOOR = tl.constexpr(NORM_FLOOR)
 class UpdateWeights(NamedTuple):
     """Weights of one update block, and the transposes that its backward reads.
 
-    Weights are split in two for the precision of their pass.
+    Weights are split in two, see `linear.split_weights`.
 
     Attributes:
         uv: U above V [2, 2 n_features, n_features].
@@ -55,16 +59,21 @@ class UpdateWeights(NamedTuple):
     @classmethod
     def make(
         cls,
-        layers: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
-        forward_precision: str,
-        backward_precision: str,
+        uv: Tensor,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        precisions: tuple[str, str],
     ) -> "UpdateWeights":
-        """Split, with the transposes; layers are uv, w1, b1, w2, b2 as in plain.update_fwd."""
-        uv, w1, b1, w2, b2 = layers
-        transposed = (
-            split_weights(contiguous_transpose(w), backward_precision) for w in (uv, w1, w2)
-        )
-        uv, w1, w2 = (split_weights(w, forward_precision) for w in (uv, w1, w2))
+        """Split, with the transposes.
+
+        The first arguments are those of plain.update_fwd, the last how products are computed,
+        forward and backward.
+        """
+        forward, backward = precisions
+        transposed = (split_weights(contiguous_transpose(w), backward) for w in (uv, w1, w2))
+        uv, w1, w2 = (split_weights(w, forward) for w in (uv, w1, w2))
         return cls(uv, w1, b1, w2, b2, *transposed)
 
 
@@ -89,6 +98,8 @@ def update_hidden_kernel(
     w_ptr,  # pieces of [n_features, 2 n_features]
     b_ptr,  # [n_features]
     hidden_ptr,  # [n_atoms, n_features]
+    silu_ptr,  # operand [n_atoms, PIECES, n_features]
+    end_ptr,  # int32 [1], atoms that are no padding
     n_atoms,
     N_FEATURES: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -100,6 +111,7 @@ def update_hidden_kernel(
     ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
     N_IN: tl.constexpr = 2 * N_FEATURES
     PIECE: tl.constexpr = N_FEATURES * N_IN
+    PIECES: tl.constexpr = 1 if PRECISION == "fp16" else 2
     rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_atoms
@@ -110,13 +122,15 @@ def update_hidden_kernel(
         w_norm = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
     bias = tl.load(b_ptr + n)
     wait_for_inputs(OVERLAP)
+    if is_padding(tl.program_id(1) * BLOCK_M, end_ptr, OVERLAP):
+        return
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         q = tl.load(q_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
         if not ONE_PIECE:
             w = load_weights(w_ptr, n, k, N_IN, PIECE)
-        acc = product(q, w, acc, PRECISION)
+        acc = product(split(q, PRECISION), w, acc, PRECISION)
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         v = uv_ptr + wide * (6 * N_FEATURES) + N_FEATURES + k[None, :]
@@ -126,9 +140,12 @@ def update_hidden_kernel(
         norm = tl.sqrt(vx * vx + vy * vy + vz * vz + _NORM_FLOOR)
         if not ONE_PIECE:
             w_norm = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
-        acc = product(norm, w_norm, acc, PRECISION)
+        acc = product(split(norm, PRECISION), w_norm, acc, PRECISION)
+    let_next_begin(OVERLAP)
     acc += bias[None, :]
     tl.store(hidden_ptr + wide * N_FEATURES + n[None, :], acc, mask=real)
+    silu = silu_ptr + wide * (PIECES * N_FEATURES) + n[None, :]
+    store_operand(silu, acc * sigmoid(acc), real, N_FEATURES, PRECISION)
 
 
 @triton.jit(do_not_specialize=["n_atoms"])
@@ -136,12 +153,13 @@ def update_out_kernel(
     q_ptr,  # [n_atoms, n_features]
     mu_ptr,  # [n_atoms, 3, n_features]
     uv_ptr,  # [n_atoms, 3, 2 n_features]
-    hidden_ptr,  # [n_atoms, n_features]
+    silu_ptr,  # operand [n_atoms, PIECES, n_features]
     w_ptr,  # pieces of [3 n_features, n_features]
     b_ptr,  # [3 n_features]
     a_ptr,  # [n_atoms, 2 n_features]
     q_out_ptr,  # [n_atoms, n_features]
     mu_out_ptr,  # [n_atoms, 3, n_features]
+    end_ptr,  # int32 [1], atoms that are no padding
     n_atoms,
     N_FEATURES: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -153,6 +171,7 @@ def update_out_kernel(
 ):
     ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
     PIECE: tl.constexpr = 3 * N_FEATURES * N_FEATURES
+    PIECES: tl.constexpr = 1 if PRECISION == "fp16" else 2
     rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_atoms
@@ -164,18 +183,20 @@ def update_out_kernel(
         w_q_mu = load_weights(w_ptr, N_FEATURES + n, k, N_FEATURES, PIECE)
         w_q = load_weights(w_ptr, 2 * N_FEATURES + n, k, N_FEATURES, PIECE)
     wait_for_inputs(OVERLAP)
+    if is_padding(tl.program_id(1) * BLOCK_M, end_ptr, OVERLAP):
+        return
     a_mu = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     a_q_mu = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     a_q = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
-        h = tl.load(hidden_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
+        silu = silu_ptr + wide * (PIECES * N_FEATURES) + k[None, :]
+        h = load_operand(silu, real, N_FEATURES, PRECISION)
         if not ONE_PIECE:
             if WITH_MU:
                 w_mu = load_weights(w_ptr, n, k, N_FEATURES, PIECE)
             w_q_mu = load_weights(w_ptr, N_FEATURES + n, k, N_FEATURES, PIECE)
             w_q = load_weights(w_ptr, 2 * N_FEATURES + n, k, N_FEATURES, PIECE)
-        h = h * sigmoid(h)
         if WITH_MU:
             a_mu = product(h, w_mu, a_mu, PRECISION)
         a_q_mu = product(h, w_q_mu, a_q_mu, PRECISION)
@@ -189,6 +210,7 @@ def update_out_kernel(
     inner = ux * tl.load(u + N_FEATURES, mask=real, other=0.0)
     inner += uy * tl.load(u + 3 * N_FEATURES, mask=real, other=0.0)
     inner += uz * tl.load(u + 5 * N_FEATURES, mask=real, other=0.0)
+    let_next_begin(OVERLAP)
     scalar = wide * N_FEATURES + n[None, :]
     q = tl.load(q_ptr + scalar, mask=real, other=0.0)
     tl.store(q_out_ptr + scalar, q + a_q + a_q_mu * inner, mask=real)
@@ -213,7 +235,8 @@ def update_bwd_hidden_kernel(
     uv_ptr,  # [n_atoms, 3, 2 n_features]
     hidden_ptr,  # [n_atoms, n_features]
     w_ptr,  # pieces of the transposed second layer [n_features, 3 n_features]
-    g_hidden_ptr,  # [n_atoms, n_features]
+    g_hidden_ptr,  # operand [n_atoms, PIECES, n_features]
+    end_ptr,  # int32 [1], atoms that are no padding
     n_atoms,
     N_FEATURES: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -226,6 +249,7 @@ def update_bwd_hidden_kernel(
     ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
     N_IN: tl.constexpr = 3 * N_FEATURES
     PIECE: tl.constexpr = N_FEATURES * N_IN
+    PIECES: tl.constexpr = 1 if PRECISION == "fp16" else 2
     rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_atoms
@@ -237,6 +261,8 @@ def update_bwd_hidden_kernel(
         w_q_mu = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
         w_q = load_weights(w_ptr, n, 2 * N_FEATURES + k, N_IN, PIECE)
     wait_for_inputs(OVERLAP)
+    if is_padding(tl.program_id(1) * BLOCK_M, end_ptr, OVERLAP):
+        return
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
@@ -255,76 +281,32 @@ def update_bwd_hidden_kernel(
             g_a_mu += uz * tl.load(g + 2 * N_FEATURES, mask=real, other=0.0)
             if not ONE_PIECE:
                 w_mu = load_weights(w_ptr, n, k, N_IN, PIECE)
-            acc = product(g_a_mu, w_mu, acc, PRECISION)
+            acc = product(split(g_a_mu, PRECISION), w_mu, acc, PRECISION)
         if not ONE_PIECE:
             w_q_mu = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
             w_q = load_weights(w_ptr, n, 2 * N_FEATURES + k, N_IN, PIECE)
-        acc = product(g_q * inner, w_q_mu, acc, PRECISION)
-        acc = product(g_q, w_q, acc, PRECISION)
+        acc = product(split(g_q * inner, PRECISION), w_q_mu, acc, PRECISION)
+        acc = product(split(g_q, PRECISION), w_q, acc, PRECISION)
+    let_next_begin(OVERLAP)
     h = tl.load(hidden_ptr + wide * N_FEATURES + n[None, :], mask=real, other=0.0)
     gate = sigmoid(h)
     acc *= gate * (1.0 + h * (1.0 - gate))
-    tl.store(g_hidden_ptr + wide * N_FEATURES + n[None, :], acc, mask=real)
+    g_hidden = g_hidden_ptr + wide * (PIECES * N_FEATURES) + n[None, :]
+    store_operand(g_hidden, acc, real, N_FEATURES, PRECISION)
 
 
 @triton.jit(do_not_specialize=["n_atoms"])
 def update_bwd_in_kernel(
-    g_hidden_ptr,  # [n_atoms, n_features]
+    g_hidden_ptr,  # operand [n_atoms, PIECES, n_features]
     g_q_ptr,  # [n_atoms, n_features]
-    uv_ptr,  # [n_atoms, 3, 2 n_features]
-    w_ptr,  # pieces of the transposed first layer [2 n_features, n_features]
-    g_q_out_ptr,  # [n_atoms, n_features]
-    ratio_ptr,  # g_norm / norm [n_atoms, n_features]
-    n_atoms,
-    N_FEATURES: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
-    OVERLAP: tl.constexpr,
-):
-    ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
-    PIECE: tl.constexpr = 2 * N_FEATURES * N_FEATURES
-    rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    real = rows[:, None] < n_atoms
-    wide = rows.to(tl.int64)[:, None]
-    if ONE_PIECE:
-        k = tl.arange(0, BLOCK_K)
-        w_q = load_weights(w_ptr, n, k, N_FEATURES, PIECE)
-        w_norm = load_weights(w_ptr, N_FEATURES + n, k, N_FEATURES, PIECE)
-    wait_for_inputs(OVERLAP)
-    acc_q = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    acc_norm = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    for start in range(0, N_FEATURES, BLOCK_K):
-        k = start + tl.arange(0, BLOCK_K)
-        g = tl.load(g_hidden_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
-        if not ONE_PIECE:
-            w_q = load_weights(w_ptr, n, k, N_FEATURES, PIECE)
-            w_norm = load_weights(w_ptr, N_FEATURES + n, k, N_FEATURES, PIECE)
-        acc_q = product(g, w_q, acc_q, PRECISION)
-        acc_norm = product(g, w_norm, acc_norm, PRECISION)
-    scalar = wide * N_FEATURES + n[None, :]
-    acc_q += tl.load(g_q_ptr + scalar, mask=real, other=0.0)
-    tl.store(g_q_out_ptr + scalar, acc_q, mask=real)
-    v = uv_ptr + wide * (6 * N_FEATURES) + N_FEATURES + n[None, :]
-    vx = tl.load(v, mask=real, other=0.0)
-    vy = tl.load(v + 2 * N_FEATURES, mask=real, other=0.0)
-    vz = tl.load(v + 4 * N_FEATURES, mask=real, other=0.0)
-    norm = tl.sqrt(vx * vx + vy * vy + vz * vz + _NORM_FLOOR)
-    tl.store(ratio_ptr + scalar, acc_norm / norm, mask=real)
-
-
-@triton.jit(do_not_specialize=["n_rows"])
-def update_bwd_mu_kernel(
-    g_q_ptr,  # as given to the backward [n_atoms, n_features]
     g_mu_ptr,  # [n_atoms, 3, n_features], unused without WITH_MU
     uv_ptr,  # [n_atoms, 3, 2 n_features]
     a_ptr,  # [n_atoms, 2 n_features]
-    ratio_ptr,  # [n_atoms, n_features]
-    w_ptr,  # pieces of the transposed U above V [n_features, 2 n_features]
-    g_mu_out_ptr,  # [n_atoms, 3, n_features]
-    n_rows,  # 3 n_atoms
+    w_ptr,  # pieces of the transposed first layer [2 n_features, n_features]
+    g_q_out_ptr,  # [n_atoms, n_features]
+    g_uv_ptr,  # gradient in U mu beside that in V mu, operand [3 n_atoms, PIECES, 2 n_features]
+    end_ptr,  # int32 [1], atoms that are no padding
+    n_atoms,
     N_FEATURES: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -334,46 +316,57 @@ def update_bwd_mu_kernel(
     OVERLAP: tl.constexpr,
 ):
     ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
-    N_IN: tl.constexpr = 2 * N_FEATURES
-    PIECE: tl.constexpr = N_FEATURES * N_IN
+    PIECE: tl.constexpr = 2 * N_FEATURES * N_FEATURES
+    PIECES: tl.constexpr = 1 if PRECISION == "fp16" else 2
     rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    real = rows[:, None] < n_rows
+    real = rows[:, None] < n_atoms
     wide = rows.to(tl.int64)[:, None]
-    atom = wide // 3
     if ONE_PIECE:
         k = tl.arange(0, BLOCK_K)
-        w_u = load_weights(w_ptr, n, k, N_IN, PIECE)
-        w_v = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
+        w_q = load_weights(w_ptr, n, k, N_FEATURES, PIECE)
+        w_norm = load_weights(w_ptr, N_FEATURES + n, k, N_FEATURES, PIECE)
     wait_for_inputs(OVERLAP)
-    acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    if is_padding(tl.program_id(1) * BLOCK_M, end_ptr, OVERLAP):
+        return
+    acc_q = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    acc_norm = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
-        u = tl.load(uv_ptr + wide * (2 * N_FEATURES) + k[None, :], mask=real, other=0.0)
-        v = tl.load(
-            uv_ptr + wide * (2 * N_FEATURES) + N_FEATURES + k[None, :], mask=real, other=0.0
-        )
-        g_q = tl.load(g_q_ptr + atom * N_FEATURES + k[None, :], mask=real, other=0.0)
-        ratio = tl.load(ratio_ptr + atom * N_FEATURES + k[None, :], mask=real, other=0.0)
-        a = a_ptr + atom * (2 * N_FEATURES) + k[None, :]
-        g_product = g_q * tl.load(a + N_FEATURES, mask=real, other=0.0)
-        g_u = g_product * v
-        if WITH_MU:
-            g_mu = tl.load(g_mu_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
-            g_u += tl.load(a, mask=real, other=0.0) * g_mu
-        g_v = g_product * u + ratio * v
+        g_hidden = g_hidden_ptr + wide * (PIECES * N_FEATURES) + k[None, :]
+        g = load_operand(g_hidden, real, N_FEATURES, PRECISION)
         if not ONE_PIECE:
-            w_u = load_weights(w_ptr, n, k, N_IN, PIECE)
-            w_v = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
-        acc = product(g_u, w_u, acc, PRECISION)
-        acc = product(g_v, w_v, acc, PRECISION)
+            w_q = load_weights(w_ptr, n, k, N_FEATURES, PIECE)
+            w_norm = load_weights(w_ptr, N_FEATURES + n, k, N_FEATURES, PIECE)
+        acc_q = product(g, w_q, acc_q, PRECISION)
+        acc_norm = product(g, w_norm, acc_norm, PRECISION)
+    let_next_begin(OVERLAP)
+    scalar = wide * N_FEATURES + n[None, :]
+    g_q = tl.load(g_q_ptr + scalar, mask=real, other=0.0)
+    tl.store(g_q_out_ptr + scalar, acc_q + g_q, mask=real)
+    uv = uv_ptr + wide * (6 * N_FEATURES) + n[None, :]
+    vx = tl.load(uv + N_FEATURES, mask=real, other=0.0)
+    vy = tl.load(uv + 3 * N_FEATURES, mask=real, other=0.0)
+    vz = tl.load(uv + 5 * N_FEATURES, mask=real, other=0.0)
+    ratio = acc_norm / tl.sqrt(vx * vx + vy * vy + vz * vz + _NORM_FLOOR)
+    a = a_ptr + wide * (2 * N_FEATURES) + n[None, :]
+    g_product = g_q * tl.load(a + N_FEATURES, mask=real, other=0.0)
     if WITH_MU:
-        acc += tl.load(g_mu_ptr + wide * N_FEATURES + n[None, :], mask=real, other=0.0)
-    tl.store(g_mu_out_ptr + wide * N_FEATURES + n[None, :], acc, mask=real)
+        a_mu = tl.load(a, mask=real, other=0.0)
+    V = (vx, vy, vz)
+    for c in tl.static_range(3):
+        g_u = g_product * V[c]
+        if WITH_MU:
+            g_mu = g_mu_ptr + wide * (3 * N_FEATURES) + c * N_FEATURES + n[None, :]
+            g_u += a_mu * tl.load(g_mu, mask=real, other=0.0)
+        g_v = g_product * tl.load(uv + 2 * c * N_FEATURES, mask=real, other=0.0) + ratio * V[c]
+        g_uv = g_uv_ptr + (wide * 3 + c) * (PIECES * 2 * N_FEATURES) + n[None, :]
+        store_operand(g_uv, g_u, real, 2 * N_FEATURES, PRECISION)
+        store_operand(g_uv + N_FEATURES, g_v, real, 2 * N_FEATURES, PRECISION)
 
 
 def update_fwd(
-    q: Tensor, mu: Tensor, weights: UpdateWeights, *, with_mu: bool, precision: str
+    q: Tensor, mu: Tensor, weights: UpdateWeights, *, end: Tensor, with_mu: bool, precision: str
 ) -> tuple[Tensor, Tensor | None, UpdateSaved]:
     """Scalars, vectors (None without `with_mu`) and what the backward needs.
 
@@ -381,13 +374,16 @@ def update_fwd(
         q: [n_atoms, n_features].
         mu: [n_atoms, 3, n_features].
         weights: Of the block.
+        end: Number of atoms that are no padding, int32 [1]; of the others nothing is written.
         with_mu: Whether anything after this block reads the vectors.
         precision: As in `linear.linear`.
     """
     n_atoms, n_features = q.shape
     widths = (n_features, n_features, n_features)
-    uv = linear(mu.view(3 * n_atoms, n_features), weights.uv, precision=precision)
+    flat = mu.view(3 * n_atoms, n_features)
+    uv = linear(flat, weights.uv, end=end, atom_rows=3, precision=precision)
     hidden, q_out = q.new_empty(n_atoms, n_features), q.new_empty(n_atoms, n_features)
+    silu = new_operand(n_atoms, n_features, precision, q.device)
     sizes = tile_options("update_hidden", precision, n_atoms, *widths)
     grid = piece_grid(n_atoms, n_features, sizes)
     update_hidden_kernel[grid](
@@ -396,6 +392,8 @@ def update_fwd(
         weights.w1,
         weights.b1,
         hidden,
+        silu,
+        end,
         n_atoms,
         N_FEATURES=n_features,
         PRECISION=precision,
@@ -410,12 +408,13 @@ def update_fwd(
         q,
         mu,
         uv,
-        hidden,
+        silu,
         weights.w2,
         weights.b2,
         a,
         q_out,
         mu if mu_out is None else mu_out,
+        end,
         n_atoms,
         N_FEATURES=n_features,
         PRECISION=precision,
@@ -427,7 +426,13 @@ def update_fwd(
 
 
 def update_bwd(
-    g_q: Tensor, g_mu: Tensor | None, saved: UpdateSaved, weights: UpdateWeights, *, precision: str
+    g_q: Tensor,
+    g_mu: Tensor | None,
+    saved: UpdateSaved,
+    weights: UpdateWeights,
+    *,
+    end: Tensor,
+    precision: str,
 ) -> tuple[Tensor, Tensor]:
     """Gradients with respect to the q and mu that `update_fwd` was given.
 
@@ -436,13 +441,14 @@ def update_bwd(
         g_mu: [n_atoms, 3, n_features]; None where the forward ran without `with_mu`.
         saved: From the forward.
         weights: Of the block.
+        end: As in `update_fwd`.
         precision: As in `linear.linear`.
     """
     n_atoms, n_features = g_q.shape
     widths = (n_features, n_features, n_features)
     with_mu = g_mu is not None
     g_mu_or_any = saved.uv if g_mu is None else g_mu
-    g_hidden = g_q.new_empty(n_atoms, n_features)
+    g_hidden = new_operand(n_atoms, n_features, precision, g_q.device)
     sizes = tile_options("update_bwd_hidden", precision, n_atoms, *widths)
     grid = piece_grid(n_atoms, n_features, sizes)
     update_bwd_hidden_kernel[grid](
@@ -452,6 +458,7 @@ def update_bwd(
         saved.hidden,
         weights.w2_t,
         g_hidden,
+        end,
         n_atoms,
         N_FEATURES=n_features,
         PRECISION=precision,
@@ -459,38 +466,27 @@ def update_bwd(
         **sizes,
         **overlap(n_atoms),
     )
-    g_q_out, ratio = g_q.new_empty(n_atoms, n_features), g_q.new_empty(n_atoms, n_features)
+    g_q_out = g_q.new_empty(n_atoms, n_features)
+    g_uv = new_operand(3 * n_atoms, 2 * n_features, precision, g_q.device)
     sizes = tile_options("update_bwd_in", precision, n_atoms, *widths)
     grid = piece_grid(n_atoms, n_features, sizes)
     update_bwd_in_kernel[grid](
         g_hidden,
         g_q,
-        saved.uv,
-        weights.w1_t,
-        g_q_out,
-        ratio,
-        n_atoms,
-        N_FEATURES=n_features,
-        PRECISION=precision,
-        **sizes,
-        **overlap(n_atoms),
-    )
-    g_mu_out = g_q.new_empty(n_atoms, 3, n_features)
-    sizes = tile_options("update_bwd_mu", precision, 3 * n_atoms, *widths)
-    grid = piece_grid(3 * n_atoms, n_features, sizes)
-    update_bwd_mu_kernel[grid](
-        g_q,
         g_mu_or_any,
         saved.uv,
         saved.a,
-        ratio,
-        weights.uv_t,
-        g_mu_out,
-        3 * n_atoms,
+        weights.w1_t,
+        g_q_out,
+        g_uv,
+        end,
+        n_atoms,
         N_FEATURES=n_features,
         PRECISION=precision,
         WITH_MU=with_mu,
         **sizes,
-        **overlap(3 * n_atoms),
+        **overlap(n_atoms),
     )
-    return g_q_out, g_mu_out
+    flat = None if g_mu is None else g_mu.view(3 * n_atoms, n_features)
+    g_mu_out = linear(g_uv, weights.uv_t, add=flat, end=end, atom_rows=3, precision=precision)
+    return g_q_out, g_mu_out.view(n_atoms, 3, n_features)

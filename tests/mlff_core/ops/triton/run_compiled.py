@@ -2,7 +2,7 @@
 
 A process of its own, because it puts a stand-in in the place of Triton's driver.
 
-    python run_compiled.py CAPABILITY steps|moves|tf32x3|bf16x3 OUT.json
+    python run_compiled.py CAPABILITY steps|moves|fp16x3|fp16 OUT.json
 """
 
 import json

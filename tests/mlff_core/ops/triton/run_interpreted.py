@@ -6,6 +6,8 @@ A process of its own, because Triton decides when it is imported whether it inte
 """
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -15,12 +17,13 @@ from mlff_core.ops.triton import engine as engines
 from mlff_core.ops.triton import pairs, tiles
 from mlff_core.ops.triton.engine import TritonEngine
 from mlff_core.ops.triton.fill import fill, fill_plain
+from mlff_core.ops.triton.readout import readout
 from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
 
 #: Narrow and shallow: the interpreter is slow. The width is the least that the kernels take.
 CONFIG = PaiNNConfig(n_features=32, n_interactions=2, n_rbf=3)
 #: One product in place of three on the way back, and neighbours read in 16 bits.
-SHORT = {"products": ("bf16x3", "fp16"), "gathered": (torch.float16, torch.float16)}
+SHORT = {"products": ("fp16x3", "fp16"), "gathered": (torch.float16, torch.float16)}
 
 
 def mixed_batch() -> MolBatch:
@@ -62,6 +65,22 @@ def poisoned(batch: MolBatch) -> MolBatch:
     return three.with_positions(positions)
 
 
+def far_features() -> torch.Tensor:
+    """Features from what molecules have to what float16 cannot hold, a row each."""
+    features = torch.randn(5, CONFIG.n_features, generator=torch.Generator().manual_seed(0))
+    return features * torch.tensor([1.0, 1e3, 1e5, 1e8, 1e11])[:, None]
+
+
+def on_poison(evaluate: Callable[[], Any]) -> Any:
+    """What comes out where all new memory is full of NaN."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(1).isnan()
+    try:
+        return evaluate()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def main(out: str) -> None:
     """Evaluate every case."""
     engine = TritonEngine(random_model(1, CONFIG))
@@ -70,12 +89,17 @@ def main(out: str) -> None:
     results = {
         "mixed": engine.evaluate(*arguments(batch)),
         "few": engine.evaluate(*arguments(few)),
-        "padded": engine.evaluate(*padded(few, 3, 2)),
+        "padded": on_poison(lambda: engine.evaluate(*padded(few, 40, 2))),
         "poisoned": engine.evaluate(*arguments(poisoned(few))),
         "empty": engine.evaluate(*arguments(MolBatch.from_arrays([]))),
     }
     tracked = few.with_positions(few.positions.clone().requires_grad_(True))
     results["history"] = [x.requires_grad for x in engine.evaluate(*arguments(tracked))]
+    results["far"] = far_features()
+    results["read"] = readout(
+        far_features(), torch.zeros(5), *engine.weights.readout,
+        end=torch.full((1,), 5, dtype=torch.int32), precision="fp16x3",
+    )  # fmt: skip
     results["fast"] = TritonEngine(random_model(1, CONFIG), "fast").evaluate(*arguments(batch))
     engine_of_short = TritonEngine(random_model(1, CONFIG), "fast", **SHORT)
     results["short"] = engine_of_short.evaluate(*arguments(few))

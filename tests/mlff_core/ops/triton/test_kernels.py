@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlff_core.ops.program import AnalyticEngine
+from mlff_core.ops import plain
+from mlff_core.ops.program import AnalyticEngine, mlp_weights
 from mlff_core.testing import coarse_engine, random_model
 
 SCRIPT = Path(__file__).with_name("run_interpreted.py")
@@ -59,6 +60,16 @@ def test_the_smallest_molecules_are_right_one_by_one(results, truth, batch):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
+def test_features_that_float16_cannot_hold_are_read_out_as_well(results):
+    model = random_model(1, CASES.CONFIG).double()
+    weights = mlp_weights(model.readout)
+    exact, hidden = plain.readout_fwd(results["far"].double(), *weights, model.energy_scale)
+    slope = plain.readout_bwd(hidden, weights[0], weights[2], model.energy_scale)
+    energy, found = results["read"]
+    assert ((energy - exact).abs() <= 1e-5 * exact.abs() + 1e-5).all()
+    torch.testing.assert_close(found.double(), slope, rtol=1e-5, atol=1e-6)
+
+
 def test_padding_changes_no_bit_and_feels_no_force(results):
     energy, forces = results["padded"]
     expected_energy, expected_forces = results["few"]
@@ -97,8 +108,8 @@ def test_short_types_cost_what_they_cost_plain_pytorch(results, truth, batch):
     coarse = coarse_engine(random_model(1, CASES.CONFIG), "fast", **CASES.SHORT)
     by_torch = coarse.evaluate(*CASES.arguments(few))
     expected = truth[0][3:5], torch.cat(batch.split(truth[1])[3:5])
-    for found, plain, exact in zip(results["short"], by_torch, expected, strict=True):
-        error, plain_error = (x.double() - exact for x in (found, plain))
+    for found, coarsely, exact in zip(results["short"], by_torch, expected, strict=True):
+        error, plain_error = (x.double() - exact for x in (found, coarsely))
         assert error.norm() <= 2 * plain_error.norm() + 1e-5
     # It is coarser than `fast` is, so that something was rounded.
     assert (results["short"][1] - expected[1]).norm() > 2e-5

@@ -18,7 +18,7 @@ KERNELS = {
 
 
 def test_every_kernel_of_a_step_is_known_here():
-    assert len(KERNELS) == 11
+    assert len(KERNELS) == 10
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -35,11 +35,13 @@ def test_a_kernel_waits_for_what_is_written_before_it(name):
     assert all(any(what in line for what in constants) for line in loads)
 
 
-def test_few_rows_overlap_and_many_do_not(monkeypatch):
+def test_few_rows_overlap_early_more_late_and_many_do_not(monkeypatch):
     monkeypatch.setattr(launch, "_can_overlap", lambda: True)
-    few, many = tiles.CLASSES["medium"] - 1, tiles.CLASSES["medium"]
-    assert launch.overlap(few) == {"OVERLAP": True, "launch_pdl": True}
-    assert launch.overlap(many) == {"OVERLAP": False, "launch_pdl": False}
+    more, many = tiles.CLASSES["medium"], tiles.CLASSES["large"]
+    assert launch.overlap(more - 1) == {"OVERLAP": launch.EARLY, "launch_pdl": True}
+    assert launch.overlap(more) == {"OVERLAP": launch.LATE, "launch_pdl": True}
+    assert launch.overlap(many - 1) == {"OVERLAP": launch.LATE, "launch_pdl": True}
+    assert launch.overlap(many) == {"OVERLAP": 0, "launch_pdl": False}
 
 
 def test_kernels_apart_holds_only_inside(monkeypatch):
@@ -47,7 +49,7 @@ def test_kernels_apart_holds_only_inside(monkeypatch):
     with kernels_apart():
         with kernels_apart():
             pass
-        assert launch.overlap(1) == {"OVERLAP": False, "launch_pdl": False}
+        assert launch.overlap(1) == {"OVERLAP": 0, "launch_pdl": False}
     assert launch.overlap(1)["launch_pdl"]
 
 

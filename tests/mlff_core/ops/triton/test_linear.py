@@ -3,28 +3,31 @@
 import pytest
 import torch
 
-from mlff_core.ops.triton.linear import nearest_tf32, product_plain, split_weights
+from mlff_core.ops.triton.linear import LOW_SCALE, RANGE, product_plain, split_plain, split_weights
 
 
-def test_the_nearest_tf32_leaves_eleven_bits_and_keeps_what_is_not_finite():
-    x = torch.randn(10000, generator=torch.Generator().manual_seed(0))
-    rounded = nearest_tf32(x)
-    assert ((rounded.view(torch.int32) & 0x1FFF) == 0).all()
-    assert ((rounded - x).abs() <= x.abs() * 2**-11).all()
-    assert nearest_tf32(torch.tensor([torch.nan])).isnan().all()
-
-
-@pytest.mark.parametrize(("precision", "error"), [("tf32x3", 2**-22), ("bf16x3", 2**-16)])
-def test_the_pieces_add_up_to_the_weights(precision, error):
+def test_the_addends_are_the_weights_in_twenty_two_bits():
     w = torch.randn(64, 32, generator=torch.Generator().manual_seed(1))
-    pieces = split_weights(w, precision)
-    assert pieces.shape == (2, 64, 32)
-    assert ((pieces.double().sum(0) - w).abs() <= w.abs() * error).all()
+    w *= 10.0 ** torch.linspace(-4, 3, 32)  # From where float16 has few bits to where it ends.
+    high, low = split_weights(w / RANGE, "fp16x3").double()
+    assert ((high + low / LOW_SCALE - w).abs() <= w.abs() * 2**-22 + 2**-36).all()
+
+
+def test_what_float16_cannot_hold_becomes_the_largest_that_it_can_and_nan_stays_nan():
+    high, low = split_plain(torch.tensor([1e9, -1e9, torch.inf, torch.nan]))
+    assert high[:3].tolist() == [65504.0, -65504.0, 65504.0]
+    assert low[:3].tolist() == [0.0, 0.0, 0.0]
+    assert high[3].isnan()
+
+
+def test_what_is_multiplied_may_be_far_larger_than_float16_can_hold():
+    x, w = torch.full((1, 2), 1e7), torch.tensor([[0.5, 0.25]])
+    assert product_plain(x, w, "fp16x3").item() == pytest.approx(7.5e6, rel=1e-6)
 
 
 @pytest.mark.parametrize(
     ("precision", "least", "most"),
-    [("tf32x3", 0.0, 1e-6), ("bf16x3", 1e-6, 2e-5), ("fp16", 1e-4, 1e-3)],
+    [("fp16x3", 0.0, 1e-6), ("fp16", 1e-4, 1e-3)],
 )
 def test_a_product_is_as_far_from_float64_as_its_pieces_are_long(precision, least, most):
     generator = torch.Generator().manual_seed(0)

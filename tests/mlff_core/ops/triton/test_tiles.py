@@ -21,13 +21,14 @@ def own_tables(tmp_path, monkeypatch):
 
 def test_a_choice_does_not_depend_on_the_exact_number_of_rows():
     options = {
-        str(tiles.tile_options("linear", "tf32x3", n, 128, 128, 128)) for n in range(1, 20000, 7)
+        str(tiles.tile_options("linear_1x1", "fp16x3", n, 128, 128, 128))
+        for n in range(1, 20000, 7)
     }
     assert len(options) == 3
 
 
 def test_a_tile_is_cut_down_to_what_the_dimensions_are_multiples_of():
-    options = tiles.tile_options("linear", "tf32x3", 10_000, 32, 3 * 32, 2 * 16)
+    options = tiles.tile_options("linear_1x1", "fp16x3", 10_000, 32, 3 * 32, 2 * 16)
     assert 96 % options["BLOCK_N"] == 0
     assert 32 % options["BLOCK_K"] == 0
 
@@ -36,14 +37,14 @@ def test_a_tile_is_cut_down_to_what_the_dimensions_are_multiples_of():
 def test_choices_kept_for_a_card_are_found_again():
     assert not tiles.load("A Card")
     chosen = tiles.Tile(16, 16, 16, 1, 1)
-    tiles.TILES[256]["tf32x3"]["linear"]["small"] = chosen
+    tiles.TILES[256]["fp16x3"]["linear_1x1"]["small"] = chosen
     tiles.LAUNCHES[128]["message_bwd"]["large"] = tiles.Launch(1, 2, 64, 8)
     tiles.save("A Card")
-    tiles.TILES[256]["tf32x3"]["linear"]["small"] = tiles.Tile(32, 32, 32, 4, 4)
+    tiles.TILES[256]["fp16x3"]["linear_1x1"]["small"] = tiles.Tile(32, 32, 32, 4, 4)
     tiles.LAUNCHES[128]["message_bwd"]["large"] = tiles.Launch(4, 1, 32, 1)
     assert not tiles.load("Another Card")
     assert tiles.load("A Card")
-    assert tiles.TILES[256]["tf32x3"]["linear"]["small"] == chosen
+    assert tiles.TILES[256]["fp16x3"]["linear_1x1"]["small"] == chosen
     assert tiles.LAUNCHES[128]["message_bwd"]["large"] == tiles.Launch(1, 2, 64, 8)
 
 
@@ -54,8 +55,8 @@ def test_choices_kept_for_a_card_are_found_again():
         "",
         "[]",
         "{}",
-        '{"tiles": {"128": {"tf32x3": {"linear": {"small": [1]}}}}, "launches": {}}',
-        '{"tiles": {"tf32x3": {"linear": {"small": [16, 16, 16, 1, 1]}}}, "launches": {}}',
+        '{"tiles": {"128": {"fp16x3": {"linear_1x1": {"small": [1]}}}}, "launches": {}}',
+        '{"tiles": {"fp16x3": {"linear_1x1": {"small": [16, 16, 16, 1, 1]}}}, "launches": {}}',
     ],
 )
 def test_a_damaged_file_is_named_and_not_used(content, caplog):
@@ -83,10 +84,10 @@ def test_each_width_that_is_shipped_has_choices_of_its_own_for_every_kernel_and_
 
 @pytest.mark.usefixtures("own_tables")
 def test_a_choice_for_one_width_leaves_the_others_alone():
-    before = tiles.tile_options("linear", "tf32x3", 10_000, 128, 128, 128)
-    tiles.TILES[256]["tf32x3"]["linear"]["large"] = tiles.Tile(16, 16, 16, 1, 1)
-    assert tiles.tile_options("linear", "tf32x3", 10_000, 128, 128, 128) == before
-    assert tiles.tile_options("linear", "tf32x3", 10_000, 256, 256, 256)["BLOCK_M"] == 16
+    before = tiles.tile_options("linear_1x1", "fp16x3", 10_000, 128, 128, 128)
+    tiles.TILES[256]["fp16x3"]["linear_1x1"]["large"] = tiles.Tile(16, 16, 16, 1, 1)
+    assert tiles.tile_options("linear_1x1", "fp16x3", 10_000, 128, 128, 128) == before
+    assert tiles.tile_options("linear_1x1", "fp16x3", 10_000, 256, 256, 256)["BLOCK_M"] == 16
 
 
 def test_the_table_in_the_package_is_written_as_tuning_writes_it(tmp_path):
