@@ -145,10 +145,13 @@ def test_a_batch_in_pieces_gives_what_the_whole_gives(network, batch, monkeypatc
     energy, forces = engine.step(*arguments(batch))
     monkeypatch.setattr(engines, "PIECE_MAX_ATOMS", 200)
     in_pieces = engine.evaluate(*arguments(batch))
-    # Fewer rows take other tiles, and sum in another order.
+    # Fewer rows take other tiles, and sum in another order; what that may change is measured by
+    # what plain float32 is off, which is 267 of 1.7e6 eV/Å in the largest of these clouds.
+    _, plain_forces = AnalyticEngine(on_gpu(network)).evaluate(*arguments(batch))
+    _, true_forces = in_float64(network, batch)
+    off = (plain_forces - true_forces).abs().max().item()
     torch.testing.assert_close(in_pieces[0], energy, rtol=1e-6, atol=1e-4)
-    strongest = forces.abs().max().item()
-    torch.testing.assert_close(in_pieces[1], forces, rtol=0, atol=5e-5 * strongest)
+    torch.testing.assert_close(in_pieces[1], forces, rtol=0, atol=2 * off + 1e-5)
 
 
 def test_results_repeat_bit_for_bit(network, batch):
