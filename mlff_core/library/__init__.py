@@ -31,6 +31,7 @@ delimited.py   .csv, .tsv and their like
 parquet.py     .parquet
 sdf.py         .sdf
 molblock.py    the mol block of an SD entry
+hindered.py    axes of biaryls that its coordinates show
 read.py        the entries of a file, whatever its format
 records.py     shards of records, the files
 ingest.py      one pass over a library: count it, hash it, cut it into shards

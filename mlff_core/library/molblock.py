@@ -9,6 +9,7 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdMolTransforms
 
 from mlff_core.elements import SYMBOLS
+from mlff_core.library.hindered import see_hindered_axes
 
 #: What plain SMILES cannot say: groups of centres of unknown hand, axes that cannot turn.
 _EXTENSIONS: Final = Chem.CXSmilesFields.CX_ENHANCEDSTEREO | Chem.CXSmilesFields.CX_BOND_ATROPISOMER
@@ -65,6 +66,8 @@ def smiles_of(entry: Sequence[str], *, posed: bool = False) -> tuple[str | None,
         return str(Chem.MolToSmiles(mol)), None
     _see_pyramids(mol)
     _see_wedges(mol, block)
+    if mol.GetNumConformers() and mol.GetConformer().Is3D():
+        see_hindered_axes(mol)
     return _written(mol), _told(mol, posed)
 
 

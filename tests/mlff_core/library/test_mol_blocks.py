@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
+from mlff_core.chem.mapped import molecule_of
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.prepare import prepare
 from mlff_core.library import Record, open_library
@@ -89,6 +91,48 @@ def test_stereo_that_smiles_cannot_say_is_told(tmp_path):
         None,
         None,
     ]
+
+
+@pytest.mark.parametrize(
+    ("smiles", "hindered"),
+    [
+        ("Cc1cccc(Cl)c1-c1c(C)cccc1Cl", True),
+        ("Cc1cccc(Cl)c1-c1c(C)cccc1F", True),
+        ("Oc1ccc2ccccc2c1-c1c(O)ccc2ccccc12", True),
+        ("Cc1ccccc1-c1ccccc1Cl", False),  # two places: it turns
+        ("Cc1cccc(C)c1-c1c(C)cccc1Cl", False),  # two equal neighbours at one end
+        ("Cc1cccc(F)c1-c1c(F)cccc1Cl", False),
+    ],
+)
+def test_a_hindered_axis_in_three_dimensions_needs_no_wedge(tmp_path, smiles, hindered):
+    mol = solid(smiles)
+    image = Chem.Mol(mol)
+    image.GetConformer().SetPositions(mol.GetConformer().GetPositions() * [1.0, 1.0, -1.0])
+    blocks = [Chem.MolToMolBlock(Chem.RemoveHs(m)) for m in (mol, image)]
+    assert not any(line.split()[3:] in (["1"], ["6"]) for b in blocks for line in b.splitlines())
+    found = read(tmp_path, *blocks)
+    assert all(Chem.CanonSmiles(r.smiles.split()[0]) == Chem.CanonSmiles(smiles) for r in found)
+    assert (found[0].smiles != found[1].smiles) == hindered
+    if not hindered:
+        return
+    for record, original in zip(found, (mol, image), strict=True):
+        molecule = prepare(0, None, record.smiles, ChemistrySettings())
+        made = molecule_of(molecule.mapped_smiles, molecule.numbers, {0: molecule.positions[0]})
+        hands = [hand(m, smiles) for m in (original, made)]
+        assert hands[0] * hands[1] > 0
+
+
+def hand(mol: Chem.Mol, smiles: str) -> float:
+    """Signed volume of the atoms along the axis of a biaryl, as its SMILES orders them."""
+    query = Chem.MolFromSmiles(smiles)
+    ((b, c),) = query.GetSubstructMatches(Chem.MolFromSmarts("[a]-!@[a]"))
+    a, d = (
+        min(n.GetIdx() for n in query.GetAtomWithIdx(i).GetNeighbors() if n.GetIdx() != j)
+        for i, j in ((b, c), (c, b))
+    )
+    match = mol.GetSubstructMatch(query)
+    x = mol.GetConformer().GetPositions()[[match[k] for k in (a, b, c, d)]]
+    return float(np.linalg.det(x[:3] - x[3]))
 
 
 def trans_cycloheptene() -> Chem.Mol:
