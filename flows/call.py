@@ -219,8 +219,8 @@ class ScreenCall(Call):
     solvent: Literal["none", "water"] = option(
         "none",
         "properties",
-        "water: solvation energies of the relaxed conformers in the window, by GFN2-xTB with ALPB, "
-        "in columns beside the vacuum's; needs the extra [solvent]",
+        "water: solvation energies of the relaxed conformers in the window (of zwitterions: of "
+        "all), by GFN2-xTB with ALPB, in columns beside the vacuum's; needs the extra [solvent]",
     )
     solvent_seconds: float = option(
         120.0,

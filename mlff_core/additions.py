@@ -18,6 +18,7 @@ from mlff_core.properties.teacher import MOST_CONFORMERS, HasMembers, rescore
 from mlff_core.properties.water import solvate
 from mlff_core.schema import ConformerRow
 from mlff_core.shard import ShardFiles, StepReport
+from mlff_core.status import Flag
 
 Progress = Callable[[int], None]
 
@@ -35,7 +36,9 @@ def solvate_shard(
     started = time.monotonic()
     molecules, conformers = judged(files)
     charges = {(m.record, m.variant): m.charge or 0 for m in molecules}
-    wanted = worth_it(conformers)
+    # In vacuum the ions of a zwitterion hold each other, tens of kcal/mol below those apart.
+    apart = {(m.record, m.variant) for m in molecules if Flag.ZWITTERION_IN_VACUUM in m.flags}
+    wanted = worth_it(conformers, apart)
     tasks = (
         (k, None, "", np.asarray(c.atomic_numbers), c.positions_angstrom.reshape(-1, 3),
          charges[c.record, c.variant])

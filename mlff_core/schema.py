@@ -271,7 +271,7 @@ class ConformerRow:
     solvation_kcal_mol: float | None = column(
         "float64",
         "free energy of solvation in water at this geometry (GFN2-xTB, ALPB); null unless asked "
-        "for, outside the window, for duplicates",
+        "for, for duplicates, and outside the window but of zwitterions",
         "kcal/mol",
     )
     relative_energy_water_kcal_mol: float | None = column(
@@ -280,7 +280,7 @@ class ConformerRow:
         "kcal/mol",
     )
     boltzmann_weight_water: float | None = column(
-        "float64", "as boltzmann_weight, with solvation and within the window"
+        "float64", "as boltzmann_weight, with solvation, over those that have it"
     )
     teacher_energy_ev: float | None = column(
         "float64",

@@ -4,7 +4,7 @@ Such a stage judges the relaxed conformers of a shard as the tables will, comput
 of those that matter, and leaves a file of `Added` rows. Whoever writes the tables takes them over.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -37,9 +37,24 @@ class Added:
 COMPUTED: Final = ("solvation_kcal_mol", "teacher_energy_ev", "teacher_spread_kcal_mol")
 
 
-def worth_it(conformers: Iterable[ConformerRow]) -> list[ConformerRow]:
-    """Judged conformers that a property is computed of: in the window, and no duplicates."""
-    return [c for c in conformers if c.in_window and c.duplicate_of is None]
+def worth_it(
+    conformers: Iterable[ConformerRow], everywhere: Collection[tuple[int, int]] = ()
+) -> list[ConformerRow]:
+    """Judged conformers that a property is computed of: in the window, and no duplicates.
+
+    Args:
+        conformers: Of several molecules.
+        everywhere: Record and variant of molecules of which all usable ones count.
+    """
+    return [
+        c
+        for c in conformers
+        if c.duplicate_of is None
+        and (
+            c.in_window
+            or ((c.record, c.variant) in everywhere and c.relative_energy_kcal_mol is not None)
+        )
+    ]
 
 
 def add(

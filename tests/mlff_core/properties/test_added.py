@@ -82,6 +82,10 @@ def test_duplicates_and_what_is_outside_the_window_are_not_worth_it() -> None:
     conformers[2].in_window = False
     conformers[3].in_window = None
     assert [c.conformer for c in worth_it(conformers)] == [0]
+    # ... but that vacuum pulls the ions of a zwitterion together says nothing of water.
+    for conformer in conformers[:3]:
+        conformer.relative_energy_kcal_mol = 1.0
+    assert [c.conformer for c in worth_it(conformers, {(3, 0)})] == [0, 2]
 
 
 def test_the_teacher_is_asked_about_molecules_of_any_size_and_its_members_are_averaged() -> None:
