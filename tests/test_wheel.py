@@ -169,26 +169,28 @@ def test_the_story_of_the_engineer(short_runs: Path) -> None:
         assert 0.1 < abs(frame.get_forces()).max() < 100.0
 
 
-@pytest.mark.server
 @pytest.mark.timeout(600)
-def test_the_story_of_who_schedules(
-    short_runs: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from prefect.settings import get_current_settings
-
+def test_the_story_of_who_schedules(short_runs: Path) -> None:
     Path("library").mkdir()
     Path("library/a.smi").write_text("CCO spirit\nCC(=O)O vinegar\n")
     nightly, deployment, server = stories("sh", "Someone who")
     assert json.loads(said("bash", "-ec", nightly))["done"] == 2
+    Path("library/a.smi").write_text("CCO spirit\nCC(=O)O vinegar\nCCN amine\n")
+    assert json.loads(said("bash", "-ec", nightly))["done"] == 3  # what was gained, no more
     said("bash", "-ec", deployment)
-    monkeypatch.setenv("PREFECT_API_URL", str(get_current_settings().api.url))
-    monkeypatch.setenv("PREFECT_LOGGING_TO_API_ENABLED", "true")
-    # The server is up, on another port; the worker does what is to be done, and ends.
-    lines = [line for line in server.splitlines() if "4200" not in line and "server" not in line]
-    short = "-p model=small -p max_steps=5 -p workers=1"
-    lines = [line.replace("screen/nightly", f"screen/nightly {short}") for line in lines]
-    said("bash", "-ec", "\n".join([*lines[:-1], lines[-1] + " --run-once"]))
-    assert json.loads(said("mlff-screen", "status", "nightly", "--json"))["state"] == "finished"
+    # A server, a worker and a run are those of tests/flows/test_deployment.py.
+    program = (
+        "import sys, yaml; from prefect.flows import load_flow_from_entrypoint; "
+        "(d,) = yaml.safe_load(open('prefect.yaml'))['deployments']; "
+        "flow = load_flow_from_entrypoint(d['entrypoint']); "
+        "print(flow.name, d['name'], flow.validate_parameters(d['parameters'])['library'])"
+    )
+    assert said(sys.executable, "-c", program).split()[-3:] == ["screen", "nightly", "library"]
+    for command in (
+        "prefect server start --host 127.0.0.1", "prefect --no-prompt work-pool create screen",
+        "prefect --no-prompt deploy --all", "prefect deployment run screen/nightly",
+    ):  # fmt: skip
+        assert command in server
 
 
 def test_distill_finds_its_recipe_and_a_shipped_table(installed: Path) -> None:
