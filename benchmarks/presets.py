@@ -169,7 +169,8 @@ def table(report: dict) -> str:
         if rows
     )
     compared = next((row["compared"] for row in quality.values() if "compared" in row), 0)
-    lines += ["", f"Molecules screened, {numbers}. Energies are of the {compared} that all have."]
+    said = f" Energies are of the {compared} that all have." if compared else ""
+    lines += ["", f"Molecules screened, {numbers}.{said}"]
     return "\n".join(lines) + "\n"
 
 
