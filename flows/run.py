@@ -18,6 +18,7 @@ from flows.engines import Engine, Stage, pipeline
 from flows.plan import OpenedCall, ScreenPlan, make_plan, open_call
 from flows.ranges import RunRange, plainly, ranges
 from flows.report.write import leave_report
+from flows.settings import chemistry_of
 from flows.watch import Watcher
 from mlff_core.errors import OutputError
 from mlff_core.store import open_store
@@ -33,9 +34,13 @@ from tasks.solvate import solvate
 from tasks.thermo import thermo
 from tasks.write import write
 
-#: Shards between the first stage and the last: one in each, and one that waits for the device, so
-#: that the device never waits for it.
-SHARDS_IN_FLIGHT = 4
+#: Shards between the first stage and the last: one in each, another that is embedded beside, and one
+#: that waits for the device, so that the device never waits for it; and where the card embeds.
+SHARDS_IN_FLIGHT, IN_FLIGHT_WITH_CARD = 4, 6
+#: Shards that are embedded at once, so that the next fills the cores while the last molecules of
+#: one end. Where the card embeds, stragglers hold up a shard for seconds, and a third has the
+#: processes meanwhile.
+EMBEDDED_AT_ONCE, AT_ONCE_WITH_CARD = 2, 3
 
 
 def run_screen(
@@ -101,6 +106,11 @@ def open_model(opened: OpenedCall, engine: Engine, watcher: Watcher) -> Literal[
     device: Literal["cpu", "cuda"] = (
         "cuda" if choose_device(opened.call.device).type == "cuda" else "cpu"
     )
+    if opened.embedder(device) == "card":  # its processes take as long to start as the model
+        chemistry = chemistry_of(opened.call, opened.model)
+        live.embedding_processes(
+            str(opened.work_dir), chemistry, opened.call.workers, device
+        ).begin()
     seconds = live.compile_kernels(
         opened.model.file, device, opened.call.backend, opened.call.precision
     )
@@ -166,7 +176,7 @@ def stages(plan: ScreenPlan) -> tuple[Stage, ...]:
                 embedder=plan.embedder,
                 device=plan.device,
             ),
-            width=2,  # so that the next shard fills the cores while the last molecules of one end
+            width=AT_ONCE_WITH_CARD if plan.embedder == "card" else EMBEDDED_AT_ONCE,
         ),
         Stage(
             "relax",
@@ -249,7 +259,8 @@ def compute(
     store = open_store(plan.out)
     finished = finished_shards(store, plan.run_key, plan.shards)
     unfinished = [shard for shard in plan.shards if shard not in finished]
-    in_flight = SHARDS_IN_FLIGHT * engine.lanes
+    card = plan.embedder == "card"
+    in_flight = (IN_FLIGHT_WITH_CARD if card else SHARDS_IN_FLIGHT) * engine.lanes
     watcher.begin(plan.library.n_records, plan.records_in(finished))
     written: dict[int, int] = {}  # shard -> its records
     manifest.timeline, began = Timeline(engine.lanes), time.monotonic()

@@ -8,9 +8,11 @@ import heapq
 import itertools
 import math
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -76,9 +78,27 @@ class EmbeddingProcesses:
         self._free = threading.Condition()
         self._waiting: list[tuple[int, int]] = []  # heap: who came first is served first
         self._shards = itertools.count()
+        self._beginning: list[threading.Thread] = []
         self._stragglers = EmbeddingPool(
             settings, max(1, cores // CORES_A_STRAGGLER), prepare=on_a_core
         )
+
+    def begin(self) -> None:
+        """Start all processes beside the caller, who has other things to make ready.
+
+        Each embeds some ethane, which starts its cores and its context. What goes wrong here is met
+        again by the first shard, which says it.
+        """
+
+        def start(number: int) -> None:
+            some = [Record(k, None, "CC", None) for k in range(self._setup[2])]
+            with tempfile.TemporaryDirectory() as folder, suppress(Exception):
+                self._slice((-1, number), some, Path(folder) / "start.arrow")
+
+        for number in range(self.n_processes):
+            thread = threading.Thread(target=start, args=(number,), daemon=True)
+            self._beginning.append(thread)
+            thread.start()
 
     def embed(
         self,
@@ -121,6 +141,8 @@ class EmbeddingProcesses:
 
     def close(self) -> None:
         """End the processes that have nothing to do."""
+        for thread in self._beginning:
+            thread.join()
         self._stragglers.close()
         with self._free:
             idle, self._idle = self._idle, []

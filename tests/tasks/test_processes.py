@@ -1,5 +1,6 @@
 """Processes that embed on a device: a shard comes back whole, whichever of them had a slice."""
 
+import json
 import os
 import signal
 import threading
@@ -9,14 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
+from flows.call import ScreenCall
+from flows.settings import chemistry_of
 from mlff_core.arrow import read_arrow, rows_of
 from mlff_core.chem.constrained import on_a_core
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.embedding.on_device import Straggler
 from mlff_core.library.records import Record
+from mlff_core.models.reference import refer_to_model
 from mlff_core.shard import StepReport, embed_shard
+from tasks import opened as live
 from tasks import processes as module
 from tasks.processes import EmbeddingProcesses
 
@@ -141,3 +147,32 @@ def test_stragglers_come_in_their_places_and_say_who_embedded_them(
         c, other = np.flatnonzero(row.numbers == 6)
         assert np.linalg.norm(x[c] - x[other]) == pytest.approx(1.53, abs=0.05)
     assert [file.name for file in tmp_path.iterdir()] == ["shard.arrow"]
+
+
+def test_processes_that_were_begun_beforehand_embed_the_first_shard(tmp_path: Path) -> None:
+    opened = EmbeddingProcesses(ChemistrySettings(), "no such device", workers=1, n_processes=1)
+    try:
+        opened.begin()  # which fails, and is for the first shard to say
+        opened._beginning[0].join()
+        (begun,) = opened._idle
+        with pytest.raises(RuntimeError, match=r"no such device|device type"):
+            opened.embed(records(), tmp_path / "shard.arrow")
+        (process,) = opened._idle
+        assert process is begun is not None
+        assert process.process.poll() is None
+    finally:
+        opened.close()
+    assert process.process.poll() is not None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_screen_begins_the_processes_that_its_shards_are_embedded_by() -> None:
+    call = ScreenCall(library="datasets/druglike", out="out", conformers=3, seed=7)
+    model = refer_to_model("small")
+    begun = live.embedding_processes("a", chemistry_of(call, model), None, "cpu")
+    try:
+        plan = json.loads(TypeAdapter(ChemistrySettings).dump_json(chemistry_of(call, model)))
+        again = TypeAdapter(ChemistrySettings).validate_python(plan)
+        assert live.embedding_processes("a", again, None, "cpu") is begun
+    finally:
+        live.close("a")
