@@ -34,8 +34,8 @@ from tasks.solvate import solvate
 from tasks.thermo import thermo
 from tasks.write import write
 
-#: Shards between the first stage and the last: one in each, another that is embedded beside, and one
-#: that waits for the device, so that the device never waits for it; and where the card embeds.
+#: Shards between the first stage and the last: one in each, another that is embedded, and one that
+#: waits for the device, so that the device never waits for it; and where the card embeds.
 SHARDS_IN_FLIGHT, IN_FLIGHT_WITH_CARD = 4, 6
 #: Shards that are embedded at once, so that the next fills the cores while the last molecules of
 #: one end. Where the card embeds, stragglers hold up a shard for seconds, and a third has the
