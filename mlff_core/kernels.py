@@ -49,7 +49,7 @@ _ATOMS: Final = (5000, 2000, 100, 300)
 #: Atoms of the tiles of the kernels that move molecules.
 _TILES: Final = (128, 64, 256, 32, 16, 8)
 #: Slots and atoms that stand for many and for few.
-_SLOTS: Final = ((100, 1000), (2, 1000), (100, 100), (2, 100))
+_SLOTS: Final = tuple((n, atoms) for atoms in (5000, 100, 1000) for n in (100, 2))
 #: Memory of the device in bytes that a process may take: its context.
 _MEMORY_EACH: Final = 2**30
 

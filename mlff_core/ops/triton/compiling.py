@@ -9,11 +9,24 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from triton import knobs
 from triton.runtime import JITFunction
+
+
+def settle_keys(*modules: ModuleType) -> None:
+    """Let Triton compute what it keeps the kernels of modules under on disk, in this order.
+
+    The key of a kernel depends on whether that of a function which it calls is known: in processes
+    that launch kernels in other orders none would find what another compiled.
+    """
+    for module in modules:
+        for value in list(vars(module).values()):
+            if isinstance(value, JITFunction):
+                _ = value.cache_key
 
 
 @contextmanager

@@ -19,8 +19,12 @@ from torch import Tensor
 
 from mlff_core.ops.charges import ChargeStep
 from mlff_core.ops.program import AnalyticEngine, forward_and_back
+from mlff_core.ops.triton import fill as filling
+from mlff_core.ops.triton import launch, linear, message, readout, update
+from mlff_core.ops.triton import pairs as pairing
 from mlff_core.ops.triton.capture import recording
 from mlff_core.ops.triton.charges import CHARGE_OPS, Spans
+from mlff_core.ops.triton.compiling import settle_keys
 from mlff_core.ops.triton.fill import Inputs, fill
 from mlff_core.ops.triton.pairs import pairs
 from mlff_core.ops.triton.readout import molecules
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
     from mlff_core.models.painn import PaiNN
 
 log = logging.getLogger(__name__)
+
+settle_keys(launch, linear, message, pairing, readout, update, filling)
 
 #: Batches of more atoms are launched kernel by kernel.
 GRAPH_MAX_ATOMS = 32768

@@ -112,12 +112,6 @@ def product(x, w, acc, PRECISION: tl.constexpr):
             return acc + dot_16(high, w_high, part)
 
 
-# What Triton keeps a kernel under on disk depends on whether the key of what it calls was asked for
-# before, by another kernel: it has been from here on, whatever a process launches first.
-if not triton.knobs.runtime.interpret:
-    _ = product.cache_key
-
-
 def shape_name(n_in: int, n_out: int) -> str:
     """What a product is called in the table of tiles, whatever the width of the features."""
     # One of the two is the width, the other a multiple of it.
