@@ -79,7 +79,7 @@ def count(smiles: list[str], config: MoleculesConfig, model_sha256: str) -> Seen
         if (found := look(text)) is not None and not few.isdisjoint(found[1]):
             key = Chem.MolToInchiKey(Chem.MolFromSmiles(text))[:14]
             if is_held_out(key, config.held_out_share, config.salt):
-                met.subtract(found[1])
+                met.subtract(few.intersection(found[1]))
     elements = {z: sum(bool(re.search(p, text)) for text in smiles) for z, p in ELEMENTS.items()}
     enough = {e: times for e, times in met.items() if times >= RARE_ENVIRONMENT}
     return Seen(model_sha256, len(smiles), elements, dict(groups), enough)

@@ -19,6 +19,7 @@ RADIUS: Final = 2
 #: Characters of a model's sha256 that are in the name of its table.
 _DIGITS: Final = 16
 _PHOSPHORUS: Final = 15
+_CARBON: Final = 6
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,20 @@ def charged_groups(mol: Chem.Mol) -> tuple[int, int]:
 
 
 def environments(mol: Chem.Mol) -> set[str]:
-    """Surroundings of each charged atom and of each phosphorus, as SMILES that begin with it."""
-    return {
-        _environment(mol, atom.GetIdx())
-        for atom in mol.GetAtoms()
-        if atom.GetFormalCharge() or atom.GetAtomicNum() == _PHOSPHORUS
-    }
+    """Surroundings of each charged atom and of each phosphorus, as SMILES that begin with it.
+
+    The charge of an amidinium is that of its carbon's neighbours all together: where a charged atom
+    has a double bond to carbon, the surroundings of that carbon count as well.
+    """
+    centers = set()
+    for atom in mol.GetAtoms():
+        if atom.GetFormalCharge() or atom.GetAtomicNum() == _PHOSPHORUS:
+            centers.add(atom.GetIdx())
+            for bond in atom.GetBonds():
+                other = bond.GetOtherAtom(atom)
+                if bond.GetBondType() == Chem.BondType.DOUBLE and other.GetAtomicNum() == _CARBON:
+                    centers.add(other.GetIdx())
+    return {_environment(mol, center) for center in centers}
 
 
 def _environment(mol: Chem.Mol, center: int) -> str:

@@ -72,6 +72,7 @@ def test_ordinary_molecules_are_not(smiles):
         ("C[As](C)(=O)OCc1ccccc1", Flag.RARE_ELEMENT),
         ("O=P([O-])([O-])CC(CCCC)P(=O)([O-])O", Flag.CHARGE_BEYOND_2),
         ("[NH3+][C@@H](Cc1ccccc1)C(=O)[O-]", Flag.ZWITTERION_IN_VACUUM),
+        ("CN(C)C(=[NH2+])N=C(N)N", Flag.RARE_CHARGE_ENVIRONMENT),  # metformin's, 44 kcal/mol off
         ("c1ccc(N[P+](c2ccccc2)(c2ccccc2)c2ccccc2)cc1", Flag.RARE_CHARGE_ENVIRONMENT),
     ],
 )
@@ -101,6 +102,14 @@ def test_surroundings_reach_two_bonds_and_do_not_depend_on_how_the_smiles_is_wri
     )
     assert one == other == {"[NH+](C)(CC)CC"}
     assert environments(Chem.MolFromSmiles("CC(C)[NH+](C)CC")) != one
+
+
+def test_the_charge_of_an_amidinium_is_seen_from_its_carbon_too():
+    plain, biguanide = (
+        environments(Chem.MolFromSmiles(s)) for s in ("CCC(=[NH2+])NC", "CN(C)C(=[NH2+])N=C(N)N")
+    )
+    assert plain == {"[NH2+]=C(C)N", "C(=[NH2+])(CC)NC"}
+    assert biguanide == {"[NH2+]=C(N)N", "C(=[NH2+])(N=C)N(C)C"}
 
 
 def make_seen() -> ModuleType:
