@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from flows.call import ScreenCall
+from flows.compute import compute, open_model
 from flows.engines import Engine
 from flows.plan import OpenedCall, ScreenPlan, make_plan, open_call
 from flows.ranges import RunRange, plainly
-from flows.run import compute, open_model
 from flows.watch import Watcher
 from mlff_core.errors import OutputError
 from mlff_core.library import Library, open_library

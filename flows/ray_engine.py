@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from flows.engines import Stage, run_stage
+from flows.stage import Stage, run_stage
 from mlff_core.errors import DeviceError
 from mlff_core.shard import StepReport
 

@@ -7,40 +7,21 @@ by the files alone, not by who ran them.
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
-from typing import Literal
 
+from flows.append import append_screen
 from flows.call import ScreenCall
-from flows.engines import Engine, Stage, pipeline
+from flows.compute import compute, open_model
+from flows.engines import Engine
 from flows.plan import OpenedCall, ScreenPlan, make_plan, open_call
-from flows.ranges import RunRange, plainly, ranges
+from flows.ranges import RunRange, plainly
 from flows.report.write import leave_report
-from flows.settings import chemistry_of
 from flows.watch import Watcher
 from mlff_core.errors import OutputError
 from mlff_core.store import open_store
-from mlff_core.tables import Manifest, finished_shards, open_output, reconcile
-from mlff_core.tables.timeline import Timeline
+from mlff_core.tables import Manifest, open_output, reconcile
 from tasks import opened as live
-from tasks.embed import embed
 from tasks.ingest import ingest
-from tasks.progress import heard_by
-from tasks.relax import relax
-from tasks.rescore import rescore
-from tasks.solvate import solvate
-from tasks.thermo import thermo
-from tasks.write import write
-
-#: Shards between the first stage and the last: one in each, another that is embedded, and one that
-#: waits for the device, so that the device never waits for it; and where the card embeds.
-SHARDS_IN_FLIGHT, IN_FLIGHT_WITH_CARD = 4, 6
-#: Shards that are embedded at once, so that the next fills the cores while the last molecules of
-#: one end. Where the card embeds, stragglers hold up a shard for seconds, and a third has the
-#: processes meanwhile.
-EMBEDDED_AT_ONCE, AT_ONCE_WITH_CARD = 2, 3
 
 
 def run_screen(
@@ -58,8 +39,6 @@ def run_screen(
         MlffError: What the call names cannot be used, or the tables do not add up.
     """
     if call.append:
-        from flows.append import append_screen
-
         return append_screen(call, engine, watcher, run_range)
     opened = open_call(call)
     for sentence in opened.sentences():
@@ -86,45 +65,6 @@ def run_screen(
     finally:
         live.close(str(opened.work_dir))
     return manifest
-
-
-def open_model(opened: OpenedCall, engine: Engine, watcher: Watcher) -> Literal["cpu", "cuda"]:
-    """Load the model, which stays loaded for the run; returns the type of its device.
-
-    Where other processes compute, each of them loads it when it has something to do.
-
-    Raises:
-        DeviceError: The device or the backend is not available here.
-    """
-    elsewhere = engine.device(opened.call.device)
-    if elsewhere is not None:
-        watcher.tell(f"device: {elsewhere}, {engine.lanes} side by side")
-        return elsewhere
-    # Torch takes seconds to import: the first words of a run do not wait for it.
-    from mlff_core.models.potential import choose_device
-
-    device: Literal["cpu", "cuda"] = (
-        "cuda" if choose_device(opened.call.device).type == "cuda" else "cpu"
-    )
-    if opened.embedder(device) == "card":  # its processes take as long to start as the model
-        chemistry = chemistry_of(opened.call, opened.model)
-        live.embedding_processes(
-            str(opened.work_dir), chemistry, opened.call.workers, device
-        ).begin()
-    seconds = live.compile_kernels(
-        opened.model.file, device, opened.call.backend, opened.call.precision
-    )
-    if seconds > 1.0:
-        watcher.tell(f"kernels compiled for this card in {seconds:.0f} s, which is done once")
-    potential = live.potential(
-        str(opened.work_dir), opened.model.file, opened.model.sha256, device, opened.call.backend,
-        opened.call.precision,
-    )  # fmt: skip
-    watcher.tell(
-        f"device: {potential.device_name}, backend {potential.backend} ({potential.why}), "
-        f"{potential.precision}"
-    )
-    return device
 
 
 def read_library(opened: OpenedCall, device: str) -> ScreenPlan:
@@ -160,135 +100,6 @@ def claim_output(plan: ScreenPlan) -> Manifest:
     except BaseException:
         shutil.rmtree(plan.work, ignore_errors=True)
         raise
-
-
-def stages(plan: ScreenPlan) -> tuple[Stage, ...]:
-    """What every shard goes through, in order, by reference to the plan."""
-    call = plan.parameters
-    return (
-        Stage(
-            "embed",
-            embed,
-            dict(
-                work_dir=plan.work,
-                chemistry=plan.chemistry,
-                workers=call.workers,
-                embedder=plan.embedder,
-                device=plan.device,
-            ),
-            width=AT_ONCE_WITH_CARD if plan.embedder == "card" else EMBEDDED_AT_ONCE,
-        ),
-        Stage(
-            "relax",
-            relax,
-            dict(
-                work_dir=plan.work,
-                model=plan.model.file,
-                sha256=plan.model.sha256,
-                device=plan.device,
-                backend=call.backend,
-                precision=call.precision,
-                options=plan.relaxation,
-            ),
-            width=1,  # one thread has the device: no two shards ever share its memory
-            retry_delay_s=5.0,
-        ),
-        *_properties(plan),
-        Stage(
-            "write",
-            write,
-            dict(
-                work_dir=plan.work,
-                out=plan.out,
-                metadata=plan.part_metadata(),
-                apart=plan.device == "cuda",
-            ),
-            retries=2,
-        ),
-    )
-
-
-def _properties(plan: ScreenPlan) -> Iterator[Stage]:
-    """Stages that add columns, where these are asked for."""
-    call = plan.parameters
-    if plan.solvent is not None:
-        yield Stage(
-            "solvate",
-            solvate,
-            dict(work_dir=plan.work, seconds=call.solvent_seconds, workers=call.workers),
-        )
-    if plan.teacher is not None:
-        yield Stage(
-            "rescore",
-            rescore,
-            dict(
-                work_dir=plan.work,
-                teacher_file=plan.teacher[0],
-                sha256=plan.teacher[1],
-                device=plan.device,
-            ),
-        )
-    if call.thermo:
-        yield Stage(
-            "thermo",
-            thermo,
-            dict(
-                work_dir=plan.work,
-                model=plan.model.file,
-                sha256=plan.model.sha256,
-                device=plan.device,
-                backend=call.backend,
-                precision=call.precision,
-                batching=call.batching,
-                temperature_k=call.temperature_k,
-                pressure_pa=call.pressure_pa,
-            ),
-            width=1,
-            retry_delay_s=5.0,
-        )
-
-
-def compute(
-    plan: ScreenPlan,
-    manifest: Manifest,
-    engine: Engine,
-    watcher: Watcher,
-    run_range: RunRange = plainly,
-) -> None:
-    """Move every unfinished shard through the stages, range by range; fill in the timings."""
-    store = open_store(plan.out)
-    finished = finished_shards(store, plan.run_key, plan.shards)
-    unfinished = [shard for shard in plan.shards if shard not in finished]
-    card = plan.embedder == "card"
-    in_flight = (IN_FLIGHT_WITH_CARD if card else SHARDS_IN_FLIGHT) * engine.lanes
-    watcher.begin(plan.library.n_records, plan.records_in(finished))
-    written: dict[int, int] = {}  # shard -> its records
-    manifest.timeline, began = Timeline(engine.lanes), time.monotonic()
-
-    def finish(shards: Sequence[int]) -> int:
-        """Hear of stages that end, until these shards are written; returns their records."""
-        while not all(shard in written for shard in shards):
-            stage, shard, report = next(ended)
-            manifest.add_timings(report.timings_s)
-            if report.slowest:
-                manifest.add_slowest(report.slowest)
-            now = time.monotonic() - began
-            lasted = report.timings_s.get(stage.name, 0.0)
-            for what, seconds in report.timings_s.items():
-                manifest.timeline.add(what, now - lasted, now, seconds)
-            if report.ran is not None and manifest.add_ran(asdict(report.ran)):
-                manifest.write(store)  # a run that is cut off says what it ran on, too
-            watcher.advance(stage.name, shard, report)
-            if stage is last:
-                written[shard] = report.n_records
-        return sum(written.pop(shard) for shard in shards)
-
-    with engine, heard_by(watcher.inside):
-        every = stages(plan)
-        last = every[-1]
-        ended = pipeline(iter(unfinished), every, engine, in_flight)
-        for shards in ranges(unfinished):
-            run_range(shards, partial(finish, shards))
 
 
 def release_output(plan: ScreenPlan, manifest: Manifest) -> None:

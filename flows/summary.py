@@ -10,6 +10,7 @@ from textwrap import wrap
 from rich.console import Console
 
 from flows.report.write import NAME
+from flows.stage import STAGES
 from flows.text import counted, printable, quotable
 from mlff_core.store import Location, open_store
 from mlff_core.tables import Manifest
@@ -21,16 +22,6 @@ EXAMPLES = 3
 LONGEST_ID = 32
 #: Columns that any terminal has.
 WIDTH = 80
-#: Stages of a run as the manifest times them, in words.
-STAGES = {
-    "total": "whole run",
-    "embed": "embedding",
-    "relax": "relaxation",
-    "thermo": "thermochemistry",
-    "solvate": "solvation",
-    "rescore": "the teacher",
-    "write": "tables",
-}
 
 
 def structures(manifest: Manifest) -> str:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,8 @@ def test_imports_run_one_way(package: str) -> None:
         assert not imported_modules(file) & CLOSED[package], file
 
 
-def run_time_imports(path: Path) -> set[str]:
-    """Modules of mlff_core that a file imports, at its top or within a function."""
+def run_time_imports(path: Path, package: str = "mlff_core") -> set[str]:
+    """Modules of a package that a file imports, at its top or within a function."""
     names = set()
 
     def visit(node: ast.AST) -> None:
@@ -89,7 +90,7 @@ def run_time_imports(path: Path) -> set[str]:
             visit(child)
 
     visit(ast.parse(path.read_text()))
-    return {name for name in names if name.startswith("mlff_core.")}
+    return {name for name in names if name.startswith(f"{package}.")}
 
 
 def test_imports_inside_mlff_core_run_one_way_too() -> None:
@@ -106,6 +107,26 @@ def test_imports_inside_mlff_core_run_one_way_too() -> None:
             if other in level and other != room:
                 assert level[other] < level[room], f"{file} imports {name}"
     assert met == set(level)
+
+
+@pytest.mark.parametrize("package", ["mlff_core", "tasks", "flows"])
+def test_no_two_files_need_each_other(package: str) -> None:
+    files = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts): file
+        for file in (ROOT / package).rglob("*.py")
+        if file.stem != "__init__"  # of mlff_core: its names are resolved on first use
+    }
+    assert files
+    needs = {
+        name: {
+            other
+            for imported in run_time_imports(file, package)
+            for other in (imported, imported.rpartition(".")[0])
+            if other in files and other != name
+        }
+        for name, file in files.items()
+    }
+    assert len(list(TopologicalSorter(needs).static_order())) == len(files)
 
 
 def test_every_table_of_contents_is_complete() -> None:

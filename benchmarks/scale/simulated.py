@@ -18,11 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import pyarrow as pa
 
+import flows.compute
 import flows.run
 from benchmarks.ingest import write_library
 from flows.call import ScreenCall
-from flows.engines import LocalEngine, Stage
+from flows.engines import LocalEngine
 from flows.plan import ScreenPlan
+from flows.stage import Stage
 from flows.watch import Watcher
 from mlff_core.arrow import read_arrow, schema_of, table_of, write_arrow
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
@@ -223,7 +225,7 @@ def measured(
 ) -> dict[str, Any]:
     """One screen in this process, which is fresh: its memory is what the screen takes."""
     call = call_of(folder, n_records, resume=resume)
-    flows.run.stages = simulated_stages(smiles, lanes, cost_s)  # type: ignore[assignment]
+    flows.compute.stages = simulated_stages(smiles, lanes, cost_s)  # type: ignore[assignment]
     before, imports = now(), peak_mib()
     watch = Stopwatch(folder / "out" / ".mlff-screen")
     report, flows.run.leave_report = flows.run.leave_report, lambda store: True

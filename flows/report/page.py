@@ -17,7 +17,7 @@ from typing import Any, Final
 from flows.report.drawings import drawing
 from flows.report.facts import Facts
 from flows.report.plots import bars, histogram, over_time
-from flows.summary import STAGES
+from flows.stage import STAGES
 from flows.text import printable
 from mlff_core.status import Flag, MoleculeStatus, Reason
 from mlff_core.tables import Manifest

@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+import flows.compute
 import flows.run
 from benchmarks.scale import simulated
 from benchmarks.scale.arithmetic import comes_to
@@ -27,8 +28,8 @@ def test_a_thousand_million_records_are_two_hundred_task_runs() -> None:
 def test_a_simulated_screen_is_proved_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("stages", "leave_report"):
-        monkeypatch.setattr(flows.run, name, getattr(flows.run, name))  # put back afterwards
+    for module, name in ((flows.compute, "stages"), (flows.run, "leave_report")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # put back afterwards
     monkeypatch.setattr(simulated, "SHARD_SIZE", 50)
     simulated.molecules.cache_clear()
     simulated.conformers.cache_clear()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 import flows.append
+import flows.compute
 import flows.plan
 import flows.run
 from flows.call import ScreenCall
@@ -63,7 +64,7 @@ def die_at_write(shard: int) -> None:
     """Power is lost when this shard is written: the command and its children are gone at once."""
     import psutil
 
-    write = flows.run.write
+    write = flows.compute.write
 
     def fatal(number: int, **references: object) -> object:
         if number == shard:
@@ -72,7 +73,7 @@ def die_at_write(shard: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return write(number, **references)  # type: ignore[arg-type]
 
-    flows.run.write = fatal  # type: ignore[assignment]
+    flows.compute.write = fatal  # type: ignore[assignment]
 
 
 #: Most atoms that a card of `bad_molecules` has memory for.

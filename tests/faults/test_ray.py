@@ -13,8 +13,9 @@ import polars as pl
 import psutil
 import pytest
 
-from flows.engines import Stage, pipeline
+from flows.engines import pipeline
 from flows.ray_engine import RayEngine
+from flows.stage import Stage
 from mlff_core.tables import read_manifest
 
 HERE = Path(__file__).parent

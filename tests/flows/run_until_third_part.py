@@ -3,7 +3,7 @@
 import itertools
 import threading
 
-import flows.run
+import flows.compute
 from flows.cli import main
 from mlff_core.shard import StepReport
 from tasks.write import write
@@ -19,5 +19,5 @@ def write_three(shard: int, **references: object) -> StepReport:
 
 
 if __name__ == "__main__":
-    flows.run.write = write_three
+    flows.compute.write = write_three
     raise SystemExit(main())

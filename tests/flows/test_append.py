@@ -8,8 +8,9 @@ import pytest
 
 from flows.call import ScreenCall
 from flows.cli import main
-from flows.engines import LocalEngine, Stage
+from flows.engines import LocalEngine
 from flows.run import run_screen
+from flows.stage import Stage
 from flows.watch import Watcher
 from mlff_core.errors import LibraryError, OutputError
 from mlff_core.shard import StepReport

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from flows.engines import LocalEngine, Stage, pipeline
+from flows.engines import LocalEngine, pipeline
+from flows.stage import Stage
 from mlff_core.shard import StepReport
 
 

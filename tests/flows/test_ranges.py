@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-import flows.run
+import flows.compute
 from flows.call import ScreenCall
-from flows.engines import LocalEngine, Stage
+from flows.compute import compute
+from flows.engines import LocalEngine
 from flows.plan import SHARD_SIZE, ScreenPlan, make_plan, open_call
 from flows.ranges import ranges
-from flows.run import compute
+from flows.stage import Stage
 from flows.watch import Watcher
 from mlff_core.library.ingest import IngestReport
 from mlff_core.shard import StepReport
@@ -71,7 +72,7 @@ def test_shards_of_the_next_range_are_under_way_before_one_ends(
         return StepReport(n_records=4)
 
     every = (Stage("embed", embed, {}), Stage("write", write, {}))
-    monkeypatch.setattr(flows.run, "stages", lambda plan: every)
+    monkeypatch.setattr(flows.compute, "stages", lambda plan: every)
     monkeypatch.setattr("flows.ranges.MOST_RANGES", 5)
     told: list[tuple[list[int], int]] = []
 
@@ -96,7 +97,9 @@ def test_a_shard_that_fails_fails_its_range_and_none_comes_after(
             raise OSError(28, "no space left")
         return StepReport(n_records=2)
 
-    monkeypatch.setattr(flows.run, "stages", lambda plan: (Stage("write", write, {}, retries=0),))
+    monkeypatch.setattr(
+        flows.compute, "stages", lambda plan: (Stage("write", write, {}, retries=0),)
+    )
     ended: list[list[int]] = []
 
     def tell(shards: Sequence[int], finish: Callable[[], int]) -> int:
