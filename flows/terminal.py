@@ -65,6 +65,7 @@ class Terminal(Watcher):
                 TimeRemainingColumn(),
                 console=self._console,
                 transient=True,
+                speed_estimate_period=600.0,  # molecules end in bursts: half a minute says nothing
             )
             self._task = self._bar.add_task("molecules", total=n_records, completed=done)
             self._bar.start()
