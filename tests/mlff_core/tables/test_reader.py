@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from rdkit import Chem
 
+from mlff_core.chem.allenes import may_have_allenes
 from mlff_core.chem.mapped import molecule_of
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.prepare import prepare
@@ -233,12 +234,15 @@ def canonical(mol: Chem.Mol) -> str:
 
 def test_every_hard_case_has_its_way_back() -> None:
     n_ok = 0
-    for file, smiles in cases():
-        m = prepare(0, file, smiles, ChemistrySettings())
+    for file, text in cases():
+        m = prepare(0, file, text, ChemistrySettings())
         if m.status == "ok":
             n_ok += 1
             mol = molecule_of(m.mapped_smiles, m.numbers, dict(enumerate(m.conformers())))
-            assert canonical(mol) == m.smiles, file
+            smiles = m.smiles or ""
+            if may_have_allenes(smiles):  # their hand is in the coordinates; RDKit knows no mark
+                smiles = canonical(Chem.MolFromSmiles(smiles))
+            assert canonical(mol) == smiles, file
             bonds_alone = Chem.Mol(mol)
             bonds_alone.RemoveAllConformers()
             assert Chem.MolToInchiKey(bonds_alone) == m.inchikey, file
