@@ -72,19 +72,14 @@ def gather(tables: Tables) -> Facts:
     manifest = tables.manifest
     if manifest is None:
         raise OutputError(f"{tables.store.location}: has tables, but no manifest.json beside them")
-    molecules, conformers = tables.molecules, tables.conformers
+    molecules, pieces = tables.molecules, list(tables.pieces())
     return Facts(
         where=tables.store.location,
         manifest=manifest,
         reasons=_reasons(molecules),
         flags=_flags(molecules),
-        histograms=_histograms(
-            {
-                "molecules": molecules.filter(_OK),
-                "conformers": _with_released(conformers, molecules),
-            }
-        ),
-        slowest=_slowest(molecules, conformers),
+        histograms=_histograms(pieces),
+        slowest=_slowest(pieces),
         failed=_rows(
             molecules.filter(pl.col("status") == "failed")
             .select(
@@ -94,7 +89,7 @@ def gather(tables: Tables) -> Facts:
             )
             .head(DRAWN)
         ),
-        best=_best(molecules),
+        best=_best(pieces),
     )
 
 
@@ -118,25 +113,32 @@ def _flags(molecules: pl.LazyFrame) -> dict[str, tuple[int, list[str]]]:
     return {row["flags"]: (row["n"], row["names"]) for row in rows}
 
 
-def _histograms(frames: dict[str, pl.LazyFrame]) -> list[Histogram]:
+def _histograms(pieces: list[Tables]) -> list[Histogram]:
+    frames = {
+        "molecules": [piece.molecules.filter(_OK) for piece in pieces],
+        "conformers": [_with_released(piece.conformers, piece.molecules) for piece in pieces],
+    }
     found = []
     for table, column, title, unit in _DISTRIBUTIONS:
-        values = frames[table].select(pl.col(column).alias("x")).drop_nulls()
-        values = values.filter(pl.col("x").is_finite())
-        [bounds] = _rows(values.select(low=pl.col("x").min(), high=pl.col("x").max()))
-        if bounds["low"] is None:
+        values = [frame.select(pl.col(column).alias("x")).drop_nulls() for frame in frames[table]]
+        values = [frame.filter(pl.col("x").is_finite()) for frame in values]
+        ends = [_rows(v.select(low=pl.col("x").min(), high=pl.col("x").max()))[0] for v in values]
+        lows = [end["low"] for end in ends if end["low"] is not None]
+        highs = [end["high"] for end in ends if end["high"] is not None]
+        if not lows:
             continue
-        low, high = float(bounds["low"]), float(bounds["high"])
-        if column == "relative_energy_kcal_mol" and bounds["high"] == 0:
+        low, high = float(min(lows)), float(max(highs))
+        if column == "relative_energy_kcal_mol" and high == 0:
             continue  # one conformer a molecule: each is its own best
-        whole = values.collect_schema()["x"].is_integer()
+        whole = values[0].collect_schema()["x"].is_integer()
         width = bin_width(low, high, whole=whole)
         low = low // width * width
         n = int((high - low) / width) + 1
         place = ((pl.col("x") - low) / width).floor().clip(0, n - 1).cast(pl.Int64)
         counts = [0] * n
-        for row in _rows(values.group_by(place.alias("bin")).agg(pl.len().alias("n"))):
-            counts[row["bin"]] = row["n"]
+        for piece in values:
+            for row in _rows(piece.group_by(place.alias("bin")).agg(pl.len().alias("n"))):
+                counts[row["bin"]] += row["n"]
         found.append(Histogram(title, unit, low, width, tuple(counts), whole and width == 1))
     return found
 
@@ -149,26 +151,34 @@ def _with_released(conformers: pl.LazyFrame, molecules: pl.LazyFrame) -> pl.Lazy
     return joined.with_columns(fell.alias(_RELEASED))
 
 
-def _slowest(molecules: pl.LazyFrame, conformers: pl.LazyFrame) -> list[dict[str, Any]]:
+def _slowest(pieces: list[Tables]) -> list[dict[str, Any]]:
     """Those with the most steps, all their conformers together."""
     key = ["record", "variant"]
-    steps = conformers.group_by(key).agg(pl.col("n_steps").sum().alias("steps"))
-    most = steps.sort("steps", descending=True).head(DRAWN)
     several = pl.when(pl.col("n_conformers") == 1).then(pl.lit("")).otherwise(pl.lit("s"))
     line = pl.format("{} steps, {} conformer{}", "steps", "n_conformers", several).alias("line")
-    return _rows(
-        most.join(molecules, on=key, how="inner")
-        .sort(["steps", "record"], descending=[True, False])
-        .select(_NAME.alias("name"), "smiles", line)
-    )
+    most: list[dict[str, Any]] = []
+    for piece in pieces:
+        steps = piece.conformers.group_by(key).agg(pl.col("n_steps").sum().alias("steps"))
+        own = steps.sort("steps", *key, descending=[True, False, False]).head(DRAWN)
+        most += _rows(
+            own.join(piece.molecules, on=key, how="inner").select(
+                *key, "steps", _NAME.alias("name"), "smiles", line
+            )
+        )
+    most.sort(key=lambda row: (-row["steps"], row["record"], row["variant"]))
+    return [{name: row[name] for name in ("name", "smiles", "line")} for row in most[:DRAWN]]
 
 
-def _best(molecules: pl.LazyFrame) -> list[tuple[int, int]]:
+def _best(pieces: list[Tables]) -> list[tuple[int, int]]:
     """Those with the most conformers, then the first ones, in the order of the library."""
-    rows = _rows(
-        molecules.filter(_OK & (pl.col("n_atoms") <= 150))
-        .sort(["n_converged", "record", "variant"], descending=[True, False, False])
-        .select("record", "variant")
-        .head(SHOWN)
-    )
-    return sorted((row["record"], row["variant"]) for row in rows)
+    order = ["n_converged", "record", "variant"]
+    rows: list[dict[str, Any]] = []
+    for piece in pieces:
+        rows += _rows(
+            piece.molecules.filter(_OK & (pl.col("n_atoms") <= 150))
+            .sort(order, descending=[True, False, False])
+            .select(order)
+            .head(SHOWN)
+        )
+    rows.sort(key=lambda row: (-row["n_converged"], row["record"], row["variant"]))
+    return sorted((row["record"], row["variant"]) for row in rows[:SHOWN])

@@ -79,6 +79,19 @@ class Tables:
         """One row per conformer."""
         return self._scan("conformers", list(self._parts["conformers"].values()))
 
+    def pieces(self, n_shards: int = 100) -> "Iterator[Tables]":
+        """The same tables a piece at a time, so that what is asked of all fits into memory.
+
+        A shard's molecules and their conformers are in the same piece; no piece is without both.
+        """
+        shards = sorted(self._parts["molecules"])
+        for begin in range(0, len(shards), n_shards):
+            own = set(shards[begin : begin + n_shards])
+            yield Tables(
+                self.store,
+                {t: {k: n for k, n in each.items() if k in own} for t, each in self._parts.items()},
+            )
+
     def mols(self, where: pl.Expr | None = None, *, usable: bool = True) -> Iterator["Chem.Mol"]:
         """RDKit molecules, a part of the tables in memory at a time.
 

@@ -19,7 +19,7 @@ from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.prepare import prepare
 from mlff_core.status import ConformerStatus, Flag, MoleculeStatus, Reason
 from mlff_core.store import open_store
-from mlff_core.tables import read, read_manifest
+from mlff_core.tables import Tables, read, read_manifest
 from mlff_core.tables.testing import conformer, manifest, molecule, write_tables
 from mlff_core.units import EV_KCAL_MOL
 
@@ -115,6 +115,24 @@ def test_the_facts_are_those_of_the_tables(tmp_path: Path) -> None:
     assert [m["name"] for m in facts.slowest] == [EVIL, "m3", "alanine"]
     assert [m["name"] for m in facts.failed] == ["m3"]
     assert facts.best == [(0, 0), (1, 0)]
+
+
+def test_the_facts_are_the_same_whatever_fits_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for shard in range(3):  # the last shard has the most steps, the second no conformers
+        rows = [molecule(10 * shard + k, n_converged=shard, n_atoms=20 + k) for k in range(6)]
+        conformers = [conformer(row.record, n_steps=shard * row.record) for row in rows]
+        write_tables(tmp_path, shard, rows, conformers if shard != 1 else [])
+    manifest().write(tmp_path)
+    whole = gather(read(tmp_path))
+    assert [row["line"] for row in whole.slowest[:2]] == [
+        "50 steps, 1 conformer",
+        "48 steps, 1 conformer",
+    ]
+    monkeypatch.setattr(Tables.pieces, "__defaults__", (1,))
+    assert len(list(read(tmp_path).pieces())) == 3
+    assert gather(read(tmp_path)) == whole
 
 
 def test_a_plot_that_would_say_nothing_is_left_out(tmp_path: Path) -> None:
