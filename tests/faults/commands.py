@@ -120,11 +120,12 @@ def wait_for(condition: Callable[[], object], seconds: float = 100.0) -> None:
 
 
 def parts_of(out: Path) -> dict[Path, int]:
-    """The finished parts of a run, and when each was written."""
+    """The parts of finished shards, which are in both tables, and when each was written."""
     found = {}
-    for path in (*out.glob("molecules/part-*"), *out.glob("conformers/part-*")):
+    for path in out.glob("molecules/part-*"):  # written last
         with suppress(FileNotFoundError):
-            found[path] = path.stat().st_mtime_ns
+            both = path, out / "conformers" / path.name
+            found |= {part: part.stat().st_mtime_ns for part in both}
     return found
 
 
