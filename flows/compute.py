@@ -91,15 +91,7 @@ def stages(plan: ScreenPlan) -> tuple[Stage, ...]:
         Stage(
             "relax",
             relax,
-            dict(
-                work_dir=plan.work,
-                model=plan.model.file,
-                sha256=plan.model.sha256,
-                device=plan.device,
-                backend=call.backend,
-                precision=call.precision,
-                options=plan.relaxation,
-            ),
+            dict(**_model(plan), options=plan.relaxation),
             width=1,  # one thread has the device: no two shards ever share its memory
             retry_delay_s=5.0,
         ),
@@ -115,6 +107,19 @@ def stages(plan: ScreenPlan) -> tuple[Stage, ...]:
             ),
             retries=2,
         ),
+    )
+
+
+def _model(plan: ScreenPlan) -> dict[str, str]:
+    """By what a task finds the model that is loaded."""
+    call = plan.parameters
+    return dict(
+        work_dir=plan.work,
+        model=plan.model.file,
+        sha256=plan.model.sha256,
+        device=plan.device,
+        backend=call.backend,
+        precision=call.precision,
     )
 
 
@@ -143,12 +148,7 @@ def _properties(plan: ScreenPlan) -> Iterator[Stage]:
             "thermo",
             thermo,
             dict(
-                work_dir=plan.work,
-                model=plan.model.file,
-                sha256=plan.model.sha256,
-                device=plan.device,
-                backend=call.backend,
-                precision=call.precision,
+                **_model(plan),
                 batching=call.batching,
                 temperature_k=call.temperature_k,
                 pressure_pa=call.pressure_pa,
