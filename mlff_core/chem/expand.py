@@ -36,6 +36,8 @@ class Structure:
         weight: Its share at the pH; None if none was asked for.
         margin: pH units between the dominant protonation state and the next.
         n_left_out: Structures that stand for it and are not computed, about.
+        one_possible: Whether stereo that looks open is none: amantadine's, where rings allow one
+            isomer of eight.
     """
 
     mol: Chem.Mol
@@ -44,6 +46,7 @@ class Structure:
     weight: float | None = None
     margin: float | None = None
     n_left_out: int = 0
+    one_possible: bool = False
 
 
 Step = Callable[[Structure, ChemistrySettings], list[Structure]]
@@ -107,6 +110,8 @@ def stereoisomers(structure: Structure, settings: ChemistrySettings) -> list[Str
             )
         ]
     n_left_out = found.n_open - found.n_impossible - len(found.mols)
+    if len(found.mols) == 1 and n_left_out <= 0 and found.exact:
+        return [replace(structure, one_possible=True)]
     notes = structure.notes
     if found.n_impossible:
         tried = found.n_impossible + len(found.mols)
@@ -180,6 +185,7 @@ def expand(
             margin=structure.margin,
             kind="+".join(structure.kinds) or VariantKind.AS_GIVEN,
             message="; ".join((*notes, *structure.notes)) or None,
+            one_possible=structure.one_possible,
             flags=(
                 *molecule.flags,
                 *([Flag.VARIANTS_LEFT_OUT] if structure.n_left_out else []),

@@ -2,7 +2,8 @@
 
 RDKit enumerates them: undefined stereocentres and double bonds, and the relative groups of a
 CXSMILES. What inverts or turns by itself is left open: nitrogen in rings of three and of ammonium,
-C=N of amidines, and C=N-H. What the rings do not allow is found by embedding, with few attempts.
+C=N of amidines, C=N-H, and C=C between amines and strong acceptors. So is P or S of an acid, which
+a proton alone tells apart. What the rings do not allow is found by embedding, with few attempts.
 RDKit's own `tryEmbedding` has no limit; it was seen to take minutes for a molecule.
 
 Allenes and hindered axes are not enumerated: RDKit's enumeration does not know them.
@@ -22,6 +23,7 @@ from rdkit.Chem.EnumerateStereoisomers import (
 
 from mlff_core.chem.hypervalent import hypervalent_bounds
 from mlff_core.chem.molecule import ChemistrySettings
+from mlff_core.chem.stereo import moves_its_proton
 
 #: Isomers that are looked at, if so many are not wanted.
 _LOOKED_AT: Final = 64
@@ -119,7 +121,7 @@ def _pin(mol: Chem.Mol) -> tuple[list[int], list[int]]:
             continue
         if info.type == Chem.StereoType.Atom_Tetrahedral:
             atom = mol.GetAtomWithIdx(info.centeredOn)
-            if _inverts(atom):
+            if _inverts(atom) or moves_its_proton(atom):
                 atom.SetChiralTag(Chem.ChiralType.CHI_TETRAHEDRAL_CW)
                 atoms.append(atom.GetIdx())
         elif info.type == Chem.StereoType.Bond_Double:
@@ -146,14 +148,22 @@ def _unpin(mol: Chem.Mol, atoms: Iterable[int], bonds: Iterable[int]) -> None:
 
 
 def _inverts(atom: Chem.Atom) -> bool:
-    """Nitrogen in a ring of three inverts, ammonium by its acidic hydrogen."""
+    """Nitrogen in a ring of three inverts, and one with a hydrogen."""
     if atom.GetAtomicNum() != 7:
         return False
     return atom.GetTotalNumHs() > 0 or atom.IsInRingSize(3)
 
 
 def _turns(bond: Chem.Bond) -> bool:
-    """C=N of amidines, guanidines and imidates, and C=N-H."""
+    """C=N of amidines, guanidines and imidates, C=N-H, and push-pull C=C.
+
+    An ethylene with two amines at one end and an acceptor at the other (ranitidine), or with one
+    and two, turns within seconds or less (J. Sandström, Top. Stereochem. 1983, 14, 83).
+    """
+    if _is_push_pull(bond.GetBeginAtom(), bond.GetEndAtom()) or _is_push_pull(
+        bond.GetEndAtom(), bond.GetBeginAtom()
+    ):
+        return True
     ends = sorted((bond.GetBeginAtom(), bond.GetEndAtom()), key=lambda atom: atom.GetAtomicNum())
     if [end.GetAtomicNum() for end in ends] != [6, 7]:
         return False
@@ -162,6 +172,23 @@ def _turns(bond: Chem.Bond) -> bool:
     # An amidoxime keeps its geometry.
     oxime = any(n.GetAtomicNum() == 8 for n in nitrogen.GetNeighbors())
     return nitrogen.GetTotalNumHs() > 0 or (7 in beside and not oxime)
+
+
+def _is_push_pull(rich: Chem.Atom, poor: Chem.Atom) -> bool:
+    """Whether one carbon of a double bond has amines and the other acceptors, three in all."""
+    if (rich.GetAtomicNum(), poor.GetAtomicNum()) != (6, 6):
+        return False
+    amines = sum(n.GetAtomicNum() == 7 and n.GetFormalCharge() == 0 for n in rich.GetNeighbors())
+    acceptors = sum(_accepts(n) for n in poor.GetNeighbors() if n.GetIdx() != rich.GetIdx())
+    return min(amines, acceptors) > 0 and amines + acceptors > 2
+
+
+def _accepts(atom: Chem.Atom) -> bool:
+    """Carbon, nitrogen or sulfur with a double or triple bond to oxygen, sulfur or nitrogen."""
+    return atom.GetAtomicNum() in (6, 7, 16) and any(
+        bond.GetBondTypeAsDouble() >= 2.0 and bond.GetOtherAtom(atom).GetAtomicNum() in (7, 8, 16)
+        for bond in atom.GetBonds()
+    )
 
 
 def _may_be_impossible(mol: Chem.Mol) -> bool:

@@ -170,7 +170,8 @@ def as_chosen(
     Args:
         molecule: Gets the SMILES of what was chosen.
         mol: The molecule without hydrogens, as it was.
-        hydrogenated: The same with its hydrogens and its stereo.
+        hydrogenated: The same with its hydrogens and its stereo, which it loses again if that was
+            no choice.
         chosen: What was undefined, in words; empty if nothing was.
         notes: Gets a sentence about it.
     """
@@ -178,6 +179,10 @@ def as_chosen(
     if chosen:
         smiles = written(Chem.RemoveHs(hydrogenated), smiles)
     if smiles == molecule.smiles:  # in adamantane, say, all "choices" are the same molecule
+        return mol
+    if molecule.asked is not None and molecule.asked.one_possible:
+        for atom in mol.GetAtoms():
+            hydrogenated.GetAtomWithIdx(atom.GetIdx()).SetChiralTag(atom.GetChiralTag())
         return mol
     notes.append(f"chose one isomer: {chosen} had no stereo")
     molecule.standard_smiles = molecule.standard_smiles or molecule.smiles

@@ -26,6 +26,11 @@ _NO_PYRAMIDS: Final = (5, 6)
 _SMALLEST_E: Final = 8
 #: An atropisomer's tag -> the sign of the volume that its four atoms span, in the order of a row.
 _TURNS: Final = {Chem.BondStereo.STEREOATROPCW: -1, Chem.BondStereo.STEREOATROPCCW: 1}
+#: Centres of acids whose oxygens a proton or a way of drawing tells apart: P, S, As, Se.
+_OF_ACIDS: Final = frozenset([15, 16, 33, 34])
+_NITROGEN: Final = 7
+#: Neighbours that may have a proton or not: N, O, S.
+_TAKE_PROTONS: Final = frozenset([7, 8, 16])
 #: Three-coordinate centres that do not invert, and that RDKit does not read from coordinates.
 _PYRAMIDAL: Final = frozenset([15, 33])
 _STEREO_TYPES: Final = (Chem.StereoType.Atom_Tetrahedral, Chem.StereoType.Bond_Double)
@@ -43,6 +48,9 @@ def assign_undefined(mol: Chem.Mol) -> str:
     # It marks the order around every seesaw and bipyramid as well, which nobody left open.
     for atom, tag in zip(atoms, given, strict=True):
         if atom.GetChiralTag() not in _TETRAHEDRAL_OR_NONE:
+            atom.SetChiralTag(tag)
+    for atom, tag in zip(atoms, given, strict=True):
+        if tag not in _CHIRAL_TAGS and moves_its_proton(atom):
             atom.SetChiralTag(tag)
     _assign_pyramids(mol, undefined)
     Chem.AssignStereochemistry(
@@ -163,6 +171,31 @@ def has_given_stereo(
     return kept
 
 
+def moves_its_proton(atom: Chem.Atom) -> bool:
+    """Whether a proton that comes and goes makes the atom no stereocentre.
+
+    An ammonium ion inverts: both of its hands are conformers of one molecule. At P, S, As and Se
+    two neighbours may differ in a proton or in how a charge is drawn, and in nothing else:
+    P(=O)(OH)OR, P(=O)([O-])OR, S(=O)OH, S(=O)(=NH)NH2.
+    """
+    if atom.GetAtomicNum() == _NITROGEN:
+        return atom.GetFormalCharge() > 0 and atom.GetTotalNumHs(includeNeighbors=True) > 0
+    if atom.GetAtomicNum() not in _OF_ACIDS:
+        return False
+    seen = set()
+    for end in atom.GetNeighbors():
+        if end.GetAtomicNum() in _TAKE_PROTONS and _n_heavy_neighbours(end) == 1:
+            kind = (end.GetAtomicNum(), end.GetIsotope())
+            if kind in seen:
+                return True
+            seen.add(kind)
+    return False
+
+
+def _n_heavy_neighbours(atom: Chem.Atom) -> int:
+    return sum(neighbour.GetAtomicNum() > 1 for neighbour in atom.GetNeighbors())
+
+
 def _stereo(mol: Chem.Mol, *, defined: bool) -> set[tuple[Chem.StereoType, int]]:
     """Kind and atom or bond of each centre and double bond whose stereo is, or is not, defined."""
     return {
@@ -170,6 +203,11 @@ def _stereo(mol: Chem.Mol, *, defined: bool) -> set[tuple[Chem.StereoType, int]]
         for info in Chem.FindPotentialStereo(mol)
         if info.type in _STEREO_TYPES
         and (info.specified == Chem.StereoSpecified.Specified) == defined
+        and (
+            defined
+            or info.type != Chem.StereoType.Atom_Tetrahedral
+            or not moves_its_proton(mol.GetAtomWithIdx(info.centeredOn))
+        )
     }
 
 

@@ -67,6 +67,7 @@ class Variant:
         kind: Words of `VariantKind`, joined by `+`.
         message: What was done to the record so far.
         flags: Words of `Flag`.
+        one_possible: Whether stereo that looks open is none, since rings allow one isomer only.
     """
 
     input_smiles: str
@@ -79,3 +80,4 @@ class Variant:
     margin: float | None = None
     message: str | None = None
     flags: tuple[str, ...] = ()
+    one_possible: bool = False

@@ -6,10 +6,11 @@ are the pairs of mirror images, or the one form, that their rings allow.
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from rdkit import Chem
 
-from mlff_core.chem.constrained import on_a_core
+from mlff_core.chem.constrained import choose_stereo, on_a_core, prepare_constraints
 from mlff_core.chem.expand import Source, expand, expanded
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
@@ -47,6 +48,9 @@ def computed(smiles: str, settings: ChemistrySettings) -> list[str]:
         pytest.param("Oc1ccc2ccccc2c1-c1c(O)ccc2ccccc12", 1, 1, id="BINOL"),
         pytest.param("CNC(=NC#N)NCCSCc1[nH]cnc1C", 1, 1, id="cimetidine"),
         pytest.param("CC(=NC)N", 1, 1, id="N-methylacetamidine"),
+        pytest.param("CNC(NCC)=C[N+](=O)[O-]", 1, 1, id="the nitroethene of ranitidine"),
+        pytest.param("COC(=O)C(C#N)=CNC", 1, 1, id="an amine and two acceptors"),
+        pytest.param("CC(N)=CC(C)=O", 2, 2, id="an enaminone"),
         pytest.param("CC1CN1C", 2, 1, id="an aziridine"),
         pytest.param("C[NH+](CC)CCC", 1, 1, id="an ammonium ion"),
         pytest.param("C[C@H](O)[C@@H](C)O", 1, 1, id="nothing open"),
@@ -72,9 +76,58 @@ def test_stereo_that_is_given_stays() -> None:
 
 
 def test_a_cage_says_which_isomers_it_forbids() -> None:
-    [variant] = expand(0, None, "CC12CC3CC(C1)CC(O)(C3)C2", ALL)
-    assert variant.message == "7 of 8 stereoisomers cannot exist in these rings"
-    assert (variant.kind, variant.n_variants, variant.flags) == ("stereoisomer", 1, ())
+    camphor = expand(0, None, "CC1(C)C2CCC1(C)C(=O)C2", ALL)
+    assert {v.message for v in camphor} == {"2 of 4 stereoisomers cannot exist in these rings"}
+    assert {(v.kind, v.n_variants, v.flags) for v in camphor} == {("stereoisomer", 2, ())}
+
+
+def test_where_rings_allow_one_isomer_nothing_was_open() -> None:
+    # As PubChem has it: amantadine has no stereocentre.
+    amantadine, key = "NC12CC3CC(CC(C3)C1)C2", "DKNWSYNQZKUICI-UHFFFAOYSA-N"
+    [variant] = expand(0, None, amantadine, ALL)
+    row = prepare(0, None, variant, ALL)
+    assert (row.smiles, row.inchikey, row.message) == (amantadine, key, None)
+    assert (row.variant_kind, row.n_variants, len(row.chirality)) == ("as_given", 1, 0)
+    by_card = choose_stereo(prepare_constraints(0, None, variant, ALL), row.positions[0])
+    assert by_card is not None
+    assert by_card.undefined_stereo is False
+    assert (by_card.smiles, by_card.message, len(by_card.chirality)) == (amantadine, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "hands"),
+    [
+        pytest.param("O=C([O-])P(=O)([O-])O", 1, id="foscarnet"),
+        pytest.param("CCOP(=O)([O-])OC", 1, id="a phosphodiester"),
+        pytest.param("CCOP(=O)(O)OC", 1, id="its acid"),
+        pytest.param("CS(=O)O", 1, id="a sulfinic acid"),
+        pytest.param("CS(=O)(=N)N", 1, id="a sulfonimidamide with three protons"),
+        pytest.param("C[NH+]1CCCC1(C)C", 1, id="an ammonium ion in a ring"),
+        pytest.param("CCOP(=S)([O-])OC", 2, id="a phosphorothioate"),
+        pytest.param("CCOP(=O)(C)OC", 2, id="a phosphonate diester"),
+        pytest.param("CS(=O)CC", 2, id="a sulfoxide"),
+        pytest.param("CS(=O)(=NC)N(C)C", 2, id="a sulfonimidamide without"),
+    ],
+)
+def test_what_a_proton_alone_tells_apart_is_no_stereocentre(smiles: str, hands: int) -> None:
+    assert len(computed(smiles, ALL)) == hands
+    row = prepare(0, None, smiles, ChemistrySettings())
+    assert ("@" in str(row.smiles)) == (hands == 2) == (len(row.chirality) > 0)
+    assert row.message == (
+        "chose one isomer: 1 stereocentre had no stereo" if hands == 2 else None
+    )  # fmt: skip
+
+
+def test_both_hands_of_an_ammonium_ion_are_conformers_of_one_molecule() -> None:
+    # N-methyl beside C-methyl, cis and trans: the proton leaves and comes back at the other side.
+    row = prepare(0, None, "C[C@H]1CCC[NH+]1C", ChemistrySettings(n_conformers=30))
+    bonded = [{int(b) for b in pair} for pair in row.bonds]
+    [n] = np.flatnonzero(row.numbers == 7)
+    around = [next(iter(pair - {n})) for pair in bonded if n in pair]
+    hands = {
+        np.sign(np.linalg.det(x[around[:3]] - x[around[3]])) for x in row.conformers()
+    }  # fmt: skip
+    assert hands == {-1.0, 1.0}
 
 
 def test_more_isomers_than_wanted_are_counted_and_always_the_same_are_kept() -> None:
