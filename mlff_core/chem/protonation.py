@@ -118,12 +118,16 @@ def protomers(mol: Chem.Mol, ph: float, window: float) -> Protomers:
     charged, energies = _states(neutral, found, ph)
     shares = 10.0 ** -(energies - energies.min())
     shares /= shares.sum()
+    groups = _conjugated_groups(neutral, found)
     by_smiles: dict[str, Protomer] = {}
+    smiles_of: dict[tuple[int, ...], str] = {}
     for k in np.argsort(-shares, kind="stable")[:_WRITTEN]:
         state = _charge(neutral, [site for site, on in zip(found, charged[k], strict=True) if on])
         if state is None:
             continue
-        smiles = Chem.MolToSmiles(state)
+        # Where the proton sits within a conjugated system is a matter of tautomers.
+        protons = tuple(sorted(group for group, on in zip(groups, charged[k], strict=True) if on))
+        smiles = smiles_of.setdefault(protons, Chem.MolToSmiles(state))
         known = by_smiles.get(smiles, Protomer(state, 0.0))
         by_smiles[smiles] = Protomer(known.mol, known.weight + float(shares[k]))
     states = sorted(by_smiles.values(), key=lambda state: -state.weight)
@@ -229,6 +233,22 @@ def _pair_energy(mol: Chem.Mol, one: Site, other: Site, n: int, rings: list[set[
     if {one.family, other.family} <= _CONJUGATED and _is_conjugated(mol, one.atom, other.atom):
         energy = max(energy, _CATIONS_CONJUGATED.get(n, 0.0))
     return energy
+
+
+def _conjugated_groups(mol: Chem.Mol, found: list[Site]) -> list[int]:
+    """Of each site the first one that it shares a proton with by conjugation; itself if alone."""
+    groups = list(range(len(found)))
+    for i, one in enumerate(found):
+        for j, other in enumerate(found[:i]):
+            if (
+                one.base
+                and other.base
+                and {one.family, other.family} <= _CONJUGATED
+                and _is_conjugated(mol, one.atom, other.atom)
+            ):
+                groups[i] = groups[j]
+                break
+    return groups
 
 
 def _is_conjugated(mol: Chem.Mol, first: int, last: int) -> bool:
