@@ -34,7 +34,7 @@ from flows.strain import StrainCall
 from mlff_core.errors import MlffError
 
 if TYPE_CHECKING:
-    from flows.watch import Watcher
+    from flows.terminal import Terminal
     from mlff_core.store import Location
 
 C = TypeVar("C", bound=Call)
@@ -217,11 +217,18 @@ class Stop:
 
     Args:
         kept: Says, when the time comes, what is kept and how to go on.
+        hush: Silences who else writes to the terminal, so that the line is the last one.
         last: What is to be done before the end; given some seconds.
     """
 
-    def __init__(self, kept: Callable[[], str], last: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        kept: Callable[[], str],
+        hush: Callable[[], None] | None = None,
+        last: Callable[[], None] | None = None,
+    ) -> None:
         self._kept = kept
+        self._hush = hush
         self._last = last
 
     def __call__(self, signal_number: int, frame: FrameType | None) -> NoReturn:
@@ -232,6 +239,8 @@ class Stop:
         # and it has hidden the cursor, which nobody else is left to show again.
         stream = sys.__stderr__ or sys.stderr
         cursor = "\x1b[?25h" if stream.isatty() else ""
+        if self._hush is not None:
+            self._hush()
         print(f"{cursor}\nmlff-screen: stopped; {self._kept()}", file=stream, flush=True)
         if self._last is not None:
             # In a thread: the main one may hold a lock that this needs.
@@ -272,8 +281,8 @@ def run_screen(call: ScreenCall, *, quiet: bool, as_json: bool) -> int:
     from mlff_core.store import place_of
 
     out = place_of(call.out)
-    signal.signal(signal.SIGINT, Stop(lambda: kept(call)))
     terminal = Terminal(quiet=quiet or as_json)
+    signal.signal(signal.SIGINT, Stop(lambda: kept(call), terminal.hush))
     if "://" in call.library:  # another host may take its time
         terminal.tell(f"mlff-screen: opening {call.library}")
     try:
@@ -301,7 +310,7 @@ def run_screen(call: ScreenCall, *, quiet: bool, as_json: bool) -> int:
     return 0
 
 
-def run_on_server(call: ScreenCall, watcher: "Watcher") -> None:
+def run_on_server(call: ScreenCall, terminal: "Terminal") -> None:
     """Run the flow in this process; its states, its log and its page are the server's."""
     from flows.plan import open_call
 
@@ -309,8 +318,8 @@ def run_on_server(call: ScreenCall, watcher: "Watcher") -> None:
     from flows.screen import cancel_runs, screen
     from flows.watch import watched_by
 
-    signal.signal(signal.SIGINT, Stop(lambda: kept(call), cancel_runs))
-    with watched_by(watcher):
+    signal.signal(signal.SIGINT, Stop(lambda: kept(call), terminal.hush, cancel_runs))
+    with watched_by(terminal):
         screen(**call.model_dump() | {"preset": "standard"})  # what it sets is in the others
 
 

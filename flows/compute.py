@@ -69,6 +69,13 @@ def open_model(opened: OpenedCall, engine: Engine, watcher: Watcher) -> Literal[
         f"device: {potential.device_name}, backend {potential.backend} ({potential.why}), "
         f"{potential.precision}"
     )
+    if potential.backend == "numba":
+        from mlff_core.ops.numba.message import lie_compiled
+
+        if not lie_compiled():
+            watcher.tell(
+                "the first molecules wait for kernels that are compiled for this host, once"
+            )
     return device
 
 

@@ -102,18 +102,16 @@ def cancel_runs() -> None:
 
 # Stages are tried again by themselves, and finished work is found by looking at the disk, so
 # Prefect need not remember any result.
-@task(
-    name="shards", task_run_name="shards {first} to {last}", cache_policy=NO_CACHE,
-    persist_result=False,
-)  # fmt: skip
-def run_range(first: int, last: int, finish: Callable[[], int]) -> int:
+@task(name="shards", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
+def run_range(name: str, finish: Callable[[], int]) -> int:
     """Finish a range of shards; returns its records."""
     return finish()
 
 
 def as_task_run(shards: Sequence[int], finish: Callable[[], int]) -> int:
     """Finish a range of shards as a Prefect task."""
-    return run_range(shards[0], shards[-1], finish)
+    first, last = shards[0], shards[-1]
+    return run_range(f"shard {first}" if first == last else f"shards {first} to {last}", finish)
 
 
 def artifact_key(library: str, run: str, what: str) -> str:

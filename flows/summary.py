@@ -11,7 +11,7 @@ from rich.console import Console
 
 from flows.report.write import NAME
 from flows.stage import STAGES
-from flows.text import counted, printable, quotable
+from flows.text import counted, printable, quotable, rate
 from mlff_core.store import Location, open_store
 from mlff_core.tables import Manifest
 from mlff_core.tables.parts import parts_in, read_columns
@@ -34,7 +34,7 @@ def rates(manifest: Manifest) -> dict[str, str]:
     """Molecules/s of each stage by itself, and of the whole run."""
     n_records = manifest.library["n_records"]
     return {
-        text: f"{n_records / manifest.timings_s[stage]:,.1f}"
+        text: rate(n_records / manifest.timings_s[stage])
         for stage, text in STAGES.items()
         if manifest.timings_s.get(stage)
     }

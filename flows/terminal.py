@@ -1,5 +1,6 @@
 """What a person at a terminal sees of a run: what will be done, a bar, and nothing when quiet."""
 
+import io
 import sys
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from flows.text import printable
+from flows.text import duration, printable, rate
 from flows.watch import Watcher
 
 if TYPE_CHECKING:  # what is said first does not wait for RDKit and Arrow
@@ -43,7 +44,9 @@ class Terminal(Watcher):
         self._counts = Counter[str]()
         # Molecules of the shards under way that are through a stage.
         self._inside: dict[str, dict[int, int]] = {"embed": {}, "relax": {}}
-        self._started = self._told = time.monotonic()
+        self._told = time.monotonic()
+        # When the first molecules ended, and how many: what went before was start and compilation.
+        self._first: tuple[float, int] | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
@@ -56,7 +59,7 @@ class Terminal(Watcher):
         """Draw the bar, where there is a terminal."""
         self.begun = True
         self._n_records, self._written, self._began_with = n_records, done, done
-        self._started = self._told = time.monotonic()
+        self._told, self._first = time.monotonic(), None
         if self._console.is_terminal and not self._quiet:
             self._bar = Progress(
                 BarColumn(),
@@ -90,8 +93,11 @@ class Terminal(Watcher):
             self._written + sum(list(self._inside[stage].values())) for stage in ("embed", "relax")
         )
         now = time.monotonic()
-        rate = (done - self._began_with) / max(now - self._started, 1e-9)
-        words = [f"molecules, {rate:,.1f}/s"]
+        if self._first is None and done > self._began_with:
+            self._first = now, done
+        since, before = self._first or (now, done)
+        per_s = (done - before) / (now - since) if now - since > 1 else 0.0
+        words = ["molecules" + (f", {rate(per_s)}/s" if per_s else "")]
         if embedded > done:
             words.append(f"{embedded:,} embedded")
         words += [f"{n:,} {status}" for status, n in self._counts.items() if status != "ok"]
@@ -100,13 +106,17 @@ class Terminal(Watcher):
             self._bar.update(self._task, completed=done, description=text)
         elif now - self._told > SECONDS_BETWEEN_LINES:
             self._told = now
-            left = f", {(self._n_records - done) / rate:,.0f} s left" if rate else ""
+            left = f", {duration((self._n_records - done) / per_s)} left" if per_s else ""
             self.tell(f"{done:,} of {self._n_records:,} {text}{left}")
 
     def end(self, manifest: "Manifest", out: "Location") -> None:
         """Take the bar away."""
         self.ended = True
         self.close()
+
+    def hush(self) -> None:
+        """Say no more: what the bar's thread may still draw goes nowhere. Waits for no lock."""
+        self._console.file = io.StringIO()
 
     def close(self) -> None:
         """Leave the terminal as it was found."""

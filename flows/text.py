@@ -11,6 +11,19 @@ def quotable(text: str) -> str:
     return text.translate({ord("|"): "/", ord("`"): "'"})
 
 
+def rate(per_s: float) -> str:
+    """Molecules in a second; two digits at least, where it is slow."""
+    return f"{per_s:,.1f}" if per_s >= 1 else f"{per_s:.2g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
 def counted(counts: dict[str, int]) -> str:
     """The words that occurred, with their numbers."""
     return ", ".join(f"{n:,} {word}" for word, n in counts.items() if n) or "none"

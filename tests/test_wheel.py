@@ -50,7 +50,7 @@ def installed(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     program = tmp_path / "bin/mlff-screen"
     program.parent.mkdir()
     program.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom flows.cli import main\nsys.exit(main())\n"
+        f"#!{sys.executable}\nimport sys\nfrom flows.start import main\nsys.exit(main())\n"
     )
     program.chmod(0o755)
     monkeypatch.setenv("PYTHONPATH", str(wheel))

@@ -7,8 +7,9 @@ import numpy as np
 import polars as pl
 
 from flows.report.facts import DRAWN, EXAMPLES
-from flows.report.page import call_of, cards, document, duration, h, name_of, section, table, when
+from flows.report.page import call_of, cards, document, h, name_of, section, table, when
 from flows.report.plots import Histogram, bin_width, histogram
+from flows.text import duration, rate
 from mlff_core.errors import OutputError
 from mlff_core.tables import Manifest, Tables, read
 from mlff_core.units import EV_KCAL_MOL
@@ -104,7 +105,7 @@ def _speeds(manifests: list[Manifest]) -> str:
         for manifest in manifests:
             seconds = manifest.timings_s.get(stage)
             n = manifest.library.get("n_records", 0)
-            said.append(f"{duration(seconds)}, {n / seconds:,.1f} molecules/s" if seconds else "-")
+            said.append(f"{duration(seconds)}, {rate(n / seconds)} molecules/s" if seconds else "-")
         rows.append((stage, *said))
     return table(("", "A", "B"), rows)
 

@@ -18,7 +18,7 @@ from flows.report.drawings import drawing
 from flows.report.facts import Facts
 from flows.report.plots import bars, histogram, over_time
 from flows.stage import STAGES
-from flows.text import printable
+from flows.text import duration, printable, rate
 from mlff_core.status import Flag, MoleculeStatus, Reason
 from mlff_core.tables import Manifest
 
@@ -111,14 +111,6 @@ def when(manifest: Manifest) -> str:
     return f"finished {manifest.finished}" + (f" after {duration(seconds)}" if seconds else "")
 
 
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 120:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
 def tiles(manifest: Manifest) -> str:
     """The counts, large, and the shares as a bar."""
     counts = manifest.counts.get("status", {})
@@ -143,30 +135,42 @@ def tiles(manifest: Manifest) -> str:
 
 def _reasons(facts: Facts) -> str:
     meanings = {word.value: word.meaning for word in Reason}
-    rows = []
-    for reason, (n, examples) in facts.reasons.items():
-        lines = "".join(
-            f"<p><b>{h(e['name'])}</b> <code>{h(e['input_smiles'])}</code><br>"
-            f"<small>{h(e['message'] or '')}</small></p>"
-            for e in examples
+    rows = [
+        (
+            reason,
+            meanings.get(reason, ""),
+            n,
+            "".join(
+                f"<p><b>{h(e['name'])}</b> <code>{h(e['input_smiles'])}</code><br>"
+                f"<small>{h(e['message'] or '')}</small></p>"
+                for e in examples
+            ),
         )
-        about = f"<b>{h(reason)}</b><br><small>{h(meanings.get(reason, ''))}</small>"
-        rows.append(f"<tr><td>{about}</td><td class='n'>{n:,}</td><td>{lines}</td></tr>")
-    if not rows:
-        return ""
-    head = "<tr><th>reason</th><th class='n'>molecules</th><th>the first of them</th></tr>"
-    return f"<div class='wide'><table class='reasons'>{head}{''.join(rows)}</table></div>"
+        for reason, (n, examples) in facts.reasons.items()
+    ]
+    return _words_met("reason", rows)
 
 
 def _flags(facts: Facts) -> str:
     meanings = {word.value: word.meaning for word in Flag}
-    return table(
-        ("flag", "molecules", "what it means", "the first of them"),
-        [
-            (flag, n, meanings.get(flag, ""), ", ".join(names))
-            for flag, (n, names) in facts.flags.items()
-        ],
+    rows = [
+        (flag, meanings.get(flag, ""), n, f"<p>{h(', '.join(names))}</p>")
+        for flag, (n, names) in facts.flags.items()
+    ]
+    return _words_met("flag", rows)
+
+
+def _words_met(what: str, rows: Sequence[tuple[str, str, int, str]]) -> str:
+    """Words of a column: each with its meaning, its number, and HTML of the first molecules."""
+    if not rows:
+        return ""
+    head = f"<th>{what}</th><th class='n'>molecules</th><th>the first of them</th>"
+    lines = "".join(
+        f"<tr><td><b>{h(word)}</b><br><small>{h(meaning)}</small></td>"
+        f"<td class='n'>{n:,}</td><td>{first}</td></tr>"
+        for word, meaning, n, first in rows
     )
+    return f"<div class='wide'><table class='met'><tr>{head}</tr>{lines}</table></div>"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -212,9 +216,10 @@ def cards(molecules: Sequence[dict[str, Any]]) -> str:
 def _space(molecules: Sequence[dict[str, Any]]) -> str:
     if not molecules:
         return ""
+    several = any(len(molecule["conformers"]) > 1 for molecule in molecules)
+    what = "The lowest conformers, with their energy above the best of the molecule. " * several
     return (
-        "<p class='faint'>Lowest conformers, with their energy above the best of the molecule. "
-        "Drag to turn, scroll to come closer.</p>"
+        f"<p class='faint'>{what}Drag to turn, scroll to come closer.</p>"
         "<div class='space'><ul id='list'></ul><div><div id='viewer'></div>"
         "<div id='conformers'></div></div></div>"
     )
@@ -224,7 +229,7 @@ def _speed(manifest: Manifest) -> str:
     total = manifest.timings_s.get("total")
     n_records = manifest.library.get("n_records", 0)
     rows = [
-        (what, seconds, f"{duration(seconds)}, {n_records / seconds:,.1f} molecules/s")
+        (what, seconds, f"{duration(seconds)}, {rate(n_records / seconds)} molecules/s")
         for stage, what in STAGES.items()
         if (seconds := manifest.timings_s.get(stage))
     ]

@@ -31,6 +31,7 @@
   }
   function choose(molecule) {
     place.replaceChildren();
+    if (molecule.conformers.length === 1) return show(molecule.conformers);  // nothing to choose
     const first = molecule.conformers.map(function (conformer) {
       return button(place, "+" + conformer.energy.toFixed(2) + " kcal/mol", function () { show([conformer]); });
     })[0];

@@ -139,6 +139,23 @@ def test_help_and_a_wrong_option_are_answered_without_any_slow_import(argv: list
     assert not imported_after(*argv) & SLOW
 
 
+def test_ctrl_c_during_the_start_is_one_line_and_130() -> None:
+    program = (
+        "import os, signal, sys\nfrom flows import start\n"
+        "class Now:\n"
+        "    def find_spec(name, *rest):\n"
+        "        if name == 'pydantic': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Now)\nsys.argv = ['mlff-screen', '--help']\nstart.main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert ended.stderr == "\nmlff-screen: stopped\n"
+    entry = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert entry == {"mlff-screen": "flows.start:main"}
+
+
 def test_a_name_that_nothing_has_is_told_without_any_slow_import(tmp_path: Path) -> None:
     for argv in (["nothing.smi"], [str(ROOT / "datasets/quick"), "--model", "nothing"]):
         imported = imported_after("run", *argv, "--out", str(tmp_path / "out"))

@@ -29,11 +29,13 @@ def test_without_a_terminal_lines_count_molecules_failures_rate_and_time_left(
     assert capsys.readouterr().err == ""  # not yet half a minute
     now[0] += 30.0
     shown.inside("embed", 2, 20)
-    assert capsys.readouterr().err == "25 of 100 molecules, 0.1/s, 40 embedded, 600 s left\n"
+    # The first molecules ended 30 s ago: what came before them was start and compilation.
+    assert capsys.readouterr().err == "25 of 100 molecules, 40 embedded\n"
     shown.inside("relax", 2, 10)
     now[0] += 40.0
     shown.advance("write", 2, StepReport(n_records=20, counts={"ok": 17, "failed": 3}))
-    assert capsys.readouterr().err == "40 of 100 molecules, 0.2/s, 3 failed, 240 s left\n"
+    # 15 more in 70 s, and 60 are left.
+    assert capsys.readouterr().err == "40 of 100 molecules, 0.21/s, 3 failed, 5 min left\n"
     shown.advance("write", 3, StepReport(n_records=20, counts={"ok": 19, "rejected": 1}))
     assert capsys.readouterr().err == ""
 
@@ -62,10 +64,9 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_run_that_is_stopped_leaves_the_cursor_to_be_seen() -> None:
     ours, theirs = pty.openpty()
     program = (
-        "from rich.console import Console; from rich.progress import Progress; import sys\n"
-        "from flows.cli import Stop\n"
-        "Progress(console=Console(file=sys.stderr)).start()\n"
-        "Stop(lambda: 'nothing is kept')(2, None)"
+        "from flows.cli import Stop; from flows.terminal import Terminal\n"
+        "shown = Terminal()\nshown.begin(10, 0)\n"
+        "Stop(lambda: 'nothing is kept', shown.hush)(2, None)"
     )
     environment = os.environ | {"TERM": "xterm"}
     ended = subprocess.run([sys.executable, "-c", program], stderr=theirs, env=environment)

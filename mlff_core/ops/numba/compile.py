@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -80,6 +81,16 @@ def run(compiled: Kernel, *arguments: Any) -> None:
     with _PARALLEL:
         numba.set_num_threads(n_threads)
         compiled.parallel(*given)
+
+
+def lies_compiled(compiled: Kernel) -> bool:
+    """Whether Numba's cache has machine code of the file that a kernel stands in.
+
+    Where it has none, the first call waits until that is made: seconds for a kernel.
+    """
+    file = Path(compiled.serial.__code__.co_filename).stem
+    folder = compiled.serial.stats.cache_path  # type: ignore[attr-defined]
+    return bool(folder) and any(Path(folder).glob(f"{file}.*.nbi"))
 
 
 def compiled_for(function: Any, *arguments: Any) -> Callable[..., None]:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from mlff_core.ops.filters import FilterTable, hermite_table
 from mlff_core.ops.numba import pairs
-from mlff_core.ops.numba.compile import FASTMATH, kernel, run
+from mlff_core.ops.numba.compile import FASTMATH, kernel, lies_compiled, run
 from mlff_core.ops.plain import Edges, edge_geometry
 from mlff_core.ops.program import EdgeOps
 
@@ -176,6 +176,11 @@ def _message_bwd(
             g_unit[reverse, 0] = g_x
             g_unit[reverse, 1] = g_y
             g_unit[reverse, 2] = g_z
+
+
+def lie_compiled() -> bool:
+    """Whether an earlier process has compiled these operators on this host."""
+    return lies_compiled(_message_fwd)
 
 
 class MessageOps:
