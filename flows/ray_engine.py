@@ -11,13 +11,15 @@ by the tables alone.
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 from flows.stage import Stage, run_stage
+from mlff_core.cores import usable_cores
 from mlff_core.errors import DeviceError
 from mlff_core.shard import StepReport
 
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 SHARDS_A_LANE: Final = 4
 #: Lanes that may die under a stage of a shard, one after the other: it may be what kills them.
 DEATHS: Final = 4
+#: Of Ray's store of objects, which would else take a third of the memory: shards go through files.
+STORE_BYTES: Final = 128 << 20
 
 
 def connect(address: str | None) -> Any:
@@ -55,13 +59,26 @@ def connect(address: str | None) -> Any:
     quiet: dict[str, Any] = dict(configure_logging=False, log_to_driver=False)
     try:
         if address is None:
-            ray.init(_node_ip_address="127.0.0.1", include_dashboard=False, **quiet)
+            ray.init(
+                _node_ip_address="127.0.0.1",
+                include_dashboard=False,
+                num_cpus=usable_cores(),  # Ray counts those that others have, too
+                object_store_memory=STORE_BYTES,
+                **quiet,
+            )
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise DeviceError(f"engine ray: no cluster at {address}: {first}") from error
     return ray
+
+
+def _keep_to(cores: Collection[int]) -> None:
+    """Hold every thread of this process to some cores; what they start inherits it."""
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread), cores)
 
 
 class Lane:
@@ -76,7 +93,7 @@ class Lane:
         cores = sorted(os.sched_getaffinity(0))
         if n_cores is not None:  # what is started in it inherits them
             own = cores[place * n_cores : (place + 1) * n_cores]
-            os.sched_setaffinity(0, own or cores[:n_cores])
+            _keep_to(own or cores[:n_cores])
         self._lock = threading.Lock()
         self._room: dict[str, threading.Semaphore] = {}
 

@@ -68,7 +68,7 @@ def notes(folder: Path) -> dict[tuple[str, int], list[list[str]]]:
 def test_each_card_has_a_process_and_a_killed_one_loses_what_was_in_it(
     cluster: object, tmp_path: Path
 ) -> None:
-    engine = RayEngine(cluster.address)  # type: ignore[attr-defined]
+    engine = RayEngine(cluster.address, cores=1)  # type: ignore[attr-defined]
     assert engine.device("auto") == "cuda"
     assert engine.lanes == 2
     done: list[tuple[str, int]] = []
@@ -87,6 +87,7 @@ def test_each_card_has_a_process_and_a_killed_one_loses_what_was_in_it(
     assert set(killed) < processes
     assert 2 <= len(processes) <= 3
     assert {who[2] for [who] in ran.values()} == {"0"}  # each sees the one card that it has
+    assert {who[3] for [who] in ran.values()} == {"1"}  # and keeps to its cores with every thread
 
 
 def test_a_node_that_is_lost_takes_its_lane_and_no_shard(cluster: object, tmp_path: Path) -> None:
