@@ -12,8 +12,10 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
+from prefect.runtime import deployment
 
 from flows.call import DistillCall, takes
+from flows.reach import check_reach_of_distill
 from flows.student import report, run_distill
 from tasks.distill import train_stage
 
@@ -30,8 +32,10 @@ def distill(**parameters: Any) -> dict[str, Any]:
     5. Evaluate that student on the test.
     6. Package it, with its card.
     """
-    log = get_run_logger()
-    packaged, metrics = run_distill(DistillCall(**parameters), as_task_run, log.info)
+    log, call = get_run_logger(), DistillCall(**parameters)
+    if deployment.id is not None:  # asked for on a form, or by whoever reaches the server
+        check_reach_of_distill(call)
+    packaged, metrics = run_distill(call, as_task_run, log.info)
     create_markdown_artifact(report(packaged), key="distill-summary")
     return {"weights": str(packaged), "metrics": str(metrics)}
 

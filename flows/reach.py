@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from flows.call import ScreenCall
+from flows.call import DistillCall, ScreenCall
 from mlff_core.errors import DeviceError, LibraryError, MlffError, ModelFileError, OutputError
 from mlff_core.models.reference import SHORT_NAMES, shipped_folder
 from mlff_core.store import BUCKETS, is_bucket
@@ -31,11 +31,31 @@ def check_reach(call: ScreenCall) -> None:
     """
     _check("library", call.library, LibraryError, SCHEMES)
     _check("out", call.out, OutputError, BUCKETS)
-    shipped = {*SHORT_NAMES, *(file.stem for file in shipped_folder().glob("*.safetensors"))}
-    if call.model not in shipped:
-        _check("model", call.model, ModelFileError, ())
+    _check_model("model", call.model)
     if call.ray_address not in (None, "auto"):  # who runs a cluster reads and runs what it is sent
         raise DeviceError(f"ray_address {call.ray_address!r}: expected auto on a worker")
+
+
+def check_reach_of_distill(call: DistillCall) -> None:
+    """Refuse what a form must not reach.
+
+    Raises:
+        LibraryError, ModelFileError, OutputError: A path leads out of the folders, symbolic links
+            followed, or a URL is of another scheme or a chain of several.
+    """
+    _check("table", call.table, LibraryError, SCHEMES)
+    _check("out", call.out, OutputError, ())
+    _check("recipe", call.recipe, ModelFileError, ())
+    if call.teacher != "auto":
+        _check("teacher", call.teacher, ModelFileError, ())
+    if call.start != "none":
+        _check_model("start", call.start)
+
+
+def _check_model(name: str, model: str) -> None:
+    shipped = {*SHORT_NAMES, *(file.stem for file in shipped_folder().glob("*.safetensors"))}
+    if model not in shipped:
+        _check(name, model, ModelFileError, ())
 
 
 def _check(name: str, where: str, error: type[MlffError], schemes: tuple[str, ...]) -> None:

@@ -1,11 +1,12 @@
 """What parameters from a form may reach on a worker."""
 
+import logging
 from pathlib import Path
 
 import pytest
 
-from flows.call import ScreenCall
-from flows.reach import check_reach
+from flows.call import DistillCall, ScreenCall
+from flows.reach import check_reach, check_reach_of_distill
 from mlff_core.errors import MlffError
 
 
@@ -69,6 +70,63 @@ def test_what_lies_elsewhere_is_refused_in_a_line(given: dict) -> None:
     with pytest.raises(MlffError, match=next(iter(given))) as caught:
         check_reach(ScreenCall(**given))
     assert "\n" not in str(caught.value)
+
+
+#: A distillation that reaches nothing beyond the worker.
+PLAIN = {"table": "my/table.parquet", "start": "small"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"table": "s3://bucket/table.parquet"},
+        {"recipe": "mine.toml", "start": "none"},
+        {"teacher": "teachers/a.jpt", "start": "models/a.safetensors"},
+    ],
+    ids=str,
+)
+def test_a_distillation_reaches_what_lies_below_the_workers_folder(given: dict) -> None:
+    check_reach_of_distill(DistillCall(**PLAIN | given))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"table": "/etc/passwd"},
+        {"table": "file:///etc/passwd"},
+        {"table": "zip://a.csv::https://host/a.zip"},
+        {"teacher": "/home/x/teacher.jpt"},
+        {"teacher": "https://host/teacher.jpt"},
+        {"recipe": "../recipe.toml"},
+        {"recipe": "link/recipe.toml"},
+        {"out": "/tmp/student"},
+        {"out": "s3://bucket/student"},
+        {"start": "/home/x/model.safetensors"},
+    ],
+    ids=str,
+)
+def test_a_distillation_reaches_nothing_else(given: dict) -> None:
+    with pytest.raises(MlffError, match=next(iter(given))):
+        check_reach_of_distill(DistillCall(**PLAIN | given))
+
+
+def test_both_deployments_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    import flows.distill
+    import flows.screen
+
+    class Deployed:
+        id = "one"
+
+    for module, asked in (
+        (flows.distill, {"table": "/etc/passwd"}),
+        (flows.screen, {"library": "/etc/passwd", "out": "out"}),
+    ):
+        monkeypatch.setattr(module, "deployment", Deployed)
+        monkeypatch.setattr(module, "get_run_logger", lambda: logging.getLogger("here"))
+        run = getattr(module, module.__name__.rpartition(".")[2])
+        with pytest.raises(MlffError, match="leads out of"):
+            run.fn(**asked)
 
 
 def test_a_worker_may_be_given_other_folders(
