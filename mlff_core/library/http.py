@@ -1,9 +1,10 @@
 """Files behind http and https: read from begin to end, or no more of them than is asked for."""
 
+import errno
 import shutil
 import socket
 import tempfile
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import IO, Any, Final, cast
 from urllib.parse import urljoin, urlsplit
 
@@ -33,7 +34,7 @@ def open_http(url: str, *, seekable: bool, sparing: bool) -> IO[bytes]:
         ImportError: aiohttp is missing, which is an extra.
         Exception: Whatever the driver has to say.
     """
-    fs, path = fsspec.core.url_to_fs(url, client_kwargs=_client_options())
+    fs, path = fsspec.core.url_to_fs(url, client_kwargs=_client_options(), get_client=_client)
     if not seekable:
         return cast(IO[bytes], _Parts(fs, path) if sparing else fs.open(path, block_size=0))
     with _Parts(fs, path) as parts:
@@ -62,8 +63,28 @@ def _client_options() -> dict[str, Any]:
     }
 
 
+async def _client(**options: Any) -> Any:
+    """A session that goes nowhere else than where it looked: a name may lead elsewhere by then."""
+    import aiohttp
+
+    class Resolver(aiohttp.ThreadedResolver):
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> Any:
+            found = await super().resolve(host, port, family)
+            for entry in found:
+                check_address(host, entry["host"])
+            return found
+
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Resolver()), **options)
+
+
 #: Where clouds tell a machine its secrets, beside the link-local addresses.
-_METADATA: Final = frozenset({"100.100.100.200", "192.0.0.192", "fd00:ec2::254"})
+_METADATA: Final = frozenset(
+    map(ip_address, ("100.100.100.200", "192.0.0.192", "168.63.129.16", "fd00:ec2::254"))
+)
+#: Addresses of the old kind in the new one, as translators between both write them (RFC 6052).
+_TRANSLATED: Final = ip_network("64:ff9b::/96")
 
 
 async def _before_request(session: Any, context: Any, request: Any) -> None:
@@ -86,8 +107,22 @@ def check_host(url: str) -> None:
     except OSError:  # there is no such host, which the request will say
         return
     for address in found:
-        if address in _METADATA or ip_address(address).is_link_local:
-            raise PermissionError(f"{host} is where a cloud keeps a machine's secrets")
+        check_address(host, address)
+
+
+def check_address(host: str, address: str) -> None:
+    """Refuse an address at which clouds keep a machine's secrets, however it is written.
+
+    Raises:
+        PermissionError: It is one.
+    """
+    found = ip_address(address.partition("%")[0])
+    if isinstance(found, IPv6Address):
+        inner = IPv4Address(int(found) & 0xFFFFFFFF) if found in _TRANSLATED else None
+        found = found.ipv4_mapped or found.sixtofour or inner or found
+    if found in _METADATA or found.is_link_local:
+        why = f"{host} is where a cloud keeps a machine's secrets"
+        raise PermissionError(errno.EACCES, why)
 
 
 class _Parts:

@@ -8,9 +8,11 @@ gives a file its name.
 bucket.py      S3, Google Cloud Storage, Azure
 """
 
+import errno
 import os
 import platform
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -121,8 +123,12 @@ class FolderStore:
 
         Raises:
             FileNotFoundError: There is none.
+            OSError: It is something else than a file, which might never end.
         """
-        return open(self.folder / name, "rb")
+        path = self.folder / name
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+        return open(path, "rb")
 
     @contextmanager
     def put(self, name: str) -> Iterator[IO[bytes]]:
@@ -184,7 +190,12 @@ class FolderStore:
         path = self.folder / f".{name}.lock"
         was_there = self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
+        try:  # a link would have us write into what it leads to
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise OutputError(f"{path}: is a symbolic link; remove it") from error
         try:
             # The kernel lets go of it when the holder dies, however it dies.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -270,7 +281,8 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """
     hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(hidden, "wb") as stream:
+        hidden.unlink(missing_ok=True)  # of an earlier process of this number, or a link
+        with open(hidden, "xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mlff_core.errors import OutputError
 from mlff_core.schema import ROWS, SCHEMA_VERSION
-from mlff_core.store import Location, Store, one_line, open_store
+from mlff_core.store import FolderStore, Location, Store, one_line, open_store
 from mlff_core.tables.parts import PART_NAME, is_whole, parts_in, read_footer, read_part_key
 from mlff_core.tables.timeline import Timeline
 
@@ -18,6 +18,8 @@ from mlff_core.tables.timeline import Timeline
 SLOWEST: Final = 5
 
 _NAME: Final = "manifest.json"
+#: Far more than any of ours has; what is longer is not read on.
+_MOST_BYTES: Final = 1 << 26
 #: How `Manifest.write` begins.
 _BEGIN: Final = b'{\n  "run_id":'
 _FOREIGN: Final = "is not the manifest of a run; choose another folder"
@@ -116,7 +118,7 @@ def read_manifest(out: Store | Location) -> Manifest | None:
     path = out.url(_NAME)
     try:
         with out.open(_NAME) as stream:
-            content = stream.read()
+            content = stream.read(_MOST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -190,6 +192,7 @@ def check_output(
     if overwrite and resume:
         raise OutputError(f"{out.location}: --overwrite and --resume contradict each other")
     out.check()
+    _refuse_links(out)
     earlier = earlier_manifest(out, replaceable=overwrite or resume)
     parts = [name for table in ROWS for name in parts_in(out, table).values()]
     for table in ROWS:
@@ -215,6 +218,13 @@ def check_output(
     elif not overwrite and (earlier is not None or parts):
         raise OutputError(_occupied(out.location, earlier, manifest))
     return manifest
+
+
+def _refuse_links(out: Store) -> None:
+    """Who linked a table's folder elsewhere would have us write and delete there."""
+    for table in ROWS:
+        if isinstance(out, FolderStore) and (out.folder / table).is_symlink():
+            raise OutputError(f"{out.url(table)}: is a symbolic link; remove it")
 
 
 def open_output(

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import pickle
+import socket
 import struct
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -21,6 +23,7 @@ from mlff_core.errors import LibraryError, ModelFileError, OutputError
 from mlff_core.library import open_library
 from mlff_core.library.http import check_host
 from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
+from mlff_core.store import open_store
 from mlff_core.testing import random_model
 
 ESCAPE = "\x1b[2Jowned\x07\x1b]0;title\x07"
@@ -90,13 +93,98 @@ def test_a_link_in_the_place_of_the_work_folder_is_not_followed(
     assert [p.name for p in elsewhere.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("link", ["molecules", "conformers", ".run.lock"])
+def test_links_in_a_folder_have_us_write_nowhere_else(
+    tmp_path: Path, small_model: Path, link: str
+) -> None:
+    library, out, elsewhere = tmp_path / "a.smi", tmp_path / "out", tmp_path / "elsewhere"
+    library.write_text("CCO a\n")
+    out.mkdir()
+    if link == ".run.lock":
+        elsewhere.write_text("kept")
+    else:
+        elsewhere.mkdir()
+        (elsewhere / "part-000000.parquet").write_text("kept")
+    (out / link).symlink_to(elsewhere)
+    call = ScreenCall(
+        library=str(library), out=str(out), model=str(small_model), device="cpu", workers=1,
+        overwrite=True,
+    )  # fmt: skip
+    with pytest.raises(OutputError, match=f"{link}: is a symbolic link"):
+        run_screen(call, LocalEngine(), Watcher())
+    kept = elsewhere if link == ".run.lock" else elsewhere / "part-000000.parquet"
+    assert kept.read_text() == "kept"
+    assert (out / link).is_symlink()
+
+
+def test_a_link_under_the_name_of_a_file_to_be_is_replaced_and_not_followed(
+    tmp_path: Path,
+) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("kept")
+    for name in ("manifest.json", f".manifest.json.{os.getpid()}.tmp"):
+        (tmp_path / name).symlink_to(mine)
+    with open_store(tmp_path).put("manifest.json") as stream:
+        stream.write(b"new")
+    assert mine.read_text() == "kept"
+    assert not (tmp_path / "manifest.json").is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless", "folder", "huge"])
+def test_a_manifest_that_never_ends_ends_a_command(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tmp_path / "manifest.json"
+    if kind == "pipe":
+        os.mkfifo(manifest)
+    elif kind == "endless":
+        manifest.symlink_to("/dev/zero")
+    elif kind == "folder":
+        manifest.mkdir()
+    else:
+        with manifest.open("wb") as stream:
+            stream.truncate(1 << 42)
+    with pytest.raises(SystemExit, match="2"):
+        main(["status", str(tmp_path)])
+    assert "manifest.json: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
-    "host", ["169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "100.100.100.200"]
+    "host",
+    [
+        "169.254.169.254",
+        "2852039166",  # the same in one number
+        "0xa9.254.43518",
+        "[::ffff:169.254.169.254]",
+        "[64:ff9b::a9fe:a9fe]",  # through a translator
+        "[2002:a9fe:a9fe::1]",
+        "[fe80::1]",
+        "[fd00:ec2::254]",
+        "100.100.100.200",
+        "168.63.129.16",
+    ],
 )
 def test_a_machines_secrets_are_no_library(host: str) -> None:
     with pytest.raises(PermissionError, match="secrets"):
         check_host(f"http://{host}/latest/meta-data")
     check_host("http://127.0.0.1:1/a.smi")
+
+
+def test_nor_is_a_name_that_leads_elsewhere_when_it_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told, real = [], socket.getaddrinfo
+
+    def rebinding(host: str, *given: object, **more: object) -> object:
+        if host != "rebinds.example":
+            return real(host, *given, **more)  # type: ignore[arg-type]
+        told.append("127.0.0.1" if not told else "169.254.169.254")
+        return real(told[-1], *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    with pytest.raises(LibraryError, match="secrets"):
+        open_library("http://rebinds.example:9/a.smi")
+    assert len(told) >= 2
 
 
 def test_nor_are_they_when_another_host_sends_one_there() -> None:
