@@ -125,7 +125,11 @@ def on_server(url: str, home: str) -> None:
 
 def with_own_server(home: str) -> None:
     """The command calls the flow where there is no server: Prefect starts one, for this run."""
-    os.environ |= {"PREFECT_HOME": home}
+    # On a host that is busy with much else the server takes its time to start.
+    os.environ |= {
+        "PREFECT_HOME": home,
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "500",
+    }
 
     def run_as_flow(call: ScreenCall, engine: object, watcher: object) -> None:
         flows.run.run_screen = run_screen

@@ -191,7 +191,7 @@ def test_a_server_that_dies_for_good_costs_no_row(
 def test_the_temporary_server_of_a_run_may_die(screen: Screen, tmp_path: Path, home: Path) -> None:
     out = tmp_path / "out"
     command = screen.start(out, prelude="with_own_server", arguments=[str(home)])
-    wait_for(lambda: len(parts_of(out)) >= 4, 300)
+    wait_for(lambda: len(parts_of(out)) >= 4, 600)
     servers = [c for c in command.children() if any("prefect.server" in w for w in c.cmdline())]
     assert servers
     for server in servers:
@@ -230,7 +230,7 @@ def test_nothing_of_a_run_leaves_the_host(
     notes.touch()
     more = ["with_own_server", str(home)] if own_server else []
     command = screen.start(out, prelude="note_connections", arguments=[str(notes), *more])
-    assert command.wait(400) == 0, command.said()
+    assert command.wait(800) == 0, command.said()
     check_whole(out, screen.undisturbed, N_RECORDS)
     assert notes.read_text() == ""
     # The hook does note what leaves.
