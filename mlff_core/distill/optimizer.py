@@ -7,6 +7,8 @@ layer of PaiNN is made of square blocks (U above V, the three thirds of phi …)
 things, and each is a matrix of its own here.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -44,6 +46,8 @@ class Optimizer:
 
     Attributes:
         learning_rate: On the device, so that a captured step sees it change.
+        fast_rate: Likewise, of the few weights that learn faster.
+        times_faster: How much faster they do.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Optimizer:
         momentum: float,
         weight_decay: float,
         use_muon: bool,
+        faster: list[Tensor] | None = None,
     ):
         """Sort the weights.
 
@@ -65,6 +70,7 @@ class Optimizer:
             momentum: Of Muon.
             weight_decay: Share of each weight taken off, times the learning rate.
             use_muon: Whether linear layers made of square blocks get Muon.
+            faster: Parameters of AdamW's that learn at `fast_rate`.
         """
         self.parameters = list(network.parameters())
         hidden = {
@@ -79,8 +85,15 @@ class Optimizer:
         device = self.parameters[0].device
         cuda = device.type == "cuda"
         self.learning_rate = torch.zeros((), device=device)
+        self.fast_rate, self.times_faster = torch.zeros((), device=device), 1.0
+        quick = {id(p) for p in faster or []}
+        others = [p for p, m in zip(self.parameters, self._is_matrix, strict=True) if not m]
+        groups: list[dict[str, Any]] = [{"params": [p for p in others if id(p) not in quick]}]
+        if quick:
+            # No decay: nothing speaks for little of it, and the rate would make it large.
+            groups.append({"params": faster, "lr": self.fast_rate, "weight_decay": 0.0})
         self._adam = torch.optim.AdamW(
-            [p for p, matrix in zip(self.parameters, self._is_matrix, strict=True) if not matrix],
+            groups,
             lr=self.learning_rate,
             betas=betas,
             weight_decay=weight_decay,
@@ -93,6 +106,11 @@ class Optimizer:
 
     def _matrices(self) -> list[Tensor]:
         return [p for p, matrix in zip(self.parameters, self._is_matrix, strict=True) if matrix]
+
+    def set_rate(self, learning_rate: float) -> None:
+        """Of the steps to come."""
+        self.learning_rate.fill_(learning_rate)
+        self.fast_rate.fill_(self.times_faster * learning_rate)
 
     @torch.no_grad()
     def step(self, gradients: list[Tensor]) -> None:

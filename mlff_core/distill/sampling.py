@@ -7,7 +7,8 @@ A screen starts from rough RDKit geometries and ends at minima, so each conforme
     minimum     where that relaxation ends; half of them moved by some 0.01 Å
     hot         a snapshot of a short trajectory from there at 300 to 1200 K
     distorted   bonds stretched and compressed: random displacements, strains and turned bonds, of
-                the minimum or of the point of the path
+                the minimum or of the point of the path; in some a hydrogen leaves its atom, or
+                is on its way to another
 
 Whatever gives forces may drive: the teacher's members at first, the student once it is good, so
 that it meets its own minima. All tensors are padded to one width.
@@ -29,6 +30,11 @@ Driver = Callable[[Tensor, Tensor, Tensor], Tensor]
 #: Kinds of geometry, in the order of `sample`'s second axis.
 KINDS = ("path", "minimum", "hot", "distorted")
 
+#: Å within which an atom may take another's proton.
+_PROTON_REACH = 2.6
+#: Times its length that a bond to a hydrogen is stretched at most.
+_PARTED = 2.0
+
 
 @dataclass(frozen=True)
 class SamplingConfig:
@@ -46,6 +52,7 @@ class SamplingConfig:
         max_displacement: See above.
         max_strain: Largest entry of the random strains.
         turned: Share of the conformers whose relaxation starts with one bond turned.
+        parted: Share of the distorted geometries in which a hydrogen is away from its atom.
     """
 
     relax_steps: int = 30
@@ -58,6 +65,7 @@ class SamplingConfig:
     max_displacement: float = 0.08
     max_strain: float = 0.06
     turned: float = 0.25
+    parted: float = 0.0
 
     def __post_init__(self) -> None:
         if self.relax_steps < 1:
@@ -118,6 +126,9 @@ def sample(
     distorted = _distort(
         torch.where(from_minimum[:, None, None], minimum, path), axis, side, uniform, config
     )
+    if config.parted:
+        far = parted(numbers, distorted, uniform)
+        distorted = torch.where((uniform(0, 1) < config.parted)[:, None, None], far, distorted)
     moved = uniform(0.0, 0.02) * (uniform(0, 1) < 0.5)
     out = torch.stack([path, displaced(minimum, moved), hot, distorted], 1)
     return torch.where((numbers > 0)[:, None, :, None], out, 0.0)
@@ -141,6 +152,45 @@ def _distort(
     x = x + (x - centre) @ matrix
     width = uniform(config.min_displacement, config.max_displacement)
     return displaced(x, torch.where(kind < 0.45, 0.01, width))
+
+
+def parted(numbers: Tensor, positions: Tensor, uniform: Callable[[float, float], Tensor]) -> Tensor:
+    """One hydrogen of each molecule off its atom: along the bond, or on the way to an acceptor.
+
+    Those on nitrogen, oxygen and the like are drawn more often than those on carbon. Half of those
+    with an acceptor near, an atom like these within `_PROTON_REACH`, are somewhere on the line to
+    where they would be bound to it; all others are up to `_PARTED` times as far as they were.
+
+    Args:
+        numbers: Atomic numbers, 0 on padding, int64 [n, width].
+        positions: Å [n, width, 3].
+        uniform: Random numbers between two bounds [n].
+    """
+    rows = torch.arange(len(numbers), device=numbers.device)
+    distance = (positions[:, :, None] - positions[:, None]).square().sum(-1).sqrt()
+    heavy = numbers > 1
+    to_heavy = torch.where(heavy[:, None, :], distance, torch.inf)
+    parent = to_heavy.argmin(2)
+    takes = heavy & (numbers != 6) & (numbers != 5) & (numbers != 14)
+    polar = takes.gather(1, parent)
+    score = torch.rand(numbers.shape, device=numbers.device) + 0.5 * polar
+    chosen = torch.where(numbers == 1, score, -1.0).argmax(1)
+    own = parent[rows, chosen]
+    to_takers = torch.where(takes, distance[rows, chosen], torch.inf)
+    to_takers[rows, own] = torch.inf
+    reach, acceptor = to_takers.min(1)
+    x, at, to = (positions[rows, k] for k in (chosen, own, acceptor))
+    bond = (x - at).norm(dim=-1, keepdim=True)
+    # Where it would be bound to the acceptor: as far from it as from its own atom now.
+    there = to + (x - to) * (bond / reach[:, None].clamp(min=1e-3)).clamp(max=1.0)
+    on_the_way = x + uniform(0.0, 1.0)[:, None] * (there - x)
+    away = at + uniform(1.0, _PARTED)[:, None] * (x - at)
+    passes = (reach < _PROTON_REACH) & (uniform(0, 1) < 0.5)
+    moved = torch.where(passes[:, None], on_the_way, away)
+    has_one = ((numbers == 1).any(1) & heavy.any(1))[:, None]
+    out = positions.clone()
+    out[rows, chosen] = torch.where(has_one, moved, x)
+    return out
 
 
 def displaced(positions: Tensor, width: Tensor) -> Tensor:

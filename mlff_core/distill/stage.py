@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 #: Steps after which the student that drives the sampling is replaced by what it has become: each
 #: time an engine is set up and its graphs are recorded anew.
 DRIVER_STEPS = 3000
+#: Atoms of a molecule, hydrogens counted, that `StageConfig.small_repeats` is about.
+SMALL = 10
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class StageConfig:
         checkpoint_s: Time between checkpoints.
         validate_s: Time between validations; each holds up all devices, for some 9 s on one H100.
         n_stages: How many stages the molecules are divided among.
+        small_repeats: How often each molecule of at most `SMALL` atoms comes: there are few.
         averaged_stages: Of how many of the last stages the weights are averaged in the end.
         seed: Of everything random.
     """
@@ -80,6 +83,7 @@ class StageConfig:
     checkpoint_s: float = 30.0
     validate_s: float = 60.0
     n_stages: int = 1
+    small_repeats: int = 1
     averaged_stages: int = 1
     seed: int = 1
 

@@ -36,6 +36,7 @@ from mlff_core.distill.evaluation import Evaluate, TestBlock
 from mlff_core.distill.growth import grown
 from mlff_core.distill.molecules import choose_molecules
 from mlff_core.distill.recipe import Recipe
+from mlff_core.distill.stage import SMALL
 from mlff_core.distill.teacher import LabelsMolecules
 from mlff_core.distill.training_log import read_training_log, write_training_log
 from mlff_core.errors import ModelFileError, OutputError
@@ -208,8 +209,7 @@ def train_stage(
     finished = molecules.with_name(f"stage-{number:03d}.safetensors")
     if finished.exists():
         return finished
-    table = pq.read_table(molecules, columns=["smiles", "held_out"])
-    smiles = table.filter(~pc.field("held_out"))["smiles"].to_pylist()
+    smiles = _learnt(molecules, recipe.stage.small_repeats)
     # Where an earlier stage stopped is not known in advance; each begins at a share of the list.
     first = len(smiles) * (number - 1) // max(recipe.stage.n_stages, number)
     smiles = smiles[first:] + smiles[:first]
@@ -251,6 +251,18 @@ def train_stage(
         under_way.with_suffix(suffix).unlink(missing_ok=True)
         finished.with_suffix(f".grown{suffix}").unlink(missing_ok=True)
     return finished
+
+
+def _learnt(molecules: Path, small_repeats: int) -> list[str]:
+    """The molecules of all stages in their order, those of few atoms spread over it evenly."""
+    table = pq.read_table(molecules, columns=["smiles", "held_out", "n_atoms"])
+    table = table.filter(~pc.field("held_out"))
+    smiles = table["smiles"].to_pylist()
+    few = table.filter(pc.field("n_atoms") <= SMALL)["smiles"].to_pylist() * (small_repeats - 1)
+    places = [len(smiles) * (k + 1) // (len(few) + 1) for k in range(len(few))]
+    for place, text in zip(reversed(places), reversed(few), strict=True):
+        smiles.insert(place, text)
+    return smiles
 
 
 def average(stages: list[Path]) -> Path:

@@ -47,6 +47,11 @@ class TrainingConfig:
         charge_weight: Of the errors of partial charges, per e, where the student has some.
         charge_delta: Where their Huber loss turns from square to linear, in e.
         dipole_weight: Of the length of the error of the dipole moment that they make, per e·Å.
+        charge_rate: Learning rate of what charges do, `PartialCharges.feedback` and `.strength`, in
+            units of that of all else: they begin at zero and have far to go.
+        total_fades: Share of the stage over which what the total charge adds to every atom alike
+            fades to what it adds in an uncharged molecule, and stays there; 0 for never. Of the
+            total charge, charges that add up then tell alone.
         max_gradient: A gradient longer than this many times the running mean is shortened.
         compile: On CUDA, whether the operators over atoms are compiled before training starts.
     """
@@ -71,6 +76,8 @@ class TrainingConfig:
     charge_weight: float = 2.0
     charge_delta: float = 0.005
     dipole_weight: float = 0.3
+    charge_rate: float = 1.0
+    total_fades: float = 0.0
     max_gradient: float = 2.0
     compile: bool = True
 
@@ -180,6 +187,12 @@ def _look_up_by_rows(embedding: torch.nn.Embedding) -> None:
     embedding.forward = lambda index: embedding.weight.index_select(0, index)  # type: ignore[method-assign,assignment]
 
 
+def _what_charges_do(student: PaiNN) -> list[Tensor]:
+    """The weights that `TrainingConfig.charge_rate` is about."""
+    read = student.partial_charges
+    return [] if read is None else [p for p in (read.feedback, read.strength) if p is not None]
+
+
 def edge_ops(row: Tensor, reverse: Tensor) -> EdgeOps:
     """Triton kernels on CUDA, plain PyTorch elsewhere."""
     if row.device.type != "cuda":
@@ -234,7 +247,9 @@ class Trainer:
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             use_muon=config.optimizer == "muon",
+            faster=_what_charges_do(self.student),
         )
+        self.optimizer.times_faster = config.charge_rate
         compiles = config.compile and device.type == "cuda"
         self.atom_ops = compiled_atom_ops() if compiles else PLAIN_ATOM_OPS
         self.pair_weight = torch.tensor(config.pair_weight, device=device)
@@ -245,6 +260,7 @@ class Trainer:
         self.step_count = 0
         n_weights = sum(p.numel() for p in self.parameters)
         self._gradient = torch.zeros(n_weights, device=device)
+        self._total_left = 1.0
         self._graphs: tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph] | None = None
 
     @property
@@ -342,14 +358,26 @@ class Trainer:
         share = schedule(progress, self.step_count, config.warmup_steps, config.final_rate)
         weight = config.pair_weight + (config.final_pair_weight - config.pair_weight) * progress
         self.pair_weight.fill_(weight)
-        self.optimizer.learning_rate.fill_(config.learning_rate * share)
+        self.optimizer.set_rate(config.learning_rate * share)
         if self._graphs is None:
             self._step()
         else:
             self._graphs[0].replay()
             self.ranks.mean_(self._gradient)
             self._graphs[1].replay()
+        if config.total_fades:
+            self._fade(progress)
         self.step_count += 1
+
+    @torch.no_grad()
+    def _fade(self, progress: float) -> None:
+        """Bring what the total charge adds to each atom nearer to what it adds where it is zero."""
+        left = max(0.0, 1.0 - progress / self.config.total_fades)
+        rows = self.student.charge.weight
+        uncharged = rows[-self.student.config.min_charge].clone()
+        rows.lerp_(uncharged.expand_as(rows), 1.0 - left / self._total_left)
+        # All that is gone cannot be shared out once more; the next step begins from the same.
+        self._total_left = left or 1.0
 
     def size_batches(self, spare: float = 1.12) -> TrainingConfig:
         """Fix the size of the batches from the molecules that are in the pool.
