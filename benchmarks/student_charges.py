@@ -1,12 +1,12 @@
 """What partial charges bring a student: legs of equal samples from the same labels, in turns.
 
-    python benchmarks/student_charges.py --teacher FILE --molecules FILE --held-out FILE
+    python benchmarks/student_charges.py --teacher FILE --table HARD.parquet
 
 All start from shipped weights, grown so that they compute the same at first; they differ in what
 charges there are and what these do. They learn in turns, so that whenever the script is cut off,
-all have seen as much. FILE of --teacher is what datasets/fetch_teacher.py prints; the other two are
-Parquet tables with a column `smiles`: molecules to learn from, and others. Of each of the others a
-protonation state chosen at random is tested, too.
+all have seen as much. FILE of --teacher is what datasets/fetch_teacher.py prints, HARD.parquet what
+datasets/make_hard.py chooses; what its connectivity holds out is tested. Of each of these molecules
+a protonation state chosen at random is tested, too.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import random
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from _harness import RESULTS, ROOT, Results, environment
+from torch import Tensor
 
 from benchmarks.accuracy.charges import charge_errors, summary, teachers_charges
 from benchmarks.accuracy.protomers import charged_groups
@@ -33,12 +34,13 @@ from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.evaluation import TestBlock, make_test_blocks
 from mlff_core.distill.growth import grown
 from mlff_core.distill.labelling import Buckets, fill, pad
+from mlff_core.distill.molecules import choose_molecules
 from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.protomers import protomer
 from mlff_core.distill.recipe import Recipe, read_recipe
 from mlff_core.distill.sampling import KINDS
 from mlff_core.distill.steps import embed_all
-from mlff_core.distill.teacher import Teacher
+from mlff_core.distill.teacher import Label, LabelsMolecules, Teacher
 from mlff_core.distill.training import Trainer
 from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
 from mlff_core.models.painn import PaiNN
@@ -46,12 +48,30 @@ from mlff_core.models.potential import Potential, choose_device, load_potential
 from mlff_core.models.reference import find_model
 from mlff_core.units import EV_KCAL_MOL
 
-#: What differs in the student's shape.
-VARIANTS: dict[str, dict[str, Any]] = {
-    "as it is": {},
-    "equilibration": {"charges_after": 2},
-    "+ feedback": {"charges_after": 2, "charge_feedback": True},
-    "+ Coulomb": {"charges_after": 2, "charge_feedback": True, "coulomb": True},
+
+@dataclass(frozen=True)
+class Variant:
+    """How a leg differs from the others.
+
+    Attributes:
+        shape: Of the student, where it is not the shipped one's.
+        training: Of the recipe's keys.
+        one_member: Whether one of the teacher's members labels, which costs less.
+    """
+
+    shape: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    one_member: bool = False
+
+
+_ALL = {"charges_after": 2, "charge_feedback": True, "coulomb": True}
+VARIANTS = {
+    "as it is": Variant(),
+    "equilibration": Variant({"charges_after": 2}),
+    "+ feedback": Variant({"charges_after": 2, "charge_feedback": True}),
+    "+ Coulomb": Variant(_ALL),
+    "+ Coulomb, total charge fades": Variant(_ALL, {"total_fades": 0.5}),
+    "+ Coulomb, labels of one member": Variant(_ALL, one_member=True),
 }
 #: Errors of a molecule's energy in kcal/mol from which on it is far off.
 FAR_OFF = 5.0
@@ -78,8 +98,10 @@ class Test:
         """
         # Plain operators keep all pairs of a block.
         limits = replace(recipe.labels, atoms_a_call=min(16384, recipe.labels.atoms_a_call))
+        # As other students were tested, whatever this one learns from besides.
+        sampling = replace(recipe.sampling, parted=0.0)
         self.blocks: list[TestBlock] = make_test_blocks(
-            teacher, molecules, recipe.sampling, limits, Counter(), seed=seed
+            teacher, molecules, sampling, limits, Counter(), seed=seed
         )
         assert teacher.networks is not None
         self.charges = teachers_charges(self.blocks, teacher.networks)
@@ -137,8 +159,27 @@ def between_molecules(errors: dict[str, np.ndarray]) -> dict[str, float]:
     }
 
 
+class OneMember:
+    """A teacher of which one member labels: another for each call, the same for all it holds."""
+
+    def __init__(self, teacher: Teacher):
+        self.teacher, self.sha256, self.device = teacher, teacher.sha256, teacher.device
+
+    def member(self, index: int, numbers: Tensor, positions: Tensor, charge: Tensor) -> Label:
+        """As that of the teacher."""
+        return self.teacher.member(index, numbers, positions, charge)
+
+    def __call__(self, numbers: Tensor, positions: Tensor, charge: Tensor) -> Label:
+        """The label; energies of different members would have no differences worth learning."""
+        return self.member(int(numbers.sum()), numbers, positions, charge)
+
+
 def labelled(
-    molecules: list[Embedded], teacher: Teacher, student: Potential, recipe: Recipe, seed: int
+    molecules: list[Embedded],
+    teacher: LabelsMolecules,
+    student: Potential,
+    recipe: Recipe,
+    seed: int,
 ) -> LabelPool:
     """The teacher's labels, charges among them, of where a student goes."""
     buckets = Buckets(recipe.labels.atoms_a_call, 2)
@@ -157,13 +198,15 @@ def labelled(
 
 
 def legs(
-    shipped: PaiNN, pool: LabelPool, recipe: Recipe, chosen: list[str], seed: int
+    shipped: PaiNN, pools: dict[bool, LabelPool], recipe: Recipe, chosen: list[str], seed: int
 ) -> dict[str, Trainer]:
     """A student of each kind, ready to learn."""
     found: dict[str, Trainer] = {}
     for name in chosen:
-        network = grown(shipped, replace(shipped.config, **VARIANTS[name]), seed=seed)
-        trainer = Trainer(network, pool, recipe.training)
+        variant = VARIANTS[name]
+        pool = pools[variant.one_member]
+        network = grown(shipped, replace(shipped.config, **variant.shape), seed=seed)
+        trainer = Trainer(network, pool, replace(recipe.training, **variant.training))
         trainer.size_batches()
         torch.manual_seed(seed)
         if pool.energy.is_cuda:
@@ -184,19 +227,17 @@ def learn(trainer: Trainer, first: int, n_steps: int, total: int) -> float:
     return time.monotonic() - began
 
 
-def tables(arguments: argparse.Namespace) -> tuple[list[str], list[str], int]:
-    """SMILES to learn from, and to test; the first so many of these as the table has them."""
-    known, other = (
-        pq.read_table(file, columns=["smiles"])["smiles"].to_pylist()[:n]
-        for file, n in (
-            (arguments.molecules, arguments.n_molecules), (arguments.held_out, arguments.n_test),
-        )
-    )  # fmt: skip
+def tables(arguments: argparse.Namespace, recipe: Recipe) -> tuple[list[str], list[str], int]:
+    """SMILES to learn from, and to test; the first so many of these as they were chosen."""
+    table = pq.read_table(arguments.table, columns=["smiles"])["smiles"].to_pylist()
+    chosen, _ = choose_molecules(table, recipe.molecules, n_processes=usable_cores())
+    known = [choice.smiles for choice in chosen if not choice.held_out]
+    other = [choice.smiles for choice in chosen if choice.held_out][: arguments.n_test]
     rng = random.Random(arguments.seed)
     states = [protomer(text, rng, max_charge=3) for text in other]
     given = set(other)
     more = sorted({state for state in states if state is not None and state not in given})
-    return known, other + more, len(other)
+    return known[: arguments.n_molecules], other + more, len(other)
 
 
 def main(words: list[str] | None = None) -> None:
@@ -205,11 +246,11 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("teacher", "molecules", "held-out"):
+    for name in ("teacher", "table"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=RESULTS / "student_charges.json")
     parser.add_argument("--weights", type=Path, help="folder for the weights of each leg")
-    parser.add_argument("--recipe", type=Path, default=ROOT / "datasets/recipes/student.toml")
+    parser.add_argument("--recipe", type=Path, default=ROOT / "datasets/recipes/charges.toml")
     parser.add_argument("--model", default="small")
     parser.add_argument("--variants", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--device", default="auto")
@@ -230,7 +271,7 @@ def main(words: list[str] | None = None) -> None:
     # What torch.compile takes to begin with, so short legs do not gain back.
     training = replace(recipe.training, compile=False, warmup_steps=100, **changes)
     recipe = replace(recipe, training=training)
-    known, tested, n_given = tables(arguments)
+    known, tested, n_given = tables(arguments, recipe)
     with ThreadPoolExecutor(1) as beside:
         embedding = beside.submit(
             lambda: [embed_all(s, n, seed, usable_cores())[0] for s, n in ((tested, 1), (known, 2))]
@@ -242,17 +283,26 @@ def main(words: list[str] | None = None) -> None:
              time.monotonic() - began)  # fmt: skip
     torch.manual_seed(seed)
     test = Test(held_out, tested, n_given, teacher, recipe, seed)
-    pool = labelled(molecules, teacher, driver, recipe, seed)
-    log.info("labelled after %.0f s", time.monotonic() - began)
+    pools: dict[bool, LabelPool] = {}
+    took_s: dict[str, float] = {}
+    for one in sorted({VARIANTS[name].one_member for name in arguments.variants}):
+        since = time.monotonic()
+        opinion = OneMember(teacher) if one else teacher
+        pools[one] = pool = labelled(molecules, opinion, driver, recipe, seed)
+        took_s["one member" if one else "mean of all"] = time.monotonic() - since
+        log.info("%d molecules labelled after %.0f s", pool.n_stored, time.monotonic() - began)
     shipped = read_checkpoint(find_model(arguments.model))[0]
     about = {
         "model": arguments.model,
         "molecules": pool.n_stored,
         "learning_rate": arguments.learning_rate,
+        "ema_decay": arguments.ema_decay,
+        "batch": arguments.batch,
+        "labels_took_s": took_s,
     }
     results = Results(arguments.out, environment(device) | about)
     results.add({"name": "before", "samples": 0, **test.errors(shipped, device)})
-    trainers = legs(shipped, pool, recipe, arguments.variants, seed)
+    trainers = legs(shipped, pools, recipe, arguments.variants, seed)
     n_done = 20 if pool.energy.is_cuda else 1
     step_s = {name: learn(t, 0, n_done, 1000) / n_done for name, t in trainers.items()}
     left = arguments.seconds - (time.monotonic() - began) - 15.0 * (arguments.rounds - 1)
@@ -275,7 +325,7 @@ def main(words: list[str] | None = None) -> None:
                 row["strength"] = float(read.strength)
             if read is not None and read.feedback is not None:
                 row["feedback_norm"] = float(read.feedback.norm())
-            if number == arguments.rounds or number == arguments.rounds // 2:
+            if number in (arguments.rounds, arguments.rounds // 2):
                 row |= test.errors(trainer.averaged, device)
             results.add(row)
             if arguments.weights and number in (arguments.rounds, arguments.rounds // 2):
