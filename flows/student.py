@@ -123,8 +123,8 @@ def report(packaged: Path) -> str:
         "|---:|---:|---:|---:|---|---|",
         *(
             f"| {number} | {stage['seconds']:.0f} | {stage['samples']:,} "
-            f"| {stage['molecules_embedded']:,} | {counted(stage['embedding_failed'])} "
-            f"| {counted(stage['labelling'])} |"
+            f"| {stage['molecules_embedded']:,} | {counted(stage.get('embedding_failed', {}))} "
+            f"| {counted(stage.get('labelling', {}))} |"
             for number, stage in enumerate(stages, 1)
         ),
     ]

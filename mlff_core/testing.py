@@ -1,5 +1,8 @@
 """What tests of this project share: named molecules, random models, and the physics contract."""
 
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -40,6 +43,16 @@ NAMED_MOLECULES: dict[str, tuple[list[int], list[list[float]], int]] = {
         0,
     ),
 }
+
+
+def script_at(path: Path) -> ModuleType:
+    """A script as a module, without what it does when it is run."""
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def random_model(

@@ -12,7 +12,7 @@ import tasks.distill
 from flows import student
 from flows.cli import main
 from flows.distill import distill
-from mlff_core.distill.training_log import read_training_log
+from mlff_core.distill.training_log import read_training_log, write_training_log
 from mlff_core.models.potential import load_potential
 from mlff_core.testing import SpringTeacher
 
@@ -86,6 +86,12 @@ def test_a_student_is_made_and_a_second_run_finds_it_finished(
     assert "stages" not in card
     assert len(read_training_log(packaged)) == 2
     assert card["teacher_sha256"] == "0" * 64
+    # Stages of an earlier time did not count all that is counted now.
+    log = read_training_log(packaged)
+    counts = log[0].pop("labelling")
+    write_training_log(packaged, log)
+    assert f"{counts['labels']:,} labels |\n| 2 " not in student.report(packaged)
+    assert "| none |\n| 2 " in student.report(packaged)
 
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*stage-*")}
     assert len(made) == 9

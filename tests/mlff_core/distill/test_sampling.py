@@ -13,6 +13,7 @@ from mlff_core.distill.sampling import (
     SamplingConfig,
     fire_state,
     fire_step,
+    parted,
     relax_path,
     sample,
     trajectory,
@@ -125,3 +126,44 @@ def test_a_hot_trajectory_has_the_kinetic_energy_that_was_drawn():
     kinetic = 0.5 * 12.011 * velocity.square().mean()
     expected = 0.5 * BOLTZMANN_EV_K * 2 * 600.0  # twice: half of it becomes potential energy
     np.testing.assert_allclose(float(kinetic), expected, rtol=0.05)
+
+
+def test_a_parted_hydrogen_is_farther_along_its_bond_or_on_its_way_to_an_acceptor():
+    torch.manual_seed(4)
+    many = 400
+    # A hydrogen bond of 1.7 Å, a C-H bond without anybody near, and a molecule without hydrogen.
+    numbers = torch.tensor([[8, 1, 8], [6, 1, 0], [53, 53, 0]]).repeat_interleave(many, 0)
+    x = torch.tensor([
+        [[0.0, 0, 0], [1, 0, 0], [2.7, 0, 0]], [[0.0, 0, 0], [1.1, 0, 0], [0, 0, 0]],
+        [[0.0, 0, 0], [2.7, 0, 0], [0, 0, 0]],
+    ]).repeat_interleave(many, 0)  # fmt: skip
+    out = parted(numbers, x, lambda low, high: low + (high - low) * torch.rand(len(x)))
+    assert torch.equal(out[:, [0, 2]], x[:, [0, 2]])
+    assert (out[:, 1, 1:] == 0).all()
+    bridged, alone, iodine = out[:, 1, 0].split(many)
+    assert torch.equal(iodine, x[2 * many :, 1, 0])
+    assert 1.1 <= alone.min() < 1.2
+    assert 2.1 < alone.max() <= 2.2
+    # To 1 Å from the acceptor in half of them, to 2 Å from its own atom in the others.
+    assert 1.0 <= bridged.min() < 1.05
+    assert 1.95 < bridged.max() <= 2.0
+    assert 0.75 < float((bridged <= 1.7).float().mean()) < 0.95
+
+
+def test_hydrogens_part_only_where_a_recipe_says_so():
+    numbers, x = ethane()
+    still = lambda z, y, q: torch.zeros_like(y)  # noqa: E731
+    axis, side = torch.tensor([[0, 0]]), torch.zeros(1, 8, dtype=torch.bool)
+    longest = {}
+    for share in (0.0, 1.0):
+        found = []
+        for seed in range(20):
+            torch.manual_seed(seed)
+            config = SamplingConfig(
+                relax_steps=1, hot_steps=1, parted=share, max_displacement=0.021, max_strain=0.0
+            )
+            out = sample(still, numbers, x, torch.zeros(1), axis, side, config)[0, 3]
+            found.append(float(torch.cdist(out, out)[:2, 2:].amin(0).max()))
+        longest[share] = max(found)
+    assert longest[0.0] < 1.3
+    assert longest[1.0] > 1.7

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -269,3 +270,17 @@ def test_molecules_that_do_not_embed_are_counted():
     made, failed = steps.embed_all(["CCO", "nonsense"], 1, 1, 1)
     assert [molecule.index for molecule in made] == [0]
     assert failed == Counter(invalid_smiles=1)
+
+
+def test_molecules_of_few_atoms_come_as_often_as_the_recipe_says_and_not_in_a_row(tmp_path):
+    rows = [{"smiles": f"C{k}", "held_out": k % 7 == 0, "n_atoms": 40} for k in range(60)]
+    rows += [{"smiles": "[H][H]", "held_out": False, "n_atoms": 2}]
+    rows += [{"smiles": "II", "held_out": True, "n_atoms": 2}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "molecules.parquet")
+    once = steps._learnt(tmp_path / "molecules.parquet", 1)
+    assert once == [row["smiles"] for row in rows if not row["held_out"]]
+    often = steps._learnt(tmp_path / "molecules.parquet", 5)
+    assert Counter(often) == Counter(once) + Counter({"[H][H]": 4})
+    places = [k for k, text in enumerate(often) if text == "[H][H]"]
+    assert min(np.diff(places)) >= 8
+    assert [text for text in often if text != "[H][H]"] == once[:-1]

@@ -94,6 +94,32 @@ def test_training_teaches_charges_and_what_they_do(pool):
     assert after["dipole_mae"] < 0.5 * before["dipole_mae"]
 
 
+def test_what_charges_do_learns_as_much_faster_as_the_recipe_says(pool):
+    for times in (1.0, 10.0):
+        trainer, _ = trained(pool, 1, CHARGED, charge_rate=times)
+        read = trainer.student.partial_charges
+        for weights in (read.strength, read.feedback):
+            # The first step of Adam is as long as its rate, of which the warm-up gives a fifth.
+            longest = float(weights.detach().abs().max())
+            assert longest == pytest.approx(times * 5e-3 / 5, rel=1e-3)
+
+
+def test_the_total_charge_of_each_atom_fades_to_that_of_an_uncharged_molecule(pool):
+    def spread(rows):
+        return float((rows - rows[-SMALL.min_charge]).abs().max().detach())
+
+    trainer, _ = trained(pool, 1, CHARGED, total_fades=0.5)
+    rows = trainer.student.charge.weight
+    rows.data += 3.0 * torch.arange(len(rows))[:, None]
+    before = spread(rows)
+    assert before > 6.0
+    trainer.step(1 / 12)
+    assert spread(rows) == pytest.approx(5 / 6 * before, rel=0.02)
+    for k in range(2, 12):
+        trainer.step(k / 12)
+    assert spread(rows) == 0.0
+
+
 def test_the_dipole_of_the_loss_is_that_of_the_charges(pool):
     trainer, _ = trained(pool, 1, CHARGED)
     batch = pool.draw(8, trainer.config.n_atoms, trainer.config.n_edges, SMALL.cutoff)

@@ -1,7 +1,6 @@
 """Every version of every operator means what the plain one means in float64."""
 
 import importlib
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import torch
 
 from mlff_core.ops import OPERATORS
 from mlff_core.ops.case import numba_steps, plain_steps, triton_steps, twice_steps
+from mlff_core.testing import script_at
 
 SCRIPT = Path(__file__).with_name("run_contract_interpreted.py")
 #: How far a version may be from float64, in units of what plain PyTorch in float32 is, and relative
@@ -24,15 +24,7 @@ VERSIONS = [
 ]
 
 
-def load_script():
-    """The script as a module: its cases, without its kernels running."""
-    spec = importlib.util.spec_from_file_location("run_contract_interpreted", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-CASES = load_script()
+CASES = script_at(SCRIPT)
 
 
 @pytest.fixture(scope="module")

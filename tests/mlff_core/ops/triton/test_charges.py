@@ -1,6 +1,5 @@
 """The engine of kernels gives the charges that plain PyTorch gives, and what they do."""
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,21 +8,12 @@ import torch
 
 from mlff_core.batch import MolBatch
 from mlff_core.ops.program import AnalyticEngine
-from mlff_core.ops.triton.engine import TritonEngine
-from mlff_core.testing import random_model, random_molecule
+from mlff_core.testing import random_model, random_molecule, script_at
 
 SCRIPT = Path(__file__).with_name("run_charges_interpreted.py")
 
 
-def load_script():
-    """The script as a module: its batches, without its kernels running."""
-    spec = importlib.util.spec_from_file_location("run_charges_interpreted", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-CASES = load_script()
+CASES = script_at(SCRIPT)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +58,8 @@ def test_a_coordinate_that_is_no_number_takes_the_charges_of_its_molecule_alone(
 @pytest.mark.parametrize("n_features", [128, 256])
 @pytest.mark.parametrize(("precision", "times"), [("float32", 2.0), ("fast", 400.0)])
 def test_a_step_recorded_on_a_card_gives_energies_forces_and_charges(n_features, precision, times):
+    from mlff_core.ops.triton.engine import TritonEngine
+
     config = replace(
         CASES.CONFIG, n_features=n_features, n_interactions=3, n_rbf=20, charges_after=2
     )

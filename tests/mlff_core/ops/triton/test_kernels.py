@@ -1,6 +1,5 @@
 """The Triton kernels against their plain meaning, in Triton's interpreter on the CPU."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -8,20 +7,12 @@ import torch
 
 from mlff_core.ops import plain
 from mlff_core.ops.program import AnalyticEngine, mlp_weights
-from mlff_core.testing import coarse_engine, random_model
+from mlff_core.testing import coarse_engine, random_model, script_at
 
 SCRIPT = Path(__file__).with_name("run_interpreted.py")
 
 
-def load_script():
-    """The script as a module: its batches, without its kernels running."""
-    spec = importlib.util.spec_from_file_location("run_interpreted", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-CASES = load_script()
+CASES = script_at(SCRIPT)
 
 
 @pytest.fixture(scope="module")

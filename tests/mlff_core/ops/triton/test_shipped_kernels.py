@@ -1,6 +1,5 @@
 """The Triton kernels with the default model's weights, as wide as they are, in the interpreter."""
 
-import importlib.util
 from pathlib import Path
 
 import torch
@@ -8,6 +7,7 @@ import torch
 from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.reference import find_model
 from mlff_core.ops.program import AnalyticEngine
+from mlff_core.testing import script_at
 from mlff_core.units import EV_KCAL_MOL
 
 SCRIPT = Path(__file__).with_name("run_shipped_interpreted.py")
@@ -16,9 +16,7 @@ SCRIPT = Path(__file__).with_name("run_shipped_interpreted.py")
 def test_the_default_model_keeps_what_each_precision_promises(tmp_path, interpret):
     interpret(SCRIPT, tmp_path / "results.pt")
     results = torch.load(tmp_path / "results.pt")
-    spec = importlib.util.spec_from_file_location("run_shipped_interpreted", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = script_at(SCRIPT)
     network = read_checkpoint(find_model("default"))[0]
     plain = AnalyticEngine(network).evaluate(*script.arguments())
     truth = AnalyticEngine(network.double()).evaluate(*script.arguments(torch.float64))
