@@ -11,6 +11,7 @@ labelling.py   geometries -> labels that count, and the reasons why others do no
 pool.py        labels on the device, and batches of fixed shape drawn from them
 optimizer.py   Muon for the square blocks of the weights, AdamW for the rest
 metrics.py     errors on the batches that are trained on
+reference_energy.py   energies of single atoms
 training.py    losses, schedule, averaging; one step as a CUDA graph
 averaging.py   the mean of several students
 growth.py      a larger student that computes what a smaller one did

@@ -24,13 +24,10 @@ from mlff_core.distill.evaluation import driver_of
 from mlff_core.distill.labelling import Buckets, LabelConfig, fill, pad
 from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.ranks import Ranks
+from mlff_core.distill.reference_energy import fit_reference_energy
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig
 from mlff_core.distill.teacher import LabelsMolecules
-from mlff_core.distill.training import (
-    Trainer,
-    TrainingConfig,
-    fit_reference_energy,
-)
+from mlff_core.distill.training import Trainer, TrainingConfig
 from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
 from mlff_core.models.painn import PaiNN, PaiNNConfig
 from mlff_core.models.potential import Potential, load_potential

@@ -8,13 +8,13 @@ import torch
 
 from mlff_core.distill.optimizer import Optimizer, joined_blocks, orthogonalised, square_blocks
 from mlff_core.distill.pool import LabelPool
+from mlff_core.distill.reference_energy import fit_reference_energy
 from mlff_core.distill.training import (
     Metrics,
     Trainer,
     TrainingConfig,
     charge_losses,
     compiled_atom_ops,
-    fit_reference_energy,
     losses,
     schedule,
 )
