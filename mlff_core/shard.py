@@ -7,6 +7,7 @@ known, and a prepared molecule's geometry.
 """
 
 import heapq
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,7 @@ from mlff_core.chem.held import SANE, stretched
 from mlff_core.chem.molecule import PreparedMolecule, n_records
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.pose import pose
+from mlff_core.chem.twins import share_conformers
 from mlff_core.library import Record
 from mlff_core.library.molblock import NOT_KEPT
 from mlff_core.moves.settings import RelaxSettings
@@ -241,6 +243,7 @@ def relax_shard(
 ) -> StepReport:
     """Relax every conformer of a shard; `progress` is called with the molecules that are through.
 
+    Mirror images among the isomers of a record are given one another's conformers first.
     A molecule with several conformers counts by their share.
     """
     # Torch takes seconds to import; a call is checked, and molecules are embedded, without it.
@@ -249,6 +252,10 @@ def relax_shard(
 
     started = time.monotonic()
     molecules = rows_of(read_arrow(embedded_file), PreparedMolecule)
+    if share_conformers(molecules):
+        whole = embedded_file.with_suffix(".whole")
+        write_arrow(table_of(molecules, PreparedMolecule), whole)
+        os.replace(whole, embedded_file)
     owners: list[tuple[PreparedMolecule, int]] = []
     conformers = []
     for molecule in molecules:

@@ -26,6 +26,7 @@ protonation.py   protonation states at a pH
 pka_sites.toml   the sites that it knows, with their sources
 tautomers.py     other tautomers, without those that nobody would look at
 isomers.py       all stereoisomers of a molecule that can exist
+twins.py         mirror images among them share their conformers
 embed.py         starting conformers
 impossible.py    which stereo is in the way where nothing embeds
 rotamers.py      starts whose polar hydrogens point to acceptors

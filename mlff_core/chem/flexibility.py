@@ -52,7 +52,7 @@ def conformers_of(mol: Chem.Mol, settings: ChemistrySettings, notes: list[str]) 
     wanted = max(_FEWEST, round(_FACTOR * n_rotors(Chem.RemoveHs(mol)) ** _EXPONENT))
     if wanted > settings.max_conformers:
         notes.append(
-            f"{settings.max_conformers} conformers, where its rotatable bonds and rings suggest "
-            f"{wanted} (--max-conformers)"
+            f"at most {settings.max_conformers} conformers to begin with, where its rotatable "
+            f"bonds and rings suggest {wanted} (--max-conformers)"
         )
     return min(wanted, settings.max_conformers)

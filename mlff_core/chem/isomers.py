@@ -23,7 +23,7 @@ from rdkit.Chem.EnumerateStereoisomers import (
 
 from mlff_core.chem.hypervalent import hypervalent_bounds
 from mlff_core.chem.molecule import ChemistrySettings
-from mlff_core.chem.stereo import moves_its_proton
+from mlff_core.chem.stereo import forget_side, moves_its_proton, turns
 
 #: Isomers that are looked at, if so many are not wanted.
 _LOOKED_AT: Final = 64
@@ -107,10 +107,15 @@ def isomers(mol: Chem.Mol, settings: ChemistrySettings, seed: int) -> Isomers:
 
 def mirrored(mol: Chem.Mol) -> str:
     """Canonical SMILES of the mirror image."""
+    return Chem.MolToSmiles(mirror_image(mol))
+
+
+def mirror_image(mol: Chem.Mol) -> Chem.Mol:
+    """The mirror image, its atoms in the same order; conformers are left as they are."""
     image = Chem.Mol(mol)
     for atom in image.GetAtoms():
         atom.SetChiralTag(_MIRRORED.get(atom.GetChiralTag(), atom.GetChiralTag()))
-    return Chem.MolToSmiles(image)
+    return image
 
 
 def _pin(mol: Chem.Mol) -> tuple[list[int], list[int]]:
@@ -127,7 +132,7 @@ def _pin(mol: Chem.Mol) -> tuple[list[int], list[int]]:
         elif info.type == Chem.StereoType.Bond_Double:
             bond = mol.GetBondWithIdx(info.centeredOn)
             first, last = info.controllingAtoms[0], info.controllingAtoms[2]
-            if _turns(bond) and Chem.Atom.NOATOM not in (first, last):
+            if (turns(bond) or _is_imine(bond)) and Chem.Atom.NOATOM not in (first, last):
                 bond.SetStereoAtoms(first, last)
                 bond.SetStereo(Chem.BondStereo.STEREOCIS)
                 bonds.append(bond.GetIdx())
@@ -138,11 +143,7 @@ def _unpin(mol: Chem.Mol, atoms: Iterable[int], bonds: Iterable[int]) -> None:
     for index in atoms:
         mol.GetAtomWithIdx(index).SetChiralTag(_UNSPECIFIED)
     for index in bonds:
-        bond = mol.GetBondWithIdx(index)
-        bond.SetStereo(Chem.BondStereo.STEREONONE)
-        for end in (bond.GetBeginAtom(), bond.GetEndAtom()):
-            for beside in end.GetBonds():
-                beside.SetBondDir(Chem.BondDir.NONE)
+        forget_side(mol.GetBondWithIdx(index))
     if atoms or bonds:
         Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
 
@@ -154,41 +155,10 @@ def _inverts(atom: Chem.Atom) -> bool:
     return atom.GetTotalNumHs() > 0 or atom.IsInRingSize(3)
 
 
-def _turns(bond: Chem.Bond) -> bool:
-    """C=N of amidines, guanidines and imidates, C=N-H, and push-pull C=C.
-
-    An ethylene with two amines at one end and an acceptor at the other (ranitidine), or with one
-    and two, turns within seconds or less (J. Sandström, Top. Stereochem. 1983, 14, 83).
-    """
-    if _is_push_pull(bond.GetBeginAtom(), bond.GetEndAtom()) or _is_push_pull(
-        bond.GetEndAtom(), bond.GetBeginAtom()
-    ):
-        return True
-    ends = sorted((bond.GetBeginAtom(), bond.GetEndAtom()), key=lambda atom: atom.GetAtomicNum())
-    if [end.GetAtomicNum() for end in ends] != [6, 7]:
-        return False
-    carbon, nitrogen = ends
-    beside = {n.GetAtomicNum() for n in carbon.GetNeighbors() if n.GetIdx() != nitrogen.GetIdx()}
-    # An amidoxime keeps its geometry.
-    oxime = any(n.GetAtomicNum() == 8 for n in nitrogen.GetNeighbors())
-    return nitrogen.GetTotalNumHs() > 0 or (7 in beside and not oxime)
-
-
-def _is_push_pull(rich: Chem.Atom, poor: Chem.Atom) -> bool:
-    """Whether one carbon of a double bond has amines and the other acceptors, three in all."""
-    if (rich.GetAtomicNum(), poor.GetAtomicNum()) != (6, 6):
-        return False
-    amines = sum(n.GetAtomicNum() == 7 and n.GetFormalCharge() == 0 for n in rich.GetNeighbors())
-    acceptors = sum(_accepts(n) for n in poor.GetNeighbors() if n.GetIdx() != rich.GetIdx())
-    return min(amines, acceptors) > 0 and amines + acceptors > 2
-
-
-def _accepts(atom: Chem.Atom) -> bool:
-    """Carbon, nitrogen or sulfur with a double or triple bond to oxygen, sulfur or nitrogen."""
-    return atom.GetAtomicNum() in (6, 7, 16) and any(
-        bond.GetBondTypeAsDouble() >= 2.0 and bond.GetOtherAtom(atom).GetAtomicNum() in (7, 8, 16)
-        for bond in atom.GetBonds()
-    )
+def _is_imine(bond: Chem.Bond) -> bool:
+    """C=N-H, which inverts at nitrogen."""
+    ends = bond.GetBeginAtom(), bond.GetEndAtom()
+    return any(end.GetAtomicNum() == 7 and end.GetTotalNumHs() > 0 for end in ends)
 
 
 def _may_be_impossible(mol: Chem.Mol) -> bool:

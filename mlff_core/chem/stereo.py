@@ -28,7 +28,9 @@ _SMALLEST_E: Final = 8
 _TURNS: Final = {Chem.BondStereo.STEREOATROPCW: -1, Chem.BondStereo.STEREOATROPCCW: 1}
 #: Centres of acids whose oxygens a proton or a way of drawing tells apart: P, S, As, Se.
 _OF_ACIDS: Final = frozenset([15, 16, 33, 34])
+_CARBON: Final = 6
 _NITROGEN: Final = 7
+_OXYGEN: Final = 8
 #: Neighbours that may have a proton or not: N, O, S.
 _TAKE_PROTONS: Final = frozenset([7, 8, 16])
 #: Three-coordinate centres that do not invert, and that RDKit does not read from coordinates.
@@ -44,14 +46,18 @@ def assign_undefined(mol: Chem.Mol) -> str:
     # What is given stays: read anew, it would be lost at P(III), As and nitrogen in rings of three.
     atoms = _atoms(mol)
     given = [atom.GetChiralTag() for atom in atoms]
+    bonds = _bonds(mol)
+    sides = [bond.GetStereo() for bond in bonds]
     Chem.AssignStereochemistryFrom3D(mol, replaceExistingTags=False)
     # It marks the order around every seesaw and bipyramid as well, which nobody left open.
     for atom, tag in zip(atoms, given, strict=True):
-        if atom.GetChiralTag() not in _TETRAHEDRAL_OR_NONE:
+        if atom.GetChiralTag() not in _TETRAHEDRAL_OR_NONE or (
+            tag not in _CHIRAL_TAGS and moves_its_proton(atom)
+        ):
             atom.SetChiralTag(tag)
-    for atom, tag in zip(atoms, given, strict=True):
-        if tag not in _CHIRAL_TAGS and moves_its_proton(atom):
-            atom.SetChiralTag(tag)
+    for bond, side in zip(bonds, sides, strict=True):
+        if side not in _SIDES and bond.GetStereo() in _SIDES and turns(bond):
+            forget_side(bond)
     _assign_pyramids(mol, undefined)
     Chem.AssignStereochemistry(
         mol, cleanIt=True, force=True
@@ -192,8 +198,56 @@ def moves_its_proton(atom: Chem.Atom) -> bool:
     return False
 
 
+def _changes_by_itself(mol: Chem.Mol, info: Chem.StereoInfo) -> bool:
+    """Whether a centre or a double bond has no stereo to speak of."""
+    if info.type == Chem.StereoType.Atom_Tetrahedral:
+        return moves_its_proton(mol.GetAtomWithIdx(info.centeredOn))
+    return turns(mol.GetBondWithIdx(info.centeredOn))
+
+
 def _n_heavy_neighbours(atom: Chem.Atom) -> int:
     return sum(neighbour.GetAtomicNum() > 1 for neighbour in atom.GetNeighbors())
+
+
+def turns(bond: Chem.Bond) -> bool:
+    """C=N of amidines and guanidines, and push-pull C=C.
+
+    An ethylene with two amines at one end and an acceptor at the other (ranitidine), or with one
+    and two, turns within seconds or less (J. Sandström, Top. Stereochem. 1983, 14, 83).
+    """
+    first, last = bond.GetBeginAtom(), bond.GetEndAtom()
+    if first.GetAtomicNum() == last.GetAtomicNum() == _CARBON:
+        return _is_push_pull(first, last) or _is_push_pull(last, first)
+    carbon, nitrogen = sorted((first, last), key=lambda atom: atom.GetAtomicNum())
+    if (carbon.GetAtomicNum(), nitrogen.GetAtomicNum()) != (_CARBON, _NITROGEN):
+        return False
+    beside = {n.GetAtomicNum() for n in carbon.GetNeighbors() if n.GetIdx() != nitrogen.GetIdx()}
+    # An amidoxime keeps its geometry.
+    oxime = any(n.GetAtomicNum() == _OXYGEN for n in nitrogen.GetNeighbors())
+    return _NITROGEN in beside and not oxime
+
+
+def forget_side(bond: Chem.Bond) -> None:
+    """Leave the stereo of a double bond open."""
+    bond.SetStereo(Chem.BondStereo.STEREONONE)
+    for end in (bond.GetBeginAtom(), bond.GetEndAtom()):
+        for beside in end.GetBonds():
+            beside.SetBondDir(Chem.BondDir.NONE)
+
+
+def _is_push_pull(rich: Chem.Atom, poor: Chem.Atom) -> bool:
+    """Whether one carbon of a double bond has amines and the other acceptors, three in all."""
+    amines = sum(n.GetAtomicNum() == 7 and n.GetFormalCharge() == 0 for n in rich.GetNeighbors())
+    acceptors = sum(_accepts(n) for n in poor.GetNeighbors() if n.GetIdx() != rich.GetIdx())
+    return min(amines, acceptors) > 0 and amines + acceptors > 2
+
+
+def _accepts(atom: Chem.Atom) -> bool:
+    """Carbon, nitrogen or sulfur with a double or triple bond to oxygen, sulfur or nitrogen."""
+    return atom.GetAtomicNum() in (6, 7, 16) and any(
+        bond.GetBondTypeAsDouble() >= 2.0 and bond.GetOtherAtom(atom).GetAtomicNum() in (7, 8, 16)
+        for bond in atom.GetBonds()
+    )
 
 
 def _stereo(mol: Chem.Mol, *, defined: bool) -> set[tuple[Chem.StereoType, int]]:
@@ -203,11 +257,7 @@ def _stereo(mol: Chem.Mol, *, defined: bool) -> set[tuple[Chem.StereoType, int]]
         for info in Chem.FindPotentialStereo(mol)
         if info.type in _STEREO_TYPES
         and (info.specified == Chem.StereoSpecified.Specified) == defined
-        and (
-            defined
-            or info.type != Chem.StereoType.Atom_Tetrahedral
-            or not moves_its_proton(mol.GetAtomWithIdx(info.centeredOn))
-        )
+        and (defined or not _changes_by_itself(mol, info))
     }
 
 

@@ -91,8 +91,13 @@ def test_other_structures_of_a_molecule_are_computed_where_they_are_asked_for(
         assert all(m.mol().GetNumConformers() == len(m.energies) for m in molecules if m.ok)
         return molecules
 
-    every = [m.smiles for m in found(stereo="enumerate") if m.row.record == 0]
+    four = [m for m in found(stereo="enumerate") if m.row.record == 0]
+    every = [m.smiles for m in four]
     assert len(every) == 4
+    # Enantiomers have the same conformers, reflected, and so the same energies.
+    energies = sorted(m.energies[0] for m in four)
+    assert energies[1] - energies[0] < 1e-4 < energies[2] - energies[1]
+    assert energies[3] - energies[2] < 1e-4
     isomers = EnumerateStereoisomers(Chem.MolFromSmiles(open_centres))
     assert set(every) == {Chem.MolToSmiles(isomer) for isomer in isomers}
     assert len([m for m in found(stereo="diastereomers") if m.row.record == 0]) == 2
