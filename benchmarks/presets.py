@@ -1,13 +1,16 @@
 """What each preset costs, and how near to the best known minimum it comes.
 
     python benchmarks/presets.py [--device cpu|cuda] [--only NAME,NAME] [--molecules NAME=N,NAME=N]
+    python benchmarks/presets.py --energies       each molecule once: how good, and no rates
+    python benchmarks/presets.py --take FILE      what was measured on another machine
     python benchmarks/presets.py --table          results/presets.md from results/presets.json
 
 The library is datasets/druglike, shuffled by a seed and repeated as often as a number of molecules
 wants; geometries are the same wherever a molecule stands. Each preset screens it as the command
 does, model loading and, on a card, a first run that compiles not counted. The default model then
 gives the energy of each molecule's best geometry. The best known minimum is the lowest energy that
-any preset or the reference found: `thorough` with REFERENCE conformers.
+any preset or the reference found: `thorough` with REFERENCE conformers. Those of the last run of
+each are kept with the report, so that presets may be measured one by one.
 
 On a card the rate is molecules by the wall clock. On cores it is two over the seconds of CPU that a
 molecule took, all processes counted, less those of a run that embeds one molecule and relaxes
@@ -117,7 +120,7 @@ def best_energies(out: Path, device: str) -> dict[str, float]:
         some = found[begin : begin + 256]
         values = potential(MolBatch.from_arrays([arrays for _, arrays in some])).energy.cpu()
         for (smiles, _), value in zip(some, values.tolist(), strict=True):
-            energies[smiles] = value * EV_KCAL_MOL
+            energies[smiles] = round(value * EV_KCAL_MOL, 3)
     return energies
 
 
@@ -133,6 +136,15 @@ def compare(energies: dict[str, dict[str, float]]) -> dict[str, dict[str, float]
         }
         for name, row in zip(energies, above, strict=True)
     }  # fmt: skip
+
+
+def take(report: dict, other: dict) -> None:
+    """Put what another machine measured, device by device, into a report."""
+    for name, rows in other.items():
+        if name == "energies_kcal_mol":
+            take(report.setdefault(name, {}), rows)
+        else:
+            report.setdefault(name, {}).update(rows)
 
 
 def table(report: dict) -> str:
@@ -176,7 +188,8 @@ def table(report: dict) -> str:
         if rows
     )
     compared = next((row["compared"] for row in quality.values() if "compared" in row), 0)
-    said = f" Energies are of the {compared} that all have." if compared else ""
+    of = next((row["energies_commit"] for row in quality.values() if "energies_commit" in row), "")
+    said = f" Energies are of the {compared} that all have (commit {of[:7]})." if compared else ""
     lines += ["", f"Molecules screened, {numbers}.{said}"]
     return "\n".join(lines) + "\n"
 
@@ -188,32 +201,43 @@ def main() -> None:
     parser.add_argument("--only", help="presets, or reference; all if not given")
     parser.add_argument("--molecules", default="", help="how many each screens")
     parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--energies", action="store_true", help="rates stay as they were")
+    parser.add_argument("--take", type=Path, help="a file that this wrote on another machine")
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     report = json.loads(given.json.read_text()) if given.json.exists() else {}
+    if given.take:
+        take(report, json.loads(given.take.read_text()))
+        given.json.write_text(json.dumps(report, indent=1) + "\n")
+        return
     if given.table:
         given.json.with_suffix(".md").write_text(table(report))
         return
-    counts = MOLECULES[given.device]
+    counts = dict(MOLECULES[given.device])
+    if given.energies:
+        counts = dict.fromkeys(counts, len(set(molecules(1000))))
     for name, _, n in (one.partition("=") for one in given.molecules.split(",") if one):
         counts[name] = int(n)
     names = given.only.split(",") if given.only else list(counts)
-    rows, energies = report.setdefault(given.device, {}), {}
+    rows = report.setdefault(given.device, {})
+    energies = report.setdefault("energies_kcal_mol", {}).setdefault(given.device, {})
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             start_s = 0.0
-            if given.device == "cuda" and name != "reference":  # has the kernels of thorough
+            if given.energies or name == "reference":
+                pass
+            elif given.device == "cuda":
                 run(name, WARMING, given.device, Path(folder))
             else:
                 nothing = {"conformers": 1, "max_steps": 0}
                 for _ in range(2):  # the first one imports
                     start_s = run(name, 1, "cpu", Path(folder), **nothing)[0]["cpu_s"]
-            rows[name], energies[name] = run(
-                name, counts[name], given.device, Path(folder), start_s
-            )
+            row, energies[name] = run(name, counts[name], given.device, Path(folder), start_s)
+            if not given.energies or name not in rows:
+                rows[name] = row
             if len(energies) > 1:
                 for other, found in compare(energies).items():
-                    rows[other] |= found
+                    rows[other] |= found | {"energies_commit": row["commit"]}
             given.json.write_text(json.dumps(report, indent=1) + "\n")  # a run may be cut off
             print(name, f"{rows[name]['molecules_per_s']:.3g} molecules/s", flush=True)
     if torch.cuda.is_available():

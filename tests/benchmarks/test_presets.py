@@ -37,6 +37,17 @@ def test_energies_are_above_the_lowest_that_any_found_of_what_all_have(presets):
     assert found["thorough"]["within_1"] == 1.0
 
 
+def test_what_another_machine_measured_joins_what_is_there(presets):
+    report = {"cpu": {"quick": {"molecules_per_s": 5.0}}, "cuda": {"quick": {"x": 1}}}
+    other = {"cuda": {"quick": {"x": 2}, "reference": {}}, "energies_kcal_mol": {"cuda": {"q": {}}}}
+    presets.take(report, other)
+    assert report == {
+        "cpu": {"quick": {"molecules_per_s": 5.0}},
+        "cuda": {"quick": {"x": 2}, "reference": {}},
+        "energies_kcal_mol": {"cuda": {"q": {}}},
+    }
+
+
 def test_the_readme_says_what_presets_ask_for_and_what_was_measured(presets):
     measured = json.loads(presets.RESULTS.read_text())["cpu"]
     rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
