@@ -2,6 +2,8 @@
 FROM python:3.12-slim-bookworm
 ARG TORCH=cpu
 ARG EXTRAS=prefect,http
+# Where the CPU build of torch lies; a mirror of your own, say.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 \
     DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false OMP_WAIT_POLICY=PASSIVE \
     NUMBA_CACHE_DIR=/var/cache/mlff-screen
@@ -13,7 +15,7 @@ WORKDIR /src
 COPY constraints.txt ./
 RUN torch="$(grep '^torch==' constraints.txt)" \
     && if [ "$TORCH" = cuda ]; then pip install "$torch"; \
-    else pip install --index-url https://download.pytorch.org/whl/cpu "$torch"; fi
+    else pip install --index-url "$TORCH_INDEX" "$torch"; fi
 COPY pyproject.toml README.md LICENSE ./
 COPY mlff_core mlff_core
 COPY tasks tasks

@@ -106,7 +106,8 @@ class Terminal(Watcher):
             self._bar.update(self._task, completed=done, description=text)
         elif now - self._told > SECONDS_BETWEEN_LINES:
             self._told = now
-            left = f", {duration((self._n_records - done) / per_s)} left" if per_s else ""
+            n_left = self._n_records - done
+            left = f", {duration(n_left / per_s)} left" if per_s and n_left else ""
             self.tell(f"{done:,} of {self._n_records:,} {text}{left}")
 
     def end(self, manifest: "Manifest", out: "Location") -> None:

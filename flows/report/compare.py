@@ -72,9 +72,10 @@ def _together(runs: list[Tables], manifests: list[Manifest]) -> tuple[pl.LazyFra
     together = a.select(kept).join(b.select(kept), on=key, suffix="_b")
     name = pl.coalesce(pl.col("input_id"), pl.format("record {}", pl.col("record")))
     together = together.with_columns(name=name)
-    if together.select(pl.len()).collect().item() == 0:
+    n_both = together.select(pl.len()).collect().item()
+    if n_both == 0:
         raise ValueError("the two runs have no molecule in common")
-    return together, how
+    return together, f"{how}; {n_both:,} are in both"
 
 
 def _counts(manifests: list[Manifest]) -> str:
@@ -91,11 +92,16 @@ def _counts(manifests: list[Manifest]) -> str:
 def _calls(manifests: list[Manifest]) -> str:
     a, b = (call_of(manifest) for manifest in manifests)
     rows = [
-        (name, str(a.get(name, "-")), str(b.get(name, "-")))
+        (name, *(_shown(name, call.get(name, "-")) for call in (a, b)))
         for name in dict.fromkeys([*a, *b])
         if name not in _ALWAYS and a.get(name) != b.get(name)
     ]
     return table(("", "A", "B"), rows) or "<p>Nothing.</p>"
+
+
+def _shown(name: str, value: object) -> str:
+    """A value of a call; of a checksum as much as tells two apart."""
+    return str(value)[:12] if name.endswith("sha256") else str(value)
 
 
 def _speeds(manifests: list[Manifest]) -> str:

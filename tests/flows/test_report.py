@@ -222,6 +222,7 @@ def test_two_runs_are_compared_molecule_by_molecule(
     assert capsys.readouterr().out == f"{tmp_path / 'both.html'}\n"
     page = (tmp_path / "both.html").read_text()
     assert "Of 2 molecules, B is lower by more than 0.05 kcal/mol in 1 and higher in 0" in page
+    assert "the library is the same; 4 are in both" in page
     assert "mean -1.153, median -1.153" in page  # half of 0.1 eV: the other is as it was
     assert "<script>" not in page
 
