@@ -235,6 +235,11 @@ class ScreenCall(Call):
         "teacher: AIMNet2's energies of the ten lowest conformers in the window, with the spread "
         "of its members; python datasets/fetch_teacher.py gets it",
     )
+    charges: bool = option(
+        False,
+        "properties",
+        "Partial charges of each atom where its relaxation ended, of a model that has some",
+    )
     optimizer: Literal["lbfgs", "fire"] = option(
         "lbfgs", "relaxation", "How each conformer is relaxed"
     )

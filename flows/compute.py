@@ -16,6 +16,7 @@ from mlff_core.store import open_store
 from mlff_core.tables import Manifest, finished_shards
 from mlff_core.tables.timeline import Timeline
 from tasks import opened as live
+from tasks.charges import charges
 from tasks.embed import embed
 from tasks.progress import heard_by
 from tasks.relax import relax
@@ -150,6 +151,8 @@ def _properties(plan: ScreenPlan) -> Iterator[Stage]:
                 device=plan.device,
             ),
         )
+    if call.charges:
+        yield Stage("charges", charges, _model(plan), width=1, retry_delay_s=5.0)
     if call.thermo:
         yield Stage(
             "thermo",

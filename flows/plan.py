@@ -19,11 +19,12 @@ from pydantic import BaseModel, ConfigDict
 from flows.call import ScreenCall
 from flows.settings import chemistry_of, relaxation_of, thermo_of
 from mlff_core.chem.molecule import ChemistrySettings
-from mlff_core.errors import DeviceError
+from mlff_core.errors import DeviceError, ModelFileError
 from mlff_core.library import Library, open_library
 from mlff_core.library.ingest import IngestReport
 from mlff_core.models.reference import ModelReference, refer_to_model
 from mlff_core.moves.settings import RelaxSettings
+from mlff_core.properties.charges import no_charges
 from mlff_core.properties.water import described, require_tblite
 from mlff_core.store import Location, open_store, place_of
 from mlff_core.tables import (
@@ -137,7 +138,7 @@ def open_call(call: ScreenCall) -> OpenedCall:
 
     Raises:
         LibraryError: The library cannot be read, or has no SMILES.
-        ModelFileError: The model is missing or damaged.
+        ModelFileError: The model is missing or damaged, or has no charges and they are asked for.
         OutputError: The output folder cannot be written, or holds results that are in the way.
         DeviceError: A device was asked for by name that is not there.
     """
@@ -149,6 +150,9 @@ def open_call(call: ScreenCall) -> OpenedCall:
         from mlff_core.models.potential import choose_device
 
         choose_device(call.device)
+    model = refer_to_model(call.model)
+    if call.charges and not model.has_charges:
+        raise ModelFileError(no_charges(model.name))
     opened = OpenedCall(
         call=call,
         library=open_library(
@@ -158,7 +162,7 @@ def open_call(call: ScreenCall) -> OpenedCall:
             poses=call.from_3d != "none",
             frozen=call.frozen_property if call.from_3d == "frozen" else None,
         ),
-        model=refer_to_model(call.model),
+        model=model,
         out_dir=place_of(call.out),
         teacher=find_teacher() if call.rescore == "teacher" else None,
     )
@@ -308,6 +312,7 @@ class ScreenPlan(BaseModel):
             **({"solvent": self.solvent} if self.solvent else {}),
             **({"teacher_sha256": self.teacher[1]} if self.teacher else {}),
             **({"thermo": thermo} if thermo else {}),
+            **({"charges": "of the model"} if self.parameters.charges else {}),
         }
 
     def part_metadata(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ STAGES = {
     "thermo": "thermochemistry",
     "solvate": "solvation",
     "rescore": "the teacher",
+    "charges": "charges",
     "write": "tables",
 }
 

@@ -1,4 +1,4 @@
-"""Stages between relaxing a shard and writing it, that add columns: water, the teacher.
+"""Stages between relaxing a shard and writing it, that add columns: water, the teacher, charges.
 
 Each reads the files of the steps before, judges the conformers as the tables will, and leaves a
 file of its own. A stage that is run again begins anew.
@@ -6,6 +6,7 @@ file of its own. A stage that is run again begins anew.
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,11 +15,15 @@ from mlff_core.chem.molecule import PreparedMolecule, n_records
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.outcome import final_rows
 from mlff_core.properties.added import Added, worth_it
+from mlff_core.properties.charges import charges_of
 from mlff_core.properties.teacher import MOST_CONFORMERS, HasMembers, rescore
 from mlff_core.properties.water import solvate
 from mlff_core.schema import ConformerRow
 from mlff_core.shard import ShardFiles, StepReport
 from mlff_core.status import Flag
+
+if TYPE_CHECKING:
+    from mlff_core.models.potential import Potential
 
 Progress = Callable[[int], None]
 
@@ -103,6 +108,30 @@ def rescore_shard(
     if progress is not None:
         progress(n_records(molecules))
     return StepReport(n_records(molecules), {"rescore": time.monotonic() - started})
+
+
+def charge_shard(
+    files: ShardFiles, potential: "Potential", progress: Progress | None = None
+) -> StepReport:
+    """Partial charges of every conformer that has an energy, where its relaxation ended.
+
+    Args:
+        files: Of the shard, relaxed.
+        potential: What relaxed it; it has charges.
+        progress: Called with the records that are through.
+    """
+    started = time.monotonic()
+    molecules = rows_of(read_arrow(files.embedded), PreparedMolecule)
+    conformers = rows_of(read_arrow(files.relaxed), ConformerRow)
+    rows = [
+        Added(record=c.record, variant=c.variant, conformer=c.conformer, charges_e=charges)
+        for c, charges in charges_of(molecules, conformers, potential)
+    ]
+    write_arrow(table_of(rows, Added), files.charges)
+    n_all = n_records(molecules)
+    if progress is not None:
+        progress(n_all)
+    return StepReport(n_all, {"charges": time.monotonic() - started})
 
 
 def judged(files: ShardFiles) -> tuple[list[PreparedMolecule], list[ConformerRow]]:

@@ -321,6 +321,12 @@ class ConformerRow:
         required=True,
         width=3,
     )
+    charges_e: NDArray[np.float32] = column(
+        "list<float32>",
+        "partial charge of each atom, in the order of the positions; they add up to `charge`; "
+        "empty unless `--charges`",
+        "e",
+    )
     bucket: str | None = column("string", "size class in which it was relaxed")
     batch_size: int | None = column("int32", "molecules in its batch")
 

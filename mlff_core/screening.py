@@ -23,11 +23,13 @@ from mlff_core.chem.prepare import prepare
 from mlff_core.chem.variant import Expansion, Stereo
 from mlff_core.cores import usable_cores
 from mlff_core.elements import KNOWN_ELEMENTS
+from mlff_core.errors import ModelFileError
 from mlff_core.library import Record
 from mlff_core.library.molblock import smiles_of
 from mlff_core.models.potential import Backend, Device, Potential, Precision, load_potential
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.outcome import final_rows
+from mlff_core.properties.charges import charges_of, no_charges
 from mlff_core.schema import ConformerRow, MoleculeRow
 from mlff_core.shard import embed_shard, relax_shard
 from mlff_core.status import ConformerStatus, MoleculeStatus
@@ -132,7 +134,10 @@ class ScreenedMolecule:
             atoms = Atoms(row.atomic_numbers, row.positions_angstrom.reshape(-1, 3))
             atoms.info = {"charge": self.row.charge, "smiles": self.row.smiles}
             atoms.calc = SinglePointCalculator(
-                atoms, energy=row.energy_ev, forces=row.forces_ev_per_angstrom.reshape(-1, 3)
+                atoms,
+                energy=row.energy_ev,
+                forces=row.forces_ev_per_angstrom.reshape(-1, 3),
+                charges=row.charges_e if len(row.charges_e) else None,
             )
             found.append(atoms)
         return found
@@ -166,6 +171,7 @@ def screen_mols(
     max_variants: int = 8,
     max_conformers: int = 100,
     from_3d: From3D = "none",
+    charges: bool = False,
     seed: int = ChemistrySettings.seed,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -203,6 +209,7 @@ def screen_mols(
         from_3d: Relax the molecules' own geometries, the first of each: "all" atoms, "hydrogens"
             only, or all but the "frozen" ones, which a property `FROZEN_ATOMS` of the molecule
             names ("1 4 7-9", counted from 1).
+        charges: Whether rows get `charges_e`, of a model that has partial charges.
         seed: Of conformers and of chosen stereo isomers.
         workers: Embedding processes; as many as are worth their start if None, none if 0: this
             process embeds then.
@@ -214,7 +221,7 @@ def screen_mols(
         number. What goes wrong with a molecule is its status.
 
     Raises:
-        ModelFileError: The checkpoint is missing or damaged.
+        ModelFileError: The checkpoint is missing or damaged, or has no charges to give.
         DeviceError: The device or the backend is not available here.
         TypeError: What is given are no molecules.
         ValueError: An argument is out of its range.
@@ -224,6 +231,8 @@ def screen_mols(
     records = [_record(k, molecule, posed) for k, molecule in enumerate(_several(molecules))]
     if not isinstance(model, Potential):
         model = load_potential(model, device=device, backend=backend, precision=precision)
+    if charges and not model.config.charges_after:
+        raise ModelFileError(no_charges(model.name))
     domain = model.domain
     settings = ChemistrySettings(
         n_conformers=None if conformers == "auto" else conformers,
@@ -255,6 +264,9 @@ def screen_mols(
         relax_shard(embedded, relaxed, model, relaxation, reporter("relax"))
         prepared = rows_of(read_arrow(embedded), PreparedMolecule)
         rows = rows_of(read_arrow(relaxed), ConformerRow)
+    if charges:
+        for row, own in charges_of(prepared, rows, model):
+            row.charges_e = own
     of: dict[tuple[int, int], list[ConformerRow]] = {}
     for row in final_rows(prepared, rows):
         of.setdefault((row.record, row.variant), []).append(row)

@@ -41,23 +41,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """Where a shard's intermediate files lie; the last two are there if they were asked for."""
+    """Where a shard's intermediate files lie; the last three are there if they were asked for."""
 
     shard: int
     embedded: Path
     relaxed: Path
     water: Path
     teacher: Path
+    charges: Path
 
     @classmethod
     def of(cls, work_dir: Path, shard: int) -> "ShardFiles":
         """The files of one shard in a run's work folder."""
-        steps = ("embedded", "relaxed", "water", "teacher")
+        steps = ("embedded", "relaxed", "water", "teacher", "charges")
         return cls(shard, *(work_dir / f"{shard:06d}.{step}.arrow" for step in steps))
 
     def remove(self) -> None:
         """Remove those that are there."""
-        for path in (self.embedded, self.relaxed, self.water, self.teacher):
+        for path in (self.embedded, self.relaxed, self.water, self.teacher, self.charges):
             path.unlink(missing_ok=True)
 
 
@@ -351,7 +352,7 @@ def write_shard(
     files = ShardFiles.of(relaxed_file.parent, shard)
     added = [
         row
-        for file in (files.water, files.teacher)
+        for file in (files.water, files.teacher, files.charges)
         if file.exists()
         for row in rows_of(read_arrow(file), Added)
     ]

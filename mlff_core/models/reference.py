@@ -27,6 +27,7 @@ class ModelReference:
         min_charge: Lowest total charge that it knows.
         max_charge: Highest.
         errors: What its card says of its errors: a text for each quantity.
+        has_charges: Whether it gives partial charges.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ModelReference:
     min_charge: int
     max_charge: int
     errors: dict[str, str]
+    has_charges: bool = False
 
 
 def shipped_folder() -> Path:
@@ -98,6 +100,7 @@ def refer_to_model(model: str | Path = "default") -> ModelReference:
             max_charge=int(config["max_charge"]),
             # The card may have come with anyone's weights.
             errors={str(k): str(v) for k, v in stated.items()} if isinstance(stated, dict) else {},
+            has_charges=bool(config.get("charges_after", 0)),
         )
     except OSError as error:
         raise ModelFileError(f"{card_file}: no model card beside the tensors: {error}") from error

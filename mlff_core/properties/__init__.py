@@ -1,6 +1,7 @@
 """What a molecule's conformers tell together, and what is computed of them besides.
 
 ensemble.py     distinct conformers, their populations, free energy and entropy
+charges.py      partial charges of relaxed geometries
 vibrations.py   Hessians from differences of forces, and wavenumbers
 thermo.py       enthalpy, entropy and Gibbs energy of a minimum
 thermo_columns.py  the same of a shard's best conformers

@@ -1,4 +1,5 @@
-"""Columns that a stage of its own adds to conformers: water around them, the teacher's opinion.
+"""Columns that a stage of its own adds to conformers: water around them, the teacher's opinion,
+charges.
 
 Such a stage judges the relaxed conformers of a shard as the tables will, computes what is asked for
 of those that matter, and leaves a file of `Added` rows. Whoever writes the tables takes them over.
@@ -7,6 +8,9 @@ of those that matter, and leaves a file of `Added` rows. Whoever writes the tabl
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mlff_core.chem.molecule import PreparedMolecule
 from mlff_core.properties.ensemble import populations
@@ -30,6 +34,7 @@ class Added:
     solvation_kcal_mol: float | None = column("float64", "as there", "kcal/mol")
     teacher_energy_ev: float | None = column("float64", "as there", "eV")
     teacher_spread_kcal_mol: float | None = column("float64", "as there", "kcal/mol")
+    charges_e: NDArray[np.float32] = column("list<float32>", "as there", "e")
     why: str | None = column("string", "why there is none")
 
 
@@ -82,6 +87,8 @@ def add(
         for name in COMPUTED:
             if (value := getattr(one, name)) is not None:
                 setattr(row, name, value)
+        if len(one.charges_e):
+            row.charges_e = one.charges_e
     for key, own in touched.items():
         _in_water(owners[key], list(own.values()))
         _by_the_teacher(owners[key], list(own.values()))

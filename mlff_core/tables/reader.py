@@ -97,7 +97,8 @@ class Tables:
 
         Each has all hydrogens, the bonds, charges and stereo of the column `smiles`, and the
         conformers by their number. The columns of its row that are not null are its properties,
-        those of a conformer are the conformer's; `_Name` is `input_id`, or the record's number.
+        those of a conformer are the conformer's, its partial charges as text; `_Name` is
+        `input_id`, or the record's number.
 
         Args:
             where: Which conformers, by the columns of both tables; `status` is the conformer's,
@@ -123,6 +124,9 @@ class Tables:
             for conformer in own:
                 target: Chem.Conformer = mol.GetConformer(conformer["conformer"])
                 _set_properties(target, conformer)
+                if conformer["charges_e"]:
+                    charges = " ".join(f"{q:.4f}" for q in conformer["charges_e"])
+                    target.SetProp("charges_e", charges)
             yield mol
 
     def atoms(self, where: pl.Expr | None = None, *, usable: bool = True) -> Iterator["Atoms"]:
@@ -148,6 +152,7 @@ class Tables:
                     atoms,
                     energy=conformer["energy_ev"],
                     forces=_geometry(conformer["forces_ev_per_angstrom"]),
+                    charges=np.array(conformer["charges_e"]) if conformer["charges_e"] else None,
                 )
                 yield atoms
 
