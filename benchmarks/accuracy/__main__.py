@@ -8,6 +8,8 @@
         How far the teacher's own members are apart, beside the student's errors.
     python benchmarks/accuracy charges    --teacher FILE --held-out FILE --out OUT.json
         Partial charges and dipole moments against the teacher's, of a model that has some.
+    python benchmarks/accuracy few_atoms  --teacher FILE --out OUT.json
+        Bonds of small and of hypervalent molecules at the minima of both.
     python benchmarks/accuracy minima     --teacher FILE --held-out FILE --out OUT.json
         Their conformers relaxed by both from the same start.
     python benchmarks/accuracy protomers  --teacher FILE --held-out FILE --out OUT.json
@@ -41,6 +43,7 @@ from benchmarks.accuracy import (
     conformers,
     displaced,
     far,
+    few_atoms,
     members,
     minima,
     nve,
@@ -56,6 +59,7 @@ COMMANDS: dict[str, ModuleType] = {
     "far": far,
     "members": members,
     "charges": charges,
+    "few_atoms": few_atoms,
     "minima": minima,
     "protomers": protomers,
     "displaced": displaced,
