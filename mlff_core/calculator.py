@@ -42,6 +42,8 @@ class PaiNNCalculator(Calculator):
         device: Device = "auto",
         backend: Backend = "auto",
         precision: Precision = "float32",
+        *,
+        charges: bool = False,
     ):
         """Load a model, or take one that is loaded.
 
@@ -51,9 +53,10 @@ class PaiNNCalculator(Calculator):
             device: As in `load_potential`.
             backend: As in `load_potential`.
             precision: As in `load_potential`.
+            charges: As in `load_potential`.
 
         Raises:
-            ModelFileError: The checkpoint is missing or damaged.
+            ModelFileError: The checkpoint is missing or damaged, or has no charges to read.
             DeviceError: The device or the backend is not available here.
         """
         super().__init__()
@@ -61,7 +64,7 @@ class PaiNNCalculator(Calculator):
             self.potential = model
         else:
             self.potential = load_potential(
-                model, device=device, backend=backend, precision=precision
+                model, device=device, backend=backend, precision=precision, charges=charges
             )
         if self.potential.config.charges_after:
             self.implemented_properties = [*self.implemented_properties, *_OF_CHARGES]

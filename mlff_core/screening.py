@@ -230,7 +230,9 @@ def screen_mols(
     posed = from_3d != "none"
     records = [_record(k, molecule, posed) for k, molecule in enumerate(_several(molecules))]
     if not isinstance(model, Potential):
-        model = load_potential(model, device=device, backend=backend, precision=precision)
+        model = load_potential(
+            model, device=device, backend=backend, precision=precision, charges=charges
+        )
     if charges and not model.config.charges_after:
         raise ModelFileError(no_charges(model.name))
     domain = model.domain

@@ -22,8 +22,8 @@ def charges(
     backend: "Backend",
     precision: "Precision",
 ) -> StepReport:
-    """Charges of a shard, by the model of the relaxation."""
-    force_field = potential(work_dir, model, sha256, device, backend, precision)
+    """Charges of a shard, by the model of the relaxation and what reads its charges."""
+    force_field = potential(work_dir, model, sha256, device, backend, precision, charges=True)
     with own_stream(force_field.device):
         return charge_shard(
             ShardFiles.of(Path(work_dir), shard), force_field, teller("charges", shard)

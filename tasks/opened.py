@@ -124,8 +124,10 @@ def potential(
     device: "Device",
     backend: "Backend",
     precision: "Precision",
+    *,
+    charges: bool = False,
 ) -> "Potential":
-    """The model of a run, on its device.
+    """The model of a run, on its device; with what reads its charges, if that is asked for.
 
     Raises:
         ModelFileError: The checkpoint is missing, damaged, or no longer the one that was meant.
@@ -137,14 +139,16 @@ def potential(
         from mlff_core.models.potential import load_potential
 
         compile_kernels(model, device, backend, precision)
-        loaded = load_potential(Path(model), device=device, backend=backend, precision=precision)
+        loaded = load_potential(
+            Path(model), device=device, backend=backend, precision=precision, charges=charges
+        )
         if loaded.sha256 != sha256:
             raise ModelFileError(
                 f"{model}: was replaced: expected sha256 {sha256}, found {loaded.sha256}"
             )
         return loaded
 
-    return _POTENTIALS.get(run, (model, sha256, device, backend, precision), load)
+    return _POTENTIALS.get(run, (model, sha256, device, backend, precision, charges), load)
 
 
 def close(run: str) -> None:

@@ -13,6 +13,7 @@ optimizer.py   Muon for the square blocks of the weights, AdamW for the rest
 metrics.py     errors on the batches that are trained on
 reference_energy.py   energies of single atoms
 training.py    losses, schedule, averaging; one step as a CUDA graph
+readout.py     what reads charges, of a student whose weights stay
 averaging.py   the mean of several students
 growth.py      a larger student that computes what a smaller one did
 ranks.py       the processes that train one student together

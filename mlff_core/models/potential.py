@@ -17,6 +17,7 @@ from mlff_core.errors import DeviceError, ModelFileError
 from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.force_field import Domain, Outputs, evaluate_checked
 from mlff_core.models.painn import PaiNN, PaiNNConfig
+from mlff_core.models.readout_file import with_readout
 from mlff_core.models.reference import find_model, name_or_path
 from mlff_core.ops.program import AnalyticEngine
 
@@ -48,8 +49,7 @@ class Potential:
     file is a reference: name or path, sha256, device, backend and precision; it is loaded again,
     and the sha256 checked, where it is unpickled.
 
-    A process that was forked cannot use it, because the threads and the device that computed stay
-    behind in the parent: start processes by "spawn" or "forkserver", or load the model in each.
+    A process that was forked cannot use it: start processes by "spawn" or "forkserver", or load it.
 
     Attributes:
         model: The network; its weights do not require gradients.
@@ -151,13 +151,10 @@ class Potential:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        how = {
-            "device": str(self.device),
-            "backend": self.backend,
-            "precision": self.precision,
-        }
+        how = {"device": str(self.device), "backend": self.backend, "precision": self.precision}
         if self.source is not None:
-            return _load_again, (name_or_path(self.source), self.sha256, how)
+            more = how | {"charges": self.config.charges_after > 0}
+            return _load_again, (name_or_path(self.source), self.sha256, more)
         # Never saved: there is no file to refer to, so the weights travel.
         weights = {name: tensor.cpu().numpy() for name, tensor in self.model.state_dict().items()}
         return _make_again, (self.config.to_dict(), weights, self.name, self.card, how)
@@ -364,6 +361,7 @@ def load_potential(
     device: Device | torch.device | str = "auto",
     backend: Backend = "auto",
     precision: Precision = "auto",
+    charges: bool = False,
 ) -> Potential:
     """Load a checkpoint.
 
@@ -377,9 +375,10 @@ def load_potential(
         precision: "auto", which is float32, and with the triton backend lets relaxations walk in
             "fast"; "float32"; "fast", which lowers the precision of products where that helps on
             the triton backend; "float64", the reference.
+        charges: Whether what reads partial charges is taken from beside the model, too.
 
     Raises:
-        ModelFileError: The checkpoint is missing or damaged.
+        ModelFileError: The checkpoint is missing or damaged, or has no charges to read.
         DeviceError: The device or the backend is not available here.
         TypeError: `model` is neither a name nor a path.
     """
@@ -387,6 +386,8 @@ def load_potential(
         raise TypeError(f"model: expected a name or a path, found {type(model).__name__}")
     tensors_file = find_model(model)
     network, card, sha256 = read_checkpoint(tensors_file)
+    if charges:
+        network = with_readout(network, tensors_file, sha256)
     return Potential(
         network,
         name=card.get("name", tensors_file.stem),

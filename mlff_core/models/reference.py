@@ -52,6 +52,11 @@ def name_or_path(file: Path) -> str:
     return file.stem if file.parent == shipped_folder() else str(file)
 
 
+def readout_beside(tensors_file: Path) -> Path:
+    """Where what reads partial charges lies, of a model that has it in a file of its own."""
+    return tensors_file.with_suffix(".charges.safetensors")
+
+
 def find_model(model: str | Path = "default") -> Path:
     """Path of a checkpoint's tensors, from a name or a path.
 
@@ -100,7 +105,7 @@ def refer_to_model(model: str | Path = "default") -> ModelReference:
             max_charge=int(config["max_charge"]),
             # The card may have come with anyone's weights.
             errors={str(k): str(v) for k, v in stated.items()} if isinstance(stated, dict) else {},
-            has_charges=bool(config.get("charges_after", 0)),
+            has_charges=bool(config.get("charges_after", 0)) or readout_beside(file).is_file(),
         )
     except OSError as error:
         raise ModelFileError(f"{card_file}: no model card beside the tensors: {error}") from error
