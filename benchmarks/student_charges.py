@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from _harness import RESULTS, ROOT, Results, environment
+from _harness import RESULTS, ROOT, Results, environment, render
 from torch import Tensor
 
 from benchmarks.accuracy.charges import charge_errors, summary, teachers_charges
@@ -73,6 +73,7 @@ VARIANTS = {
     "+ Coulomb, total charge fades": Variant(_ALL, {"total_fades": 0.5}),
     "+ Coulomb, labels of one member": Variant(_ALL, one_member=True),
 }
+_FORCES = ("neutral", "charged")
 #: Errors of a molecule's energy in kcal/mol from which on it is far off.
 FAR_OFF = 5.0
 
@@ -240,14 +241,52 @@ def tables(arguments: argparse.Namespace, recipe: Recipe) -> tuple[list[str], li
     return known[: arguments.n_molecules], other + more, len(other)
 
 
+def markdown(content: dict[str, Any]) -> str:
+    """Each leg at its end, and the weights that all began with."""
+    last = max(row.get("round", 0) for row in content["rows"])
+    lines = [
+        "| leg | ms a step | forces, neutral | charged | far off, other states | 90 % within "
+        "| both signs, more than one of each | charges | dipole |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in content["rows"]:
+        if row.get("round", last) != last:
+            continue
+        other, both = row["other protonation states"], row["groups of both signs, more"]
+        cells = [
+            row["name"],
+            f"{row['ms_a_step']:.1f}" if "ms_a_step" in row else "",
+            *(f"{row[k]['force_mae']:.1f} / {row[k]['force_rmse']:.0f}" for k in _FORCES),
+            f"{other['between']['far_off_percent']:.0f} %",
+            f"{other['between']['90_percent']:.1f}",
+            f"{both['between']['median']:.1f} / {both['between']['90_percent']:.0f}",
+            f"{other['charge_mae_e']:.4f}" if "charge_mae_e" in other else "",
+            f"{other['dipole_mae_debye']:.2f}" if "dipole_mae_debye" in other else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    samples = max(row["samples"] for row in content["rows"])
+    return "\n".join(
+        [
+            f"{samples:,} samples each of labels of {content['molecules']:,} molecules, batches of "
+            f"{content['batch']}, one {content['device'].removeprefix('NVIDIA ')}, commit "
+            f"{content['commit'][:7]}. Held-out molecules: forces MAE / RMSE in meV/Å; energies "
+            "between molecules in kcal/mol (share beyond 5; quantiles; median / 90 %); charges in "
+            "e and dipoles in D of other protonation states.",
+            "",
+            *lines,
+        ]
+    )
+
+
 def main(words: list[str] | None = None) -> None:
     """The command line."""
     began = time.monotonic()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--render", action="store_true", help="only the table of --out")
     for name in ("teacher", "table"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+        parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--out", type=Path, default=RESULTS / "student_charges.json")
     parser.add_argument("--weights", type=Path, help="folder for the weights of each leg")
     parser.add_argument("--recipe", type=Path, default=ROOT / "datasets/recipes/charges.toml")
@@ -263,6 +302,9 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=256, help="geometries")
     parser.add_argument("--seed", type=int, default=3)
     arguments = parser.parse_args(words)
+    if arguments.render:
+        render(arguments.out, markdown)
+        return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     seed, device = arguments.seed, choose_device(arguments.device)
     recipe = read_recipe(arguments.recipe)
@@ -333,6 +375,7 @@ def main(words: list[str] | None = None) -> None:
                     arguments.weights / f"{name.replace(' ', '_').replace('+', 'plus')}.safetensors"
                 )
                 save_checkpoint(trainer.averaged, file, {})
+        render(arguments.out, markdown)
         log.info("round %d after %.0f s", number, time.monotonic() - began)
 
 
