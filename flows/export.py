@@ -1,8 +1,12 @@
 """The command `mlff-screen export`: conformers of a run in a file for other programs."""
 
 import argparse
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from mlff_core.tables import Tables
 
 #: Option -> what the name of its file may end in.
 ENDINGS: Final = {
@@ -63,5 +67,20 @@ def run(arguments: dict[str, Any]) -> str:
             keep=[name.strip() for name in (arguments["keep_columns"] or "").split(",") if name],
         )
     except pl.exceptions.PolarsError as error:
-        raise ValueError(f"--where {arguments['where']}: {str(error).splitlines()[0]}") from error
+        said = str(error).splitlines()[0]
+        if isinstance(error, pl.exceptions.ColumnNotFoundError) and where is not None:
+            said = _no_column(where.meta.root_names(), tables)
+        raise ValueError(f"--where {arguments['where']}: {said}") from error
     return f"{name}: {n_written:,} conformer{'' if n_written == 1 else 's'}"
+
+
+def _no_column(asked: list[str], tables: "Tables") -> str:
+    """What names of a condition no table has, and what may have been meant."""
+    frames = tables.molecules, tables.conformers
+    columns = {name for frame in frames for name in frame.collect_schema().names()}
+    columns.add("molecule_status")  # the name of `status` beside that of the conformer
+    said = []
+    for name in (name for name in asked if name not in columns):
+        near = get_close_matches(name, sorted(columns), 3)
+        said.append(f"no column {name!r}" + (f" (near it: {', '.join(near)})" if near else ""))
+    return f"{'; '.join(said)}; docs/schema.md lists all"

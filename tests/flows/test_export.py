@@ -61,7 +61,8 @@ def test_conditions_name_columns_of_both_tables(
     [
         (["--sdf", "x.mol2"], "x.mol2: --sdf takes a name in .sdf, .sdf.gz"),
         ([], "one of the arguments --sdf --xyz --db is required"),
-        (["--db", "x.db", "--where", "colour = 1"], "--where colour = 1: "),
+        (["--db", "x.db", "--where", "colour = 1"], "--where colour = 1: no column 'colour'"),
+        (["--db", "x.db", "--where", "qde > 0.5"], "no column 'qde' (near it: qed"),
         (["--db", "x.db", "--where", "qed >"], "--where qed >: "),
         (["--db", "no/folder/x.db"], "no/folder"),
     ],
