@@ -25,7 +25,7 @@ from mlff_core.ops.triton import pairs as pairing
 from mlff_core.ops.triton.capture import recording
 from mlff_core.ops.triton.charges import CHARGE_OPS, Spans
 from mlff_core.ops.triton.compiling import settle_keys
-from mlff_core.ops.triton.fill import Inputs, fill
+from mlff_core.ops.triton.fill import Filling, Inputs
 from mlff_core.ops.triton.pairs import pairs
 from mlff_core.ops.triton.readout import molecules
 from mlff_core.ops.triton.steps import PRODUCT_PRECISION, Gathered, KernelSteps, Weights
@@ -59,14 +59,15 @@ class CapturedStep(NamedTuple):
 
     Attributes:
         graph: The recording.
-        inputs: numbers, positions, mol_idx, ptr, charge, at the capacity of the graph.
+        fill: Copies a batch into the buffers of numbers, positions, mol_idx, ptr and charge, which
+            have the capacity of the graph.
         energy: float64 [n_mols at capacity].
         forces: [n_atoms at capacity, 3].
         charges: [n_atoms at capacity]; None where the model has none.
     """
 
     graph: torch.cuda.CUDAGraph
-    inputs: Inputs
+    fill: Filling
     energy: Tensor
     forces: Tensor
     charges: Tensor | None = None
@@ -195,7 +196,7 @@ class TritonEngine:
         captured = self.graphs[key]
         if captured is None:
             return self.step(numbers, positions, mol_idx, ptr, charge)
-        fill(captured.inputs, (numbers, positions, mol_idx, ptr, charge))
+        captured.fill((numbers, positions, mol_idx, ptr, charge))
         captured.graph.replay()
         found = captured.energy[:n_mols].clone(), captured.forces[:n_atoms].clone()
         if captured.charges is None:
@@ -253,8 +254,8 @@ class TritonEngine:
         graph = torch.cuda.CUDAGraph()
         with recording(graph):
             energy, forces, *charges = self.step(*buffers)
-        captured = CapturedStep(graph, buffers, energy, forces, *charges)
-        fill(buffers, inputs)
+        captured = CapturedStep(graph, Filling(buffers), energy, forces, *charges)
+        captured.fill(inputs)
         graph.replay()
         same = (
             torch.isclose(

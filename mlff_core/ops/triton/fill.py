@@ -5,6 +5,8 @@
 Meaning: `fill_plain`.
 """
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -13,6 +15,8 @@ from torch import Tensor
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 #: Numbers that a program copies of each tensor.
 _BLOCK = 256
+#: A kernel compiled for tensors that begin at multiples of so many bytes reads them 16 at a time.
+_ALIGNED = 16
 
 
 @triton.jit(do_not_specialize=["n_atoms", "n_mols", "room"])
@@ -55,21 +59,39 @@ def fill(buffers: Inputs, given: Inputs) -> None:
         buffers: Written, contiguous.
         given: Of the same types; nothing is copied before the launch where it is contiguous.
     """
-    numbers, positions, mol_idx, ptr, charge = (t.detach().contiguous() for t in given)
-    room = len(buffers[4])
-    fill_kernel[(triton.cdiv(max(len(numbers), room + 1), _BLOCK),)](
-        numbers,
-        positions,
-        mol_idx,
-        ptr,
-        charge,
-        *buffers,
-        len(numbers),
-        len(charge),
-        room,
-        BLOCK=_BLOCK,
-        num_warps=4,
-    )
+    Filling(buffers)(given)
+
+
+class Filling:
+    """`fill` of the same buffers again and again, for which the host has little to do.
+
+    Triton looks at each argument of a launch to find the kernel compiled for it, which takes longer
+    than the copy itself. From the second time on it is known; it was compiled for tensors of the
+    buffers' types that begin at multiples of _ALIGNED bytes, and others are launched as at first.
+    """
+
+    def __init__(self, buffers: Inputs):
+        self.buffers = buffers
+        self.room = len(buffers[4])
+        self.compiled: Any = None
+
+    def __call__(self, given: Inputs) -> None:
+        """Copy a batch."""
+        given = tuple(t if t.is_contiguous() else t.contiguous() for t in given)
+        n_atoms, n_mols, room = len(given[0]), len(given[4]), self.room
+        grid = (-(-max(n_atoms, room + 1) // _BLOCK), 1, 1)
+        usual = not any(
+            t.data_ptr() % _ALIGNED or t.dtype != buffer.dtype
+            for t, buffer in zip(given, self.buffers, strict=True)
+        )
+        if usual and self.compiled is not None:
+            self.compiled[grid](*given, *self.buffers, n_atoms, n_mols, room, _BLOCK)
+            return
+        compiled = fill_kernel[grid](
+            *(t.detach() for t in given), *self.buffers, n_atoms, n_mols, room, _BLOCK, num_warps=4
+        )
+        if usual:
+            self.compiled = compiled
 
 
 def fill_plain(buffers: Inputs, given: Inputs) -> None:
