@@ -209,6 +209,11 @@ def new_operand(n_rows: int, n_in: int, precision: str, device: torch.device) ->
     return torch.empty(n_rows, pieces, n_in, dtype=torch.float16, device=device)
 
 
+def precision_of(operand: Tensor) -> str:
+    """How products are computed that take an operand."""
+    return "fp16" if operand.shape[1] == 1 else "fp16x3"
+
+
 def linear(
     x: Tensor,
     w: Tensor,

@@ -19,9 +19,11 @@ from torch import Tensor
 
 from mlff_core.ops.filters import FilterTable
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
+from mlff_core.ops.triton.linear import precision_of
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.spline import spline_weights
 from mlff_core.ops.triton.tiles import launch_of
+from mlff_core.ops.triton.update import g_a_mu_operand
 
 #: Components of what a pair gives to the positions of its ends.
 N_PULL = 3
@@ -192,6 +194,8 @@ def message_bwd_kernel(
     pull_ptr,  # [n_atoms, stride, n_features / BLOCK_F, N_PULL], added to with ADD
     g_phi_ptr,  # [n_atoms, 3 n_features], unused without HAS_MU
     g_mu_out_ptr,  # [n_atoms, 3, n_features], unused without HAS_MU
+    uv_ptr,  # of the update block before [n_atoms, 3, 2 n_features], unused without PRODUCTS
+    g_a_mu_ptr,  # operand [n_atoms, n_pieces, n_features], unused without PRODUCTS
     n_atoms,
     stride,  # of a row
     inverse_knot,  # 1 / distance of two knots
@@ -201,6 +205,7 @@ def message_bwd_kernel(
     N_PULL: tl.constexpr,
     DEGREE: tl.constexpr,
     HAS_MU: tl.constexpr,
+    PRODUCTS: tl.constexpr,  # precision of those that take the operand, or ""
     ADD: tl.constexpr,
     ATOMS: tl.constexpr,
     SPLIT: tl.constexpr,
@@ -314,6 +319,9 @@ def message_bwd_kernel(
         z = tl.load(own_g_mu_ptr + vector, mask=real, other=0.0)
         z += phi3 * over_pairs(hz, ATOMS, SPLIT, BLOCK_F)
         tl.store(g_mu_out_ptr + vector, z, mask=real)
+        if PRODUCTS != "":
+            wide = atom.to(tl.int64)[:, None]
+            g_a_mu_operand(g_a_mu_ptr, x, y, z, uv_ptr, wide, f, real, N_FEATURES, PRODUCTS)
 
 
 def message_fwd(
@@ -386,6 +394,8 @@ def message_bwd(
     *,
     add: bool,
     gathered: tuple[Tensor, Tensor] | None = None,
+    uv: Tensor | None = None,
+    g_a_mu: Tensor | None = None,
 ) -> tuple[Tensor, Tensor] | None:
     """Gradients with respect to phi and mu, None where there is no mu, and with respect to pairs.
 
@@ -400,6 +410,9 @@ def message_bwd(
             dE/d(x_a - x_b), eV/Å, in the pair's place of a's row, a slice of the features each.
         add: Add to pull rather than overwrite it.
         gathered: g_q and g_mu as neighbours read them, in a shorter type; None: as they are.
+        uv: What the update block before has kept [n_atoms, 3, 2 n_features].
+        g_a_mu: From `linear.new_operand`; written: what `update.gradient_in_a_mu` makes of uv and
+            dE/dmu, which are at hand here.
 
     Returns:
         dE/dphi [n_atoms, 3 n_features] and dE/dmu [n_atoms, 3, n_features].
@@ -426,6 +439,8 @@ def message_bwd(
         pull,
         phi if gradients is None else gradients[0],
         phi if gradients is None else gradients[1],
+        phi if uv is None else uv,
+        phi if g_a_mu is None else g_a_mu,
         n_atoms,
         rows.j.shape[1],
         table.inverse_knot,
@@ -435,6 +450,7 @@ def message_bwd(
         N_PULL=N_PULL,
         DEGREE=table.degree,
         HAS_MU=mu is not None,
+        PRODUCTS="" if g_a_mu is None else precision_of(g_a_mu),
         ADD=add,
         BLOCK_F=n_features // n_slices,
         **launch.options,

@@ -8,7 +8,13 @@ from torch import Tensor
 from mlff_core.ops.filters import FilterTable, spline_table
 from mlff_core.ops.plain import mlp_fwd as plain_mlp_fwd
 from mlff_core.ops.program import blocks, filter_matrix, mlp_weights
-from mlff_core.ops.triton.linear import contiguous_transpose, mlp_bwd, mlp_fwd, split_weights
+from mlff_core.ops.triton.linear import (
+    contiguous_transpose,
+    mlp_bwd,
+    mlp_fwd,
+    new_operand,
+    split_weights,
+)
 from mlff_core.ops.triton.message import message_bwd, message_fwd, new_pull
 from mlff_core.ops.triton.pairs import AtomTables, PairRows
 from mlff_core.ops.triton.readout import readout
@@ -184,6 +190,9 @@ class KernelSteps:
     Attributes:
         atomic: After the readout, the energy of each atom, repulsion included, in eV [n_atoms].
         pull: After the way back, as `message_bwd` writes it.
+        kept: What each update block has kept for its way back.
+        told: The last gradient in vectors that `message_bwd` gave, and what `gradient_in_a_mu`
+            would make of it in the block before.
     """
 
     atomic: Tensor
@@ -191,6 +200,8 @@ class KernelSteps:
 
     def __init__(self, weights: Weights, rows: PairRows, repulsion: Tensor):
         self.weights, self.rows, self.repulsion = weights, rows, repulsion
+        self.kept: dict[int, UpdateSaved] = {}
+        self.told: tuple[Tensor, Tensor] | None = None
 
     def short(self, x: Tensor | None, short: torch.dtype | None) -> Tensor | None:
         """Features in the type in which neighbours read them; None if that is their own."""
@@ -222,7 +233,7 @@ class KernelSteps:
         """As in `Steps`; nothing reads the vectors after the last block."""
         blocks = self.weights.blocks
         last = k == len(blocks) - 1
-        return update_fwd(
+        out = update_fwd(
             q,
             mu,
             blocks[k].update,
@@ -230,6 +241,8 @@ class KernelSteps:
             with_mu=not last,
             precision=self.weights.forward_precision,
         )
+        self.kept[k] = out[2]
+        return out
 
     def readout(self, q: Tensor) -> Tensor:
         """As in `Steps`."""
@@ -248,7 +261,16 @@ class KernelSteps:
     ) -> tuple[Tensor, Tensor]:
         """As in `Steps`."""
         precision, update = self.weights.backward_precision, self.weights.blocks[k].update
-        return update_bwd(g_q, g_mu, kept, update, end=self.rows.end, precision=precision)
+        at_hand = self.told is not None and self.told[0] is g_mu and self.kept.get(k) is kept
+        return update_bwd(
+            g_q,
+            g_mu,
+            kept,
+            update,
+            end=self.rows.end,
+            precision=precision,
+            g_a_mu=self.told[1] if self.told is not None and at_hand else None,
+        )
 
     def message_bwd(
         self, k: int, g_q: Tensor, g_mu: Tensor, phi: Tensor, mu: Tensor | None
@@ -258,9 +280,28 @@ class KernelSteps:
         add = k < len(blocks) - 1
         short_q, short_mu = (self.short(g, self.weights.gathered[1]) for g in (g_q, g_mu))
         gathered = None if short_q is None or short_mu is None else (short_q, short_mu)
-        return message_bwd(
-            g_q, g_mu, phi, mu, self.rows, blocks[k].filters, self.pull, add=add, gathered=gathered
+        before, operand = self.kept.get(k - 1), None
+        if before is not None:
+            n_atoms, n_features = g_q.shape
+            precision = self.weights.backward_precision
+            operand = new_operand(n_atoms, n_features, precision, g_q.device)
+        gradients = message_bwd(
+            g_q,
+            g_mu,
+            phi,
+            mu,
+            self.rows,
+            blocks[k].filters,
+            self.pull,
+            add=add,
+            gathered=gathered,
+            uv=None if before is None else before.uv,
+            g_a_mu=operand,
         )
+        self.told = None
+        if gradients is not None and operand is not None:
+            self.told = gradients[1], operand
+        return gradients
 
     def phi_bwd(self, k: int, g_phi: Tensor, hidden: Tensor, g_q: Tensor) -> Tensor:
         """As in `Steps`."""

@@ -82,7 +82,7 @@ class UpdateSaved(NamedTuple):
 
     Attributes:
         uv: U mu beside V mu [n_atoms, 3, 2 n_features].
-        a: a_mu beside a_q_mu [n_atoms, 2 n_features].
+        a: a_mu beside a_q_mu beside the inner product of U mu and V mu [n_atoms, 3 n_features].
         hidden: Hidden layer before silu [n_atoms, n_features].
     """
 
@@ -156,7 +156,7 @@ def update_out_kernel(
     silu_ptr,  # operand [n_atoms, PIECES, n_features]
     w_ptr,  # pieces of [3 n_features, n_features]
     b_ptr,  # [3 n_features]
-    a_ptr,  # [n_atoms, 2 n_features]
+    a_ptr,  # [n_atoms, 3 n_features]
     q_out_ptr,  # [n_atoms, n_features]
     mu_out_ptr,  # [n_atoms, 3, n_features]
     end_ptr,  # int32 [1], atoms that are no padding
@@ -214,8 +214,9 @@ def update_out_kernel(
     scalar = wide * N_FEATURES + n[None, :]
     q = tl.load(q_ptr + scalar, mask=real, other=0.0)
     tl.store(q_out_ptr + scalar, q + a_q + a_q_mu * inner, mask=real)
-    a = a_ptr + wide * (2 * N_FEATURES) + n[None, :]
+    a = a_ptr + wide * (3 * N_FEATURES) + n[None, :]
     tl.store(a + N_FEATURES, a_q_mu, mask=real)
+    tl.store(a + 2 * N_FEATURES, inner, mask=real)
     if WITH_MU:
         a_mu += tl.load(b_ptr + n)[None, :]
         tl.store(a, a_mu, mask=real)
@@ -231,8 +232,8 @@ def update_out_kernel(
 @triton.jit(do_not_specialize=["n_atoms"])
 def update_bwd_hidden_kernel(
     g_q_ptr,  # [n_atoms, n_features]
-    g_mu_ptr,  # [n_atoms, 3, n_features], unused without WITH_MU
-    uv_ptr,  # [n_atoms, 3, 2 n_features]
+    g_a_mu_ptr,  # operand [n_atoms, PIECES, n_features], unused without WITH_MU
+    a_ptr,  # [n_atoms, 3 n_features]
     hidden_ptr,  # [n_atoms, n_features]
     w_ptr,  # pieces of the transposed second layer [n_features, 3 n_features]
     g_hidden_ptr,  # operand [n_atoms, PIECES, n_features]
@@ -266,22 +267,14 @@ def update_bwd_hidden_kernel(
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
-        u = uv_ptr + wide * (6 * N_FEATURES) + k[None, :]
-        ux = tl.load(u, mask=real, other=0.0)
-        uy = tl.load(u + 2 * N_FEATURES, mask=real, other=0.0)
-        uz = tl.load(u + 4 * N_FEATURES, mask=real, other=0.0)
-        inner = ux * tl.load(u + N_FEATURES, mask=real, other=0.0)
-        inner += uy * tl.load(u + 3 * N_FEATURES, mask=real, other=0.0)
-        inner += uz * tl.load(u + 5 * N_FEATURES, mask=real, other=0.0)
+        inner = tl.load(a_ptr + wide * N_IN + 2 * N_FEATURES + k[None, :], mask=real, other=0.0)
         g_q = tl.load(g_q_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
         if WITH_MU:
-            g = g_mu_ptr + wide * (3 * N_FEATURES) + k[None, :]
-            g_a_mu = ux * tl.load(g, mask=real, other=0.0)
-            g_a_mu += uy * tl.load(g + N_FEATURES, mask=real, other=0.0)
-            g_a_mu += uz * tl.load(g + 2 * N_FEATURES, mask=real, other=0.0)
+            g_a_mu = g_a_mu_ptr + wide * (PIECES * N_FEATURES) + k[None, :]
+            g_a_mu = load_operand(g_a_mu, real, N_FEATURES, PRECISION)
             if not ONE_PIECE:
                 w_mu = load_weights(w_ptr, n, k, N_IN, PIECE)
-            acc = product(split(g_a_mu, PRECISION), w_mu, acc, PRECISION)
+            acc = product(g_a_mu, w_mu, acc, PRECISION)
         if not ONE_PIECE:
             w_q_mu = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
             w_q = load_weights(w_ptr, n, 2 * N_FEATURES + k, N_IN, PIECE)
@@ -301,7 +294,7 @@ def update_bwd_in_kernel(
     g_q_ptr,  # [n_atoms, n_features]
     g_mu_ptr,  # [n_atoms, 3, n_features], unused without WITH_MU
     uv_ptr,  # [n_atoms, 3, 2 n_features]
-    a_ptr,  # [n_atoms, 2 n_features]
+    a_ptr,  # [n_atoms, 3 n_features]
     w_ptr,  # pieces of the transposed first layer [2 n_features, n_features]
     g_q_out_ptr,  # [n_atoms, n_features]
     g_uv_ptr,  # gradient in U mu beside that in V mu, operand [3 n_atoms, PIECES, 2 n_features]
@@ -349,7 +342,7 @@ def update_bwd_in_kernel(
     vy = tl.load(uv + 3 * N_FEATURES, mask=real, other=0.0)
     vz = tl.load(uv + 5 * N_FEATURES, mask=real, other=0.0)
     ratio = acc_norm / tl.sqrt(vx * vx + vy * vy + vz * vz + _NORM_FLOOR)
-    a = a_ptr + wide * (2 * N_FEATURES) + n[None, :]
+    a = a_ptr + wide * (3 * N_FEATURES) + n[None, :]
     g_product = g_q * tl.load(a + N_FEATURES, mask=real, other=0.0)
     if WITH_MU:
         a_mu = tl.load(a, mask=real, other=0.0)
@@ -363,6 +356,73 @@ def update_bwd_in_kernel(
         g_uv = g_uv_ptr + (wide * 3 + c) * (PIECES * 2 * N_FEATURES) + n[None, :]
         store_operand(g_uv, g_u, real, 2 * N_FEATURES, PRECISION)
         store_operand(g_uv + N_FEATURES, g_v, real, 2 * N_FEATURES, PRECISION)
+
+
+@triton.jit
+def g_a_mu_operand(
+    g_a_mu_ptr, x, y, z, uv_ptr, atom, f, real, N_FEATURES: tl.constexpr, PRECISION: tl.constexpr
+):
+    """Leave the gradient in a_mu, the inner product of U mu and that in mu, as an operand.
+
+    Args:
+        g_a_mu_ptr: Operand [n_atoms, PIECES, n_features].
+        x, y, z: Gradient in the vectors that the update block gives [atoms, features].
+        uv_ptr: [n_atoms, 3, 2 n_features].
+        atom: Which atoms, int64 [atoms, 1].
+        f: Which features [1, features].
+        real: Which of the atoms there are [atoms, 1].
+    """
+    PIECES: tl.constexpr = 1 if PRECISION == "fp16" else 2
+    u = uv_ptr + atom * (6 * N_FEATURES) + f
+    g_a_mu = x * tl.load(u, mask=real, other=0.0)
+    g_a_mu += y * tl.load(u + 2 * N_FEATURES, mask=real, other=0.0)
+    g_a_mu += z * tl.load(u + 4 * N_FEATURES, mask=real, other=0.0)
+    operand = g_a_mu_ptr + atom * (PIECES * N_FEATURES) + f
+    store_operand(operand, g_a_mu, real, N_FEATURES, PRECISION)
+
+
+@triton.jit(do_not_specialize=["n_atoms"])
+def update_bwd_a_mu_kernel(
+    g_mu_ptr,  # [n_atoms, 3, n_features]
+    uv_ptr,  # [n_atoms, 3, 2 n_features]
+    g_a_mu_ptr,  # operand [n_atoms, PIECES, n_features]
+    end_ptr,  # int32 [1], atoms that are no padding
+    n_atoms,
+    N_FEATURES: tl.constexpr,
+    ATOMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):
+    wait_for_inputs(OVERLAP)
+    if is_padding(tl.program_id(0) * ATOMS, end_ptr, OVERLAP):
+        return
+    let_next_begin(OVERLAP)
+    atom = (tl.program_id(0) * ATOMS + tl.arange(0, ATOMS)).to(tl.int64)[:, None]
+    f = tl.arange(0, N_FEATURES)[None, :]
+    real = atom < n_atoms
+    g_mu = g_mu_ptr + atom * (3 * N_FEATURES) + f
+    x = tl.load(g_mu, mask=real, other=0.0)
+    y = tl.load(g_mu + N_FEATURES, mask=real, other=0.0)
+    z = tl.load(g_mu + 2 * N_FEATURES, mask=real, other=0.0)
+    g_a_mu_operand(g_a_mu_ptr, x, y, z, uv_ptr, atom, f, real, N_FEATURES, PRECISION)
+
+
+def gradient_in_a_mu(g_mu: Tensor, saved: UpdateSaved, *, end: Tensor, precision: str) -> Tensor:
+    """The inner product of U mu and g_mu as an operand, where the walk has not left it."""
+    n_atoms, _, n_features = g_mu.shape
+    g_a_mu = new_operand(n_atoms, n_features, precision, g_mu.device)
+    update_bwd_a_mu_kernel[(triton.cdiv(n_atoms, 4),)](
+        g_mu,
+        saved.uv,
+        g_a_mu,
+        end,
+        n_atoms,
+        N_FEATURES=n_features,
+        ATOMS=4,
+        PRECISION=precision,
+        **overlap(n_atoms),
+    )
+    return g_a_mu
 
 
 def update_fwd(
@@ -400,7 +460,7 @@ def update_fwd(
         **sizes,
         **overlap(n_atoms),
     )
-    a = q.new_empty(n_atoms, 2 * n_features)
+    a = q.new_empty(n_atoms, 3 * n_features)
     mu_out = mu.new_empty(mu.shape) if with_mu else None
     sizes = tile_options("update_out", precision, n_atoms, *widths)
     grid = piece_grid(n_atoms, n_features, sizes)
@@ -433,6 +493,7 @@ def update_bwd(
     *,
     end: Tensor,
     precision: str,
+    g_a_mu: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gradients with respect to the q and mu that `update_fwd` was given.
 
@@ -443,18 +504,21 @@ def update_bwd(
         weights: Of the block.
         end: As in `update_fwd`.
         precision: As in `linear.linear`.
+        g_a_mu: What `gradient_in_a_mu` gives, where `message_bwd` has left it already.
     """
     n_atoms, n_features = g_q.shape
     widths = (n_features, n_features, n_features)
     with_mu = g_mu is not None
     g_mu_or_any = saved.uv if g_mu is None else g_mu
+    if g_mu is not None and g_a_mu is None:
+        g_a_mu = gradient_in_a_mu(g_mu, saved, end=end, precision=precision)
     g_hidden = new_operand(n_atoms, n_features, precision, g_q.device)
     sizes = tile_options("update_bwd_hidden", precision, n_atoms, *widths)
     grid = piece_grid(n_atoms, n_features, sizes)
     update_bwd_hidden_kernel[grid](
         g_q,
-        g_mu_or_any,
-        saved.uv,
+        g_hidden if g_a_mu is None else g_a_mu,
+        saved.a,
         saved.hidden,
         weights.w2_t,
         g_hidden,
