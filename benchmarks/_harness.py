@@ -98,13 +98,16 @@ def environment(device: torch.device) -> dict[str, str]:
         ran = subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=ROOT)
         return ran.stdout.strip()
 
+    # Where there is no repository, whoever took the tree out of it says of which commit it is.
+    commit = git("rev-parse", "HEAD")
+    changed = "yes" if git("status", "--porcelain", "--untracked-files=no") else "no"
     found = {
         "device": platform.processor() or platform.machine(),
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "commit": git("rev-parse", "HEAD") or os.environ.get("COMMIT", "unknown"),
-        "changed": "yes" if git("status", "--porcelain", "--untracked-files=no") else "no",
+        "commit": commit or os.environ.get("COMMIT", "unknown"),
+        "changed": changed if commit else "unknown",
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
     if device.type == "cuda":

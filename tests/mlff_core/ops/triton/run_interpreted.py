@@ -13,11 +13,13 @@ import torch
 
 from mlff_core.batch import MolBatch
 from mlff_core.models.painn import PaiNNConfig
+from mlff_core.ops.case import Case, triton_steps
 from mlff_core.ops.triton import engine as engines
 from mlff_core.ops.triton import pairs, tiles
 from mlff_core.ops.triton.engine import TritonEngine
 from mlff_core.ops.triton.fill import fill, fill_plain
 from mlff_core.ops.triton.readout import readout
+from mlff_core.ops.triton.update import gradient_in_a_mu
 from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
 
 #: Narrow and shallow: the interpreter is slow. The width is the least that the kernels take.
@@ -81,6 +83,18 @@ def on_poison(evaluate: Callable[[], Any]) -> Any:
         torch.use_deterministic_algorithms(False)
 
 
+def gradients_in_a_mu(batch: MolBatch) -> dict[str, torch.Tensor]:
+    """As the walk back leaves it for the block before, as it is made apart, and of what."""
+    case = Case.of(random_model(1, CONFIG).requires_grad_(False), batch)
+    steps = triton_steps(case)
+    _, _, kept = steps.update_fwd(0, case.q, case.mu)
+    steps.readout(case.q)
+    steps.message_bwd(1, case.g_q, case.g_mu, case.phi, case.mu)
+    g_mu, left = steps.told
+    apart = gradient_in_a_mu(g_mu, kept, end=steps.rows.end, precision="fp16x3")
+    return {"left": left, "apart": apart, "g_mu": g_mu, "uv": kept.uv}
+
+
 def main(out: str) -> None:
     """Evaluate every case."""
     engine = TritonEngine(random_model(1, CONFIG))
@@ -101,6 +115,7 @@ def main(out: str) -> None:
         end=torch.full((1,), 5, dtype=torch.int32), precision="fp16x3",
     )  # fmt: skip
     results["fast"] = TritonEngine(random_model(1, CONFIG), "fast").evaluate(*arguments(batch))
+    results["a_mu"] = gradients_in_a_mu(few)
     engine_of_short = TritonEngine(random_model(1, CONFIG), "fast", **SHORT)
     results["short"] = engine_of_short.evaluate(*arguments(few))
     # On the tiles of batches that would take the interpreter too long, and in several pieces along

@@ -7,6 +7,7 @@ import torch
 
 from mlff_core.ops import plain
 from mlff_core.ops.program import AnalyticEngine, mlp_weights
+from mlff_core.ops.triton.linear import LOW_SCALE, RANGE
 from mlff_core.testing import coarse_engine, random_model, script_at
 
 SCRIPT = Path(__file__).with_name("run_interpreted.py")
@@ -92,6 +93,16 @@ def test_fast_stays_near_float64_on_small_tiles_and_on_large_ones(results, truth
     energy, forces = results[case]
     assert (energy - truth[0]).abs().max() < 2e-4
     assert (forces - truth[1]).abs().max() < 1e-4
+
+
+def test_the_walk_back_leaves_the_gradient_in_a_mu_as_an_operand(results):
+    found = results["a_mu"]
+    assert torch.equal(found["left"], found["apart"])
+    high, low = found["left"].double().unbind(1)
+    g_mu = found["g_mu"].double()
+    u = found["uv"].double().view(len(g_mu), 3, -1)[:, :, : CASES.CONFIG.n_features]
+    expected = (u * g_mu).sum(1)
+    torch.testing.assert_close((high + low / LOW_SCALE) * RANGE, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_short_types_cost_what_they_cost_plain_pytorch(results, truth, batch):
