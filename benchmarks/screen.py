@@ -38,6 +38,7 @@ import torch
 from _harness import RESULTS, environment, render
 
 from flows.call import ScreenCall
+from flows.compute import AT_ONCE_WITH_CARD
 from flows.engines import LocalEngine
 from flows.plan import open_call
 from flows.run import run_screen
@@ -100,6 +101,15 @@ class Load:
                 continue
         return [sum(s for d, s in self._spent.values() if d == k) for k in range(len(PARTS))]
 
+    def write(self, file: Path, begun: float) -> None:
+        """All samples as comma-separated values, seconds counted from `begun`."""
+        lines = ["s,card_busy,cores_busy," + ",".join(f"core_s of {part}" for part in PARTS)]
+        lines += [
+            f"{time - begun:.2f}," + ",".join(f"{value:.3f}" for value in rest)
+            for time, *rest in self.samples
+        ]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
     def between(self, begin: float, end: float) -> dict[str, Any]:
         """Mean shares in an interval, and cores that each part kept busy."""
         inside = np.array([s for s in self.samples if begin <= s[0] <= end])
@@ -139,12 +149,15 @@ class Clock(Watcher):
         self.counts: dict[str, int] = {}
         #: Time and records of each shard that is finished.
         self.finished: list[tuple[float, int]] = []
+        #: Seconds after the begin, stage and shard, as they ended.
+        self.stages_ended: list[tuple[float, str, int]] = []
 
     def begin(self, n_records: int, done: int) -> None:
         self.begun = time.monotonic()
 
     def advance(self, stage: str, shard: int, report: StepReport) -> None:
         self.ended = time.monotonic()
+        self.stages_ended.append((round(self.ended - self.begun, 2), stage, shard))
         for name, seconds in report.timings_s.items():
             self.stages[name] = self.stages.get(name, 0.0) + seconds
         for status, n in report.counts.items():
@@ -165,6 +178,7 @@ class Clock(Watcher):
             "pipeline_s": passed,
             "molecules_per_s": n / passed,
             "stages_s": self.stages,
+            "stages_ended": self.stages_ended,
             "counts": self.counts,
         }
         if len(self.finished) > 1:
@@ -174,7 +188,9 @@ class Clock(Watcher):
         return found
 
 
-def measure(call: ScreenCall, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def measure(
+    call: ScreenCall, keep: Callable[[dict[str, Any]], None], samples: Path | None = None
+) -> dict[str, Any]:
     """Run a screen; what is known is handed to `keep` as it comes, and returned in the end."""
     device = "cuda" if torch.cuda.is_available() and call.device != "cpu" else "cpu"
     model = refer_to_model(call.model)
@@ -191,6 +207,8 @@ def measure(call: ScreenCall, keep: Callable[[dict[str, Any]], None]) -> dict[st
     with Load() as load:
         clock = Clock(about, load, keep)
         manifest = run_screen(call, LocalEngine(), clock)
+    if samples is not None:
+        load.write(samples, clock.begun)
     report = clock.report() | {
         "start_and_end_s": time.monotonic() - started - (clock.ended - clock.begun),
         "embedder": manifest.parameters["embedder"],
@@ -202,33 +220,46 @@ def measure(call: ScreenCall, keep: Callable[[dict[str, Any]], None]) -> dict[st
 
 
 def measure_embedding(
-    call: ScreenCall, folder: Path, keep: Callable[[dict[str, Any]], None]
+    call: ScreenCall,
+    folder: Path,
+    keep: Callable[[dict[str, Any]], None],
+    samples: Path | None = None,
 ) -> None:
-    """From SMILES to starting geometries on a card, two shards at a time as in a screen."""
+    """From SMILES to starting geometries, as many shards at a time as in a screen.
+
+    The processes are started before, as a screen starts them before it loads its model.
+    """
+    device = "cuda" if torch.cuda.is_available() and call.device != "cpu" else "cpu"
     opened = open_call(call)
-    read = ingest(opened.library, str(folder), opened.shard_size("cuda"), call.limit)
-    embed_shards = partial(
-        embed,
-        work_dir=str(folder),
-        chemistry=chemistry_of(call, opened.model),
-        workers=call.workers,
-        embedder="card",
-        device="cuda",
-    )
+    read = ingest(opened.library, str(folder), opened.shard_size(device), call.limit)
+    chemistry = chemistry_of(call, opened.model)
     about = {
-        **environment(torch.device("cuda")),
+        **environment(torch.device(device)),
         "library": Path(call.library).name,
         "model": "embedding alone",
         "conformers": call.conformers,
         "cores": usable_cores(),
-        "compiled_s": live.compile_kernels(opened.model.file, "cuda", "auto", "auto"),
+        "compiled_s": live.compile_kernels(opened.model.file, device, "auto", "auto"),
     }
-    with Load() as load, ThreadPoolExecutor(2) as threads:
+    processes = live.embedding_processes(str(folder), chemistry, call.workers, device)
+    processes.begin()
+    processes.wait_until_begun()
+    embed_shards = partial(
+        embed,
+        work_dir=str(folder),
+        chemistry=chemistry,
+        workers=call.workers,
+        embedder="card",
+        device=device,
+    )
+    with Load() as load, ThreadPoolExecutor(AT_ONCE_WITH_CARD) as threads:
         clock = Clock(about, load, keep, last="embed")
         clock.begin(read.n_records, 0)
         under_way = {threads.submit(embed_shards, shard): shard for shard in range(read.n_shards)}
         for future in as_completed(under_way):
             clock.advance("embed", under_way[future], future.result())
+    if samples is not None:
+        load.write(samples, clock.begun)
     live.close(str(folder))
 
 
@@ -249,6 +280,9 @@ def _one_table(report: dict[str, Any]) -> str:
         f"| molecules/s from the first shard's begin to the last one's end "
         f"| {report['molecules_per_s']:,.0f} |",
     ]
+    if report["conformers"] > 1:
+        conformers = report["molecules_per_s"] * report["conformers"]
+        rows += [f"| conformers/s, as many as were asked for | {conformers:,.0f} |"]
     if "steady_molecules_per_s" in report:
         rows += [f"| molecules/s in steady state | {report['steady_molecules_per_s']:,.0f} |"]
     if steady:
@@ -297,6 +331,7 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--embedding", action="store_true", help="stop at starting geometries")
     parser.add_argument("--out", type=Path, help="keep the tables here")
+    parser.add_argument("--samples", type=Path, help="write all samples of the load here")
     parser.add_argument("--json", type=Path, default=RESULTS / "screen.json")
     parser.add_argument("--render", type=Path, help="make the Markdown of such a file, and end")
     arguments = parser.parse_args()
@@ -311,9 +346,9 @@ def main() -> None:
         }
         call = ScreenCall(**given, model=arguments.model, out=str(out), overwrite=True)
         if arguments.embedding:
-            measure_embedding(call, Path(folder), keep_in(arguments.json))
+            measure_embedding(call, Path(folder), keep_in(arguments.json), arguments.samples)
         else:
-            measure(call, keep_in(arguments.json))
+            measure(call, keep_in(arguments.json), arguments.samples)
             assert read_manifest(out) is not None
     render(arguments.json, table)
 

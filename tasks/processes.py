@@ -10,11 +10,13 @@ import math
 import os
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -36,9 +38,8 @@ MOST_PROCESSES: Final = 8
 CORES_EACH: Final = 4
 #: Memory of the device in bytes for each: its context, and what it works on at once.
 MEMORY_EACH: Final = 6 * 2**30
-#: Cores that prepare, for each of the machine's. While a process embeds, those that prepare for it
-#: have nothing to do.
-CROWDING: Final = 1.5
+#: Slices that a process has at once: its cores prepare the one while it embeds the other.
+LANES: Final = 2
 #: Cores of the machine for each molecule that takes seconds: two in a thousand do.
 CORES_A_STRAGGLER: Final = 4
 #: By how much these processes are nicer than the one that relaxes: what drives the card never waits
@@ -47,6 +48,8 @@ NICER: Final = 5
 #: Records that a process embeds at once: many, because the card takes as long for half of them, and
 #: few enough that all processes have work until the end of a shard.
 RECORDS_AT_ONCE: Final = 2500
+#: Molecules for each core of a process that is made ready: at least what travels to one together.
+ETHANE: Final = 16
 
 #: What a process needs to know: settings, device and the number of its cores.
 _Setup = tuple[ChemistrySettings, str, int]
@@ -73,8 +76,9 @@ class EmbeddingProcesses:
         if n_processes is None:
             n_processes = min(MOST_PROCESSES, cores // CORES_EACH, _room(device))
         self.n_processes = n_processes = max(n_processes, 1)
-        self._setup: _Setup = settings, device, math.ceil(CROWDING * cores / n_processes)
-        self._idle: list[WorkerProcess | None] = [None] * n_processes
+        self._setup: _Setup = settings, device, math.ceil(cores / n_processes)
+        self._processes = [_Process(self._setup) for _ in range(n_processes)]
+        self._idle = [_Lane(process, n) for n in range(LANES) for process in self._processes]
         self._free = threading.Condition()
         self._waiting: list[tuple[int, int]] = []  # heap: who came first is served first
         self._shards = itertools.count()
@@ -91,7 +95,7 @@ class EmbeddingProcesses:
         """
 
         def start(number: int) -> None:
-            some = [Record(k, None, "CC", None) for k in range(self._setup[2])]
+            some = [Record(k, None, "CC", None) for k in range(self._setup[2] * ETHANE)]
             with tempfile.TemporaryDirectory() as folder, suppress(Exception):
                 self._slice((-1, number), some, Path(folder) / "start.arrow")
 
@@ -99,6 +103,11 @@ class EmbeddingProcesses:
             thread = threading.Thread(target=start, args=(number,), daemon=True)
             self._beginning.append(thread)
             thread.start()
+
+    def wait_until_begun(self) -> None:
+        """Return when what `begin` started is there."""
+        for thread in self._beginning:
+            thread.join()
 
     def embed(
         self,
@@ -141,47 +150,37 @@ class EmbeddingProcesses:
 
     def close(self) -> None:
         """End the processes that have nothing to do."""
-        for thread in self._beginning:
-            thread.join()
+        self.wait_until_begun()
         self._stragglers.close()
-        with self._free:
-            idle, self._idle = self._idle, []
-        for process in idle:
-            if process is not None:
-                process.end()
+        for process in self._processes:
+            process.end()
 
-    def _take(self, turn: tuple[int, int]) -> WorkerProcess | None:
-        """A process that has nothing to do, or None where one is to be started.
+    def _take(self, turn: tuple[int, int]) -> "_Lane":
+        """A lane of the process that has least to do.
 
-        A shard that came earlier has the processes first: what follows begins with it.
+        A shard that came earlier is served first: what follows begins with it.
         """
         with self._free:
             heapq.heappush(self._waiting, turn)
             self._free.wait_for(lambda: self._idle and self._waiting[0] == turn)
             heapq.heappop(self._waiting)
             self._free.notify_all()
-            return self._idle.pop()
+            idle = Counter(id(lane.process) for lane in self._idle)
+            lane = max(self._idle, key=lambda lane: idle[id(lane.process)])
+            self._idle.remove(lane)
+            return lane
 
-    def _give(self, process: WorkerProcess | None) -> None:
+    def _give(self, lane: "_Lane") -> None:
         with self._free:
-            self._idle.append(process)
+            self._idle.append(lane)
             self._free.notify_all()
 
     def _slice(self, turn: tuple[int, int], records: Sequence[Record], part: Path) -> StepReport:
-        process = self._take(turn)
+        lane = self._take(turn)
         try:
-            if process is None:
-                process = WorkerProcess()
-                process.wait_until_ready(embed_slice, self._setup)
-            process.connection.send((records, part))
-            answer = process.connection.recv()
-        except (EOFError, OSError) as error:
-            if process is not None:
-                process.end()
-            process = None
-            raise RuntimeError("a process that embeds ended; its error is above") from error
+            answer = lane.ask(records, part)
         finally:
-            self._give(process)
+            self._give(lane)
         if isinstance(answer, Exception):
             raise answer
         report, stragglers = answer
@@ -194,6 +193,72 @@ class EmbeddingProcesses:
         for name, seconds in late.timings_s.items():
             timings[name] = timings.get(name, 0.0) + seconds
         return StepReport(report.n_records, timings, slowest=report.slowest | late.slowest)
+
+
+class _Process:
+    """A process that embeds, started when it is asked for something."""
+
+    def __init__(self, setup: _Setup) -> None:
+        self._setup = setup
+        self._lock = threading.Lock()
+        self.worker: WorkerProcess | None = None
+        self._ready: set[int] = set()
+
+    def open(self, lane: int) -> tuple[WorkerProcess, Connection]:
+        """The process, and the socket of a lane on which it takes slices.
+
+        Raises:
+            EOFError, OSError: It could not be started.
+        """
+        with self._lock:
+            if self.worker is None:
+                self.worker, self._ready = WorkerProcess(LANES), set()
+            worker = self.worker
+            if lane not in self._ready:
+                worker.wait_until_ready(embed_slice, self._setup, lane)
+                self._ready.add(lane)
+        return worker, worker.connections[lane]
+
+    def end(self) -> None:
+        """End the process, which has nothing to do."""
+        with self._lock:
+            if self.worker is not None:
+                self.worker.end()
+                self.worker = None
+
+    def give_up(self, worker: WorkerProcess | None) -> None:
+        """Have done with a process that failed; None: with whichever it is."""
+        with self._lock:
+            failed = worker or self.worker
+            if failed is None:
+                return
+            # Its other lanes hear of it; the sockets are closed when the last has let go of them.
+            failed.process.kill()
+            failed.process.wait()
+            if failed is self.worker:
+                self.worker = None
+
+
+class _Lane(NamedTuple):
+    """One of the sockets to a process: its slices come one after the other."""
+
+    process: _Process
+    number: int
+
+    def ask(self, records: Sequence[Record], part: Path) -> object:
+        """What `embed_slice` answers there.
+
+        Raises:
+            RuntimeError: The process ended; the next who asks starts another.
+        """
+        worker = None
+        try:
+            worker, connection = self.process.open(self.number)
+            connection.send((records, part))
+            return connection.recv()
+        except (EOFError, OSError) as error:
+            self.process.give_up(worker)
+            raise RuntimeError("a process that embeds ended; its error is above") from error
 
 
 def _late(part: Path) -> Path:
@@ -219,6 +284,8 @@ def _room(device: str) -> int:
 
 
 _pools: dict[_Setup, EmbeddingPool] = {}
+_opening = threading.Lock()
+_thread = threading.local()
 
 
 def embed_slice(
@@ -228,9 +295,11 @@ def embed_slice(
     settings, device, workers = setup
     stragglers: list[Straggler] = []
     try:
-        if setup not in _pools:
-            os.nice(NICER)
-            _pools[setup] = EmbeddingPool(settings, workers, prepare=on_a_core)
+        if not hasattr(_thread, "nicer"):  # a thread's own affair, and of those that it starts
+            _thread.nicer = os.nice(NICER)
+        with _opening:
+            if setup not in _pools:
+                _pools[setup] = EmbeddingPool(settings, workers, prepare=on_a_core)
         report = embed_shard(records, part, _pools[setup], device, stragglers=stragglers)
     except Exception as error:  # the process lives on: what failed is this slice
         return error

@@ -19,21 +19,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future, InvalidStateError
-from contextlib import suppress
-from dataclasses import dataclass, field
+from concurrent.futures import CancelledError, Future
+from contextlib import ExitStack
+from itertools import count, islice
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Final, Self
 
+from mlff_core.chem.job import Job
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.prepare import prepare
 from mlff_core.cores import usable_cores
 from mlff_core.interrupts import interrupts_kept_from_children
 from mlff_core.status import MoleculeStatus, Reason
 
-#: Molecules on their way to a worker, so that it finds the next when it has sent the last.
+#: Messages on their way to a worker, so that it finds the next when it has sent the last.
 _AHEAD: Final = 4
+#: Longest that several molecules of one message may take: then each is on its own.
+_TOGETHER_S: Final = 10.0
 #: Records that one `map` may be ahead of its consumer, a worker: what the others can go on with
 #: while one is busy for long, and what bounds the memory.
 _WINDOW: Final = 1024
@@ -48,8 +51,8 @@ _START_AGAIN_S: Final = 0.25
 _EXIT_LIMIT_S: Final = 5.0
 
 _BOOTSTRAP: Final = (
-    "import sys; fd, parent, *sys.path = sys.argv[1:]; "
-    "from mlff_core.chem.worker import serve; serve(int(fd), int(parent))"
+    "import sys; fds, parent, *sys.path = sys.argv[1:]; "
+    "from mlff_core.chem.worker import serve; serve([int(fd) for fd in fds.split()], int(parent))"
 )
 
 #: What a worker runs: takes what `map` was given, and the settings.
@@ -57,35 +60,46 @@ Prepare = Callable[..., PreparedMolecule | None]
 
 
 class WorkerProcess:
-    """One process, and the socket to it."""
+    """One process, and the sockets to it.
 
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs, interrupts_kept_from_children():
-            arguments = [str(theirs.fileno()), str(os.getpid()), *sys.path]
+    Args:
+        lanes: Sockets; each has a thread of its own in the process, which answers in order.
+    """
+
+    def __init__(self, lanes: int = 1) -> None:
+        with ExitStack() as stack:
+            pairs = [socket.socketpair() for _ in range(lanes)]
+            fds = [stack.enter_context(theirs).fileno() for _, theirs in pairs]
+            stack.enter_context(interrupts_kept_from_children())
+            arguments = [" ".join(map(str, fds)), str(os.getpid()), *sys.path]
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter
                 [sys.executable, "-c", _BOOTSTRAP, *arguments],
-                pass_fds=[theirs.fileno()],
+                pass_fds=fds,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
-        self.connection = Connection(ours.detach())
+        self.connections = [Connection(ours.detach()) for ours, _ in pairs]
+        self.connection = self.connections[0]
 
-    def wait_until_ready(self, function: Callable[..., object], settings: object) -> None:
-        """Hand over what to run; returns when the process has imported it.
+    def wait_until_ready(
+        self, function: Callable[..., object], settings: object, lane: int = 0
+    ) -> None:
+        """Hand over what a lane is to run; returns when the process has imported it.
 
         Raises:
             EOFError, OSError: The process ended instead, or took too long.
         """
-        self.connection.send((function, settings))
-        if not self.connection.poll(_START_LIMIT_S):
+        connection = self.connections[lane]
+        connection.send((function, settings))
+        if not connection.poll(_START_LIMIT_S):
             raise EOFError
-        self.connection.recv()
+        connection.recv()
 
     def end(self) -> int:
-        """Close the socket and wait for the process, which is killed if late; its exit status."""
-        self.connection.close()
+        """Close the sockets and wait for the process, which is killed if late; its exit status."""
+        for connection in self.connections:
+            connection.close()
         try:
             return self.process.wait(_EXIT_LIMIT_S)
         except subprocess.TimeoutExpired:
@@ -97,16 +111,6 @@ def _ending(exit_status: int) -> str:
     if exit_status < 0:
         return f"killed by {signal.Signals(-exit_status).name}"
     return f"exit status {exit_status}"
-
-
-@dataclass(eq=False)
-class _Job:
-    record: tuple[Any, ...]
-    #: What a worker does with it; None: what the pool is for.
-    do: Callable[..., object] | None = None
-    future: Future[Any] = field(default_factory=Future)
-    #: The worker that had it died, maybe of it: it goes alone to the next one.
-    suspect: bool = False
 
 
 class EmbeddingPool:
@@ -135,7 +139,9 @@ class EmbeddingPool:
         self.settings = settings
         self.n_workers = n_workers or usable_cores()
         self._prepare = prepare
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()  # None: closed
+        # Class, number, job; who is asked for first has the lower class. None: closed.
+        self._jobs: queue.PriorityQueue[tuple[int, int, Job | None]] = queue.PriorityQueue()
+        self._number = count()
         self._lock = threading.Lock()  # guards the three below
         self._threads: list[threading.Thread] = []
         self._workers: set[WorkerProcess] = set()
@@ -153,7 +159,12 @@ class EmbeddingPool:
         self.close()
 
     def map(
-        self, records: Iterable[tuple[Any, ...]], do: Callable[..., Any] | None = None
+        self,
+        records: Iterable[tuple[Any, ...]],
+        do: Callable[..., Any] | None = None,
+        *,
+        together: int = 1,
+        urgent: bool = False,
     ) -> Iterator[Any]:
         """Prepare `(record, input_id, smiles)` one after the other; results in the same order.
 
@@ -164,20 +175,27 @@ class EmbeddingPool:
         Reads `records` a bounded number ahead of what was taken from it. Several threads may each
         be in a `map` of their own.
 
+        Args:
+            records: See above.
+            do: See above.
+            together: Records that travel in one message, where each takes a few milliseconds: to
+                send and receive them one by one costs a tenth of that.
+            urgent: These go before what other `map`s have asked for.
+
         Raises:
             RuntimeError: The pool is closed, or no worker process could be started.
         """
         # As many conformers ahead whatever their number a molecule: that is what fills the memory.
         window = self.n_workers * max(_AHEAD, _WINDOW // self.settings.most_conformers)
         source = iter(records)
-        ahead: deque[Future[Any]] = deque()
+        ahead: deque[Future[list[Any]]] = deque()
         try:
             while True:
-                while len(ahead) < window and (record := next(source, None)) is not None:
-                    ahead.append(self._submit(_Job(record, do)))
+                while len(ahead) * together < window and (some := [*islice(source, together)]):
+                    ahead.append(self._submit(Job(some, do), urgent=urgent))
                 if not ahead:
                     return
-                yield ahead.popleft().result()
+                yield from ahead.popleft().result()
         except CancelledError:
             raise RuntimeError("the embedding pool was closed") from None
         finally:
@@ -190,18 +208,19 @@ class EmbeddingPool:
             self._closed = True
             for worker in self._workers:
                 worker.process.kill()
-        self._jobs.put(None)
+        self._jobs.put(self._end_of_jobs())
         for thread in self._threads:
             thread.join()
-        while (job := self._jobs.get()) is not None:
-            job.future.cancel()
-        self._jobs.put(None)
+        while not self._jobs.empty():
+            if (job := self._jobs.get()[-1]) is not None:
+                job.future.cancel()
+        self._jobs.put(self._end_of_jobs())
 
-    def _submit(self, job: _Job) -> Future[Any]:
+    def _submit(self, job: Job, *, urgent: bool) -> Future[list[Any]]:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the embedding pool was closed")
-            self._jobs.put(job)
+            self._jobs.put((0 if urgent else 1, next(self._number), job))
             if len(self._threads) < self.n_workers:
                 thread = threading.Thread(
                     target=self._supervise, name=f"embedding-{len(self._threads)}", daemon=True
@@ -210,9 +229,13 @@ class EmbeddingPool:
                 thread.start()
         return job.future
 
+    def _end_of_jobs(self) -> tuple[int, int, None]:
+        """Before all jobs; no two are the same, for a queue compares what it holds."""
+        return -1, next(self._number), None
+
     def _supervise(self) -> None:
         """Keep one worker process fed, and replace it when it is gone, until the pool closes."""
-        backlog: deque[_Job] = deque()  # taken from the queue, not yet with a worker
+        backlog: deque[Job] = deque()  # taken from the queue, not yet with a worker
         while not self._closed:
             if not backlog:
                 job = self._take(wait=True)
@@ -225,23 +248,23 @@ class EmbeddingPool:
         for job in backlog:
             job.future.cancel()
 
-    def _take(self, *, wait: bool) -> _Job | None:
+    def _take(self, *, wait: bool) -> Job | None:
         """The next job; None if the pool is closed, or if there is none to take without waiting."""
         while True:
             # The last few are left for workers that have nothing to do.
             if not wait and self._jobs.qsize() <= self.n_workers:
                 return None
             try:
-                job = self._jobs.get(block=wait)
+                _, _, job = self._jobs.get(block=wait)
             except queue.Empty:
                 return None
             if job is None:
-                self._jobs.put(None)  # for the other threads
+                self._jobs.put(self._end_of_jobs())  # for the other threads
                 return None
             if not job.future.cancelled():
                 return job
 
-    def _start_worker(self, backlog: deque[_Job]) -> WorkerProcess | None:
+    def _start_worker(self, backlog: deque[Job]) -> WorkerProcess | None:
         """A worker that is ready; None if none can be started, and the backlog's jobs say so."""
         for attempt in range(_KILLED_STARTS):
             with self._lock:
@@ -263,7 +286,7 @@ class EmbeddingPool:
             f"an embedding worker could not start ({_ending(exit_status)}); its error is above"
         )
         while backlog and not self._closed:
-            _resolve(backlog.popleft(), RuntimeError(message))
+            backlog.popleft().resolve(RuntimeError(message))
         return None
 
     def _end(self, worker: WorkerProcess) -> int:
@@ -272,22 +295,26 @@ class EmbeddingPool:
             self._workers.discard(worker)
         return exit_status
 
-    def _feed(self, worker: WorkerProcess, backlog: deque[_Job]) -> None:
+    def _feed(self, worker: WorkerProcess, backlog: deque[Job]) -> None:
         """Feed a worker until it is gone or the pool closes; unfinished jobs go to the backlog."""
-        on_the_way: deque[_Job] = deque()
-        head: _Job | None = None  # what the worker works on: it answers in order
+        on_the_way: deque[Job] = deque()
+        head: Job | None = None  # what the worker works on: it answers in order
         timed_out = False
         try:
             while self._top_up(worker, on_the_way, backlog):
                 if head is not on_the_way[0]:
                     head = on_the_way[0]
-                    deadline = time.monotonic() + self.settings.hard_timeout_s
+                    limit = self.settings.hard_timeout_s
+                    if len(head.records) > 1:
+                        limit = min(limit, _TOGETHER_S)
+                    deadline = time.monotonic() + limit
                 if not worker.connection.poll(max(0.0, deadline - time.monotonic())):
                     timed_out = True
                     worker.process.kill()
                     break
-                result = worker.connection.recv()
-                _resolve(on_the_way.popleft(), result)
+                answer = worker.connection.recv()
+                job = on_the_way.popleft()
+                job.resolve(answer if len(job.records) > 1 else [answer])
         except (EOFError, OSError):
             pass
         exit_status = self._end(worker)
@@ -295,35 +322,29 @@ class EmbeddingPool:
         if not on_the_way or self._closed:
             return
         culprit = backlog[0]
-        if timed_out:
-            _resolve(backlog.popleft(), _timed_out(culprit, self.settings))
+        if len(culprit.records) > 1:
+            backlog.extendleft(reversed(backlog.popleft().apart(suspect=not timed_out)))
+        elif timed_out:
+            backlog.popleft().resolve([_timed_out(culprit, self.settings)])
         elif culprit.suspect:
-            _resolve(backlog.popleft(), _died(culprit, exit_status))
+            backlog.popleft().resolve([_died(culprit, exit_status)])
         else:
             culprit.suspect = True
 
-    def _top_up(self, worker: WorkerProcess, on_the_way: deque[_Job], backlog: deque[_Job]) -> bool:
+    def _top_up(self, worker: WorkerProcess, on_the_way: deque[Job], backlog: deque[Job]) -> bool:
         """Send the worker what it should have; False if there is nothing: the pool is closed."""
         while len(on_the_way) < _AHEAD and not (on_the_way and on_the_way[0].suspect):
             job = backlog.popleft() if backlog else self._take(wait=not on_the_way)
             if job is None:
                 break
             on_the_way.append(job)
-            worker.connection.send(job.record if job.do is None else (job.do, *job.record))
+            worker.connection.send(job.message())
         return bool(on_the_way)
 
 
-def _resolve(job: _Job, outcome: object) -> None:
-    with suppress(InvalidStateError):  # cancelled: nobody waits for it
-        if isinstance(outcome, RuntimeError):
-            job.future.set_exception(outcome)
-        else:
-            job.future.set_result(outcome)
-
-
-def _timed_out(job: _Job, settings: ChemistrySettings) -> PreparedMolecule:
+def _timed_out(job: Job, settings: ChemistrySettings) -> PreparedMolecule:
     return PreparedMolecule.of(
-        *job.record[:3],
+        *job.records[0][:3],
         status=MoleculeStatus.FAILED,
         reason=Reason.EMBEDDING_TIMEOUT,
         message=f"not done after {settings.hard_timeout_s:g} s, its process was killed",
@@ -331,12 +352,12 @@ def _timed_out(job: _Job, settings: ChemistrySettings) -> PreparedMolecule:
     )
 
 
-def _died(job: _Job, exit_status: int) -> PreparedMolecule:
+def _died(job: Job, exit_status: int) -> PreparedMolecule:
     message = f"its process died twice ({_ending(exit_status)})"
     reason = Reason.INTERNAL_ERROR
     if exit_status == -signal.SIGKILL:  # nothing in the process sends this one to itself
         reason = Reason.OUT_OF_MEMORY
         message += ", which is what the system does when memory runs out"
     return PreparedMolecule.of(
-        *job.record[:3], status=MoleculeStatus.FAILED, reason=reason, message=message
+        *job.records[0][:3], status=MoleculeStatus.FAILED, reason=reason, message=message
     )

@@ -30,6 +30,9 @@ T = TypeVar("T")
 #: prepare the next.
 CONFORMERS_AT_ONCE: Final = 4096
 
+#: Molecules that travel between this process and a core in one message.
+TOGETHER: Final = 8
+
 #: Two shards of a run may be embedded at once; they would share the device's memory.
 _DEVICE: Final = threading.Lock()
 
@@ -86,7 +89,9 @@ def embed_on_device(
             `resort_to_rdkit`; None to wait for that.
     """
     done = DeviceEmbedding()
-    prepared = pool.map((*record, CoreStep.CONSTRAIN, None, None) for record in records)
+    prepared = pool.map(
+        ((*record, CoreStep.CONSTRAIN, None, None) for record in records), together=TOGETHER
+    )
     for chunk in _chunks(prepared, max(1, CONFORMERS_AT_ONCE // pool.settings.most_conformers)):
         began = time.monotonic()
         left = _embed(chunk, pool, torch.device(device))
@@ -141,7 +146,8 @@ def _embed(
             if molecule.wanted == 1:  # it has its geometry: nothing is to be sent to the cores
                 molecule.constraints = None
         jobs = (_job(molecule, CoreStep.CHOOSE, first[None]) for molecule, first in pairs)
-        return cast("list[ConstrainedMolecule | None]", list(pool.map(jobs)))
+        chosen = pool.map(jobs, together=TOGETHER, urgent=True)
+        return cast("list[ConstrainedMolecule | None]", list(chosen))
 
     places = [k for k, molecule in enumerate(chunk) if isinstance(molecule, ConstrainedMolecule)]
     waiting = [cast(ConstrainedMolecule, chunk[k]) for k in places]
@@ -158,8 +164,9 @@ def _finish(chunk: list[PreparedMolecule], pool: EmbeddingPool) -> None:
     """Turn polar hydrogens of some conformers, and leave out conformers that are the same."""
     places = [k for k, molecule in enumerate(chunk) if len(molecule.positions)]
     jobs = (_job(chunk[k], CoreStep.FINISH, chunk[k].positions) for k in places)
-    for place, finished in zip(places, pool.map(jobs), strict=True):
-        chunk[place] = finished
+    finished = pool.map(jobs, together=TOGETHER, urgent=True)
+    for place, molecule in zip(places, finished, strict=True):
+        chunk[place] = molecule
 
 
 def _job(

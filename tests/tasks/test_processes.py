@@ -66,10 +66,9 @@ def test_a_process_that_dies_fails_the_try_and_the_next_one_has_another(
     opened = EmbeddingProcesses(ChemistrySettings(), "cpu", workers=1, n_processes=1)
     try:
         opened.embed(records(), tmp_path / "first.arrow")
-        process = opened._idle.pop()
-        assert process is not None
-        os.kill(process.process.pid, signal.SIGKILL)
-        opened._idle.append(process)
+        (process,) = opened._processes
+        assert process.worker is not None
+        os.kill(process.worker.process.pid, signal.SIGKILL)
         with pytest.raises(RuntimeError, match="ended"):
             opened.embed(records(), tmp_path / "second.arrow")
         assert not (tmp_path / "second.arrow").exists()
@@ -88,7 +87,8 @@ def test_what_the_embedding_raises_is_raised_here(tmp_path: Path) -> None:
         opened.close()
 
 
-def test_a_shard_that_came_earlier_is_served_first() -> None:
+def test_a_shard_that_came_earlier_is_served_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LANES", 1)
     opened = EmbeddingProcesses(ChemistrySettings(), "cpu", workers=1, n_processes=1)
     only = opened._take((0, 0))
     served: list[tuple[int, int]] = []
@@ -108,6 +108,41 @@ def test_a_shard_that_came_earlier_is_served_first() -> None:
     for thread in threads:
         thread.join()
     assert served == sorted(turns)
+
+
+def test_the_first_slices_go_to_as_many_processes_as_there_are() -> None:
+    opened = EmbeddingProcesses(ChemistrySettings(), "cpu", workers=3, n_processes=3)
+    lanes = [opened._take((0, k)) for k in range(2 * 3)]
+    assert len({id(lane.process) for lane in lanes[:3]}) == 3
+    assert len({id(lane.process) for lane in lanes[3:]}) == 3
+    assert len(set(map(id, lanes))) == 6
+    opened.close()
+
+
+def meet(
+    records: Sequence[Record], part: Path, setup: tuple[ChemistrySettings, str, int]
+) -> tuple[StepReport, list[Straggler]]:
+    """Stands for `embed_slice`: returns when another slice has come to the same process."""
+    (mine, *_), others = records, part.with_name(f"{os.getpid()}")
+    others.mkdir(exist_ok=True)
+    (others / str(mine.record)).touch()
+    while len(list(others.iterdir())) < 2:
+        time.sleep(0.01)
+    with EmbeddingPool(setup[0], 1, prepare=on_a_core) as pool:
+        return embed_shard(records, part, pool, "cpu", stragglers=[]), []
+
+
+def test_a_process_has_a_second_slice_while_it_is_at_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "embed_slice", meet)
+    monkeypatch.setattr(module, "RECORDS_AT_ONCE", 1)
+    opened = EmbeddingProcesses(ChemistrySettings(), "cpu", workers=1, n_processes=1)
+    try:
+        opened.embed(records()[:2], tmp_path / "shard.arrow")
+    finally:
+        opened.close()
+    assert read_arrow(tmp_path / "shard.arrow")["record"].to_pylist() == [0, 1]
 
 
 def leave_ethane(
@@ -154,15 +189,14 @@ def test_processes_that_were_begun_beforehand_embed_the_first_shard(tmp_path: Pa
     try:
         opened.begin()  # which fails, and is for the first shard to say
         opened._beginning[0].join()
-        (begun,) = opened._idle
+        begun = opened._processes[0].worker
         with pytest.raises(RuntimeError, match=r"no such device|device type"):
             opened.embed(records(), tmp_path / "shard.arrow")
-        (process,) = opened._idle
-        assert process is begun is not None
-        assert process.process.poll() is None
+        assert opened._processes[0].worker is begun is not None
+        assert begun.process.poll() is None
     finally:
         opened.close()
-    assert process.process.poll() is not None
+    assert begun.process.poll() is not None
     assert not list(tmp_path.iterdir())
 
 

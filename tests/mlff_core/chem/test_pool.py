@@ -109,6 +109,30 @@ def test_results_are_those_of_prepare_in_the_order_of_the_records():
                         assert getattr(result, name) == value, name
 
 
+def test_a_molecule_that_hangs_or_dies_is_found_among_those_it_travels_with(
+    obey, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("mlff_core.chem.pool._TOGETHER_S", 0.3)
+    settings = ChemistrySettings(hard_timeout_s=0.5)
+    words = ["a", "b", "sleep 600", "c", "d", "e", "f", "exit 3", "g", "h"]
+    with EmbeddingPool(settings, n_workers=1, prepare=obey) as pool:
+        results = list(pool.map(numbered(*words), together=4))
+    assert [molecule.record for molecule in results] == list(range(10))
+    bad = {"sleep 600": Reason.EMBEDDING_TIMEOUT, "exit 3": Reason.INTERNAL_ERROR}
+    assert [molecule.reason for molecule in results] == [bad.get(word) for word in words]
+    assert [m.message for m in results if m.reason is None] == [w for w in words if w not in bad]
+
+
+def test_what_is_urgent_goes_before_what_was_asked_for_earlier(obey, tmp_path: Path):
+    seen = tmp_path / "seen"
+    with EmbeddingPool(ChemistrySettings(), n_workers=1, prepare=obey) as pool:
+        patient = pool.map(numbered("a", *["sleep 0.05"] * 40, f"die-once {seen}"))
+        next(patient)  # all the others are under way
+        assert said(pool.map(numbered("b"), urgent=True)) == ["b"]
+        assert not seen.exists()
+        assert len(list(patient)) == 41
+
+
 def test_a_molecule_that_hangs_costs_its_worker_and_nobody_else(obey):
     settings = ChemistrySettings(hard_timeout_s=0.5)
     words = ["a", "b", "sleep 600", "c", "d", "e", "sleep 600", "f", "g", "h"]
