@@ -40,5 +40,6 @@ mirror.py        whether a molecule is its own mirror image
 mishap.py        which atoms overlapped or flew apart
 mapped.py        the way back: coordinates to a molecule with bonds
 pool.py          processes that prepare molecules
+job.py           what travels to one of them in a message
 worker.py        the process at the other end
 """
