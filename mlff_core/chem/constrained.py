@@ -203,6 +203,10 @@ def _finished(
     molecule: PreparedMolecule, positions: NDArray[np.floating], settings: ChemistrySettings
 ) -> NDArray[np.float32]:
     """The geometries with rotamers of polar hydrogens among them, without those that are same."""
-    mol = molecule_of(molecule.mapped_smiles or "", molecule.numbers, dict(enumerate(positions)))
-    turn_and_prune(mol, settings)
-    return np.array([conformer.GetPositions() for conformer in mol.GetConformers()], np.float32)
+
+    def mol() -> Chem.Mol:
+        return molecule_of(molecule.mapped_smiles or "", molecule.numbers, {})
+
+    given = np.asarray(positions, np.float64)
+    kept = turn_and_prune(given, molecule.numbers, molecule.bonds, settings, mol)
+    return kept.astype(np.float32)

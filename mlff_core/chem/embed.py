@@ -4,6 +4,7 @@ import hashlib
 import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from mlff_core.chem.flexibility import conformers_of
 from mlff_core.chem.hypervalent import hypervalent_bounds
 from mlff_core.chem.impossible import stereo_in_the_way
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError
-from mlff_core.chem.rotamers import Rotamers
+from mlff_core.chem.rotamers import Rotamers, may_turn
 from mlff_core.chem.stereo import assign_undefined, centres, double_bonds, has_given_stereo
 from mlff_core.status import MoleculeStatus, Reason
 
@@ -115,7 +116,7 @@ def embed(mol: Chem.Mol, settings: ChemistrySettings, seed: int, notes: list[str
     wanted = conformers_of(mol, settings, notes)
     if wanted > 1:
         in_time = _embed_others(mol, wanted, settings, seed, one, bounds)
-        turn_and_prune(mol, settings)
+        _set_positions(mol, turn_and_prune(_positions(mol), *_atoms(mol), settings, lambda: mol))
         if not in_time:
             notes.append(
                 f"stopped after {mol.GetNumConformers()} conformers: "
@@ -245,29 +246,51 @@ def _embed_others(
     return missing <= 0
 
 
-def turn_and_prune(mol: Chem.Mol, settings: ChemistrySettings) -> None:
-    """Add rotamers of polar hydrogens; leave conformers that differ in these or in heavy atoms.
+def turn_and_prune(
+    positions: NDArray[np.float64],
+    numbers: NDArray[np.integer],
+    bonds: NDArray[np.integer],
+    settings: ChemistrySettings,
+    mol: Callable[[], Chem.Mol],
+) -> NDArray[np.float64]:
+    """Conformers that differ in heavy atoms and polar hydrogens, rotamers of these among them.
 
     Places that pruning leaves empty go to further hydrogen bonds.
+
+    Args:
+        positions: Å, [n_conformers, n_atoms, 3].
+        numbers: Atomic numbers, [n_atoms].
+        bonds: [n_bonds, 2].
+        settings: Say how near conformers that are the same may be.
+        mol: The molecule with all hydrogens, made if there are hydrogens that turn.
     """
-    wanted = mol.GetNumConformers()
-    rotamers = Rotamers(mol)
-    rotamers.turn()
+    has_rotamers = may_turn(numbers, bonds)
+    rotamers = Rotamers(mol(), positions) if has_rotamers else None
+    turned = positions if rotamers is None else rotamers.turned()
     if not settings.prune_rmsd_angstrom:
-        return
-    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
-    these = sites(numbers, np.argwhere(np.triu(Chem.GetAdjacencyMatrix(mol))))
-    kept = distinct(_positions(mol), these, settings.prune_rmsd_angstrom)
-    _remove(mol, [*{*range(wanted)}.difference(kept)])
-    further = rotamers.more(wanted - len(kept), of=kept)
+        return turned
+    these = sites(numbers, bonds)
+    kept = distinct(turned, these, settings.prune_rmsd_angstrom)
+    further = [] if rotamers is None else rotamers.more(len(positions) - len(kept), of=kept)
     if not further:
-        return
-    for x in further:
+        return turned[kept]
+    starts = np.concatenate([turned[kept], further])
+    return starts[distinct(starts, these, settings.prune_rmsd_angstrom)]
+
+
+def _atoms(mol: Chem.Mol) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Atomic numbers [n_atoms] and bonds [n_bonds, 2]."""
+    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
+    return numbers, np.argwhere(np.triu(Chem.GetAdjacencyMatrix(mol)))
+
+
+def _set_positions(mol: Chem.Mol, positions: NDArray[np.float64]) -> None:
+    """Let these be the molecule's conformers."""
+    mol.RemoveAllConformers()
+    for x in positions:
         conformer = Chem.Conformer(len(x))
         conformer.SetPositions(x)
         mol.AddConformer(conformer, assignId=True)
-    kept = distinct(_positions(mol), these, settings.prune_rmsd_angstrom)
-    _remove(mol, [*{*range(mol.GetNumConformers())}.difference(kept)])
 
 
 def _remove(mol: Chem.Mol, places: list[int]) -> None:

@@ -17,6 +17,8 @@ from mlff_core.chem.hydrogen_bonds import HydrogenBonds
 
 #: Elements whose single hydrogen turns freely: O, S, Se.
 _DONORS: Final = frozenset([8, 16, 34])
+#: Those, and N, whose hydrogens close hydrogen bonds as what lies between is turned.
+_POLAR: Final = _DONORS | {7}
 #: Acceptors, and the longest distance in Å from the hydrogen at which it is turned to one.
 _ACCEPTORS: Final = {7: 2.7, 8: 2.7, 9: 2.6, 16: 3.0, 17: 2.9, 34: 3.1, 35: 3.0, 53: 3.2}
 #: Bonds between a hydrogen and its acceptor: the least that closes a ring of five.
@@ -29,33 +31,33 @@ class Rotamers:
     """Starts with hydrogen bonds, made of the conformers of a molecule.
 
     Args:
-        mol: With all hydrogens and conformers.
+        mol: With all hydrogens.
+        positions: Its conformers, Å [n_conformers, n_atoms, 3].
     """
 
-    def __init__(self, mol: Chem.Mol) -> None:
-        self._mol = mol
+    def __init__(self, mol: Chem.Mol, positions: NDArray[np.float64]) -> None:
         self._rotors = _rotors(mol)
         self._acceptors = _acceptors(mol)
         self._paths = Chem.GetDistanceMatrix(mol)
         self._bonds = HydrogenBonds.of(mol)
-        self._embedded = [conformer.GetPositions() for conformer in mol.GetConformers()]
+        self._embedded = positions
 
-    def turn(self) -> None:
-        """Turn every second conformer, if it has what to turn.
+    def turned(self) -> NDArray[np.float64]:
+        """The conformers, every second one turned if it has what to turn.
 
         The conformers 1, 5, 9 ... have all their OH and SH turned to the nearest acceptors. Of
         3, 7, 11 ... a hydrogen bond is closed by turning whatever lies between, another one each
         time; of 7, 15 ... as many more as go with it. Then OH and SH are turned but those of
         acids, which prefer to point to their own C=O. The others stay as they are.
         """
-        for k, conformer in enumerate(self._mol.GetConformers()):
-            if k % 2 == 0:
-                continue
-            x = self._embedded[k].copy()
+        turned = self._embedded.copy()
+        for k in range(1, len(turned), 2):
+            x = turned[k]
             if k % 4 == 3:
                 x = next(self._closed(x, k // 4, all_of_them=k % 8 == 7), x)
             self._turn_to_nearest(x, acids=k % 4 == 1)
-            conformer.SetPositions(x)
+            turned[k] = x
+        return turned
 
     def more(self, n: int, of: Collection[int]) -> list[NDArray[np.float64]]:
         """At most n further starts with hydrogen bonds closed, made of some conformers in turn."""
@@ -90,6 +92,18 @@ class Rotamers:
             turned = _turned(x, axis_atom, donor, hydrogen, far)
             if turned is not None:
                 x[hydrogen] = turned
+
+
+def may_turn(numbers: NDArray[np.integer], bonds: NDArray[np.integer]) -> bool:
+    """Whether a molecule has a hydrogen that turns, or closes a hydrogen bond.
+
+    Args:
+        numbers: Atomic numbers, [n_atoms].
+        bonds: [n_bonds, 2].
+    """
+    ends = np.asarray(numbers)[np.asarray(bonds)]
+    beside_hydrogen = ends[(ends == 1).any(1)].max(1, initial=0)
+    return bool(np.isin(beside_hydrogen, [*_POLAR]).any())
 
 
 def _rotors(mol: Chem.Mol) -> list[tuple[int, int, int, bool]]:
