@@ -27,11 +27,11 @@ from tasks.write import write
 
 #: Shards between the first stage and the last: one in each, another that is embedded, and one that
 #: waits for the device, so that the device never waits for it; and where the card embeds.
-SHARDS_IN_FLIGHT, IN_FLIGHT_WITH_CARD = 4, 6
+SHARDS_IN_FLIGHT, IN_FLIGHT_WITH_CARD = 4, 8
 #: Shards that are embedded at once, so that the next fills the cores while the last molecules of
-#: one end. Where the card embeds, stragglers hold up a shard for seconds, and a third has the
+#: one end. Where the card embeds, stragglers hold up a shard for seconds; others have the
 #: processes meanwhile.
-EMBEDDED_AT_ONCE, AT_ONCE_WITH_CARD = 2, 3
+EMBEDDED_AT_ONCE, AT_ONCE_WITH_CARD = 2, 5
 
 
 def open_model(opened: OpenedCall, engine: Engine, watcher: Watcher) -> Literal["cpu", "cuda"]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlff_core.arrow import read_arrow, rows_of, table_of, write_arrow
+from mlff_core.chem.constrained import constraining
 from mlff_core.chem.expand import expanded
 from mlff_core.chem.held import SANE, stretched
 from mlff_core.chem.molecule import PreparedMolecule, n_records
@@ -153,9 +154,11 @@ def embed_shard(
             if progress is not None:
                 progress(n_done)
     else:
-        from mlff_core.embedding.on_device import embed_on_device  # imports torch
+        prepared = constraining(sources, pool)
+        # Imports torch, which takes seconds the first time: the cores are at work meanwhile.
+        from mlff_core.embedding.on_device import embed_constrained
 
-        done = embed_on_device(sources, pool, device, progress, stragglers=stragglers)
+        done = embed_constrained(prepared, pool, device, progress, stragglers=stragglers)
         molecules = done.molecules
         timings["embed_device"] = done.device_s
     molecules = with_unreadable(molecules + ended, records)

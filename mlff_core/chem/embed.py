@@ -162,7 +162,7 @@ def _embed_parameters(
     choices: dict[str, Any] = {
         "randomSeed": seed,
         "useRandomCoords": one.random_coordinates,
-        "maxIterations": one.max_iterations,
+        "maxIterations": min(one.max_iterations, settings.embed_attempts or one.max_iterations),
         "timeout": timeout_s,
         "trackFailures": True,
         "numThreads": 1,

@@ -31,6 +31,7 @@ class ChemistrySettings:
             counted) are one.
         embed_timeout_s: RDKit's own limit in whole seconds for each of three tries at the first
             conformer; above 50 atoms in proportion more.
+        embed_attempts: Most attempts of each of these tries; None for as many as they are worth.
         conformers_timeout_s: The same for all other conformers together.
         hard_timeout_s: Limit for the whole molecule, enforced by the pool, which kills the worker
             process.
@@ -50,6 +51,7 @@ class ChemistrySettings:
     seed: int = 20260101
     prune_rmsd_angstrom: float = 0.3
     embed_timeout_s: int = 3
+    embed_attempts: int | None = None
     conformers_timeout_s: int = 10
     hard_timeout_s: float = 60.0
     elements: tuple[int, ...] = KNOWN_ELEMENTS

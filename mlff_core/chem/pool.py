@@ -172,8 +172,8 @@ class EmbeddingPool:
         do it, that is `do`; it must be importable by name. What it never answered is a
         `PreparedMolecule` that failed.
 
-        Reads `records` a bounded number ahead of what was taken from it. Several threads may each
-        be in a `map` of their own.
+        Begins at once, and reads `records` a bounded number ahead of what is taken from it. Several
+        threads may each be in a `map` of their own.
 
         Args:
             records: See above.
@@ -189,13 +189,21 @@ class EmbeddingPool:
         window = self.n_workers * max(_AHEAD, _WINDOW // self.settings.most_conformers)
         source = iter(records)
         ahead: deque[Future[list[Any]]] = deque()
+
+        def fill() -> None:
+            while len(ahead) * together < window and (some := [*islice(source, together)]):
+                ahead.append(self._submit(Job(some, do), urgent=urgent))
+
+        fill()
+        return self._answers(ahead, fill)
+
+    def _answers(self, ahead: deque[Future[list[Any]]], fill: Callable[[], None]) -> Iterator[Any]:
+        """What comes of jobs that are under way, and of those that `fill` adds to them."""
         try:
-            while True:
-                while len(ahead) * together < window and (some := [*islice(source, together)]):
-                    ahead.append(self._submit(Job(some, do), urgent=urgent))
-                if not ahead:
-                    return
-                yield from ahead.popleft().result()
+            while ahead:
+                answers = ahead.popleft().result()
+                fill()
+                yield from answers
         except CancelledError:
             raise RuntimeError("the embedding pool was closed") from None
         finally:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlff_core.chem.constrained import ConstrainedMolecule, CoreStep
+from mlff_core.chem.constrained import TOGETHER, ConstrainedMolecule, CoreStep, constraining
 from mlff_core.chem.molecule import PreparedMolecule, n_records
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.variant import Variant
@@ -29,9 +29,6 @@ T = TypeVar("T")
 #: Conformers that are embedded at once: enough to fill a card, few enough to begin while the cores
 #: prepare the next.
 CONFORMERS_AT_ONCE: Final = 4096
-
-#: Molecules that travel between this process and a core in one message.
-TOGETHER: Final = 8
 
 #: Two shards of a run may be embedded at once; they would share the device's memory.
 _DEVICE: Final = threading.Lock()
@@ -81,6 +78,24 @@ def embed_on_device(
 
     Args:
         records: Position in the library, identifier and SMILES of each; or a variant of that.
+        pool, device, progress, stragglers: See `embed_constrained`.
+    """
+    prepared = constraining(records, pool)
+    return embed_constrained(prepared, pool, device, progress, stragglers=stragglers)
+
+
+def embed_constrained(
+    prepared: Iterator[PreparedMolecule],
+    pool: EmbeddingPool,
+    device: torch.device | str,
+    progress: Callable[[int], None] | None = None,
+    *,
+    stragglers: list[Straggler] | None = None,
+) -> DeviceEmbedding:
+    """Embed what the cores prepare.
+
+    Args:
+        prepared: From `constraining`.
         pool: Its processes run `constrained.on_a_core`; its settings say what is accepted and how
             many conformers are wanted.
         device: Where conformers are embedded.
@@ -89,9 +104,6 @@ def embed_on_device(
             `resort_to_rdkit`; None to wait for that.
     """
     done = DeviceEmbedding()
-    prepared = pool.map(
-        ((*record, CoreStep.CONSTRAIN, None, None) for record in records), together=TOGETHER
-    )
     for chunk in _chunks(prepared, max(1, CONFORMERS_AT_ONCE // pool.settings.most_conformers)):
         began = time.monotonic()
         left = _embed(chunk, pool, torch.device(device))
