@@ -321,9 +321,14 @@ class _ThisProcess(EmbeddingPool):
     """A pool of no processes."""
 
     def map(
-        self, records: Iterable[tuple[Any, ...]], do: Callable[..., Any] | None = None
+        self,
+        records: Iterable[tuple[Any, ...]],
+        do: Callable[..., Any] | None = None,
+        *,
+        together: int = 1,
+        urgent: bool = False,
     ) -> Iterator[Any]:
-        """Prepare one after the other, or `do` it."""
+        """Prepare one after the other, or `do` it; nothing travels, and nothing waits."""
         work: Callable[..., Any] = do or prepare
         return (work(*record, self.settings) for record in records)
 

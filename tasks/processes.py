@@ -14,15 +14,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from mlff_core.arrow import read_arrow, write_arrow
-from mlff_core.chem.constrained import on_a_core
+from mlff_core.chem.constrained import constraining, on_a_core
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.pool import EmbeddingPool, WorkerProcess
 from mlff_core.cores import usable_cores
@@ -99,8 +100,14 @@ class EmbeddingProcesses:
             with tempfile.TemporaryDirectory() as folder, suppress(Exception):
                 self._slice((-1, number), some, Path(folder) / "start.arrow")
 
-        for number in range(self.n_processes):
-            thread = threading.Thread(target=start, args=(number,), daemon=True)
+        def start_stragglers() -> None:
+            some = ((k, None, "C") for k in range(self._stragglers.n_workers))
+            with suppress(Exception):
+                list(constraining(some, self._stragglers, together=1))
+
+        starts = [partial(start, number) for number in range(self.n_processes)]
+        for task in (*starts, start_stragglers):
+            thread = threading.Thread(target=task, daemon=True)
             self._beginning.append(thread)
             thread.start()
 
@@ -245,7 +252,7 @@ class _Lane(NamedTuple):
     process: _Process
     number: int
 
-    def ask(self, records: Sequence[Record], part: Path) -> object:
+    def ask(self, records: Sequence[Record], part: Path) -> Any:
         """What `embed_slice` answers there.
 
         Raises:

@@ -172,16 +172,20 @@ class CoreStep(Enum):
 
 
 def constraining(
-    records: Iterable[tuple[int, str | None, str | Variant]], pool: "EmbeddingPool"
+    records: Iterable[tuple[int, str | None, str | Variant]],
+    pool: "EmbeddingPool",
+    *,
+    together: int = TOGETHER,
 ) -> Iterator[ConstrainedMolecule]:
     """Let the cores prepare records for a device, which they begin at once; in their order.
 
     Args:
         records: Position in the library, identifier and SMILES of each; or a variant of that.
         pool: Its processes run `on_a_core`.
+        together: Molecules that travel in one message.
     """
     jobs = ((*record, CoreStep.CONSTRAIN, None, None) for record in records)
-    return pool.map(jobs, together=TOGETHER)
+    return pool.map(jobs, together=together)
 
 
 def on_a_core(
