@@ -105,8 +105,8 @@ class EmbeddingProcesses:
             with suppress(Exception):
                 list(constraining(some, self._stragglers, together=1))
 
-        starts = [partial(start, number) for number in range(self.n_processes)]
-        for task in (*starts, start_stragglers):
+        tasks: list[Callable[[], None]] = [partial(start, k) for k in range(self.n_processes)]
+        for task in (*tasks, start_stragglers):
             thread = threading.Thread(target=task, daemon=True)
             self._beginning.append(thread)
             thread.start()
