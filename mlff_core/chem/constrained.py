@@ -185,7 +185,7 @@ def constraining(
         together: Molecules that travel in one message.
     """
     jobs = ((*record, CoreStep.CONSTRAIN, None, None) for record in records)
-    return pool.map(jobs, together=together)
+    return pool.map(jobs, together=together, at_once=True)
 
 
 def on_a_core(

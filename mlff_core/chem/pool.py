@@ -165,6 +165,7 @@ class EmbeddingPool:
         *,
         together: int = 1,
         urgent: bool = False,
+        at_once: bool = False,
     ) -> Iterator[Any]:
         """Prepare `(record, input_id, smiles)` one after the other; results in the same order.
 
@@ -172,8 +173,8 @@ class EmbeddingPool:
         do it, that is `do`; it must be importable by name. What it never answered is a
         `PreparedMolecule` that failed.
 
-        Begins at once, and reads `records` a bounded number ahead of what is taken from it. Several
-        threads may each be in a `map` of their own.
+        Reads `records` a bounded number ahead of what was taken from it. Several threads may each
+        be in a `map` of their own.
 
         Args:
             records: See above.
@@ -181,6 +182,7 @@ class EmbeddingPool:
             together: Records that travel in one message, where each takes a few milliseconds: to
                 send and receive them one by one costs a tenth of that.
             urgent: These go before what other `map`s have asked for.
+            at_once: Begin now, not when the first result is asked for.
 
         Raises:
             RuntimeError: The pool is closed, or no worker process could be started.
@@ -194,12 +196,14 @@ class EmbeddingPool:
             while len(ahead) * together < window and (some := [*islice(source, together)]):
                 ahead.append(self._submit(Job(some, do), urgent=urgent))
 
-        fill()
+        if at_once:
+            fill()
         return self._answers(ahead, fill)
 
     def _answers(self, ahead: deque[Future[list[Any]]], fill: Callable[[], None]) -> Iterator[Any]:
         """What comes of jobs that are under way, and of those that `fill` adds to them."""
         try:
+            fill()
             while ahead:
                 answers = ahead.popleft().result()
                 fill()
