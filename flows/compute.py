@@ -134,6 +134,19 @@ def _model(plan: ScreenPlan) -> dict[str, str]:
 def _properties(plan: ScreenPlan) -> Iterator[Stage]:
     """Stages that add columns, where these are asked for."""
     call = plan.parameters
+    if call.thermo:  # first, as it may relax a conformer on
+        yield Stage(
+            "thermo",
+            thermo,
+            dict(
+                **_model(plan),
+                relaxation=plan.relaxation,
+                temperature_k=call.temperature_k,
+                pressure_pa=call.pressure_pa,
+            ),
+            width=1,
+            retry_delay_s=5.0,
+        )
     if plan.solvent is not None:
         yield Stage(
             "solvate",
@@ -153,19 +166,6 @@ def _properties(plan: ScreenPlan) -> Iterator[Stage]:
         )
     if call.charges:
         yield Stage("charges", charges, _model(plan), width=1, retry_delay_s=5.0)
-    if call.thermo:
-        yield Stage(
-            "thermo",
-            thermo,
-            dict(
-                **_model(plan),
-                batching=call.batching,
-                temperature_k=call.temperature_k,
-                pressure_pa=call.pressure_pa,
-            ),
-            width=1,
-            retry_delay_s=5.0,
-        )
 
 
 def compute(

@@ -4,11 +4,7 @@ from flows.call import ScreenCall
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.variant import Expansion
 from mlff_core.models.reference import ModelReference
-from mlff_core.moves.settings import RelaxSettings
-
-#: Largest force in eV/Å that is left where vibrations are computed: above it, low modes come out
-#: imaginary.
-THERMO_FMAX = 0.01
+from mlff_core.moves.settings import THERMO_FMAX, RelaxSettings
 
 
 def chemistry_of(call: ScreenCall, model: ModelReference) -> ChemistrySettings:

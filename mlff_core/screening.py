@@ -15,9 +15,9 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from rdkit import Chem
 
-from mlff_core.arrow import read_arrow, rows_of
+from mlff_core.additions import rescore_shard, solvate_shard
 from mlff_core.chem.mapped import molecule_of
-from mlff_core.chem.molecule import ChemistrySettings, From3D, PreparedMolecule
+from mlff_core.chem.molecule import ChemistrySettings, From3D
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.prepare import prepare
 from mlff_core.chem.variant import Expansion, Stereo
@@ -27,20 +27,24 @@ from mlff_core.errors import ModelFileError
 from mlff_core.library import Record
 from mlff_core.library.molblock import smiles_of
 from mlff_core.models.potential import Backend, Device, Potential, Precision, load_potential
-from mlff_core.moves.settings import RelaxSettings
-from mlff_core.outcome import final_rows
+from mlff_core.moves.settings import THERMO_FMAX, RelaxSettings
 from mlff_core.properties.charges import charges_of, no_charges
+from mlff_core.properties.thermo import ThermoSettings
+from mlff_core.properties.water import require_tblite
 from mlff_core.schema import ConformerRow, MoleculeRow
-from mlff_core.shard import embed_shard, relax_shard
+from mlff_core.shard import ShardFiles, embed_shard, judged_rows, relax_shard
 from mlff_core.status import ConformerStatus, MoleculeStatus
 
 #: Conformers that are worth a process more: to start one costs a second.
 _CONFORMERS_A_PROCESS: Final = 20
 
+#: Seconds that the solvation of one conformer may take.
+_SOLVENT_SECONDS: Final = 120.0
 #: Conformers whose geometry means something.
 _USABLE: Final = (ConformerStatus.CONVERGED, ConformerStatus.MAX_STEPS)
 
-#: Told of a stage, "embed" or "relax", that so many of so many molecules are through it.
+#: Told of a stage ("embed", "relax", "solvate", "rescore") that so many of so many molecules are
+#: through it.
 Progress = Callable[[str, int, int], None]
 
 
@@ -172,6 +176,9 @@ def screen_mols(
     max_conformers: int = 100,
     from_3d: From3D = "none",
     charges: bool = False,
+    solvent: Literal["none", "water"] = "none",
+    rescore: Literal["none", "teacher"] = "none",
+    thermo: ThermoSettings | bool = False,
     seed: int = ChemistrySettings.seed,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -210,6 +217,12 @@ def screen_mols(
             only, or all but the "frozen" ones, which a property `FROZEN_ATOMS` of the molecule
             names ("1 4 7-9", counted from 1).
         charges: Whether rows get `charges_e`, of a model that has partial charges.
+        solvent: "water" adds solvation energies of the conformers in the window, and what follows
+            from them: `solvation_kcal_mol` and its kin in `rows` and `row`.
+        rescore: "teacher" asks AIMNet2 about the lowest conformers: `teacher_energy_ev` and its
+            kin.
+        thermo: Vibrations, enthalpy, entropy and Gibbs energy of each best conformer, at 298.15 K
+            and 1 atm if True; fmax is 0.01 at most then.
         seed: Of conformers and of chosen stereo isomers.
         workers: Embedding processes; as many as are worth their start if None, none if 0: this
             process embeds then.
@@ -221,12 +234,23 @@ def screen_mols(
         number. What goes wrong with a molecule is its status.
 
     Raises:
-        ModelFileError: The checkpoint is missing or damaged, or has no charges to give.
+        ModelFileError: The checkpoint or the teacher is missing or damaged, or the model has no
+            charges to give.
         DeviceError: The device or the backend is not available here.
         TypeError: What is given are no molecules.
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of its range, or an extra is not installed.
     """
-    relaxation = RelaxSettings(optimizer, fmax, max_steps)
+    if solvent not in ("none", "water"):
+        raise ValueError(f"solvent: expected none or water, found {solvent}")
+    if rescore not in ("none", "teacher"):
+        raise ValueError(f"rescore: expected none or teacher, found {rescore}")
+    if solvent == "water":
+        require_tblite()
+    if rescore == "teacher":
+        from mlff_core.distill.teacher import Teacher, find_teacher
+
+        teacher_file, teacher_sha256 = find_teacher()
+    relaxation = RelaxSettings(optimizer, min(fmax, THERMO_FMAX) if thermo else fmax, max_steps)
     posed = from_3d != "none"
     records = [_record(k, molecule, posed) for k, molecule in enumerate(_several(molecules))]
     if not isinstance(model, Potential):
@@ -261,16 +285,26 @@ def screen_mols(
         return lambda n_done: progress(stage, n_done, len(records))
 
     with tempfile.TemporaryDirectory() as folder, _embedding(settings, workers) as pool:
-        embedded, relaxed = Path(folder) / "embedded.arrow", Path(folder) / "relaxed.arrow"
-        embed_shard(records, embedded, pool, progress=reporter("embed"))
-        relax_shard(embedded, relaxed, model, relaxation, reporter("relax"))
-        prepared = rows_of(read_arrow(embedded), PreparedMolecule)
-        rows = rows_of(read_arrow(relaxed), ConformerRow)
+        files = ShardFiles.of(Path(folder), 0)
+        embed_shard(records, files.embedded, pool, progress=reporter("embed"))
+        relax_shard(files.embedded, files.relaxed, model, relaxation, reporter("relax"))
+        if thermo:
+            from mlff_core.properties.thermo_columns import add_thermochemistry
+
+            conditions = ThermoSettings() if thermo is True else thermo
+            add_thermochemistry(files.embedded, files.relaxed, model, conditions, relaxation)
+        if solvent == "water":
+            with _embedding(ChemistrySettings(hard_timeout_s=_SOLVENT_SECONDS), workers) as water:
+                solvate_shard(files, water, reporter("solvate"))
+        if rescore == "teacher":
+            teacher = Teacher(Path(teacher_file), str(model.device), sha256=teacher_sha256)
+            rescore_shard(files, teacher, reporter("rescore"))
+        prepared, rows = judged_rows(files)
     if charges:
         for row, own in charges_of(prepared, rows, model):
             row.charges_e = own
     of: dict[tuple[int, int], list[ConformerRow]] = {}
-    for row in final_rows(prepared, rows):
+    for row in rows:
         of.setdefault((row.record, row.variant), []).append(row)
     return [ScreenedMolecule(m, tuple(of.get((m.record, m.variant), ()))) for m in prepared]
 

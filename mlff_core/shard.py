@@ -11,7 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -337,6 +337,22 @@ def relaxed_row(
     )
 
 
+def judged_rows(files: ShardFiles) -> tuple[list[PreparedMolecule], list[ConformerRow]]:
+    """The rows of a relaxed shard's two tables, with what further stages computed."""
+    molecules = rows_of(read_arrow(files.embedded), PreparedMolecule)
+    conformers = final_rows(molecules, rows_of(read_arrow(files.relaxed), ConformerRow))
+    added = [
+        row
+        for file in (files.water, files.teacher, files.charges)
+        if file.exists()
+        for row in rows_of(read_arrow(file), Added)
+    ]
+    if added:
+        add(molecules, conformers, added)
+        compare_tautomers(molecules, "min_energy_water_ev")
+    return molecules, conformers
+
+
 def write_shard(
     shard: int,
     embedded_file: Path,
@@ -349,19 +365,11 @@ def write_shard(
     The part of `molecules` is written last: it is what says that the shard is finished.
     """
     started = time.monotonic()
-    molecules = rows_of(read_arrow(embedded_file), PreparedMolecule)
-    conformers = rows_of(read_arrow(relaxed_file), ConformerRow)
-    conformers = final_rows(molecules, conformers)
-    files = ShardFiles.of(relaxed_file.parent, shard)
-    added = [
-        row
-        for file in (files.water, files.teacher, files.charges)
-        if file.exists()
-        for row in rows_of(read_arrow(file), Added)
-    ]
-    if added:
-        add(molecules, conformers, added)
-        compare_tautomers(molecules, "min_energy_water_ev")
+    molecules, conformers = judged_rows(
+        replace(
+            ShardFiles.of(relaxed_file.parent, shard), embedded=embedded_file, relaxed=relaxed_file
+        )
+    )
     write_part(conformers_table(conformers), out, shard, metadata)
     write_part(molecules_table(molecules), out, shard, metadata)
     return StepReport(

@@ -9,8 +9,8 @@ from tasks.opened import potential
 from tasks.relax import own_stream
 
 if TYPE_CHECKING:
-    from mlff_core.buckets import Batching
     from mlff_core.models.potential import Backend, Device, Precision
+    from mlff_core.moves.settings import RelaxSettings
 
 
 def thermo(
@@ -21,7 +21,7 @@ def thermo(
     device: "Device",
     backend: "Backend",
     precision: "Precision",
-    batching: "Batching",
+    relaxation: "RelaxSettings",
     temperature_k: float,
     pressure_pa: float,
 ) -> StepReport:
@@ -35,6 +35,6 @@ def thermo(
     with own_stream(force_field.device):
         add_thermochemistry(
             files.embedded, files.relaxed, force_field, ThermoSettings(temperature_k, pressure_pa),
-            batching=batching,
+            relaxation,
         )  # fmt: skip
     return StepReport(0, {"thermo": time.monotonic() - started})

@@ -7,6 +7,9 @@ Batching = Literal["auto", "table"]
 
 #: Names of the minimisers; `optimizers.OPTIMIZERS` holds them.
 OPTIMIZER_NAMES: Final = ("lbfgs", "ase-lbfgs", "fire")
+#: Largest force in eV/Å that may be left where vibrations are computed: above it, low modes come
+#: out imaginary.
+THERMO_FMAX: Final = 0.01
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 ensemble.py     distinct conformers, their populations, free energy and entropy
 charges.py      partial charges of relaxed geometries
 vibrations.py   Hessians from differences of forces, and wavenumbers
+saddles.py      leaving saddle points along their softest mode
 thermo.py       enthalpy, entropy and Gibbs energy of a minimum
 thermo_columns.py  the same of a shard's best conformers
 strain.py       given poses against the lowest minimum of their molecules

@@ -11,16 +11,24 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 
 from mlff_core.arrow import read_arrow, rows_of, table_of, write_arrow
-from mlff_core.buckets import Batching
 from mlff_core.chem.molecule import PreparedMolecule
 from mlff_core.chem.symmetry import symmetry_number
 from mlff_core.chem.topology import Topology, rearrangements
 from mlff_core.cores import usable_cores
 from mlff_core.models.force_field import ForceField
+from mlff_core.moves.settings import RelaxSettings
+from mlff_core.properties.saddles import leave_saddles
 from mlff_core.properties.thermo import ThermoSettings, thermochemistry
-from mlff_core.properties.vibrations import ROUNDING_PER_CM, hessians, n_imaginary, wavenumbers
+from mlff_core.properties.vibrations import (
+    ROUNDING_PER_CM,
+    Geometry,
+    hessians,
+    n_imaginary,
+    wavenumbers,
+)
 from mlff_core.schema import ConformerRow
 from mlff_core.status import ConformerStatus, Flag, MoleculeStatus
 from mlff_core.units import EV_KCAL_MOL
@@ -28,6 +36,12 @@ from mlff_core.units import EV_KCAL_MOL
 #: Molecules whose Hessians are in memory at once; one of 250 atoms has 5 MB.
 _AT_ONCE: Final = 256
 _MOST_THREADS: Final = 8
+#: How often a saddle point is relaxed on: the next stationary point may be one again.
+_ROUNDS: Final = 3
+
+_Chosen = tuple[PreparedMolecule, ConformerRow]
+#: Hessian and wavenumbers; None where it does not fit into memory.
+_Vibrations = tuple[np.ndarray | None, np.ndarray | None]
 
 
 def add_thermochemistry(
@@ -35,36 +49,97 @@ def add_thermochemistry(
     relaxed_file: Path,
     potential: ForceField,
     settings: ThermoSettings,
-    *,
-    batching: Batching = "auto",
+    relaxation: RelaxSettings,
 ) -> None:
     """Fill in the columns of a shard's molecules whose best conformer converged.
 
+    A conformer that turns out to be a saddle point is relaxed on first.
+
     Args:
         embedded_file: The molecules; written anew.
-        relaxed_file: Their conformers.
+        relaxed_file: Their conformers; written anew if one was relaxed on.
         potential: What computes forces.
         settings: Temperature and pressure.
-        batching: As of the relaxation.
+        relaxation: How the conformers were relaxed.
     """
     molecules = rows_of(read_arrow(embedded_file), PreparedMolecule)
     conformers = rows_of(read_arrow(relaxed_file), ConformerRow)
     chosen = best_minima(molecules, conformers)
     threads = min(_MOST_THREADS, usable_cores())
     with ThreadPoolExecutor(threads) as pool:
+
+        def vibrate(some: Sequence[_Chosen]) -> list[_Vibrations]:
+            geometries = [_geometry(*one) for one in some]
+            found = hessians(geometries, potential, batching=relaxation.batching)
+            jobs = [pool.submit(_modes, *one) for one in zip(geometries, found, strict=True)]
+            return [(h, job.result()) for h, job in zip(found, jobs, strict=True)]
+
+        moved = False
         for first in range(0, len(chosen), _AT_ONCE):
             some = chosen[first : first + _AT_ONCE]
-            geometries = [
-                (c.atomic_numbers, c.positions_angstrom.reshape(-1, 3), m.charge or 0)
-                for m, c in some
-            ]
-            found = hessians(geometries, potential, batching=batching)
-            jobs = [pool.submit(_modes, *one) for one in zip(geometries, found, strict=True)]
-            for (molecule, conformer), job in zip(some, jobs, strict=True):
-                _fill(molecule, conformer, job.result(), settings)
-    whole = embedded_file.with_suffix(".whole")
-    write_arrow(table_of(molecules, PreparedMolecule), whole)
-    os.replace(whole, embedded_file)
+            vibrations = vibrate(some)
+            for _ in range(_ROUNDS):
+                again = _relax_on(some, vibrations, potential, relaxation)
+                for k, one in zip(again, vibrate([some[k] for k in again]), strict=True):
+                    vibrations[k] = one
+                moved = moved or bool(again)
+            for (molecule, conformer), (_, modes) in zip(some, vibrations, strict=True):
+                _fill(molecule, conformer, modes, settings)
+    if moved:
+        _rewrite(table_of(conformers, ConformerRow), relaxed_file)
+    _rewrite(table_of(molecules, PreparedMolecule), embedded_file)
+
+
+def _rewrite(table: pa.Table, file: Path) -> None:
+    whole = file.with_suffix(".whole")
+    write_arrow(table, whole)
+    os.replace(whole, file)
+
+
+def _geometry(molecule: PreparedMolecule, conformer: ConformerRow) -> Geometry:
+    x = conformer.positions_angstrom.reshape(-1, 3)
+    return conformer.atomic_numbers, x, molecule.charge or 0
+
+
+def _relax_on(
+    some: Sequence[_Chosen],
+    vibrations: Sequence[_Vibrations],
+    potential: ForceField,
+    relaxation: RelaxSettings,
+) -> list[int]:
+    """Relax saddle points on along their softest mode; returns those that led somewhere."""
+    saddles = [
+        (k, hessian, n_imaginary(modes))
+        for k, (hessian, modes) in enumerate(vibrations)
+        if hessian is not None and modes is not None and n_imaginary(modes)
+    ]
+    if not saddles:
+        return []
+    ends = leave_saddles(
+        [_geometry(*some[k]) for k, _, _ in saddles],
+        [some[k][1].energy_ev or 0.0 for k, _, _ in saddles],
+        [hessian for _, hessian, _ in saddles],
+        [_topology(some[k][0]) for k, _, _ in saddles],
+        potential,
+        relaxation,
+    )
+    moved = []
+    for (k, _, n), end in zip(saddles, ends, strict=True):
+        if end is None:
+            continue
+        molecule, conformer = some[k]
+        lower = ((conformer.energy_ev or 0.0) - end.energy) * EV_KCAL_MOL
+        _add(
+            molecule,
+            f"its best conformer was a saddle point with {n} imaginary mode{'s' if n > 1 else ''}, "
+            f"and was relaxed on from there, by {abs(lower):.2f} kcal/mol",
+        )
+        conformer.energy_ev, conformer.max_force_ev_per_angstrom = end.energy, end.max_force
+        conformer.positions_angstrom = end.positions
+        conformer.forces_ev_per_angstrom = end.forces
+        conformer.n_steps = (conformer.n_steps or 0) + end.n_steps
+        moved.append(k)
+    return moved
 
 
 def best_minima(
@@ -81,8 +156,7 @@ def best_minima(
     rows = [c for c in conformers if c.status == ConformerStatus.CONVERGED]
     topologies = []
     for c in rows:
-        m = of[c.record, c.variant]
-        topologies.append(Topology(m.numbers, m.bonds, m.chirality, m.double_bonds))
+        topologies.append(_topology(of[c.record, c.variant]))
     changes = rearrangements([c.positions_angstrom for c in rows], topologies) if rows else []
     best: dict[tuple[int, int], ConformerRow] = {}
     for c, change in zip(rows, changes, strict=True):
@@ -102,6 +176,10 @@ def best_minima(
         else:
             chosen.append((molecule, best[key]))
     return chosen
+
+
+def _topology(molecule: PreparedMolecule) -> Topology:
+    return Topology(molecule.numbers, molecule.bonds, molecule.chirality, molecule.double_bonds)
 
 
 def _order(conformer: ConformerRow) -> tuple[float, int]:
@@ -148,5 +226,8 @@ def _fill(
 
 
 def _tell(molecule: PreparedMolecule, why: str) -> None:
-    sentence = f"no thermochemistry: {why}"
+    _add(molecule, f"no thermochemistry: {why}")
+
+
+def _add(molecule: PreparedMolecule, sentence: str) -> None:
     molecule.message = f"{molecule.message}; {sentence}" if molecule.message else sentence

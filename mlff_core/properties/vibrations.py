@@ -212,12 +212,32 @@ def wavenumbers(
         positions: Å [n_atoms, 3].
         hessian: eV/Å² [3 n_atoms, 3 n_atoms].
     """
-    root = np.sqrt(np.repeat(atomic_masses[np.asarray(numbers, int)], 3))
-    whole = np.linalg.qr(rigid_motions(numbers, positions), mode="complete")[0]
-    n_rigid = rigid_motions(numbers, positions).shape[1]
-    inside = whole[:, n_rigid:]
-    values = np.linalg.eigvalsh(inside.T @ (hessian / np.outer(root, root)) @ inside)
+    mass_weighted, _, _ = _without_rigid_motions(numbers, positions, hessian)
+    values = np.linalg.eigvalsh(mass_weighted)
     return np.sign(values) * np.sqrt(np.abs(values)) * WAVENUMBER_PER_CM
+
+
+def softest_mode(
+    numbers: NDArray[np.integer], positions: NDArray[np.floating], hessian: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """How atoms move in the vibration of the lowest wavenumber, [n_atoms, 3].
+
+    The atom that moves most moves by 1. Args are those of `wavenumbers`.
+    """
+    mass_weighted, inside, root = _without_rigid_motions(numbers, positions, hessian)
+    _, modes = np.linalg.eigh(mass_weighted)
+    motion = (inside @ modes[:, 0] / root).reshape(-1, 3)
+    return motion / np.linalg.norm(motion, axis=1).max()
+
+
+def _without_rigid_motions(
+    numbers: NDArray[np.integer], positions: NDArray[np.floating], hessian: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The mass-weighted Hessian of what is left, its coordinates, and roots of masses."""
+    root = np.sqrt(np.repeat(atomic_masses[np.asarray(numbers, int)], 3))
+    rigid = rigid_motions(numbers, positions)
+    inside = np.linalg.qr(rigid, mode="complete")[0][:, rigid.shape[1] :]
+    return inside.T @ (hessian / np.outer(root, root)) @ inside, inside, root
 
 
 def rigid_motions(

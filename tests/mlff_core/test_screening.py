@@ -10,7 +10,10 @@ from rdkit.Chem.EnumerateStereoisomers import EnumerateStereoisomers
 
 import mlff_core
 from mlff_core import MolBatch, Potential, load_potential, relax, screen_mols
+from mlff_core.errors import ModelFileError
+from mlff_core.properties.thermo import ThermoSettings
 from mlff_core.screening import ScreenedMolecule
+from mlff_core.units import EV_KCAL_MOL
 
 SMILES = ["C[C@H](N)C(=O)O", "[Xe]", "C(", "CC[NH3+]", "OC1CCCCC1"]
 
@@ -111,6 +114,35 @@ def test_other_structures_of_a_molecule_are_computed_where_they_are_asked_for(
     assert len(tautomers) > 1
     assert len({m.row.formula for m in tautomers}) == 1
     assert len({m.smiles for m in tautomers}) == len(tautomers)
+
+
+def test_water_thermochemistry_and_the_teacher_may_be_asked_for(
+    potential: Potential, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    [glycolate] = screen_mols(
+        ["OCC(=O)[O-]"], model="small", device="cpu", conformers=3, solvent="water",
+        thermo=ThermoSettings(temperature_k=310.0), max_steps=200, workers=0,
+    )  # fmt: skip
+    row, rows = glycolate.row, glycolate.rows
+    assert max(c.max_force_ev_per_angstrom for c in rows) <= 0.01
+    waters = [c.solvation_kcal_mol for c in rows if c.solvation_kcal_mol is not None]
+    assert all(-90 < water < -50 for water in waters)  # acetate is measured at -77
+    assert row.best_conformer_water is not None
+    assert row.min_energy_water_ev == pytest.approx(
+        min(
+            c.energy_ev + c.solvation_kcal_mol / EV_KCAL_MOL
+            for c in rows
+            if c.solvation_kcal_mol is not None
+        )
+    )
+    spent = (row.enthalpy_ev - row.gibbs_energy_ev) * EV_KCAL_MOL
+    assert spent == pytest.approx(310.0 * row.entropy_cal_mol_k / 1000, abs=1e-6)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ModelFileError, match="fetch_teacher"):
+        screen_mols(["CCO"], model=potential, rescore="teacher", max_steps=0, workers=0)
+    for wrong in ({"solvent": "brine"}, {"rescore": "student"}):
+        with pytest.raises(ValueError, match="expected none or"):
+            screen_mols(["CCO"], model=potential, **wrong)
 
 
 def test_geometries_that_are_given_are_relaxed_where_that_is_asked_for(

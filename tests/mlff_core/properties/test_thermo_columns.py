@@ -2,16 +2,24 @@
 
 import numpy as np
 import pytest
+from rdkit import Chem
+from rdkit.Chem import rdMolTransforms
 
 from mlff_core.arrow import read_arrow, rows_of, table_of, write_arrow
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.prepare import prepare
 from mlff_core.models.force_field import Domain, Outputs
+from mlff_core.models.potential import load_potential
+from mlff_core.moves.relax import relax_conformers
+from mlff_core.moves.settings import RelaxSettings
 from mlff_core.outcome import final_rows
 from mlff_core.properties.thermo import ThermoSettings
 from mlff_core.properties.thermo_columns import add_thermochemistry, best_minima
 from mlff_core.schema import ConformerRow
 from mlff_core.status import ConformerStatus, Flag
+from mlff_core.units import EV_KCAL_MOL
+
+TIGHT = RelaxSettings(fmax=0.01, max_steps=200)
 
 
 def row(molecule: PreparedMolecule, k: int, energy: float, **more: object) -> ConformerRow:
@@ -86,11 +94,42 @@ def test_a_saddle_point_is_told_and_has_no_thermochemistry(tmp_path, bent: bool)
     write_arrow(table_of([methanol], PreparedMolecule), embedded)
     write_arrow(table_of([row(methanol, 0, -5.0)], ConformerRow), relaxed)
     bowl = Bowl(methanol.conformers()[0], bent)
-    add_thermochemistry(embedded, relaxed, bowl, ThermoSettings())
+    add_thermochemistry(embedded, relaxed, bowl, ThermoSettings(), TIGHT)
     [found] = rows_of(read_arrow(embedded), PreparedMolecule)
     assert len(found.wavenumbers_per_cm) == 12
     assert (Flag.SADDLE_POINT in found.flags) is bent
     assert (found.gibbs_energy_ev is None) is bent
     assert (found.n_imaginary > 0) is bent
     assert ("imaginary" in (found.message or "")) is bent
+    assert not list(tmp_path.glob("*.whole"))
+
+
+def test_eclipsed_ethane_is_left_for_staggered(tmp_path) -> None:
+    mol = Chem.AddHs(Chem.MolFromSmiles("CC"))
+    [ethane] = made("CC")
+    mol.AddConformer(Chem.Conformer(8))
+    mol.GetConformer().SetPositions(ethane.conformers()[0].astype(float))
+    rdMolTransforms.SetDihedralDeg(mol.GetConformer(), 2, 0, 1, 5, 0.0)
+    potential = load_potential("small", device="cpu")
+    start = ethane.numbers, mol.GetConformer().GetPositions(), 0
+    [top] = relax_conformers([start], potential, TIGHT)
+    assert top.status == ConformerStatus.CONVERGED  # no force turns the methyl group
+    embedded, relaxed = tmp_path / "embedded.arrow", tmp_path / "relaxed.arrow"
+    write_arrow(table_of([ethane], PreparedMolecule), embedded)
+    eclipsed = row(ethane, 0, top.energy, positions_angstrom=top.positions)
+    write_arrow(table_of([eclipsed], ConformerRow), relaxed)
+    add_thermochemistry(embedded, relaxed, potential, ThermoSettings(), TIGHT)
+    [found], [end] = (
+        rows_of(read_arrow(embedded), PreparedMolecule), rows_of(read_arrow(relaxed), ConformerRow)
+    )  # fmt: skip
+    # The barrier is 2.9 kcal/mol (R. M. Pitzer, Acc. Chem. Res. 1983, 16, 207).
+    assert (top.energy - end.energy_ev) * EV_KCAL_MOL == pytest.approx(2.9, abs=0.7)
+    assert "was a saddle point with 1 imaginary mode, and was relaxed on" in (found.message or "")
+    assert (found.n_imaginary, found.symmetry_number) == (0, 6)
+    assert found.gibbs_energy_ev is not None
+    assert Flag.SADDLE_POINT not in found.flags
+    x = end.positions_angstrom.reshape(-1, 3)
+    mol.GetConformer().SetPositions(x.astype(float))
+    turned = rdMolTransforms.GetDihedralDeg(mol.GetConformer(), 2, 0, 1, 5) % 120
+    assert turned == pytest.approx(60, abs=3)
     assert not list(tmp_path.glob("*.whole"))
