@@ -37,8 +37,8 @@ ORDER = (
     "outcome",
     "shard append",
     "additions",
-    "screening",
     "distill",
+    "screening",
     "testing",
 )
 
