@@ -7,12 +7,15 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 \
     DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false OMP_WAIT_POLICY=PASSIVE \
     NUMBA_CACHE_DIR=/var/cache/mlff-screen
-# Triton compiles a launcher when it first runs on a card.
+# Triton compiles a launcher when it first runs on a card; any gcc of the release does.
+# hadolint ignore=DL3008
 RUN if [ "$TORCH" = cuda ]; then apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*; fi
 WORKDIR /src
 COPY constraints.txt ./
+# The version is that of constraints.txt.
+# hadolint ignore=DL3013
 RUN torch="$(grep '^torch==' constraints.txt)" \
     && if [ "$TORCH" = cuda ]; then pip install "$torch"; \
     else pip install --index-url "$TORCH_INDEX" "$torch"; fi
@@ -25,7 +28,7 @@ RUN if [ "$TORCH" = cuda ]; then EXTRAS="$EXTRAS,triton"; fi \
     && pip install --constraint constraints.txt ".[$EXTRAS]" && rm -rf /src/*
 RUN useradd --create-home --uid 1000 screen \
     && install -d -o screen -g screen /work && install -d -m 1777 /var/cache/mlff-screen
-USER screen
+USER 1000
 WORKDIR /work
 ENTRYPOINT ["mlff-screen"]
 CMD ["--help"]
