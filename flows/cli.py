@@ -12,15 +12,14 @@ import logging
 import os
 import signal
 import sys
-import threading
 import typing
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import asdict
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType, NoneType, UnionType
+from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from pydantic import ValidationError
@@ -30,6 +29,7 @@ from flows.call import Call, DistillCall, ScreenCall, group_of
 from flows.glance import glance
 from flows.report import write as report
 from flows.server import needs_prefect
+from flows.stop import Stop
 from flows.strain import StrainCall
 from mlff_core.errors import MlffError
 
@@ -52,11 +52,11 @@ ENVIRONMENT = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
 
-#: A server that does not answer keeps a command that was stopped for no longer.
-SECONDS_FOR_THE_LAST = 5.0
-
 EPILOGUE = "Results, parameters, schedules: docs/operations.md. Columns: docs/schema.md."
 
+
+#: Commands that compute take the fields of these.
+CALLS: tuple[type[Call], ...] = (ScreenCall, StrainCall, DistillCall)
 
 #: Commands that answer in words: who does it, and what that is.
 ANSWERS: dict[str, tuple[Any, str]] = {
@@ -71,6 +71,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Leave with status 2."""
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            known = {_option(name) for call in CALLS for name in call.model_fields}
+            near = [get_close_matches(word, known, 1) for word in unknown.split()]
+            meant = ", ".join(names[0] for names in near if names)
+            message += f" (near it: {meant})" * bool(meant)
+        if message == "the following arguments are required: command":
+            message = "nothing to do; mlff-screen --help lists the commands"
         refuse(message)
 
 
@@ -206,51 +214,12 @@ def checked(arguments: dict[str, Any], call: type[C]) -> C:
     except ValidationError as error:
         found = error.errors()[0]
         where = f"{_option(str(found['loc'][0]))} {found['input']!r}: " if found["loc"] else ""
-        refuse(where + str(found.get("ctx", {}).get("error", found["msg"])))
-
-
-class Stop:
-    """Leaves at once on Ctrl-C. Files are whole at any moment, so there is nothing to wait for.
-
-    Ctrl-C reaches every process of a terminal: an orderly end would wait for the shard on the
-    device, and where a Prefect server shares the terminal, fail to report it.
-
-    Args:
-        kept: Says, when the time comes, what is kept and how to go on.
-        hush: Silences who else writes to the terminal, so that the line is the last one.
-        last: What is to be done before the end; given some seconds.
-    """
-
-    def __init__(
-        self,
-        kept: Callable[[], str],
-        hush: Callable[[], None] | None = None,
-        last: Callable[[], None] | None = None,
-    ) -> None:
-        self._kept = kept
-        self._hush = hush
-        self._last = last
-
-    def __call__(self, signal_number: int, frame: FrameType | None) -> NoReturn:
-        """Say it, end every process that was started, leave with status 130."""
-        import psutil
-
-        # While there is a bar, sys.stderr is the bar's, which may be in the middle of something;
-        # and it has hidden the cursor, which nobody else is left to show again.
-        stream = sys.__stderr__ or sys.stderr
-        cursor = "\x1b[?25h" if stream.isatty() else ""
-        if self._hush is not None:
-            self._hush()
-        print(f"{cursor}\nmlff-screen: stopped; {self._kept()}", file=stream, flush=True)
-        if self._last is not None:
-            # In a thread: the main one may hold a lock that this needs.
-            last = threading.Thread(target=self._last, daemon=True)
-            last.start()
-            last.join(SECONDS_FOR_THE_LAST)
-        for child in psutil.Process().children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-        os._exit(130)
+        ways = [e for e in error.errors() if found["loc"] and e["loc"][:1] == found["loc"][:1]]
+        said = [str(e.get("ctx", {}).get("error", e["msg"])) for e in ways or [found]]
+        # What may be of two kinds is wrong in two ways.
+        refuse(
+            where + " or ".join([said[0], *(s.removeprefix("Input should be ") for s in said[1:])])
+        )
 
 
 def kept(call: ScreenCall) -> str:

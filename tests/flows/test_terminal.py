@@ -64,7 +64,7 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_run_that_is_stopped_leaves_the_cursor_to_be_seen() -> None:
     ours, theirs = pty.openpty()
     program = (
-        "from flows.cli import Stop; from flows.terminal import Terminal\n"
+        "from flows.stop import Stop; from flows.terminal import Terminal\n"
         "shown = Terminal()\nshown.begin(10, 0)\n"
         "Stop(lambda: 'nothing is kept', shown.hush)(2, None)"
     )
