@@ -3,7 +3,7 @@
     python benchmarks/presets.py [--device cpu|cuda] [--only NAME,NAME] [--molecules NAME=N,NAME=N]
     python benchmarks/presets.py --energies       each molecule once: how good, and no rates
     python benchmarks/presets.py --take FILE      what was measured on another machine
-    python benchmarks/presets.py --table          results/presets.md from results/presets.json
+    python benchmarks/presets.py --table          results/presets.md and the README's rows
 
 The library is datasets/druglike, shuffled by a seed and repeated as often as a number of molecules
 wants; geometries are the same wherever a molecule stands. Each preset screens it as the command
@@ -21,6 +21,7 @@ import argparse
 import csv
 import json
 import random
+import re
 import resource
 import tempfile
 from pathlib import Path
@@ -35,6 +36,7 @@ from mlff_core import MolBatch, load_potential
 from mlff_core.units import EV_KCAL_MOL
 
 LIBRARY = Path(__file__).parents[1] / "datasets/druglike/druglike.csv"
+README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results/presets.json"
 SEED = 20_261_129
 REFERENCE = 60
@@ -181,7 +183,8 @@ def table(report: dict) -> str:
     numbers = "; ".join(
         f"{where}: "
         + ", ".join(
-            f"{name} {row['n_molecules']:,} (commit {row.get('commit', 'unknown')[:7]})"
+            f"{name} {row['n_molecules']:,}"
+            + (f" (commit {row['commit'][:7]})" if "commit" in row else "")
             for name, row in rows.items()
         )
         for where, rows in (("cores", cores), ("card", card))
@@ -192,6 +195,27 @@ def table(report: dict) -> str:
     said = f" Energies are of the {compared} that all have (commit {of[:7]})." if compared else ""
     lines += ["", f"Molecules screened, {numbers}.{said}"]
     return "\n".join(lines) + "\n"
+
+
+def readme_row(report: dict, name: str) -> str:
+    """A preset's row of the README's table."""
+    cores, card = report["cpu"][name], report.get("cuda", {}).get(name, {})
+    cells = [
+        f"`{name}`", cores["conformers"], cores["model"], f"{cores['fmax']:g}",
+        f"{cores['molecules_per_s']:.2g}",
+        f"{card['molecules_per_s']:,.3g}" if card else "-",
+        f"{card['median_kcal_mol']:.2f}" if "reference" in report.get("cuda", {}) else "-",
+    ]  # fmt: skip
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def into_readme(text: str, report: dict) -> str:
+    """The README with the rows as measured."""
+    for name in PRESETS:
+        text = re.sub(
+            rf"^\| `{name}` \|.*$", readme_row(report, name), text, count=1, flags=re.MULTILINE
+        )
+    return text
 
 
 def main() -> None:
@@ -212,6 +236,8 @@ def main() -> None:
         return
     if given.table:
         given.json.with_suffix(".md").write_text(table(report))
+        if given.json == RESULTS:
+            README.write_text(into_readme(README.read_text(), report))
         return
     counts = dict(MOLECULES[given.device])
     if given.energies:
