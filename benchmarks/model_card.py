@@ -2,7 +2,8 @@
 
     python benchmarks/model_card.py [--model small] [PART.json ...]
 
-The default model's card is docs/model_card.md, another's docs/MODEL/model_card.md. Parts are what
+The default model's card is docs/model_card.md, another's docs/MODEL/model_card.md; beside it lie
+training.md and not_for.md, what not to use it for. Parts are what
 the commands of `benchmarks/accuracy` wrote, in any number of files; they are put together in
 benchmarks/results/accuracy.json, or accuracy_MODEL.json, which is read if none is given. All must
 be about the shipped weights. No number in the card is typed by hand.
@@ -24,6 +25,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks._harness import RESULTS, ROOT
+from benchmarks.model_pages import charges, few_atoms, not_for
+from benchmarks.model_pages import rows_of_markdown as table
 from mlff_core.distill.training_log import read_training_log
 from mlff_core.elements import SYMBOLS
 from mlff_core.models.checkpoint import read_checkpoint
@@ -43,13 +46,6 @@ Results = dict[str, Any]
 
 
 # --- Tables ---------------------------------------------------------------------------------------
-
-
-def table(head: str, align: str, rows: list[list[str]]) -> list[str]:
-    """A table in Markdown; `align` has l or r for each column."""
-    rule = {"l": "---", "r": "---:"}
-    lines = [f"| {head} |", "|" + "|".join(rule[a] for a in align) + "|"]
-    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
 
 
 def signed(charge: int) -> str:
@@ -148,7 +144,7 @@ def training(checkpoint: Results) -> list[str]:
             ]
         )
     return [
-        "## How it was trained",
+        f"# How {checkpoint['name']} was trained",
         "",
         "In stages, each from where the one before ended"
         + (f" ({', '.join(from_means)})" if from_means else "")
@@ -706,9 +702,12 @@ def card(results: Results, checkpoint: Results, network: PaiNN, accuracy: Path) 
         *against_teacher(results["teacher"]),
         *(line for name, section in besides.items() if name in results
           for line in section(results[name])),
+        *(line for name, section in (("few_atoms", few_atoms), ("charges", charges))
+          if name in results for line in section(results[name], device(results[name]))),
         *conformers(results["conformers"]),
         *failures(results["teacher"]),
-        *training(checkpoint),
+        "[What not to use it for](not_for.md) says the same in short; "
+        "[how it was trained](training.md) is a page of its own.",
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
 
@@ -877,6 +876,9 @@ def main() -> None:
     save(draw_learning(trained), folder / "model_card_learning.png")
     text = card(results, trained, network, accuracy)
     (folder / "model_card.md").write_text(text, encoding="utf-8")
+    text = "\n".join(training(trained)).rstrip() + "\n"
+    (folder / "training.md").write_text(text, encoding="utf-8")
+    (folder / "not_for.md").write_text(not_for(checkpoint["name"], results), encoding="utf-8")
 
 
 if __name__ == "__main__":

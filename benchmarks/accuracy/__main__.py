@@ -84,7 +84,12 @@ def main(words: list[str] | None = None) -> int:
         module.add_options(command)
     arguments = parser.parse_args(words)
     torch.manual_seed(arguments.seed)
-    student = load_potential(arguments.model, device=arguments.device, backend=arguments.backend)
+    student = load_potential(
+        arguments.model,
+        device=arguments.device,
+        backend=arguments.backend,
+        charges=arguments.command == "charges",
+    )
     part = COMMANDS[arguments.command].measure(arguments, student)
     add_part(arguments.out, arguments.command, {**part, **setting(student)}, student)
     log(f"{arguments.command} done")

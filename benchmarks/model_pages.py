@@ -1,0 +1,138 @@
+"""Sections of a model's card about its charges and its smallest molecules, and the pages beside it.
+
+`benchmarks/model_card.py` puts them together; no number in them is typed by hand.
+"""
+
+from typing import Any
+
+from mlff_core.elements import SYMBOLS
+
+Results = dict[str, Any]
+
+#: Å within which a bond of a small molecule should be where the teacher has it.
+BOND_BOUND = 0.02
+
+
+def rows_of_markdown(head: str, align: str, rows: list[list[str]]) -> list[str]:
+    """A table in Markdown; `align` has l or r for each column."""
+    rule = {"l": "---", "r": "---:"}
+    lines = [f"| {head} |", "|" + "|".join(rule[a] for a in align) + "|"]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
+def charges(part: Results, where: str) -> list[str]:
+    """Partial charges and dipole moments."""
+    return [
+        "## Partial charges",
+        "",
+        "What `--charges` and `get_charges` give, against the teacher's on held-out molecules, "
+        f"on {where}. They are read from the features and change no energy. Must: 0.01 e and "
+        "0.15 D.",
+        "",
+        *rows_of_markdown(
+            "| geometries | charges, MAE, e | dipole moment, MAE, D",
+            "lrrr",
+            [
+                [name, f"{part[name]['n_geometries']:,}", f"{part[name]['charge_mae_e']:.4f}",
+                 f"{part[name]['dipole_mae_debye']:.2f}"]
+                for name in ("all", "neutral", "charged")
+            ],
+        ),
+    ]  # fmt: skip
+
+
+def few_atoms(part: Results, where: str) -> list[str]:
+    """Bonds of small and of hypervalent molecules."""
+    found = part["molecules"]
+    off = sorted(
+        (m for m in found if m["largest_error_angstrom"] > BOND_BOUND),
+        key=lambda m: -m["largest_error_angstrom"],
+    )
+    return [
+        "## Small and hypervalent molecules",
+        "",
+        f"{len(found)} molecules relaxed by both from the same start, on {where}: the largest "
+        f"difference of a bond's length. {len(found) - len(off)} are within {BOND_BOUND} Å; the "
+        "others:",
+        "",
+        *rows_of_markdown(
+            "SMILES | largest difference, Å | the student",
+            "lrl",
+            [
+                [f"`{m['smiles']}`", f"{m['largest_error_angstrom']:.2f}", m["status"][0]]
+                for m in off
+            ],
+        ),
+    ]
+
+
+def not_for(name: str, results: Results) -> str:
+    """The page that says what a model must not be used for."""
+    teacher = results["teacher"]
+    usual = teacher["all"]["force_mae"]
+    elements = [
+        SYMBOLS[int(z)]
+        for z, v in sorted(teacher["by_element"].items(), key=lambda e: -e[1]["force_mae"])
+        if v["force_mae"] > 2 * usual
+    ]
+    strange = teacher.get("charged_unusually")
+    lines = [
+        f"# Do not use {name} for",
+        "",
+        "Written by `benchmarks/model_card.py` from what the [card](model_card.md) was measured "
+        "with. What is here goes wrong without a sign of it in the energy; a screen's flags name "
+        "some of it.",
+        "",
+        "- **Anything but closed shells in vacuum**: radicals, metals, excited states, solvents, "
+        "two molecules beside each other. They are refused where the input shows them.",
+        "- **Reactions.** Bonds hold as long as they are near their length; beyond, no energy "
+        "means anything, and a barrier least of all.",
+    ]
+    if "protomers" in results:
+        part = results["protomers"]
+        every = part["groups"]["all"]
+        share = 100 * every["n_far_off"] / every["n"]
+        lines.append(
+            f"- **Comparing protonation states, pKa.** Of {every['n']} states chosen at random "
+            f"{share:.0f} % are off by more than {part['far_off_kcal_mol']:g} kcal/mol."
+        )
+        if (both := part["groups"].get("groups of both signs, more")) is not None:
+            lines.append(
+                "- **Zwitterions with several groups of one sign**: 90 % of "
+                f"{both['n']} are within {both['90_percent']:.0f} kcal/mol, the largest error is "
+                f"{both['largest']:.0f}."
+            )
+    if strange is not None:
+        lines.append(
+            "- **Charge on sp2 nitrogen, S+, O+, N-, S- or C-** (dyes, azolides, sulfonamidates): "
+            f"forces off by {strange['force_mae']:.0f} / {strange['force_rmse']:.0f} meV/Å "
+            f"(MAE / RMSE; all molecules {usual:.0f} / {teacher['all']['force_rmse']:.0f})."
+        )
+    if elements:
+        lines.append(
+            f"- **Fine differences about {', '.join(elements)}**: force errors more than twice "
+            "those of all atoms."
+        )
+    if "few_atoms" in results:
+        off = [
+            m for m in results["few_atoms"]["molecules"] if m["largest_error_angstrom"] > BOND_BOUND
+        ]
+        worst = sorted(off, key=lambda m: -m["largest_error_angstrom"])[:8]
+        lines.append(
+            f"- **Molecules of few atoms, and hypervalent ones**: of "
+            f"{len(results['few_atoms']['molecules'])} tried {len(off)} have a bond that is off by "
+            f"more than {BOND_BOUND} Å, "
+            + ", ".join(f"`{m['smiles']}`" for m in worst)
+            + " most of all."
+        )
+    if "far" in results:
+        lines.append(
+            "- **Charges far apart in one molecule**: the student hears of an atom beyond 15 Å not "
+            "at all."
+        )
+    if "charges" in results:
+        part = results["charges"]["all"]
+        lines.append(
+            f"- **Dipole moments as numbers**: off by {part['dipole_mae_debye']:.1f} D on average."
+        )
+    return "\n".join(lines) + "\n"
