@@ -17,6 +17,7 @@ stereo.py        what is defined, and choosing what is not
 describe.py      columns that depend on the bonds alone
 constraints.py   what distance geometry has to know
 constrained.py   a checked molecule with those, for an embedder elsewhere
+atoms.py         atoms and bonds as lists
 graph.py         the graph of a molecule in plain Python
 smarts.py        which kinds of atoms and bonds match which parts of SMARTS
 torsions.py      torsion angle preferences

@@ -12,6 +12,8 @@ from typing import Final
 
 from rdkit import Chem
 
+from mlff_core.chem.atoms import atoms_of
+
 _SIGN: Final = "_mlff_allene"
 #: An atom of a SMILES: what is in brackets, or one of those that need none.
 _ATOM: Final = re.compile(r"\[[^\]]*\]|Br|Cl|[BCNOPSFIbcnops*]")
@@ -116,7 +118,7 @@ def read_back(smiles: str) -> Chem.Mol:
     mol = Chem.MolFromSmiles(smiles)
     if mol is not None and may_have_allenes(smiles):
         raw = _raw(smiles.partition(" ")[0])
-        heavy = [[a.GetIdx() for a in m.GetAtoms() if a.GetAtomicNum() != 1] for m in (raw, mol)]
+        heavy = [[a.GetIdx() for a in atoms_of(m) if a.GetAtomicNum() != 1] for m in (raw, mol)]
         mark_allenes(smiles, raw, mol, dict(zip(*heavy, strict=True)))
     return mol
 

@@ -5,6 +5,7 @@ from typing import Final
 
 from rdkit import Chem
 
+from mlff_core.chem.atoms import atoms_of, bonds_of
 from mlff_core.chem.graph import OTHER, Graph
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule, rejected
 from mlff_core.chem.seen import seen_by
@@ -33,7 +34,7 @@ def check_domain(
             f"the model does not know {_names(unknown)}, it knows {symbols(settings.elements)}",
         )
     if OTHER in graph.orders:
-        for bond in graph.mol.GetBonds():
+        for bond in bonds_of(graph.mol):
             if bond.GetBondType() in _UNKNOWN_BONDS:
                 raise rejected(
                     Reason.INVALID_SMILES,
@@ -50,7 +51,7 @@ def check_domain(
     if molecule.n_heavy_atoms == 0 and charge == molecule.n_atoms:
         raise rejected(Reason.UNSUPPORTED_CHARGE, "there is no electron in it")
     # A SMILES without brackets holds neither radicals nor isotopes: looking at them costs time.
-    atoms = list(graph.mol.GetAtoms()) if "[" in (molecule.smiles or "") else []
+    atoms = atoms_of(graph.mol) if "[" in (molecule.smiles or "") else []
     unpaired = sum(atom.GetNumRadicalElectrons() for atom in atoms)
     if unpaired:
         where = " ".join(_name(atom) for atom in atoms if atom.GetNumRadicalElectrons())

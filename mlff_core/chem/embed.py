@@ -13,6 +13,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
 from mlff_core.chem.allenes import allene_rows
+from mlff_core.chem.atoms import atoms_of
 from mlff_core.chem.duplicates import distinct, sites
 from mlff_core.chem.flexibility import conformers_of
 from mlff_core.chem.hypervalent import hypervalent_bounds
@@ -280,7 +281,7 @@ def turn_and_prune(
 
 def _atoms(mol: Chem.Mol) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Atomic numbers [n_atoms] and bonds [n_bonds, 2]."""
-    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
+    numbers = np.array([atom.GetAtomicNum() for atom in atoms_of(mol)])
     return numbers, np.argwhere(np.triu(Chem.GetAdjacencyMatrix(mol)))
 
 

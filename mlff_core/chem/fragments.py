@@ -16,6 +16,7 @@ from typing import Final
 from rdkit import Chem
 from rdkit.Chem import rdMolDescriptors
 
+from mlff_core.chem.atoms import atoms_of
 from mlff_core.chem.molecule import rejected
 from mlff_core.status import Reason
 
@@ -99,7 +100,7 @@ def _rank(mol: Chem.Mol, smiles: str) -> tuple:
 
 
 def _has_carbon(mol: Chem.Mol) -> bool:
-    return any(atom.GetAtomicNum() == 6 for atom in mol.GetAtoms())
+    return any(atom.GetAtomicNum() == 6 for atom in atoms_of(mol))
 
 
 def _named(smiles: str, count: int) -> str:
@@ -119,7 +120,7 @@ def _salts() -> dict[str, str]:
 def _skeleton(mol: Chem.Mol) -> str:
     """Elements and bonds of a molecule as text, without hydrogens, charges, isotopes and stereo."""
     bare = Chem.RWMol(mol)
-    for atom in bare.GetAtoms():
+    for atom in atoms_of(bare):
         atom.SetFormalCharge(0)
         atom.SetIsotope(0)
         atom.SetNumExplicitHs(0)
@@ -130,7 +131,7 @@ def _skeleton(mol: Chem.Mol) -> str:
 
 
 def _metals(mol: Chem.Mol) -> set[int]:
-    return {atom.GetAtomicNum() for atom in mol.GetAtoms()} - _NON_METALS
+    return {atom.GetAtomicNum() for atom in atoms_of(mol)} - _NON_METALS
 
 
 def _refuse_complexes(fragments: tuple[Chem.Mol, ...], smiles: list[str], kept: int) -> None:
@@ -154,7 +155,7 @@ def _is_counter_ion(
     fragment: Chem.Mol, metals: set[int], others: list[Chem.Mol], kept: Chem.Mol
 ) -> bool:
     """Whether a fragment with a metal is the plain counter-ion of the others."""
-    ligands = {atom.GetAtomicNum() for atom in fragment.GetAtoms()} - metals
+    ligands = {atom.GetAtomicNum() for atom in atoms_of(fragment)} - metals
     if fragment.GetNumAtoms() > 1:
         if not ligands <= {1, 8, *_HALOGENS}:
             return False
@@ -179,8 +180,8 @@ def _is_counter_ion(
 def _is_oxygen_acid(mol: Chem.Mol) -> bool:
     """Whether all its anionic atoms are oxygens of acids; so are water, halides and plain ions."""
     if mol.GetNumHeavyAtoms() <= 1:
-        (number,) = {atom.GetAtomicNum() for atom in mol.GetAtoms()} - {1} or {1}
+        (number,) = {atom.GetAtomicNum() for atom in atoms_of(mol)} - {1} or {1}
         plain = _ALKALI | _ALKALINE_EARTH | _COUNTER_IONS_OF_OXYGEN_ACIDS
         return number == 8 or number in _HALOGENS or number in plain
     acids = {match[0] for match in mol.GetSubstructMatches(_ACID_OXYGEN)}
-    return all(atom.GetFormalCharge() >= 0 or atom.GetIdx() in acids for atom in mol.GetAtoms())
+    return all(atom.GetFormalCharge() >= 0 or atom.GetIdx() in acids for atom in atoms_of(mol))

@@ -13,6 +13,7 @@ from typing import Final
 from rdkit import Chem
 
 from mlff_core.chem.allenes import mark_allenes
+from mlff_core.chem.atoms import atoms_of, bonds_of
 
 _PROPERTY: Final = "_mlff_stereo_not_kept"
 _UNSPECIFIED: Final = Chem.ChiralType.CHI_UNSPECIFIED
@@ -66,7 +67,7 @@ def mark_stereo_not_kept(text: str, mol: Chem.Mol) -> None:
     held = mark_allenes(text.partition(" ")[0], raw, mol, same)
     atoms = [
         (atom, read)
-        for atom in raw.GetAtoms()
+        for atom in atoms_of(raw)
         if atom.GetChiralTag() != _UNSPECIFIED
         and atom.GetIdx() in same
         and atom.GetIdx() not in held
@@ -74,7 +75,7 @@ def mark_stereo_not_kept(text: str, mol: Chem.Mol) -> None:
     ]
     bonds = [
         (bond, read_bond)
-        for bond in raw.GetBonds()
+        for bond in bonds_of(raw)
         if bond.GetStereo() in (*_CIS, *_TRANS)
         and bond.GetBeginAtomIdx() in same
         and bond.GetEndAtomIdx() in same
@@ -135,13 +136,13 @@ def _wedges_without_meaning(mol: Chem.Mol) -> list[Chem.Atom]:
     """Atoms at the narrow end of wedges that gave neither a centre nor an axis, and might have."""
     axes = {
         atom.GetIdx()
-        for bond in mol.GetBonds()
+        for bond in bonds_of(mol)
         if bond.GetStereo() in _ATROPISOMERS
         for atom in (bond.GetBeginAtom(), bond.GetEndAtom())
     }
     narrow = {
         bond.GetBeginAtomIdx(): bond.GetBeginAtom()
-        for bond in mol.GetBonds()
+        for bond in bonds_of(mol)
         if bond.HasProp(_WEDGE) and bond.GetIntProp(_WEDGE) in _UP_OR_DOWN
     }
     possible = {info.centeredOn for info in Chem.FindPotentialStereo(mol)}
@@ -164,7 +165,7 @@ def _is_read(text: str) -> bool:
 
 def clear_axes_without_meaning(mol: Chem.Mol) -> None:
     """Take the hand from axes that have none: with two equal neighbours at one end."""
-    axes = [bond for bond in mol.GetBonds() if bond.GetStereo() in _ATROPISOMERS]
+    axes = [bond for bond in bonds_of(mol) if bond.GetStereo() in _ATROPISOMERS]
     if not axes:
         return
     ranks = list(Chem.CanonicalRankAtoms(mol, breakTies=False))
@@ -178,7 +179,7 @@ def clear_axes_without_meaning(mol: Chem.Mol) -> None:
 
 def with_relative_stereo(text: str, mol: Chem.Mol) -> Chem.Mol:
     """The molecule with its centres in a group of relative stereo, if a CXSMILES says `r`."""
-    centres = [a.GetIdx() for a in mol.GetAtoms() if a.GetChiralTag() in _TETRAHEDRAL]
+    centres = [a.GetIdx() for a in atoms_of(mol) if a.GetChiralTag() in _TETRAHEDRAL]
     if not centres or mol.GetStereoGroups() or not _RELATIVE.search(text):
         return mol
     relative = Chem.RWMol(mol)
@@ -191,7 +192,7 @@ def stereo_not_kept(mol: Chem.Mol) -> list[str]:
     """What was marked at the atoms of `mol`, in words."""
     return [
         part
-        for atom in mol.GetAtoms()
+        for atom in atoms_of(mol)
         if atom.HasProp(_PROPERTY)
         for part in atom.GetProp(_PROPERTY).split("|")
     ]
@@ -212,7 +213,7 @@ def mixture(mol: Chem.Mol) -> str | None:
         for info in Chem.FindPotentialStereo(mol)
         if info.type == Chem.StereoType.Atom_Tetrahedral
     }
-    axes = any(bond.GetStereo() in _ATROPISOMERS for bond in mol.GetBonds())
+    axes = any(bond.GetStereo() in _ATROPISOMERS for bond in bonds_of(mol))
     mirror_images = len(groups) == 1 and centres <= of_groups and not axes
     kind = "enantiomers" if mirror_images else "stereoisomers"
     kinds = {group.GetGroupType() for group in groups}
@@ -223,7 +224,7 @@ def mixture(mol: Chem.Mol) -> str | None:
 
 
 def _heavy(mol: Chem.Mol) -> list[Chem.Atom]:
-    return [atom for atom in mol.GetAtoms() if atom.GetAtomicNum() != 1]
+    return [atom for atom in atoms_of(mol) if atom.GetAtomicNum() != 1]
 
 
 def _mark(atom: Chem.Atom, words: str) -> None:
@@ -296,7 +297,7 @@ def _goes_through(ring: tuple[int, ...], bond: Chem.Bond) -> bool:
 def _cumulenes(raw: Chem.Mol, mol: Chem.Mol, same: dict[int, int]) -> list[tuple[Chem.Atom, str]]:
     """Chains of three, five ... double bonds in a row whose ends were given as cis or trans."""
     partners: dict[int, list[int]] = {}
-    for bond in raw.GetBonds():
+    for bond in bonds_of(raw):
         if bond.GetBondType() == Chem.BondType.DOUBLE:
             partners.setdefault(bond.GetBeginAtomIdx(), []).append(bond.GetEndAtomIdx())
             partners.setdefault(bond.GetEndAtomIdx(), []).append(bond.GetBeginAtomIdx())

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
 
+from mlff_core.chem.atoms import atoms_of
 from mlff_core.chem.topology import BROKEN
 from mlff_core.elements import COVALENT_RADII
 
@@ -33,7 +34,7 @@ def held_bonds(mol: Chem.Mol) -> NDArray[np.int16]:
         mol: With all hydrogens.
     """
     group: set[int] = set()
-    for atom in mol.GetAtoms():
+    for atom in atoms_of(mol):
         charge = atom.GetFormalCharge()
         if charge and all(n.GetFormalCharge() * charge >= 0 for n in atom.GetNeighbors()):
             group |= _group(atom)

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from rdkit import Chem, DistanceGeometry
 from rdkit.Chem import rdDistGeom
 
+from mlff_core.chem.atoms import atoms_of
+
 #: Elements of the third period and below that the models know.
 HYPERVALENT: Final = frozenset([14, 15, 16, 17, 33, 34, 35, 53])
 #: Pauling's electronegativities: axial places of five go to the highest.
@@ -54,7 +56,7 @@ def hypervalent_centres(mol: Chem.Mol) -> list[tuple[int, int]]:
     """Each centre with more than four neighbours and lone pairs: its atom and number of places."""
     found = []
     table = Chem.GetPeriodicTable()
-    for atom in mol.GetAtoms():
+    for atom in atoms_of(mol):
         number = atom.GetAtomicNum()
         if number not in HYPERVALENT or atom.GetIsAromatic():
             continue

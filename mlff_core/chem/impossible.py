@@ -6,6 +6,8 @@ from typing import Final
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
+from mlff_core.chem.atoms import atoms_of
+
 _UNSPECIFIED: Final = Chem.ChiralType.CHI_UNSPECIFIED
 _TETRAHEDRAL: Final = (Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
 #: Attempts and seconds that the question is worth.
@@ -22,7 +24,7 @@ def stereo_in_the_way(mol: Chem.Mol, seed: int) -> str | None:
     """
     given = {
         atom.GetIdx(): atom.GetChiralTag()
-        for atom in mol.GetAtoms()
+        for atom in atoms_of(mol)
         if atom.GetChiralTag() in _TETRAHEDRAL
     }
     if not given:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem, rdBase
 
+from mlff_core.chem.atoms import atoms_of
 from mlff_core.chem.stereo import centres, double_bonds
 from mlff_core.chem.topology import Topology, rearranged
 
@@ -26,13 +27,13 @@ def molecule_of(
         ValueError: The SMILES cannot be read, or its atoms are not those of the geometry.
     """
     mol = _parsed(mapped_smiles)
-    maps = [atom.GetAtomMapNum() for atom in mol.GetAtoms()]
+    maps = [atom.GetAtomMapNum() for atom in atoms_of(mol)]
     if sorted(maps) != list(range(1, len(atomic_numbers) + 1)):
         raise ValueError(
             f"{mapped_smiles}: expected atom map numbers 1 to {len(atomic_numbers)}, each once"
         )
     mol = Chem.RenumberAtoms(mol, np.argsort(maps).tolist())
-    for atom in mol.GetAtoms():
+    for atom in atoms_of(mol):
         atom.SetAtomMapNum(0)
     return _with_conformers(mol, atomic_numbers, conformers, mapped_smiles)
 
@@ -93,7 +94,7 @@ def _with_conformers(
     conformers: Mapping[int, NDArray[np.floating]],
     smiles: str,
 ) -> Chem.Mol:
-    found = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+    found = [atom.GetAtomicNum() for atom in atoms_of(mol)]
     if found != list(atomic_numbers):
         raise ValueError(f"{smiles}: its atoms are not those of the geometry")
     for index, positions in conformers.items():

@@ -5,6 +5,7 @@ from typing import Final
 
 from rdkit import Chem, rdBase
 
+from mlff_core.chem.atoms import bonds_of
 from mlff_core.chem.given import (
     clear_axes_without_meaning,
     mark_stereo_not_kept,
@@ -117,7 +118,7 @@ def indefinite(mol: Chem.Mol) -> str | None:
     kinds = {group.GetProp("TYPE") for group in Chem.GetMolSubstanceGroups(mol)}
     if kinds & _POLYMERS:
         return "a polymer has no definite number of atoms: give one of its oligomers"
-    if any(bond.HasProp("_MolFileBondEndPts") for bond in mol.GetBonds()):
+    if any(bond.HasProp("_MolFileBondEndPts") for bond in bonds_of(mol)):
         return "a bond ends at one of several atoms, it is not said at which: write each molecule"
     return None
 

@@ -15,6 +15,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 
 from mlff_core.chem.allenes import may_have_allenes, read_back, with_allenes
+from mlff_core.chem.atoms import atoms_of
 from mlff_core.chem.check import check_domain
 from mlff_core.chem.describe import describe
 from mlff_core.chem.embed import embed, molecule_seed
@@ -153,7 +154,7 @@ def read(
     if any(mark in text for mark in "@/\\|"):
         _tell_of_stereo(molecule, mol, notes)
     if ":" in text:  # maybe atom maps, which are labels and no chemistry
-        for atom in mol.GetAtoms():
+        for atom in atoms_of(mol):
             atom.SetAtomMapNum(0)
     return mol
 
@@ -232,7 +233,7 @@ def _mapped_smiles(mol: Chem.Mol, smiles: str) -> str:
     if "|" in smiles and is_atropisomer(mol):
         mapped = Chem.Mol(mol)
         mapped.RemoveAllConformers()
-        for atom in mapped.GetAtoms():
+        for atom in atoms_of(mapped):
             atom.SetAtomMapNum(atom.GetIdx() + 1)
         fields = Chem.CXSmilesFields.CX_BOND_ATROPISOMER
         return Chem.MolToCXSmiles(mapped, Chem.SmilesWriteParams(), fields)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
 
+from mlff_core.chem.atoms import atoms_of
 from mlff_core.chem.hydrogen_bonds import HydrogenBonds
 
 #: Elements whose single hydrogen turns freely: O, S, Se.
@@ -109,7 +110,7 @@ def may_turn(numbers: NDArray[np.integer], bonds: NDArray[np.integer]) -> bool:
 def _rotors(mol: Chem.Mol) -> list[tuple[int, int, int, bool]]:
     """Each X-H that turns: the atom that X hangs on, X, the hydrogen, and whether it is an acid."""
     found = []
-    for atom in mol.GetAtoms():
+    for atom in atoms_of(mol):
         if atom.GetAtomicNum() not in _DONORS or atom.GetDegree() != 2:
             continue
         heavy, hydrogen = sorted(atom.GetNeighbors(), key=lambda n: n.GetAtomicNum() == 1)
@@ -128,7 +129,7 @@ def _acceptors(mol: Chem.Mol) -> list[tuple[int, float]]:
     """Atoms with a lone pair to offer, and how near the hydrogen has to come."""
     return [
         (atom.GetIdx(), _ACCEPTORS[atom.GetAtomicNum()])
-        for atom in mol.GetAtoms()
+        for atom in atoms_of(mol)
         if atom.GetAtomicNum() in _ACCEPTORS
         and atom.GetFormalCharge() <= 0
         and not (

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from rdkit import Chem
 
+from mlff_core.chem.atoms import atoms_of
+
 #: Bonds from an atom to the end of what counts as its surroundings.
 RADIUS: Final = 2
 #: Characters of a model's sha256 that are in the name of its table.
@@ -90,7 +92,7 @@ def seen_by(model_sha256: str | None) -> Seen | None:
 def charged_groups(mol: Chem.Mol) -> tuple[int, int]:
     """Atoms with a positive and with a negative charge that no neighbour's charge makes up for."""
     positive = negative = 0
-    for atom in mol.GetAtoms():
+    for atom in atoms_of(mol):
         charge = atom.GetFormalCharge()
         if charge and not any(charge * n.GetFormalCharge() < 0 for n in atom.GetNeighbors()):
             positive += charge > 0
@@ -105,7 +107,7 @@ def environments(mol: Chem.Mol) -> set[str]:
     has a double bond to carbon, the surroundings of that carbon count as well.
     """
     centers = set()
-    for atom in mol.GetAtoms():
+    for atom in atoms_of(mol):
         if atom.GetFormalCharge() or atom.GetAtomicNum() == _PHOSPHORUS:
             centers.add(atom.GetIdx())
             for bond in atom.GetBonds():

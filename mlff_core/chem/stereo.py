@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from rdkit import Chem
 
 from mlff_core.chem.allenes import allene_rows
+from mlff_core.chem.atoms import atoms_of, bonds_of
 from mlff_core.chem.graph import DOUBLE, Graph
 
 _CHIRAL_TAGS: Final = {Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW}
@@ -44,7 +45,7 @@ def assign_undefined(mol: Chem.Mol) -> str:
     if not undefined:
         return ""
     # What is given stays: read anew, it would be lost at P(III), As and nitrogen in rings of three.
-    atoms = _atoms(mol)
+    atoms = atoms_of(mol)
     given = [atom.GetChiralTag() for atom in atoms]
     bonds = _bonds(mol)
     sides = [bond.GetStereo() for bond in bonds]
@@ -263,25 +264,16 @@ def _stereo(mol: Chem.Mol, *, defined: bool) -> set[tuple[Chem.StereoType, int]]
 
 def centres(mol: Chem.Mol) -> NDArray[np.int16]:
     """Specified centres, axes and allenes, as `PreparedMolecule.chirality` holds them."""
-    rows = [_centre(atom) for atom in _atoms(mol) if atom.GetChiralTag() in _CHIRAL_TAGS]
-    rows += [axis(bond) for bond in _bonds(mol) if is_axis(bond)]
+    rows = [_centre(atom) for atom in atoms_of(mol) if atom.GetChiralTag() in _CHIRAL_TAGS]
+    rows += [axis(bond) for bond in bonds_of(mol) if is_axis(bond)]
     rows += allene_rows(mol)
     return np.array(rows, np.int16).reshape(-1, 4)
 
 
 def double_bonds(mol: Chem.Mol) -> NDArray[np.int16]:
     """Specified double bonds, as `PreparedMolecule.double_bonds` holds them."""
-    rows = [_double_bond(bond) for bond in _bonds(mol) if bond.GetStereo() in _SIDES]
+    rows = [_double_bond(bond) for bond in bonds_of(mol) if bond.GetStereo() in _SIDES]
     return np.array(rows, np.int16).reshape(-1, 5)
-
-
-def _atoms(mol: Chem.Mol) -> list[Chem.Atom]:
-    """All atoms: RDKit's own sequence takes five calls for each in Python."""
-    return [mol.GetAtomWithIdx(k) for k in range(mol.GetNumAtoms())]
-
-
-def _bonds(mol: Chem.Mol) -> list[Chem.Bond]:
-    return [mol.GetBondWithIdx(k) for k in range(mol.GetNumBonds())]
 
 
 def _centre(atom: Chem.Atom) -> list[int]:
@@ -295,7 +287,7 @@ def _centre(atom: Chem.Atom) -> list[int]:
 
 def is_atropisomer(mol: Chem.Mol) -> bool:
     """Whether any bond has specified axial stereo."""
-    return any(is_axis(bond) for bond in mol.GetBonds())
+    return any(is_axis(bond) for bond in bonds_of(mol))
 
 
 def is_axis(bond: Chem.Bond) -> bool:

@@ -12,6 +12,7 @@ from typing import Final
 
 from rdkit import Chem
 
+from mlff_core.chem.atoms import atoms_of
 from mlff_core.chem.seen import Seen, charged_groups, environments
 from mlff_core.status import Flag
 
@@ -63,7 +64,7 @@ def trust_flags(mol: Chem.Mol, smiles: str, seen: Seen | None) -> list[Flag]:
         smiles: Its SMILES.
         seen: What the training of the model saw; None where nothing says.
     """
-    numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+    numbers = [atom.GetAtomicNum() for atom in atoms_of(mol)]
     flags = composition_flags(numbers, Chem.GetFormalCharge(mol), seen)
     if not _WORTH_A_LOOK.search(smiles):
         return flags
