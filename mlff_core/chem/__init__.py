@@ -15,6 +15,7 @@ seen.py          what a training saw, counted
 trust.py         what of a molecule it hardly saw
 stereo.py        what is defined, and choosing what is not
 describe.py      columns that depend on the bonds alone
+rotatable.py     rotatable bonds, counted as RDKit does
 constraints.py   what distance geometry has to know
 constrained.py   a checked molecule with those, for an embedder elsewhere
 atoms.py         atoms and bonds as lists

@@ -6,7 +6,7 @@ J. Chem. Inf. Model. 2015, 55, 2562; Wang, Witek, Landrum and Riniker, J. Chem. 
 """
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, combinations
@@ -42,6 +42,9 @@ _PARAMETERS: Final = etkdg_parameters()  # with the 1-4 distances of macrocycles
 _CHIRAL_TAGS: Final = (Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
 _CIS: Final = (Chem.BondStereo.STEREOZ, Chem.BondStereo.STEREOCIS)
 _TRANS: Final = (Chem.BondStereo.STEREOE, Chem.BondStereo.STEREOTRANS)
+
+
+_NO_ROWS: Final = {width: np.empty((0, width), np.int16) for width in (2, 3, 4, 5, 8)}
 
 
 class ContradictingBoundsError(ValueError):
@@ -178,8 +181,8 @@ def embedding_constraints(mol: Chem.Mol, graph: Graph | None = None) -> Embeddin
     return EmbeddingConstraints(
         bounds=distance_bounds(graph),
         bonds=_rows(graph.pairs, 2),
-        angles=_rows(angles, 3),
-        linear=_rows(linear, 3),
+        angles=np.frombuffer(angles, np.int16).reshape(-1, 3),
+        linear=np.frombuffer(linear, np.int16).reshape(-1, 3),
         bent=_rows(bent, 3),
         chiral=_rows(chiral, 5),
         chiral_volumes=np.array(chiral_volumes, np.float32).reshape(-1, 2),
@@ -234,13 +237,18 @@ def _may_be_hypervalent(graph: Graph) -> bool:
     )
 
 
-def _rows(rows: Iterable[Iterable[int]], width: int) -> NDArray[np.int16]:
+def _rows(rows: Sequence[Iterable[int]], width: int) -> NDArray[np.int16]:
+    if not rows:  # most kinds of most molecules
+        return _NO_ROWS[width]
     numbers = array("h", chain.from_iterable(rows))  # several times faster than a list of lists
     return np.ndarray((len(numbers) // width, width), np.int16, numbers)
 
 
-def _angles(graph: Graph) -> tuple[list[list[int]], list[list[int]]]:
-    """All angles, and those of a triple bond or of two double bonds that share an atom."""
+def _angles(graph: Graph) -> tuple[array, array]:
+    """All angles, and those of a triple bond or of two double bonds that share an atom.
+
+    Three numbers each, one angle's behind the other's.
+    """
     n_double = [0] * len(graph.numbers)
     straight: set[int] = set()
     for pair, kind in zip(graph.pairs, graph.orders, strict=True):
@@ -249,14 +257,16 @@ def _angles(graph: Graph) -> tuple[list[list[int]], list[list[int]]]:
         elif kind == DOUBLE:
             for atom in pair:
                 n_double[atom] += 1
-    angles, linear = [], []
+    angles, linear = array("h"), array("h")
     for centre, around in enumerate(graph.neighbours):
         if len(around) < 2:
             continue
-        own = [[first, centre, last] for first, last in combinations(sorted(around), 2)]
-        angles += own
+        own: list[int] = []
+        for first, last in combinations(sorted(around), 2):
+            own += first, centre, last
+        angles.extend(own)
         if centre in straight or n_double[centre] == len(around) == 2:
-            linear += own
+            linear.extend(own)
     return angles, linear
 
 

@@ -12,6 +12,7 @@ from rdkit.Chem import QED, rdMolDescriptors
 
 from mlff_core.chem.graph import OTHER, SINGLE, AtomKind, Graph
 from mlff_core.chem.molecule import PreparedMolecule
+from mlff_core.chem.rotatable import n_rotatable_bonds
 from mlff_core.chem.smarts import Screen
 
 #: Surroundings of atoms whose contribution to log P is remembered.
@@ -32,7 +33,7 @@ def describe(molecule: PreparedMolecule, graph: Graph) -> None:
     mol = graph.mol
     molecule.formula = rdMolDescriptors.CalcMolFormula(mol)
     molecule.charge = Chem.GetFormalCharge(mol)
-    molecule.n_rotatable_bonds = rdMolDescriptors.CalcNumRotatableBonds(mol)
+    molecule.n_rotatable_bonds = n_rotatable_bonds(graph)
     molecule.mol_weight = rdMolDescriptors._CalcMolWt(mol)
     molecule.clogp = crippen_log_p(graph)
     molecule.tpsa = rdMolDescriptors.CalcTPSA(mol)

@@ -1,10 +1,13 @@
 """The graph of a molecule in plain Python: read from RDKit once, looked at many times."""
 
 from collections.abc import Callable
+from operator import add
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from rdkit import Chem
+
+from mlff_core.chem.atoms import atoms_of
 
 Pair = tuple[int, int]
 
@@ -71,6 +74,10 @@ class _Table(Generic[Kind]):
 
 _ATOM_KINDS: Final = _Table(AtomKind)
 _BOND_KINDS: Final = _Table(BondKind)
+#: Number of the kind of a single bond in a chain.
+SINGLE_IN_CHAIN: Final = _BOND_KINDS.number(SINGLE, False)
+#: Any atom of an isotope.
+_ISOTOPE: Final = Chem.MolFromSmarts("[!0*]")
 #: Number of an atom's kind once its hydrogens are atoms, by its number before.
 _HYDROGENATED: Final[dict[int, int]] = {}
 
@@ -102,6 +109,7 @@ class Graph:
     atom_kinds: list[int]
     bond_kinds: dict[Pair, int]
     _surroundings: list[tuple[int, ...]] | None = None
+    _has_isotopes: bool | None = None
 
     def __init__(self, mol: Chem.Mol) -> None:
         self.mol = mol
@@ -120,45 +128,50 @@ class Graph:
                 n_rings[i] += 1
                 if size < smallest[i] or not smallest[i]:
                     smallest[i] = size
-        for i, j in ring_pairs:
-            n_ring_bonds[i] += 1
-            n_ring_bonds[j] += 1
-        self.neighbours = [[] for _ in range(n_atoms)]
+        neighbours: list[list[int]] = [[] for _ in range(n_atoms)]
+        self.neighbours = neighbours
         aromatic = [False] * n_atoms
-        self.bond_kinds = {}
+        bond_kinds: dict[Pair, int] = {}
+        self.bond_kinds = bond_kinds
         for pair, order in zip(self.pairs, self.orders, strict=True):
             i, j = pair
-            self.neighbours[i].append(j)
-            self.neighbours[j].append(i)
+            neighbours[i].append(j)
+            neighbours[j].append(i)
+            in_ring = pair in ring_pairs
+            if in_ring:
+                n_ring_bonds[i] += 1
+                n_ring_bonds[j] += 1
             if order == AROMATIC:
                 aromatic[i] = aromatic[j] = True
-            self.bond_kinds[pair] = _BOND_KINDS.number(order, pair in ring_pairs)
+            bond_kinds[pair] = _BOND_KINDS.number(order, in_ring)
         self.sp2 = [False] * n_atoms
         for (i,) in mol.GetSubstructMatches(_SP2, maxMatches=n_atoms):
             self.sp2[i] = True
-        atoms = [mol.GetAtomWithIdx(i) for i in range(n_atoms)]
+        atoms = atoms_of(mol)
         self.numbers = numbers = [atom.GetAtomicNum() for atom in atoms]
-        has_hydrogens = 1 in numbers
-        self.atom_kinds = []
-        for i, atom in enumerate(atoms):
-            degree, hidden = len(self.neighbours[i]), atom.GetTotalNumHs()
-            n_hydrogens = hidden
-            if has_hydrogens:  # those that are atoms count too
-                n_hydrogens += sum(numbers[j] == 1 for j in self.neighbours[i])
-            self.atom_kinds.append(
-                _ATOM_KINDS.number(
-                    numbers[i],
-                    atom.GetFormalCharge(),
-                    degree,
-                    degree + hidden,
-                    n_hydrogens,
-                    aromatic[i],
-                    self.sp2[i],
-                    n_rings[i],
-                    smallest[i],
-                    n_ring_bonds[i],
-                )
+        hidden = [atom.GetTotalNumHs() for atom in atoms]
+        n_hydrogens = hidden
+        if 1 in numbers:  # those that are atoms count too
+            n_hydrogens = [
+                n + sum(numbers[j] == 1 for j in around)
+                for n, around in zip(hidden, neighbours, strict=True)
+            ]
+        degrees = [len(around) for around in neighbours]
+        self.atom_kinds = [
+            *map(
+                _ATOM_KINDS.number,
+                numbers,
+                [atom.GetFormalCharge() for atom in atoms],
+                degrees,
+                map(add, degrees, hidden),
+                n_hydrogens,
+                aromatic,
+                self.sp2,
+                n_rings,
+                smallest,
+                n_ring_bonds,
             )
+        ]
 
     def _read_bonds(self) -> None:
         mol = self.mol
@@ -179,6 +192,7 @@ class Graph:
         graph = Graph.__new__(Graph)
         graph.mol = mol
         graph.rings, graph.bond_rings = self.rings, self.bond_rings
+        graph._has_isotopes = self._has_isotopes
         last = len(self.numbers)
         n_added = mol.GetNumAtoms() - last
         graph.numbers = self.numbers + [1] * n_added
@@ -188,14 +202,13 @@ class Graph:
         graph.pairs = [*self.pairs]
         graph.bond_kinds = {**self.bond_kinds}
         graph.atom_kinds = []
-        bond = _BOND_KINDS.number(SINGLE, False)
         # RDKit adds one atom's after the other's.
         for i, (number, kind) in enumerate(zip(self.atom_kinds, self.atoms(), strict=True)):
             for hydrogen in range(last, last + kind.n_bonded - kind.degree):
                 graph.neighbours[i].append(hydrogen)
                 graph.neighbours.append([i])
                 graph.pairs.append((i, hydrogen))
-                graph.bond_kinds[i, hydrogen] = bond
+                graph.bond_kinds[i, hydrogen] = SINGLE_IN_CHAIN
             last += kind.n_bonded - kind.degree
             known = _HYDROGENATED.get(number)
             if known is None:
@@ -219,6 +232,12 @@ class Graph:
             self._surroundings = [(kind, *bonds) for kind, bonds in zip(kinds, around, strict=True)]
         return self._surroundings
 
+    def has_isotopes(self) -> bool:
+        """Whether any atom is given as an isotope."""
+        if self._has_isotopes is None:
+            self._has_isotopes = self.mol.HasSubstructMatch(_ISOTOPE)
+        return self._has_isotopes
+
     def atoms(self) -> list[AtomKind]:
         """The kind of each atom."""
         known = _ATOM_KINDS.kinds
@@ -227,6 +246,24 @@ class Graph:
     def order(self, i: int, j: int) -> float:
         """The order of the bond between two atoms."""
         return _BOND_KINDS.kinds[self.bond_kinds[(i, j) if i < j else (j, i)]].order
+
+
+def atom_kind(number: int) -> AtomKind:
+    """The kind of atom that a number in `Graph.atom_kinds` stands for."""
+    return _ATOM_KINDS.kinds[number]
+
+
+def bond_kind(number: int) -> BondKind:
+    """The kind of bond that a number in `Graph.bond_kinds` stands for."""
+    return _BOND_KINDS.kinds[number]
+
+
+def around(surroundings: tuple[int, ...]) -> list[tuple[BondKind, AtomKind]]:
+    """Bond and atom of each neighbour in an entry of `Graph.surroundings`."""
+    return [
+        (_BOND_KINDS.kinds[code >> 32], _ATOM_KINDS.kinds[code & 0xFFFFFFFF])
+        for code in surroundings[1:]
+    ]
 
 
 _ORDERS: Final = {

@@ -13,8 +13,7 @@ _ISOTOPE: Final = re.compile(r"\d+\*")
 _UNTOLD: Final = re.compile(r"!?(v\d*|\d+\*?)")
 
 
-#: A molecule has isotopes, and the feature of a pattern that asks for one.
-_HAS_ISOTOPES: Final = Chem.MolFromSmarts("[!0*]")
+#: The feature of a pattern that asks for an isotope.
 _ISOTOPE_FEATURE: Final = (-1, ())
 #: Surroundings of atoms that are remembered.
 _REMEMBERED: Final = 100_000
@@ -103,7 +102,7 @@ class Screen:
     def possible(self, graph: Graph) -> list[int]:
         """Which patterns may match a molecule, by their place."""
         there = 0
-        if graph.mol.HasSubstructMatch(_HAS_ISOTOPES):
+        if graph.has_isotopes():
             there = self._features.get(_ISOTOPE_FEATURE, 0)
         for atom, surroundings in enumerate(graph.surroundings()):
             known = self._known.get(surroundings)

@@ -47,7 +47,7 @@ def assign_undefined(mol: Chem.Mol) -> str:
     # What is given stays: read anew, it would be lost at P(III), As and nitrogen in rings of three.
     atoms = atoms_of(mol)
     given = [atom.GetChiralTag() for atom in atoms]
-    bonds = _bonds(mol)
+    bonds = bonds_of(mol)
     sides = [bond.GetStereo() for bond in bonds]
     Chem.AssignStereochemistryFrom3D(mol, replaceExistingTags=False)
     # It marks the order around every seesaw and bipyramid as well, which nobody left open.
@@ -92,9 +92,10 @@ def may_lack_stereo(graph: Graph) -> bool:
         graph: Of the molecule with all its hydrogens, its stereo assigned.
     """
     return any(
-        _may_be_centre(graph, centre)
+        len(around) > 2
+        and _may_be_centre(graph, centre)
         and graph.mol.GetAtomWithIdx(centre).GetChiralTag() not in _CHIRAL_TAGS
-        for centre in range(len(graph.numbers))
+        for centre, around in enumerate(graph.neighbours)
     ) or any(
         order == DOUBLE
         and _may_have_sides(graph, *pair)
@@ -109,6 +110,8 @@ def _may_be_centre(graph: Graph, centre: int) -> bool:
         rings = [ring for ring in graph.rings if centre in ring]
         return len(rings) > 1 or any(len(ring) == 3 for ring in rings)
     if len(around) < 4 and (graph.numbers[centre] in _NO_PYRAMIDS or len(around) < 3):
+        return False
+    if sum(graph.numbers[atom] == 1 for atom in around) > 1 and not graph.has_isotopes():
         return False
     return _all_different(graph, centre, around)
 
@@ -129,7 +132,9 @@ def _all_different(graph: Graph, centre: int, around: list[int]) -> bool:
     for atom in around:
         others = [n for n in graph.neighbours[atom] if n != centre]
         if all(graph.numbers[n] == 1 for n in others):
-            isotopes = tuple(graph.mol.GetAtomWithIdx(n).GetIsotope() for n in (atom, *others))
+            isotopes: tuple[int, ...] = ()
+            if graph.has_isotopes():
+                isotopes = tuple(graph.mol.GetAtomWithIdx(n).GetIsotope() for n in (atom, *others))
             kind = (
                 graph.numbers[atom],
                 isotopes,

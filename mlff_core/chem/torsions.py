@@ -9,6 +9,7 @@ one of `rdDistGeom.GetExperimentalTorsions`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from heapq import heapify, heappop, heappush
 from importlib import resources
 from typing import Final, NamedTuple
 
@@ -161,9 +162,18 @@ class _Preferences:
         waiting = self._waiting(graph)
         found: list[Torsion] = []
         done: set[Pair] = set()
+        # Bonds by the next pattern that they wait for.
+        by_pattern: dict[int, list[Pair]] = {}
+        for pair, candidates in waiting.items():
+            by_pattern.setdefault(candidates[0], []).append(pair)
+        order = [*by_pattern]
+        heapify(order)
         # Patterns in the table's order, each but once, as long as a bond waits for it.
         while waiting:
-            index = min(candidates[0] for candidates in waiting.values())
+            index = heappop(order)
+            own = by_pattern.pop(index)
+            if waiting.keys().isdisjoint(own):
+                continue
             pattern = self._table[index]
             first, left, right, last = pattern.atoms
             for match in graph.mol.GetSubstructMatches(pattern.query, False):
@@ -174,10 +184,19 @@ class _Preferences:
                     if pair not in excluded:
                         atoms = match[first], i, j, match[last]
                         found.append(Torsion(atoms, pattern.heights, pattern.signs))
-            for pair in [pair for pair, candidates in waiting.items() if candidates[0] == index]:
-                waiting[pair] = waiting[pair][1:]
-                if not waiting[pair]:
+            for pair in own:
+                if pair not in waiting:
+                    continue
+                candidates = waiting[pair]
+                later = candidates.index(index) + 1
+                if later == len(candidates):
                     del waiting[pair]
+                    continue
+                after = candidates[later]
+                if after not in by_pattern:
+                    by_pattern[after] = []
+                    heappush(order, after)
+                by_pattern[after].append(pair)
         found.extend(_flat_rings(graph, done))
         return found
 
@@ -269,9 +288,12 @@ def _flat_rings(graph: Graph, done: set[Pair]) -> list[Torsion]:
             continue
         # Four atoms in a row, again and again around the ring.
         ends = [*ring, *ring[:3]]
-        for a, b, c, d in zip(ring, ends[1:], ends[2:], ends[3:], strict=False):
+        sp2 = [graph.sp2[atom] for atom in ends]
+        if not any(sp2):
+            continue
+        for k, (a, b, c, d) in enumerate(zip(ring, ends[1:], ends[2:], ends[3:], strict=False)):
             pair = (b, c) if b < c else (c, b)
-            if pair not in done and all(graph.sp2[atom] for atom in (a, b, c, d)):
+            if pair not in done and all(sp2[k : k + 4]):
                 done.add(pair)
                 terms.append(Torsion((a, b, c, d), *_FLAT_RING))
     return terms

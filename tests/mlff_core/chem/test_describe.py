@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from rdkit import Chem
-from rdkit.Chem import QED, Crippen
+from rdkit.Chem import QED, Crippen, rdMolDescriptors
 
 from mlff_core.chem.describe import crippen_log_p, describe, n_aromatic_rings
 from mlff_core.chem.graph import Graph
 from mlff_core.chem.molecule import PreparedMolecule
+from mlff_core.chem.rotatable import n_rotatable_bonds
 from mlff_core.chem.smarts import Screen
 
 DRUGLIKE = Path(__file__).parents[3] / "datasets" / "druglike" / "druglike.csv"
@@ -52,6 +53,28 @@ def test_drug_likeness_is_that_of_rdkit():
         assert molecule.qed == QED.qed(mol), smiles
         values.add(molecule.qed)
     assert len(values) > 80
+
+
+# Amides, esters, thioesters, amidinium ions, bulky ends and triple bonds, each with its near miss.
+TURNING = [
+    "CCC(=O)NCC", "CCC(=O)CCC", "CCC(=S)NCC", "CCC(=O)OCC", "CCC(=O)SCC", "CCC(=O)S", "CCC(N)=NCC",
+    "CCC(=[NH2+])NCC", "CCNC(=O)NCC", "CC1NC(=O)CC1C(=O)N1CCCC1", "O=C1NCCCCCCCCC1CC(=O)O",
+    "CCC(F)(F)F", "CCC(F)(F)C", "CCC(Cl)(Cl)Cl", "CCC(F)(Cl)Cl", "CCC(Br)(Br)Br", "CCC(C)(C)C",
+    "CCC(C)(C)CC", "CC(C)(C)C(C)(C)C", "CC#CCC", "CCC#N", "C=CC=C", "c1ccccc1-c1ccccc1",
+    "CCS(=O)(=O)NCC", "CCP(=O)(OCC)OCC", "CC(=O)Oc1ccccc1C(=O)O", "CCOC(=O)C(C)=NOCC",
+    "O=C(n1cccc1)c1ccccc1",
+    "[H]/N=C(/N)CC", "CC->[B](C)CC", "[2H]C([2H])([2H])CC", "COC(=O)[C@H](N)C",
+]  # fmt: skip
+
+
+def test_rotatable_bonds_are_counted_as_rdkit_counts_them():
+    counts = set()
+    for smiles in [*TURNING, *ODD, *druglike()]:
+        mol = Chem.MolFromSmiles(smiles)
+        count = n_rotatable_bonds(Graph(mol))
+        assert count == rdMolDescriptors.CalcNumRotatableBonds(mol), smiles
+        counts.add(count)
+    assert len(counts) > 9
 
 
 @pytest.mark.parametrize("order", [1, -1])
