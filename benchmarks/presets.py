@@ -152,7 +152,7 @@ def take(report: dict, other: dict) -> None:
 def table(report: dict) -> str:
     """The report in Markdown."""
     cores, card = report.get("cpu", {}), report.get("cuda", {})
-    quality = card if "reference" in card else cores
+    quality = card if any("compared" in row for row in card.values()) else cores
     lines = [
         "Made by `python benchmarks/presets.py`, whose docstring says how; drugs of "
         "datasets/druglike.",
@@ -191,8 +191,15 @@ def table(report: dict) -> str:
         if rows
     )
     compared = next((row["compared"] for row in quality.values() if "compared" in row), 0)
+    found_by = [name for name, row in quality.items() if "compared" in row]
     of = next((row["energies_commit"] for row in quality.values() if "energies_commit" in row), "")
-    said = f" Energies are of the {compared} that all have (commit {of[:7]})." if compared else ""
+    said = (
+        f" Energies are of the {compared} molecules that all have"
+        + (f" (commit {of[:7]})" if of else "")
+        + f", above the lowest that {', '.join(found_by)} found."
+        if compared
+        else ""
+    )
     lines += ["", f"Molecules screened, {numbers}.{said}"]
     return "\n".join(lines) + "\n"
 
@@ -204,7 +211,7 @@ def readme_row(report: dict, name: str) -> str:
         f"`{name}`", cores["conformers"], cores["model"], f"{cores['fmax']:g}",
         f"{cores['molecules_per_s']:.2g}",
         f"{card['molecules_per_s']:,.3g}" if card else "-",
-        f"{card['median_kcal_mol']:.2f}" if "reference" in report.get("cuda", {}) else "-",
+        f"{card['median_kcal_mol']:.1f}" if "compared" in card else "-",
     ]  # fmt: skip
     return f"| {' | '.join(map(str, cells))} |"
 

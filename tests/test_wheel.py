@@ -91,6 +91,10 @@ def test_a_first_screen_runs_in_an_empty_folder_from_the_wheel(
     for package in ("flows", "tasks", "mlff_core"):  # of someone else, in the working directory
         (installed / package).mkdir()
         (installed / package / "__init__.py").write_text("raise RuntimeError('not this one')")
+    extra = installed.parent / "extra/prefect/__init__.py"  # which the science does without
+    extra.parent.mkdir(parents=True)
+    extra.write_text("raise RuntimeError('nobody asked for a server')")
+    monkeypatch.setenv("PYTHONPATH", f"{wheel}{os.pathsep}{extra.parents[1]}")
     monkeypatch.setenv("MLFF_SCREEN_ARGS", "--limit 3 --max-steps 20 --workers 1")
     told = said("sh", str(ROOT / "examples/first_screen.sh"))
     assert "3 records: 3 ok" in told
