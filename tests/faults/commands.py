@@ -19,6 +19,8 @@ from mlff_core.tables import read_manifest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+#: Longest wait for anything: a host may be busy with much else, and nothing passes by being quick.
+PATIENCE_S = 900.0
 
 
 @dataclass
@@ -38,7 +40,7 @@ class Command:
         ended = self.log.with_suffix(".status")
         return int(ended.read_text()) if ended.exists() else None
 
-    def wait(self, seconds: float = 200.0) -> int:
+    def wait(self, seconds: float = PATIENCE_S) -> int:
         """Wait for its end; returns its exit status."""
         wait_for(lambda: self.status() is not None, seconds)
         status = self.status()
@@ -111,7 +113,7 @@ class Nursery:
         return self._process.stdout.readline().strip()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 100.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = PATIENCE_S) -> None:
     """Wait until something is so."""
     end = time.monotonic() + seconds
     while not condition():

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commands import Command, check_whole, parts_of, wait_for
+from commands import PATIENCE_S, Command, check_whole, parts_of, wait_for
 from conftest import N_RECORDS, Screen
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(4 * PATIENCE_S)
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import check_whole, parts_of, wait_for
+from commands import PATIENCE_S, check_whole, parts_of, wait_for
 from conftest import N_RECORDS, Screen
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(4 * PATIENCE_S)
 
 #: Who is killed: the command alone, it with all that it started, or one process that embeds.
 WHO = ("command", "all", "embedder")

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from commands import Command, parts_of, wait_for
+from commands import PATIENCE_S, Command, parts_of, wait_for
 from conftest import Screen
 from polars.testing import assert_frame_equal
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(4 * PATIENCE_S)
 
 #: What befalls a molecule of this name, and the reason in its row.
 BAD = {

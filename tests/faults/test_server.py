@@ -15,10 +15,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import ROOT, check_whole, parts_of, wait_for
+from commands import PATIENCE_S, ROOT, check_whole, parts_of, wait_for
 from conftest import N_RECORDS, Screen
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(4 * PATIENCE_S)
 
 #: Debian's PostgreSQL, or one on the PATH.
 POSTGRES = next(
@@ -60,7 +60,7 @@ class Server:
                 [*command, "--port", str(self.port)], cwd=ROOT, env=self.environment(),
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        wait_for(self.answers, 200)
+        wait_for(self.answers)
 
     def answers(self) -> bool:
         with suppress(OSError), urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
@@ -151,7 +151,7 @@ def test_a_server_that_dies_and_comes_back_costs_a_run_nothing(
     try:
         out = tmp_path / "out"
         command = screen.start(out, prelude="on_server", arguments=[server.url, str(home)])
-        wait_for(lambda: len(parts_of(out)) >= 4, 200)
+        wait_for(lambda: len(parts_of(out)) >= 4)
         if database:
             database.stop()
         server.kill()
@@ -175,15 +175,15 @@ def test_a_server_that_dies_for_good_costs_no_row(
     server.start()
     out = tmp_path / "out"
     command = screen.start(out, prelude="on_server", arguments=[server.url, str(home)])
-    wait_for(lambda: len(parts_of(out)) >= 4, 200)
+    wait_for(lambda: len(parts_of(out)) >= 4)
     server.kill()
-    assert command.wait(600) == 0, command.said()
+    assert command.wait() == 0, command.said()
     assert "mlff-screen: warning: no server was told: " in command.said()
     check_whole(out, screen.undisturbed, N_RECORDS)
     # Nor does one that was never there keep anybody waiting.
     other = tmp_path / "other"
     command = screen.start(other, prelude="on_server", arguments=[server.url, str(home)])
-    assert command.wait(100) == 2
+    assert command.wait() == 2
     assert f"PREFECT_API_URL: no server at {server.url}" in command.said()
     assert not other.exists()
 
@@ -191,12 +191,12 @@ def test_a_server_that_dies_for_good_costs_no_row(
 def test_the_temporary_server_of_a_run_may_die(screen: Screen, tmp_path: Path, home: Path) -> None:
     out = tmp_path / "out"
     command = screen.start(out, prelude="with_own_server", arguments=[str(home)])
-    wait_for(lambda: len(parts_of(out)) >= 4, 600)
+    wait_for(lambda: len(parts_of(out)) >= 4)
     servers = [c for c in command.children() if any("prefect.server" in w for w in c.cmdline())]
     assert servers
     for server in servers:
         server.kill()
-    command.wait(600)
+    command.wait()
     kept = parts_of(out)
     again = screen.start(out, "--resume")
     assert again.wait() in (0, 2), again.said()  # finished already, or finished now
@@ -230,7 +230,7 @@ def test_nothing_of_a_run_leaves_the_host(
     notes.touch()
     more = ["with_own_server", str(home)] if own_server else []
     command = screen.start(out, prelude="note_connections", arguments=[str(notes), *more])
-    assert command.wait(800) == 0, command.said()
+    assert command.wait() == 0, command.said()
     check_whole(out, screen.undisturbed, N_RECORDS)
     assert notes.read_text() == ""
     # The hook does note what leaves.
