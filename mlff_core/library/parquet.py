@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mlff_core.errors import LibraryError
-from mlff_core.library.columns import choose_id, choose_smiles
+from mlff_core.library.columns import choose_id, choose_smiles, match
 from mlff_core.library.files import READ_ERRORS, check_expansion, one_line, unpacked
 from mlff_core.library.layout import ENTRIES_SCHEMA, Layout
 
@@ -72,14 +72,23 @@ def _fitted(
 
     if table.metadata.num_rows == 0:
         raise LibraryError(f"{layout.file}: holds no records")
-    smiles_column = choose_smiles(layout.file, schema.names, smiles, values, notes)
+    # A row of lists may repeat a long value any number of times: such a column is not even tried.
+    flat = [name for name in schema.names if not pa.types.is_nested(schema.field(name).type)]
+    smiles_column = choose_smiles(
+        layout.file, flat if smiles is None else schema.names, smiles, values, notes
+    )
     kind = schema.field(smiles_column).type
     value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not any(is_it(value_type) for is_it in _TEXT_TYPES):
         raise LibraryError(
             f"{layout.file}: column {smiles_column!r} holds {kind}; expected text for the SMILES"
         )
-    id_column = choose_id(layout.file, schema.names, ids, smiles_column, values, notes)
+    if ids is not None and (wanted := match(ids, schema.names)) not in (None, *flat):
+        raise LibraryError(
+            f"{layout.file}: column {wanted!r} holds {schema.field(wanted).type}; expected text or "
+            "numbers for the id"
+        )
+    id_column = choose_id(layout.file, flat, ids, smiles_column, values, notes)
     return replace(layout, smiles_column=smiles_column, id_column=id_column)
 
 
@@ -124,7 +133,7 @@ def _chunks(
     """The pieces of some columns in a row group."""
     about = table.metadata.row_group(group)
     for i in range(about.num_columns):
-        if about.column(i).path_in_schema.partition(".")[0] in columns:
+        if about.column(i).path_in_schema in columns:
             yield about.column(i)
 
 
@@ -143,17 +152,13 @@ def _rows_a_batch(
     chunks = list(_chunks(table, group, columns))
     for chunk in chunks:
         check_expansion(layout.file, chunk.total_compressed_size, chunk.total_uncompressed_size)
-    names = [
-        c.path_in_schema for c in chunks if c.has_dictionary_page and "." not in c.path_in_schema
-    ]
+    names = [c.path_in_schema for c in chunks if c.has_dictionary_page]
     # One row brings the dictionary as it is, where rows would repeat its values.
     probe = pq.ParquetFile(source, metadata=table.metadata, read_dictionary=names, pre_buffer=False)
     longest = 0
     for batch in probe.iter_batches(1, row_groups=[group], columns=names) if names else ():
         for column in batch.columns:
-            if pa.types.is_dictionary(column.type) and not pa.types.is_nested(
-                column.type.value_type
-            ):
+            if pa.types.is_dictionary(column.type):
                 lengths = pc.call_function(
                     "binary_length", [column.dictionary.cast(pa.large_binary())]
                 )
@@ -170,8 +175,6 @@ def _texts(column: pa.Array) -> pa.StringArray:
     """Return the values of a column as text, whatever its type."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_nested(column.type):
-        return pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())
     if not any(is_it(column.type) for is_it in _TEXT_TYPES):
         return column.cast(pa.string())
     try:

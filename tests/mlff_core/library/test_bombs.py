@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mlff_core.errors import LibraryError
 from mlff_core.library import open_library
 from mlff_core.library.ingest import ingest
 from mlff_core.library.read import LONGEST_ID, LONGEST_SMILES
@@ -47,6 +48,12 @@ def dictionary_bomb(path: Path) -> None:
     pq.write_table(pa.table({"smiles": repeated}), path, compression="zstd")
 
 
+def dotted_bomb(path: Path) -> None:
+    """The same in a column whose name looks like the path to a nested one."""
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 16_384), pa.array(["C" * MEGABYTE]))
+    pq.write_table(pa.table({"my.smiles": repeated}), path, compression="zstd")
+
+
 def page_bomb(path: Path) -> None:
     """Pages of repetitions, which compress to next to nothing."""
     schema = pa.schema([("smiles", pa.string())])
@@ -62,6 +69,7 @@ def page_bomb(path: Path) -> None:
         ("lines.smi.gz", lines_bomb),
         ("table.parquet.gz", parquet_in_gzip_bomb),
         ("dictionary.parquet", dictionary_bomb),
+        ("dotted.parquet", dotted_bomb),
         ("pages.parquet", page_bomb),
     ],
 )
@@ -76,6 +84,28 @@ def test_what_becomes_far_larger_than_it_is_is_refused_in_little_memory(tmp_path
     assert "no library compresses so well" in said
     assert said.count("\n") == 1
     assert int(megabytes) < 1000
+
+
+def test_a_column_of_lists_is_no_id_whatever_it_would_become(tmp_path):
+    """A value of a megabyte in every list."""
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 16_384), pa.array(["C" * MEGABYTE]))
+    lists = pa.ListArray.from_arrays(pa.array(range(16_385), pa.int32()), repeated)
+    path = tmp_path / "lists.parquet"
+    table = pa.table({"smiles": ["CCO"] * 16_384, "id": lists, "smiles_stereo": lists})
+    pq.write_table(table, path, compression="zstd")
+    ended = subprocess.run(
+        [sys.executable, "-c", READ, str(path), str(tmp_path / "work")],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    megabytes, _, said = ended.stdout.partition(" ")
+    assert said == "16384\n"
+    assert int(megabytes) < 1000
+    assert open_library(path).smiles_column == "smiles"
+    assert open_library(path).id_column is None
+    with pytest.raises(LibraryError, match=r"'id' holds list.*; expected text or numbers"):
+        open_library(path, id_column="ID")
+    with pytest.raises(LibraryError, match=r"'smiles_stereo' holds list.*; expected text"):
+        open_library(path, smiles_column="smiles_stereo")
 
 
 def test_a_library_that_repeats_itself_is_none(tmp_path):
