@@ -16,6 +16,7 @@ from safetensors.torch import save as save_safetensors
 
 from mlff_core.errors import ModelFileError
 from mlff_core.models.painn import PaiNN, PaiNNConfig
+from mlff_core.models.reference import read_card
 from mlff_core.store import write_whole
 
 
@@ -27,7 +28,7 @@ def read_checkpoint(tensors_file: Path) -> tuple[PaiNN, dict[str, Any], str]:
     """
     card_file = tensors_file.with_suffix(".json")
     try:
-        card = json.loads(card_file.read_text(encoding="utf-8"))
+        card = read_card(card_file)
         config = PaiNNConfig.from_dict(card["config"])
         expected = card["sha256"]
     except OSError as error:
@@ -40,6 +41,10 @@ def read_checkpoint(tensors_file: Path) -> tuple[PaiNN, dict[str, Any], str]:
         raise ModelFileError(f"{tensors_file}: damaged: expected sha256 {expected}, found {found}")
     try:
         state = load_safetensors(data)
+        n_weights = sum(tensor.numel() for tensor in state.values())
+        widest = config.n_features * max(config.n_features, config.n_rbf)
+        if widest * config.n_interactions > n_weights:  # such a network may fill any memory
+            raise RuntimeError(f"its network has more than the {n_weights:,} weights that are here")
         network = PaiNN(config)
         network.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:

@@ -64,13 +64,15 @@ class PaiNNConfig:
 
     def __post_init__(self) -> None:
         for name in ("n_features", "n_interactions", "n_rbf"):
-            if getattr(self, name) < 1:
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
-        if not self.cutoff > 0:
+        if not 0 < self.cutoff < math.inf:
             raise ValueError(f"cutoff: expected more than 0 Å, found {self.cutoff}")
         unknown = set(self.elements) - set(KNOWN_ELEMENTS)
         if unknown or not self.elements:
             raise ValueError(f"elements: expected some of {list(KNOWN_ELEMENTS)}, found {unknown}")
+        if not self.min_charge >= -100 or not self.max_charge <= 100:
+            raise ValueError("charge range: expected -100 to 100 at most")
         if self.min_charge > self.max_charge:
             raise ValueError(f"charge range is empty: {self.min_charge} to {self.max_charge}")
         if not 0 <= self.charges_after <= self.n_interactions:

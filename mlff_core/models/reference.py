@@ -13,6 +13,9 @@ from mlff_core.errors import ModelFileError
 #: one of a quarter of its weights.
 SHORT_NAMES: Final = {"default": "painn-aimnet2", "small": "painn-aimnet2-small"}
 
+#: Far more than any card has.
+MOST_BYTES: Final = 1 << 24
+
 
 @dataclass(frozen=True)
 class ModelReference:
@@ -83,6 +86,23 @@ def sha256_of_config(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
+def read_card(file: Path) -> Any:
+    """What a model card holds; it may be anyone's.
+
+    Raises:
+        OSError: It is not there.
+        ValueError: It is no JSON, or longer than any card.
+    """
+    with file.open("rb") as stream:
+        text = stream.read(MOST_BYTES + 1)
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"has more than {MOST_BYTES >> 20} MiB")
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+
+
 def refer_to_model(model: str | Path = "default") -> ModelReference:
     """Find a checkpoint, read its card, and check its tensors against it.
 
@@ -92,7 +112,7 @@ def refer_to_model(model: str | Path = "default") -> ModelReference:
     file = find_model(model)
     card_file = file.with_suffix(".json")
     try:
-        card = json.loads(card_file.read_text(encoding="utf-8"))
+        card = read_card(card_file)
         config, expected = card["config"], card["sha256"]
         stated = card.get("headline")
         reference = ModelReference(
@@ -109,7 +129,7 @@ def refer_to_model(model: str | Path = "default") -> ModelReference:
         )
     except OSError as error:
         raise ModelFileError(f"{card_file}: no model card beside the tensors: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ModelFileError(f"{card_file}: not a model card of mlff-screen: {error!r}") from error
     if reference.sha256 != expected:
         raise ModelFileError(
