@@ -72,6 +72,17 @@ def _beside(keep: KeptColumns | None, record: int, smiles: str, own: Container[s
     return {f"library_{k}" if k in own else k: value for k, value in values.items()}
 
 
+def _line(text: str) -> str:
+    """Text of others as a line that ends no entry of a file, neither by a break nor by `$$$$`."""
+    line = " ".join(text.splitlines())
+    return f" {line}" if line.startswith("$$$$") else line
+
+
+def _heading(name: str) -> str:
+    """A column's name between the brackets of an SD file."""
+    return _line(name).translate({ord("<"): "(", ord(">"): ")"})
+
+
 def _write_sdf(tables: Tables, path: Path, where: pl.Expr | None, keep: KeptColumns | None) -> int:
     from rdkit import Chem
 
@@ -81,14 +92,18 @@ def _write_sdf(tables: Tables, path: Path, where: pl.Expr | None, keep: KeptColu
             of_molecule = mol.GetPropsAsDict(autoConvertStrings=False)
             own = {*of_molecule, *ConformerRow.__dataclass_fields__}
             record, smiles = of_molecule["record"], of_molecule["input_smiles"]
+            for name, value in of_molecule.items():
+                if isinstance(value, str):
+                    mol.SetProp(name, _line(value))
+            mol.SetProp("_Name", _line(mol.GetProp("_Name")))
             for name, value in _beside(keep, record, smiles, own).items():
-                mol.SetProp(name, value)
+                mol.SetProp(_heading(name), _line(value))
             for conformer in mol.GetConformers():
                 one = Chem.Mol(mol, confId=conformer.GetId())
                 for name, value in conformer.GetPropsAsDict(autoConvertStrings=False).items():
                     # A molecule is ok or not, its conformers end in one way or another.
                     key = f"conformer_{name}" if name in of_molecule and name == "status" else name
-                    one.SetProp(key, str(value))
+                    one.SetProp(key, _line(str(value)))
                 writer.write(one)
                 n_written += 1
     return n_written
@@ -103,7 +118,7 @@ def _write_xyz(tables: Tables, path: Path, where: pl.Expr | None, keep: KeptColu
             atoms.info |= _of_atoms(keep, atoms)
             for name, value in atoms.info.items():
                 if isinstance(value, str):  # a backslash escapes there, and ASE does not escape it
-                    atoms.info[name] = value.replace("\\", "\\\\")
+                    atoms.info[name] = _line(value).replace("\\", "\\\\")
             write(stream, atoms, format="extxyz")
             n_written += 1
     return n_written

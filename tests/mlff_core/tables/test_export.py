@@ -40,6 +40,46 @@ def tables(tmp_path: Path) -> Tables:
     return read(tmp_path / "run")
 
 
+#: Names that would end an entry, begin another one, or say another energy.
+HOSTILE = [
+    "a\n$$$$\nforged\n     RDKit\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n$$$$",
+    "$$$$",
+    "a\n\n> <energy_ev>\n0\n",
+    "a\r\n\r\n$$$$\r\n",
+    'a" energy=0 b="\\',
+    "1\nenergy=0\nH 0 0 0",
+    "a\u2028$$$$\x0b\x0c\x1cb",
+]
+
+
+@pytest.mark.parametrize("name", ["a.sdf", "a.xyz"])
+def test_names_of_others_begin_no_entry_and_change_no_number(name: str, tmp_path: Path) -> None:
+    molecules = [prepare(k, text, "CCO", ChemistrySettings()) for k, text in enumerate(HOSTILE)]
+    rows = []
+    for m in molecules:
+        m.n_conformers, m.n_converged, m.best_conformer, m.min_energy_ev = 1, 1, 0, -100.0
+        x = m.conformers()[0]
+        rows.append(
+            conformer(m.record, 0, atomic_numbers=m.numbers, positions_angstrom=x,
+                      forces_ev_per_angstrom=x / 100, energy_ev=-100.0,
+                      relative_energy_kcal_mol=0.0, status=ConformerStatus.CONVERGED)
+        )  # fmt: skip
+    write_tables(tmp_path / "run", 0, molecules, rows)
+    assert export(read(tmp_path / "run"), tmp_path / name) == len(HOSTILE)
+    if name == "a.sdf":
+        found = [*Chem.ForwardSDMolSupplier(str(tmp_path / name))]
+        assert [Chem.MolToSmiles(mol) for mol in found] == ["CCO"] * len(HOSTILE)
+        assert [float(mol.GetProp("energy_ev")) for mol in found] == [-100.0] * len(HOSTILE)
+        names = [mol.GetProp("input_id") for mol in found]
+        assert (tmp_path / name).read_text().splitlines().count("$$$$") == len(HOSTILE)
+    else:
+        frames = ase.io.read(tmp_path / name, ":")
+        assert [len(atoms) for atoms in frames] == [9] * len(HOSTILE)
+        assert [atoms.get_potential_energy() for atoms in frames] == [-100.0] * len(HOSTILE)
+        names = [str(atoms.info["input_id"]) for atoms in frames]
+    assert [n.strip() for n in names] == [" ".join(text.splitlines()).strip() for text in HOSTILE]
+
+
 @pytest.mark.parametrize("name", ["best.sdf", "best.SDF.gz"])
 def test_an_sd_file_is_read_as_the_same_molecules(name: str, tables: Tables, tmp_path: Path):
     assert export(tables, tmp_path / name) == 4
