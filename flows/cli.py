@@ -31,6 +31,7 @@ from flows.report import write as report
 from flows.server import needs_prefect
 from flows.stop import Stop
 from flows.strain import StrainCall
+from flows.text import json_line, visible
 from mlff_core.errors import MlffError
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return print_info(as_json=arguments["json"])
     if command in ANSWERS:
         try:
-            print(ANSWERS[command][0].run(arguments))
+            print(visible(ANSWERS[command][0].run(arguments)))
         except (MlffError, ValueError, OSError) as error:
             refuse(error)
         return 0
@@ -302,7 +303,7 @@ def show(out: "Location", *, as_json: bool, quiet: bool) -> None:
     manifest = read_manifest(out)
     assert manifest is not None
     if as_json:
-        print(json.dumps({"out": str(out)} | asdict(manifest), ensure_ascii=False))
+        print(json_line({"out": str(out)} | asdict(manifest)))
     elif not quiet:
         print_summary(manifest, out, Console())
 

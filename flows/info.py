@@ -1,6 +1,5 @@
 """`mlff-screen info`: versions, device, backend, model card, what is missing and how to get it."""
 
-import json
 import platform
 from importlib import metadata as packages
 from importlib.util import find_spec
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.text import json_line
 from mlff_core.cores import usable_cores
 from mlff_core.elements import symbols
 from mlff_core.errors import MlffError
@@ -34,7 +34,7 @@ def print_info(*, as_json: bool = False) -> int:
     """Print it; 0 if the default model loads, else 1."""
     found, status = gather()
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json_line(found))
         return status
     table = Table("what", "found", title="mlff-screen")
     for what, value in found.items():

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from flows.report.write import NAME
 from flows.stage import STAGES
-from flows.text import counted, printable, quotable, rate
+from flows.text import counted, printable, quotable, rate, visible
 from mlff_core.store import Location, open_store
 from mlff_core.tables import Manifest
 from mlff_core.tables.parts import parts_in, read_columns
@@ -114,7 +114,12 @@ def lines(manifest: Manifest, out: Location) -> list[str]:
 def print_summary(manifest: Manifest, out: Location, console: Console) -> None:
     """Print it."""
     for line in lines(manifest, out):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def fenced(text: str) -> str:
+    """Text of others for a block of code, which nothing in it ends."""
+    return visible(text).replace("\n", "?").replace("`", "'")
 
 
 def markdown_summary(manifest: Manifest, out: Location) -> str:
@@ -138,6 +143,6 @@ def markdown_summary(manifest: Manifest, out: Location) -> str:
     if stated := errors(manifest):
         page += ["", "| energies | the model against its teacher |", "|---|---|"]
         page += [f"| {name} | `{text}` |" for name, text in stated.items()]
-    page += ["", "Tables, and `report.html` to look at:", "", "```", str(out), "```"]
-    page += ["", "```sh", next_steps(out), "```"]
+    page += ["", "Tables, and `report.html` to look at:", "", "```", fenced(str(out)), "```"]
+    page += ["", "```sh", fenced(next_steps(out)), "```"]
     return "\n".join(page) + "\n"

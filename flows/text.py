@@ -1,9 +1,23 @@
 """Text of others and counts, as a person reads them: on one line, and nothing but text."""
 
+import json
+from typing import Any
+
 
 def printable(text: str) -> str:
     """Text of others on one line: a card or a library may come from anyone."""
     return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+
+
+def visible(text: str) -> str:
+    """Lines that hold text of others, such as a path: nothing in them moves a cursor."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+def json_line(value: Any) -> str:
+    """A value as JSON in one line, readable, with escapes for all that is not to be seen."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def quotable(text: str) -> str:

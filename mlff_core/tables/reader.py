@@ -161,7 +161,7 @@ class Tables:
         assert isinstance(empty, pl.DataFrame)
         if not names:
             return empty.lazy()
-        frame = pl.scan_parquet([self.store.url(name) for name in names])
+        frame = pl.scan_parquet([self.store.url(name) for name in names], glob=False)
         there = frame.collect_schema().names()
         later = {k: v for k, v in _defaults(ROWS[table]).items() if k not in there}
         order = [name for name in empty.columns if name in there or name in later]

@@ -17,13 +17,16 @@ from flows.call import ScreenCall
 from flows.cli import main, on_one_line
 from flows.engines import LocalEngine
 from flows.run import run_screen
+from flows.summary import markdown_summary
 from flows.terminal import Terminal
 from flows.watch import Watcher
 from mlff_core.errors import LibraryError, ModelFileError, OutputError
 from mlff_core.library import open_library
 from mlff_core.library.http import check_host
 from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
+from mlff_core.models.reference import refer_to_model
 from mlff_core.store import open_store
+from mlff_core.tables import read_manifest
 from mlff_core.testing import random_model
 
 ESCAPE = "\x1b[2Jowned\x07\x1b]0;title\x07"
@@ -64,6 +67,50 @@ def test_weights_that_are_none_are_refused_in_a_line(tmp_path: Path, kind: str) 
     assert not mark.exists()
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"n_features": 10**7},
+        {"n_features": 10**7, "n_interactions": 1},
+        {"n_interactions": 10**12},
+        {"n_rbf": 10**12},
+        {"n_features": 16.0},
+        {"n_features": True},
+        {"n_features": "16"},
+        {"cutoff": float("inf")},
+        {"cutoff": float("nan")},
+        {"cutoff": None},
+        {"elements": 6},
+        {"elements": [6, "x"]},
+        {"max_charge": 10**400},
+        {"min_charge": float("nan")},
+        "deep",
+        "long",
+        "list",
+    ],
+    ids=lambda edit: str(edit)[:40],
+)
+def test_a_card_that_asks_for_what_cannot_be_is_refused_in_a_line(
+    tmp_path: Path, edit: dict | str
+) -> None:
+    file = tmp_path / "m.safetensors"
+    card = save_checkpoint(random_model(n_features=16), file, {})
+    if isinstance(edit, dict):
+        text = json.dumps(card | {"config": card["config"] | edit})
+    else:
+        text = {"deep": "[" * 10**6, "long": " " * (1 << 25), "list": "[1]"}[edit]
+    (tmp_path / "m.json").write_text(text)
+
+    def load() -> None:
+        refer_to_model(file)
+        read_checkpoint(file)
+
+    with pytest.raises(ModelFileError) as caught:
+        load()
+    assert len(str(caught.value)) < 1000
+    assert "\n" not in str(caught.value)
+
+
 def test_names_move_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["run", str(tmp_path / f"{ESCAPE}.smi"), "--out", str(tmp_path / "out")])
@@ -91,6 +138,30 @@ def test_a_link_in_the_place_of_the_work_folder_is_not_followed(
         with pytest.raises(OutputError, match="is a symbolic link"):
             run_screen(call, LocalEngine(), Watcher())
     assert [p.name for p in elsewhere.iterdir()] == ["mine"]
+
+
+def test_what_a_run_says_moves_no_cursor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = tmp_path / "m.safetensors", tmp_path / f"{ESCAPE}\x9b31m".replace("/", "")
+    card = save_checkpoint(random_model(n_features=16), model, {})
+    card |= {"name": f"model {ESCAPE}", "headline": {"minima": ESCAPE}}
+    (tmp_path / "m.json").write_text(json.dumps(card))
+    library = tmp_path / "library.csv"
+    library.write_text(f'smiles,id\nCCO,"{ESCAPE}a"\n[Xe],"{ESCAPE}b"\n')
+    words = [str(library), "--out", str(out), "--model", str(model), "--device", "cpu"]
+    assert main(["run", *words, "--workers", "1", "--max-steps", "2"]) == 0
+    assert main(["run", *words, "--workers", "1", "--max-steps", "2", "--resume", "--json"]) == 0
+    for command in (["status"], ["status", "--check"], ["report"]):
+        assert main([command[0], str(out), *command[1:]]) == 0
+    assert main(["export", str(out), "--sdf", str(out / f"{ESCAPE[-3:]}.sdf")]) == 0
+    told = capsys.readouterr()
+    assert told.err.count("owned") + told.out.count("owned") > 5
+    as_json = next(line for line in told.out.splitlines() if line.startswith("{"))
+    assert json.loads(as_json)["out"] == str(out)
+    assert not set(told.err + told.out) & {"\x1b", "\x07", "\x9b"}
+    page = markdown_summary(read_manifest(out), Path("a\n```\n<script>"))
+    assert page.count("```") == 4
 
 
 @pytest.mark.parametrize("link", ["molecules", "conformers", ".run.lock"])
