@@ -98,6 +98,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "standard": {},
     "thorough": {"conformers": 20, "fmax": 0.01, "max_steps": 1000},
 }
+#: What says nothing without another.
+NEEDS = {"ph_window": "ph", "solvent_seconds": "solvent"}
+NEEDS |= dict.fromkeys(("temperature_k", "pressure_pa"), "thermo")
 
 
 class ScreenCall(Call):
@@ -308,7 +311,6 @@ class ScreenCall(Call):
     )
     overwrite: bool = option(False, "results", "Replace the results of an earlier run there")
     resume: bool = option(False, "results", "Finish a run of the same call that was cut off")
-
     append: bool = option(
         False,
         "results",
@@ -346,17 +348,15 @@ class ScreenCall(Call):
         return self
 
     @model_validator(mode="after")
-    def _as_given(self) -> Self:
-        if self.from_3d == "none":
-            return self
-        others = {
-            "stereo": self.stereo != "one",
-            "tautomers": self.tautomers,
-            "ph": self.ph is not None,
-            "append": self.append,
-        }
-        for name in (name for name, asked in others.items() if asked):
-            raise ValueError(f"from_3d takes structures as they are given: not with {name}")
+    def _of_use(self) -> Self:
+        fields = type(self).model_fields
+        asked = {name for name, field in fields.items() if getattr(self, name) != field.default}
+        for name in sorted(asked & NEEDS.keys()):
+            if NEEDS[name] not in asked:
+                raise ValueError(f"{name} says nothing without {NEEDS[name]}: ask for that, too")
+        for name in ("stereo", "tautomers", "ph", "append"):
+            if name in asked and self.from_3d != "none":
+                raise ValueError(f"from_3d takes structures as they are given: not with {name}")
         return self
 
 

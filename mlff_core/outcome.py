@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import numpy as np
 
+from mlff_core.chem.held import shared_proton
 from mlff_core.chem.mishap import mishap
 from mlff_core.chem.molecule import PreparedMolecule
 from mlff_core.chem.superpose import aligned_rmsd
@@ -102,6 +103,7 @@ def final_rows(
         rows = [conformers[c] for c in own]
         _tell_of_held_protons(molecule, rows)
         _rank(molecule, rows)
+        _tell_of_a_shared_proton(molecule, rows)
         kept += rows
     compare_tautomers(molecules, "min_energy_ev")
     return kept
@@ -152,6 +154,27 @@ def _tell_of_held_protons(molecule: MoleculeRow, conformers: Sequence[ConformerR
         molecule,
         f"in vacuum a proton would move, its bond was held in {len(held)} of {len(conformers)} "
         f"conformers ({which})",
+    )
+
+
+def _tell_of_a_shared_proton(
+    molecule: PreparedMolecule, conformers: Sequence[ConformerRow]
+) -> None:
+    """Anions in vacuum draw protons towards them, as water would not let them."""
+    if molecule.best_conformer is None or "-]" not in (molecule.smiles or ""):
+        return
+    [best] = [c for c in conformers if c.conformer == molecule.best_conformer]
+    x = best.positions_angstrom.reshape(-1, 3)
+    found = shared_proton(x, molecule.numbers, molecule.bonds)
+    if found is None:
+        return
+    heavy, hydrogen, length = found
+    names = "-".join(atom_name(atom, molecule.numbers) for atom in (heavy, hydrogen))
+    molecule.flags.append(Flag.PROTON_SHARED)
+    _tell(
+        molecule,
+        f"in vacuum a proton lies halfway to another atom in the best conformer ({names} "
+        f"{length:.2f} Å)",
     )
 
 

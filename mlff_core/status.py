@@ -72,6 +72,7 @@ class Flag(Word):
     STEREO_NOT_KEPT = "stereo_not_kept", "stereo of the input that the geometry does not hold"
     MIXTURE_OF_ISOMERS = "mixture_of_isomers", "the input means several; one of them was computed"
     PROTONS_HELD = "protons_held", "relaxed with bonds to hydrogen of charged groups held"
+    PROTON_SHARED = "proton_shared", "a proton lies halfway to another atom in the best conformer"
     VARIANTS_LEFT_OUT = "variants_left_out", "the record has more variants than were computed"
     SADDLE_POINT = "saddle_point", "the best conformer has imaginary modes (`--thermo`)"
     HYDROGENS_ADDED = "hydrogens_added", "the given geometry lacked hydrogens; they were placed"

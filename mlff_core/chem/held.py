@@ -18,6 +18,8 @@ from mlff_core.elements import COVALENT_RADII
 #: A bond below this share of the sum of the covalent radii is sane: 1.22 Å for N-H, 1.16 for O-H.
 #: Strong hydrogen bonds stretch N-H to 1.15 Å; a broken bond begins at `BROKEN`.
 SANE: Final = 1.2
+#: From this share on a proton is no more at its atom than in a strong hydrogen bond: halfway.
+SHARED: Final = 1.15
 _DONORS: Final = frozenset([7, 8, 16])
 #: Bonds from a charged atom to others of its group, where they are not conjugated: in phosphates
 #: and amidines the charge is that far away.
@@ -66,6 +68,33 @@ def stretched(
     x = np.asarray(positions, np.float64)
     radii = np.array([COVALENT_RADII[int(z)] for z in numbers])
     return int((np.linalg.norm(x[i] - x[j], axis=1) > share * (radii[i] + radii[j])).sum())
+
+
+def shared_proton(
+    positions: NDArray[np.floating], numbers: NDArray[np.integer], bonds: NDArray[np.integer]
+) -> tuple[int, int, float] | None:
+    """The bond of N, O or S to hydrogen that is stretched most, if that is by more than `SHARED`.
+
+    Args:
+        positions: Å [n_atoms, 3].
+        numbers: Atomic numbers [n_atoms].
+        bonds: All bonds, [n_bonds, 2].
+
+    Returns:
+        Heavy atom, hydrogen and Å between them.
+    """
+    z, pairs = np.asarray(numbers, int), np.asarray(bonds, int).reshape(-1, 2)
+    pairs = np.concatenate([pairs, pairs[:, ::-1]])
+    pairs = pairs[(z[pairs[:, 1]] == 1) & np.isin(z[pairs[:, 0]], list(_DONORS))]
+    if not len(pairs):
+        return None
+    x = np.asarray(positions, np.float64)
+    length = np.linalg.norm(x[pairs[:, 0]] - x[pairs[:, 1]], axis=1)
+    usual = np.array([COVALENT_RADII[int(a)] + COVALENT_RADII[1] for a in z[pairs[:, 0]]])
+    most = int((length / usual).argmax())
+    if length[most] <= SHARED * usual[most]:
+        return None
+    return int(pairs[most, 0]), int(pairs[most, 1]), float(length[most])
 
 
 def _group(charged: Chem.Atom) -> set[int]:

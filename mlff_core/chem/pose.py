@@ -106,7 +106,8 @@ def solid(block: str) -> Chem.Mol:
     label = [*block.split("\n", 2), "", ""][1][_DIMENSIONS].upper()
     if len(x) > 1 and spread[2] < _ON_IT and (label != "3D" or not _may_be_flat(mol)):
         raise rejected(
-            Reason.NOT_3D, "the entry is flat, a drawing: to have it embedded leave out --from-3d"
+            Reason.NOT_3D,
+            "the entry is flat, a drawing: without --from-3d, run embeds it",
         )
     conformer.Set3D(True)  # hydrogens are placed as in space, whatever a header says
     return mol

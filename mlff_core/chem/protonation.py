@@ -31,6 +31,7 @@ MOST_STATES: Final = 4
 _MOST_SITES: Final = 12
 #: States that are written down, the most frequent; several may be the same molecule.
 _WRITTEN: Final = 32
+_DRAWN_CHARGED: Final = Chem.MolFromSmarts("[S+,P+]-[OX1-]")
 #: Rows of a table of matches at most, in a molecule of any size.
 _MOST_MATCHES: Final = 2000
 
@@ -166,6 +167,7 @@ def neutralised(mol: Chem.Mol) -> Chem.Mol:
 def sites(mol: Chem.Mol) -> list[Site]:
     """The sites of a neutral molecule, with their pKa's; those that never ionise are left out."""
     rows, increments = _table()
+    mol = _with_double_bonds(mol)
     found: dict[tuple[int, bool], Site | None] = {}
     for row in rows:
         for match in mol.GetSubstructMatches(row.pattern, maxMatches=_MOST_MATCHES, uniquify=False):
@@ -192,6 +194,19 @@ def sites(mol: Chem.Mol) -> list[Site]:
         Site(s.atom, s.base, s.pka + moved.get((s.atom, s.family), 0.0), s.family, s.name)
         for s in sorted(real, key=lambda site: (site.atom, site.base))
     ]
+
+
+def _with_double_bonds(mol: Chem.Mol) -> Chem.Mol:
+    """The molecule with S=O and P=O where S+-O- and P+-O- are drawn, as the table has them."""
+    pairs = mol.GetSubstructMatches(_DRAWN_CHARGED)
+    if not pairs:
+        return mol
+    redrawn = Chem.RWMol(mol)
+    for ends in pairs:
+        redrawn.GetBondBetweenAtoms(*ends).SetBondType(Chem.BondType.DOUBLE)
+        for end in ends:
+            redrawn.GetAtomWithIdx(end).SetFormalCharge(0)
+    return _sane(redrawn) or mol
 
 
 def _states(

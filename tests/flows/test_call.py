@@ -155,3 +155,21 @@ def test_a_preset_sets_what_is_not_given() -> None:
     assert ScreenCall.of_form(ScreenCall().model_dump()) == ScreenCall()
     with pytest.raises(ValidationError, match="preset"):
         ScreenCall(preset="fast")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "other"),
+    [
+        ({"ph_window": 1.0}, "ph"),
+        ({"solvent_seconds": 30.0}, "solvent"),
+        ({"temperature_k": 310.0}, "thermo"),
+        ({"pressure_pa": 1e5}, "thermo"),
+    ],
+)
+def test_what_says_nothing_without_another_is_refused(given: dict, other: str) -> None:
+    with pytest.raises(ValueError, match=f"says nothing without {other}"):
+        ScreenCall(**given)
+    also = {"ph": 7.4, "solvent": "water", "thermo": True}[other]
+    assert ScreenCall(**given, **{other: also})
+    # A form hands over every default.
+    assert ScreenCall.of_form({n: f.default for n, f in ScreenCall.model_fields.items()})

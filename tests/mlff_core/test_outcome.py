@@ -197,3 +197,24 @@ def test_a_molecule_that_does_not_fit_into_memory_has_no_conformers(molecules) -
     assert molecules_table(molecules)["status"].to_pylist() == [
         "failed", "rejected", "ok", "rejected"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("smiles", "length", "told"),
+    [("OCC(=O)[O-]", 1.22, True), ("OCC(=O)[O-]", 1.05, False), ("OCC(=O)OC", 1.22, False)],
+)
+def test_a_proton_halfway_to_an_anion_is_told(smiles: str, length: float, told: bool) -> None:
+    [acid] = [prepare(0, None, smiles, ChemistrySettings())]
+    oxygen, hydrogen = next(
+        (o, h)
+        for pair in acid.bonds.tolist()
+        for o, h in (pair, pair[::-1])
+        if acid.numbers[o] == 8 and acid.numbers[h] == 1
+    )
+    [row] = relaxed([acid], {0: [-1.0]})
+    bond = row.positions_angstrom[hydrogen] - row.positions_angstrom[oxygen]
+    row.positions_angstrom[hydrogen] += bond * (length / np.linalg.norm(bond) - 1.0)
+    final_rows([acid], [row])
+    assert acid.status == "ok"
+    assert (Flag.PROTON_SHARED in acid.flags) is told
+    assert (f"(O{oxygen + 1}-H{hydrogen + 1} 1.22 Å)" in (acid.message or "")) is told
