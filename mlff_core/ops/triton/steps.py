@@ -31,7 +31,7 @@ PRODUCT_PRECISION = {"float32": ("fp16x3", "fp16x3"), "fast": ("fp16x3", "fp16x3
 #: to 1.3e-3 eV/Å, those of the small one by up to 2.4e-3, more than `fast` may.
 ONE_PRODUCT_FROM = 256
 #: Splines of the filters under each choice: degree, and intervals between 0 and the cutoff.
-FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 320)}
+FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 240)}
 
 
 #: Types in which neighbours read each other's features, and their gradients; None: float32.
