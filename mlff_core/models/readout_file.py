@@ -1,4 +1,4 @@
-"""What reads partial charges from a shipped model: NAME.charges.safetensors beside its tensors.
+"""What reads partial charges from a shipped model: NAME.charges, safetensors, beside its tensors.
 
 The model itself is left as it is, and so are its energies and forces to the last bit; what reads
 the charges is taken up where they are asked for.

@@ -57,7 +57,7 @@ def name_or_path(file: Path) -> str:
 
 def readout_beside(tensors_file: Path) -> Path:
     """Where what reads partial charges lies, of a model that has it in a file of its own."""
-    return tensors_file.with_suffix(".charges.safetensors")
+    return tensors_file.with_suffix(".charges")
 
 
 def find_model(model: str | Path = "default") -> Path:
