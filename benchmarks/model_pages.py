@@ -41,6 +41,29 @@ def charges(part: Results, where: str) -> list[str]:
     ]  # fmt: skip
 
 
+def rare(part: Results, where: str) -> list[str]:
+    """What the training hardly saw, beside all else."""
+    names = {"none": "no flag", "any": "a flag"}
+    return [
+        "## What the training hardly saw",
+        "",
+        "Held-out molecules with something that few molecules of the training's table have, by the "
+        f"flags of a screen, and without, measured on {where}.",
+        "",
+        *rows_of_markdown(
+            "| molecules | force MAE / RMSE, meV/Å | energy within a molecule, kcal/mol "
+            "| between molecules, median | 90 %",
+            "lrrrrr",
+            [
+                [names.get(name, f"`{name}`"), f"{g['n_molecules']:,.0f}",
+                 f"{g['force_mae']:.1f} / {g['force_rmse']:.1f}", f"{g['energy_mae']:.2f}",
+                 f"{g['between_median']:.2f}", f"{g['between_90_percent']:.1f}"]
+                for name, g in part["groups"].items()
+            ],
+        ),
+    ]  # fmt: skip
+
+
 def few_atoms(part: Results, where: str) -> list[str]:
     """Bonds of small and of hypervalent molecules."""
     found = part["molecules"]

@@ -10,6 +10,8 @@
         Partial charges and dipole moments against the teacher's, of a model that has some.
     python benchmarks/accuracy few_atoms  --teacher FILE --out OUT.json
         Bonds of small and of hypervalent molecules at the minima of both.
+    python benchmarks/accuracy rare       --teacher FILE --held-out FILE --out OUT.json
+        Errors on molecules with something that the training hardly saw, beside the others.
     python benchmarks/accuracy minima     --teacher FILE --held-out FILE --out OUT.json
         Their conformers relaxed by both from the same start.
     python benchmarks/accuracy protomers  --teacher FILE --held-out FILE --out OUT.json
@@ -48,6 +50,7 @@ from benchmarks.accuracy import (
     minima,
     nve,
     protomers,
+    rare,
     teacher,
 )
 from benchmarks.accuracy.part import add_part, log, setting
@@ -61,6 +64,7 @@ COMMANDS: dict[str, ModuleType] = {
     "charges": charges,
     "few_atoms": few_atoms,
     "minima": minima,
+    "rare": rare,
     "protomers": protomers,
     "displaced": displaced,
     "nve": nve,
