@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
 
+from mlff_core.chem.atoms import atoms_of
 from mlff_core.chem.stereo import is_axis
 
 #: Elements whose hydrogens are donors.
@@ -95,7 +96,7 @@ class HydrogenBonds:
         paths = Chem.GetDistanceMatrix(mol)
         found = sorted(_pairs(mol, paths), key=lambda p: paths[p.hydrogen, p.acceptor])
         table = Chem.GetPeriodicTable()
-        radii = np.array([table.GetRvdw(atom.GetAtomicNum()) for atom in mol.GetAtoms()])
+        radii = np.array([table.GetRvdw(atom.GetAtomicNum()) for atom in atoms_of(mol)])
         return cls(found, np.where(paths > 2, _CONTACT * (radii[:, None] + radii), 0.0))
 
     def closed(
@@ -215,8 +216,8 @@ def _rotated(
 
 
 def _pairs(mol: Chem.Mol, paths: NDArray[np.float64]) -> Iterator[Pair]:
-    acceptors = [atom.GetIdx() for atom in mol.GetAtoms() if _accepts(atom)]
-    for donor in mol.GetAtoms():
+    acceptors = [atom.GetIdx() for atom in atoms_of(mol) if _accepts(atom)]
+    for donor in atoms_of(mol):
         if donor.GetAtomicNum() not in _DONORS or donor.GetDegree() < 2:
             continue
         hydrogens = [n.GetIdx() for n in donor.GetNeighbors() if n.GetAtomicNum() == 1]
