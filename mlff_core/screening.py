@@ -362,6 +362,7 @@ class _ThisProcess(EmbeddingPool):
         together: int = 1,
         urgent: bool = False,
         at_once: bool = False,
+        ahead: int | None = None,
     ) -> Iterator[Any]:
         """Prepare one after the other, or `do` it; nothing travels, and nothing waits."""
         work: Callable[..., Any] = do or prepare

@@ -41,6 +41,9 @@ CONFORMERS_S: Final = 3
 ATTEMPTS: Final = 15
 #: Molecules that travel to a core and back in one message.
 TOGETHER: Final = 8
+#: Molecules, a core, that are prepared before the device comes to them: it may take seconds for
+#: those before, and they have no conformers yet.
+AHEAD: Final = 1024
 
 
 @dataclass
@@ -185,7 +188,7 @@ def constraining(
         together: Molecules that travel in one message.
     """
     jobs = ((*record, CoreStep.CONSTRAIN, None, None) for record in records)
-    return pool.map(jobs, together=together, at_once=True)
+    return pool.map(jobs, together=together, at_once=True, ahead=AHEAD)
 
 
 def on_a_core(

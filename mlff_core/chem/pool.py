@@ -166,6 +166,7 @@ class EmbeddingPool:
         together: int = 1,
         urgent: bool = False,
         at_once: bool = False,
+        ahead: int | None = None,
     ) -> Iterator[Any]:
         """Prepare `(record, input_id, smiles)` one after the other; results in the same order.
 
@@ -183,22 +184,24 @@ class EmbeddingPool:
                 send and receive them one by one costs a tenth of that.
             urgent: These go before what other `map`s have asked for.
             at_once: Begin now, not when the first result is asked for.
+            ahead: Records, a worker, that it is ahead at most; None for as many as the conformers
+                of all of them have room in memory.
 
         Raises:
             RuntimeError: The pool is closed, or no worker process could be started.
         """
         # As many conformers ahead whatever their number a molecule: that is what fills the memory.
-        window = self.n_workers * max(_AHEAD, _WINDOW // self.settings.most_conformers)
+        window = self.n_workers * (ahead or max(_AHEAD, _WINDOW // self.settings.most_conformers))
         source = iter(records)
-        ahead: deque[Future[list[Any]]] = deque()
+        waiting: deque[Future[list[Any]]] = deque()
 
         def fill() -> None:
-            while len(ahead) * together < window and (some := [*islice(source, together)]):
-                ahead.append(self._submit(Job(some, do), urgent=urgent))
+            while len(waiting) * together < window and (some := [*islice(source, together)]):
+                waiting.append(self._submit(Job(some, do), urgent=urgent))
 
         if at_once:
             fill()
-        return self._answers(ahead, fill)
+        return self._answers(waiting, fill)
 
     def _answers(self, ahead: deque[Future[list[Any]]], fill: Callable[[], None]) -> Iterator[Any]:
         """What comes of jobs that are under way, and of those that `fill` adds to them."""

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 #: Conformers that are embedded at once: enough to fill a card, few enough to begin while the cores
 #: prepare the next.
-CONFORMERS_AT_ONCE: Final = 4096
+CONFORMERS_AT_ONCE: Final = 12288
 
 #: Two shards of a run may be embedded at once; they would share the device's memory.
 _DEVICE: Final = threading.Lock()
