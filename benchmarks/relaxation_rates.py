@@ -33,7 +33,14 @@ from mlff_core.units import EV_KCAL_MOL
 
 MAX_STEPS = 300
 #: Precision and fmax in eV/Å of each row; what is run by default first.
-ROWS = (("auto", 0.05), ("float32", 0.05), ("auto", 0.02), ("auto", 0.01), ("auto", 0.03))
+ROWS = (
+    ("auto", 0.05),
+    ("float32", 0.05),
+    ("auto", 0.03),
+    ("auto", 0.04),
+    ("auto", 0.02),
+    ("auto", 0.01),
+)
 #: Where the bottom is, eV/Å, and in how many steps at most.
 BOTTOM, BOTTOM_STEPS = 0.001, 500
 #: Two bottoms nearer than this are one.

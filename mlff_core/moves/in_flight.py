@@ -15,7 +15,7 @@ from mlff_core.moves.rules import Rules, SlotStatus, fell_apart
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule, Rows, Transfer, to_device
 from mlff_core.moves.state import RelaxState, each, overwrite, take
-from mlff_core.moves.step import enter, step
+from mlff_core.moves.step import enter, renew, step
 from mlff_core.moves.stepper import Stepper
 from mlff_core.moves.waiting import WaitingQueue
 from mlff_core.status import ConformerStatus
@@ -107,6 +107,8 @@ class InFlight:
         self.capacity = max(self.width, int(np.ceil(1.05 * np.mean(sizes) * n_slots)))
         self.occupants: list[Molecule | None] = [None] * n_slots
         self.readouts: deque[_Readout] = deque()
+        #: Slots whose molecules have got their other model of the Hessian.
+        self.renewed: set[int] = set()
 
     @property
     def unfinished(self) -> list[Molecule]:
@@ -155,7 +157,15 @@ class InFlight:
                 self.readouts.popleft()
             if len(checks) <= lag:
                 continue
-            ended = checks.popleft().ended(self.occupants)
+            check = checks.popleft()
+            renewing = check.renewing(self.occupants)
+            # A later check, under way already, may still find them waiting.
+            renewing = [slot for slot in renewing if slot not in self.renewed]
+            if renewing:
+                self.renewed.update(renewing)
+                waiting = to_device(np.array(renewing), device)
+                renew(rows, stepper.state, waiting, self.settings)
+            ended = check.ended(self.occupants)
             if ended:
                 self._collect(rows, stepper.state, ended)
                 self._fill(rows, stepper.state)
@@ -193,6 +203,7 @@ class InFlight:
         """Leave out the vacant slots for good."""
         taken = [slot for slot, molecule in enumerate(self.occupants) if molecule is not None]
         self.occupants = [self.occupants[slot] for slot in taken]
+        self.renewed = {k for k, slot in enumerate(taken) if slot in self.renewed}
         self.capacity = sum(molecule.size for molecule in self.occupants if molecule is not None)
         index = to_device(np.array(taken), rows.sizes.device)
         return take(rows, index), take(state, index)
@@ -207,6 +218,7 @@ class InFlight:
         slots = vacant[: len(molecules)]
         for slot, molecule in zip(slots, molecules, strict=True):
             self.occupants[slot] = molecule
+            self.renewed.discard(slot)
         index = to_device(np.array(slots), rows.sizes.device)
         entering = Rows.pack(molecules, self.width, rows.sizes.device, rows.positions.dtype)
         overwrite(rows, index, entering)
@@ -273,13 +285,18 @@ class _StatusCheck:
 
     def ended(self, occupants: list[Molecule | None]) -> list[int]:
         """The slots whose molecules have ended and are still there."""
-        return [
-            slot
-            for slot, status in enumerate(self.status.wait().tolist())
-            if status > SlotStatus.RUNNING and occupants[slot] is not None
+        return [slot for slot, status in self._still(occupants) if status > SlotStatus.RUNNING]
+
+    def renewing(self, occupants: list[Molecule | None]) -> list[int]:
+        """The slots whose molecules wait for another model of their Hessian."""
+        return [slot for slot, status in self._still(occupants) if status == SlotStatus.RENEWING]
+
+    def _still(self, occupants: list[Molecule | None]) -> Iterator[tuple[int, int]]:
+        """Slots and statuses of the molecules that are still there."""
+        for slot, status in enumerate(self.status.wait().tolist()):
             # Whoever entered since has a status of its own to come.
-            if occupants[slot] is self.occupants[slot]
-        ]
+            if occupants[slot] is not None and occupants[slot] is self.occupants[slot]:
+                yield slot, status
 
 
 def _wait_for(checks: deque[_StatusCheck]) -> None:

@@ -17,6 +17,8 @@ HISTORY = 10
 MIN_RADIUS = 1e-3
 #: Initial curvature in eV/Å² where no model of the Hessian is wanted (ASE).
 CURVATURE = 70.0
+#: Largest force in eV/Å below which the model of the Hessian is made anew, once.
+RENEW_BELOW = 0.3
 
 
 class LbfgsConstants(NamedTuple):
@@ -26,6 +28,7 @@ class LbfgsConstants(NamedTuple):
     longest_step: float = LONGEST_STEP
     min_radius: float = MIN_RADIUS
     curvature: float = CURVATURE
+    renew_below: float = RENEW_BELOW
 
 
 def lbfgs_enter(rows: Rows, model_hessian: bool) -> LbfgsMemory:
@@ -46,6 +49,41 @@ def lbfgs_enter(rows: Rows, model_hessian: bool) -> LbfgsMemory:
         inverse=inverse_model_hessian(rows),
         inverse_forces=zeros(n_slots, 3 * width),
         inverse_y=zeros(n_slots, HISTORY, 3 * width),
+        renewed=torch.zeros_like(rows.sizes),
+    )
+
+
+def lbfgs_renews(memory: LbfgsMemory, max_force: Tensor) -> Tensor:
+    """Which molecules are to get another model of their Hessian, bool [n_slots].
+
+    Where a molecule enters, its bonds and angles are those of an embedding, and turned otherwise
+    than at the minimum. Nearer to it they are known, and so is how soft the rest is.
+    """
+    if memory.renewed is None:
+        return torch.zeros_like(max_force, dtype=torch.bool)
+    return (memory.renewed == 0) & (max_force < RENEW_BELOW)
+
+
+def lbfgs_renew(rows: Rows, memory: LbfgsMemory, forces: Tensor) -> LbfgsMemory:
+    """The same pairs above a model of the Hessian at another point.
+
+    Args:
+        rows: The molecules, their positions those of the accepted point.
+        memory: What is kept of them.
+        forces: At the accepted point, zero on atoms that may not move, eV/Å [n_rows, w, 3].
+    """
+    inverse = inverse_model_hessian(rows)
+    assert memory.renewed is not None
+
+    def times(vectors: Tensor) -> Tensor:
+        return (inverse * vectors[:, None, :]).sum(-1)
+
+    return memory._replace(
+        inverse=inverse,
+        inverse_forces=times(forces.flatten(1)),
+        inverse_y=torch.stack([times(y) for y in memory.y.unbind(1)], 1),
+        scale=torch.ones_like(memory.scale),
+        renewed=torch.ones_like(memory.renewed),
     )
 
 
@@ -58,7 +96,8 @@ def lbfgs_step(memory: LbfgsMemory, point: Point) -> tuple[Tensor, Tensor, Lbfgs
       again, with at most half the length and with what the failed step taught about curvature;
     - pairs without positive curvature are not kept, so that every direction leads downhill;
     - the initial Hessian is scaled by the newest curvature (eq. 7.20) and may be a model of the
-      molecule's own, `inverse_model_hessian`, instead of a constant.
+      molecule's own, `inverse_model_hessian`, instead of a constant; below RENEW_BELOW it is made
+      anew at the point that was come to, once.
     """
     n_slots, width = point.free.shape
     accept = point.first | point.not_above

@@ -120,7 +120,7 @@ def minimise(
     memory = state.memory
     s, y, rho, inverse_y = memory.s, memory.y, memory.rho, memory.inverse_y
     scale, radius, longest = memory.scale, memory.radius, memory.longest
-    inverse, inverse_forces = memory.inverse, memory.inverse_forces
+    inverse, inverse_forces, renewed = memory.inverse, memory.inverse_forces, memory.renewed
     flat_energy, flat_forces = answer.energy, answer.forces
     n_slots, n_all = trial.shape
     has_model = len(inverse) > 0
@@ -247,6 +247,8 @@ def minimise(
             n_steps[slot] += 1
             for k in range(n):
                 trial[slot, k] = positions[slot, k] + direction[k] * shorter
+            if has_model and renewed[slot] == 0 and max_force[slot] < constants.renew_below:
+                status[slot] = codes.renewing
 
 
 def compiled_step(
@@ -269,7 +271,10 @@ def compiled_step(
     memory = state.memory
     if memory.inverse is None:
         memory = memory._replace(
-            inverse=empty(0, 0, 0), inverse_forces=empty(0, 0), inverse_y=empty(0, 0, 0)
+            inverse=empty(0, 0, 0),
+            inverse_forces=empty(0, 0),
+            inverse_y=empty(0, 0, 0),
+            renewed=torch.empty(0, dtype=torch.int64),
         )
     flattened = state._replace(
         trial=state.trial.flatten(1),

@@ -103,6 +103,7 @@ def _conclude(
     forces,  # at the trial point, all of them [W, 4]
     moving_forces,  # zero on atoms that may not move [W, 4]
     displacement,  # from the point that is now accepted to the next trial point [W, 4]
+    renew_below,  # eV/Å, below which a molecule waits for another model of its Hessian
     rows,  # slots.Rows
     state,  # RelaxState, in place
     fmax,
@@ -137,6 +138,7 @@ def _conclude(
     code = tl.where(exploded, CODES.exploded, code)
     code = tl.where(finite, code, CODES.non_finite)
     moves = code == 0
+    code = tl.where(moves & (max_force < renew_below), CODES.renewing, code)
 
     tl.store(state.status + slot, code.to(tl.int64))
     tl.store(state.n_steps + slot, n_steps + moves.to(tl.int64))
@@ -293,6 +295,10 @@ def lbfgs_kernel(
     direction *= tl.minimum(radius / tl.maximum(longest, 1e-12), 1.0)
     tl.store(memory.radius + slot, radius)
     tl.store(memory.longest + slot, tl.minimum(longest, radius))
+    if HAS_MODEL:
+        renew_below = tl.where(tl.load(memory.renewed + slot) == 0, CONSTANTS.renew_below, 0.0)
+    else:
+        renew_below = 0.0
 
     _conclude(
         slot,
@@ -307,6 +313,7 @@ def lbfgs_kernel(
         all_forces,
         forces,
         direction,
+        renew_below,
         rows,
         state,
         fmax,
@@ -393,6 +400,7 @@ def fire_kernel(
         all_forces,
         forces,
         displacement,
+        0.0,
         rows,
         state,
         fmax,

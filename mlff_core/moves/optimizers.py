@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mlff_core.moves.ase_lbfgs import ase_lbfgs_enter, ase_lbfgs_step
 from mlff_core.moves.fire import fire_enter, fire_step
-from mlff_core.moves.lbfgs import lbfgs_enter, lbfgs_step
+from mlff_core.moves.lbfgs import lbfgs_enter, lbfgs_renew, lbfgs_renews, lbfgs_step
 from mlff_core.moves.slots import Rows
 from mlff_core.moves.state import Point
 
@@ -27,6 +27,10 @@ class Optimizer:
         step: From what is kept and a force call to: is the trial point accepted, bool [n_slots];
             the displacement from the point that is now accepted to the next trial point
             [n_slots, w, 3]; and what is kept now.
+        renews: From what is kept and the largest forces in eV/Å [n_slots] to those that wait for
+            `renew` after this move, bool [n_slots]; None: nobody does.
+        renew: From molecules where they are now, what is kept, and the forces there on atoms that
+            may move [n_slots, w, 3] to what is kept now.
         numba: Whether `minimise_numba.py` has its step, for a CPU.
         triton: Whether `minimise_triton.py` has its step, for CUDA.
         double: Positions are kept in float64, whatever the model computes in, as ASE keeps them.
@@ -34,13 +38,15 @@ class Optimizer:
 
     enter: Callable[[Rows, bool], Any]
     step: Callable[[Any, Point], tuple[Tensor, Tensor, Any]]
+    renews: Callable[[Any, Tensor], Tensor] | None = None
+    renew: Callable[[Rows, Any, Tensor], Any] | None = None
     numba: bool = False
     triton: bool = False
     double: bool = False
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
-    "lbfgs": Optimizer(lbfgs_enter, lbfgs_step, numba=True, triton=True),
+    "lbfgs": Optimizer(lbfgs_enter, lbfgs_step, lbfgs_renews, lbfgs_renew, numba=True, triton=True),
     "ase-lbfgs": Optimizer(ase_lbfgs_enter, ase_lbfgs_step, double=True),
     "fire": Optimizer(fire_enter, fire_step, triton=True),
 }

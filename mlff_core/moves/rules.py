@@ -31,6 +31,8 @@ ENERGY_NOISE = {torch.float32: 2e-6, torch.float64: 1e-10}
 class SlotStatus(IntEnum):
     """How a slot is doing. Only running ones are computed."""
 
+    #: Under way, and waits for another model of its Hessian (`lbfgs.lbfgs_renew`).
+    RENEWING = -2
     VACANT = -1
     RUNNING = 0
     CONVERGED = 1
@@ -45,12 +47,13 @@ class SlotStatus(IntEnum):
 
 
 class Codes(NamedTuple):
-    """`SlotStatus` of the ways to end, as plain numbers for compiled steps."""
+    """`SlotStatus` that steps set, as plain numbers for compiled ones."""
 
     converged: int = SlotStatus.CONVERGED.value
     max_steps: int = SlotStatus.MAX_STEPS.value
     exploded: int = SlotStatus.EXPLODED.value
     non_finite: int = SlotStatus.NON_FINITE.value
+    renewing: int = SlotStatus.RENEWING.value
 
 
 class Limits(NamedTuple):

@@ -8,7 +8,7 @@ from mlff_core.moves.optimizers import OPTIMIZERS
 from mlff_core.moves.rules import Rules, SlotStatus, verdict
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Rows, evaluate_rows
-from mlff_core.moves.state import Point, RelaxState, where_row, where_rows
+from mlff_core.moves.state import Point, RelaxState, overwrite, take, where_row, where_rows
 
 
 def enter(rows: Rows, settings: RelaxSettings) -> RelaxState:
@@ -31,10 +31,28 @@ def enter(rows: Rows, settings: RelaxSettings) -> RelaxState:
     )
 
 
+def renew(rows: Rows, state: RelaxState, index: Tensor, settings: RelaxSettings) -> None:
+    """Make anew what the minimiser keeps of molecules that wait for it, and let them go on.
+
+    Args:
+        rows: The molecules.
+        state: Changed in place.
+        index: Those that wait, `SlotStatus.RENEWING`, int64 [n].
+        settings: What is asked for.
+    """
+    make = OPTIMIZERS[settings.optimizer].renew
+    assert make is not None
+    here = take(rows, index)._replace(positions=state.positions[index])
+    forces = torch.where(here.free[..., None], state.forces[index], 0.0)
+    overwrite(state.memory, index, make(here, take(state.memory, index), forces))
+    state.status.index_fill_(0, index, SlotStatus.RUNNING.value)
+
+
 def step(
     rows: Rows, state: RelaxState, potential: ForceField, settings: RelaxSettings, rules: Rules
 ) -> RelaxState:
     """One force call and one move of every running molecule; the others stay as they are."""
+    optimizer = OPTIMIZERS[settings.optimizer]
     running, first = state.status == SlotStatus.RUNNING, state.n_steps == 0
     energy, forces = evaluate_rows(rows, state.trial, running, potential)
     free = rows.free[..., None]
@@ -48,7 +66,7 @@ def step(
         finite=finite,
         not_above=energy <= state.energy + rules.limits.noise * rows.sizes,
     )
-    accept, displacement, memory = OPTIMIZERS[settings.optimizer].step(state.memory, point)
+    accept, displacement, memory = optimizer.step(state.memory, point)
     accept = running & finite & accept
     begins = accept & first
     max_force = point.forces.square().sum(-1).amax(-1).sqrt()
@@ -64,6 +82,9 @@ def step(
     ending = verdict(rows.positions, rows.sizes, state, rules)
     status = torch.where(finite, ending, SlotStatus.NON_FINITE.value)
     moves = running & (status == SlotStatus.RUNNING)
+    if optimizer.renews is not None:
+        renews = moves & optimizer.renews(state.memory, state.max_force)
+        status = torch.where(renews, SlotStatus.RENEWING.value, status)
     return state._replace(
         status=torch.where(running, status, state.status),
         trial=where_row(moves, state.positions + displacement, state.trial),

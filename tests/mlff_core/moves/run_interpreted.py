@@ -19,10 +19,10 @@ from mlff_core.models.potential import Potential
 from mlff_core.moves.dynamics import Dynamics
 from mlff_core.moves.held import HeldProtons, labelled
 from mlff_core.moves.minimise_triton import kernel_step
-from mlff_core.moves.rules import Rules
+from mlff_core.moves.rules import Rules, SlotStatus
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.state import each
-from mlff_core.moves.step import enter, step
+from mlff_core.moves.step import enter, renew, step
 from mlff_core.testing import awkward_rows, random_model, random_molecule
 
 N_STEPS = 20
@@ -67,6 +67,10 @@ def relaxations(potential: Potential, optimizer: str, model_hessian: bool) -> li
             # Too far down a hill that is not there: the next point is refused.
             state = each(torch.clone, state)
             state.energy[0] -= 1.0
+        waiting = (state.status == SlotStatus.RENEWING).nonzero()[:, 0]
+        if len(waiting):
+            state = each(torch.clone, state)
+            renew(rows, state, waiting, settings)
     return taken
 
 

@@ -8,7 +8,7 @@ from mlff_core.moves.minimise_numba import compiled_step
 from mlff_core.moves.rules import Rules, SlotStatus
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.state import each
-from mlff_core.moves.step import enter, step
+from mlff_core.moves.step import enter, renew, step
 from mlff_core.testing import awkward_rows, random_model
 
 N_STEPS = 20
@@ -47,8 +47,13 @@ def test_a_compiled_step_is_a_step_of_the_plain_operators(model_hessian, precisi
             # Too far down a hill that is not there: the next point is refused.
             state = each(torch.clone, state)
             state.energy[0] -= 1.0
+        waiting = (state.status == SlotStatus.RENEWING).nonzero()[:, 0]
+        if len(waiting):
+            state = each(torch.clone, state)
+            renew(rows, state, waiting, settings)
     # The cases that it must know did come up.
     assert refused > 0
     assert pairs == 10
     assert {SlotStatus.VACANT, SlotStatus.CONVERGED, SlotStatus.NON_FINITE} <= seen
+    assert (SlotStatus.RENEWING in seen) == model_hessian
     assert seen & {SlotStatus.MAX_STEPS, SlotStatus.EXPLODED}

@@ -43,6 +43,10 @@ def test_a_step_of_the_kernels_is_a_step_of_the_plain_operators(results, case):
     assert refused > 0
     if "lbfgs" in case:
         assert pairs == 10
+    renewing = [
+        bool((plain["status"] == SlotStatus.RENEWING).any()) for _, plain, _ in results[case]
+    ]
+    assert any(renewing) == (case == "lbfgs")
     codes = set(results[case][-1][1]["status"].tolist())
     assert {SlotStatus.VACANT, SlotStatus.CONVERGED, SlotStatus.NON_FINITE} <= codes
 

@@ -2,14 +2,17 @@ import numpy as np
 import torch
 
 from mlff_core.elements import COVALENT_RADII
-from mlff_core.moves.hessian import (
-    SPRING,
-    SPRING_DECAY,
-    SPRING_GROUND,
-    SPRING_SIDEWAYS,
-    inverse_model_hessian,
+from mlff_core.moves.hessian import MODEL, inverse_model_hessian
+from mlff_core.moves.lbfgs import (
+    CURVATURE,
+    HISTORY,
+    LONGEST_STEP,
+    RENEW_BELOW,
+    lbfgs_enter,
+    lbfgs_renew,
+    lbfgs_renews,
+    lbfgs_step,
 )
-from mlff_core.moves.lbfgs import CURVATURE, HISTORY, LONGEST_STEP, lbfgs_enter, lbfgs_step
 from mlff_core.moves.slots import Molecule, Rows
 from mlff_core.moves.state import Point
 from mlff_core.testing import random_molecule
@@ -115,13 +118,50 @@ def test_the_model_hessian_of_a_diatomic_is_its_closed_formula():
     d = 1.6
     z, x = [6, 8], [[0.0, 0.0, 0.0], [0.0, 0.0, d]]
     contact = COVALENT_RADII[6] + COVALENT_RADII[8]
-    k = SPRING * np.exp(-SPRING_DECAY * (d / contact - 1))
-    across, along = np.diag([1.0, 1.0, 0.0]), np.diag([0.0, 0.0, 1.0])
-    block = k * (along + SPRING_SIDEWAYS * across)
-    hessian = np.kron([[1, -1], [-1, 1]], block) + SPRING_GROUND * np.eye(6)
+    q = d / contact
+    along = MODEL.spring * np.exp(-MODEL.spring_decay * (q - 1))
+    across = MODEL.sideways * np.exp(-MODEL.sideways_decay * (q - 1))
+    block = np.diag([across, across, along])
+    hessian = np.kron([[1, -1], [-1, 1]], block) + MODEL.ground * np.eye(6)
     inverse = inverse_model_hessian(rows_of((z, x, 0), width=3))[0].numpy()
     np.testing.assert_allclose(inverse[:6, :6], np.linalg.inv(hessian), rtol=1e-5, atol=1e-8)
     np.testing.assert_allclose(inverse[6:], np.eye(9)[6:], atol=1e-12)  # padding
+
+
+def test_the_bends_of_the_model_hessian_are_changes_of_the_angles():
+    """Against an energy of angles alone, differentiated twice by PyTorch at its minimum."""
+    model = MODEL._replace(spring=0.0, sideways=0.0)
+    x = torch.tensor([[0.9, 0.1, 0.0], [0, 0, 0], [-0.3, 1.3, 0.2], [0.1, -0.5, 1.2]]).double()
+    z = torch.tensor([1, 6, 6, 7])
+    rows = rows_of((z.tolist(), x.tolist(), 0))
+    radius = torch.tensor([COVALENT_RADII[int(n)] for n in z]).double()
+
+    def angle(positions, i, k):
+        a, b = positions[i] - positions[1], positions[k] - positions[1]
+        return torch.acos((a * b).sum() / (a.norm() * b.norm()))
+
+    def energy(flat):
+        positions, total = flat.view(-1, 3), 0.0
+        for i, k in ((0, 2), (0, 3), (2, 3)):
+            q = [((x[j] - x[1]).norm() / (radius[j] + radius[1])) for j in (i, k)]
+            stiff = model.bend * torch.exp(-model.bend_decay * (q[0] + q[1] - 2.0))
+            total = total + 0.5 * stiff * (angle(positions, i, k) - angle(x, i, k)) ** 2
+        return total
+
+    expected = torch.autograd.functional.hessian(energy, x.flatten()) + model.ground * torch.eye(12)
+    found = torch.linalg.inv(inverse_model_hessian(rows, model)[0])
+    assert (expected - model.ground * torch.eye(12)).abs().max() > 1.0
+    # Angles are softened by as much as keeps those in line finite.
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+
+
+def test_the_model_hessian_is_finite_in_line_and_where_atoms_nearly_meet():
+    in_line = rows_of(([6, 6, 1, 1], [[0, 0, 0], [1.2, 0, 0], [2.3, 0, 0], [-1.1, 0, 0]], 0))
+    meeting = rows_of(([6, 1, 1], [[0.0, 0, 0], [1e-4, 0, 0], [0, 1.0, 0]], 0))
+    for rows in (in_line, meeting):
+        inverse = inverse_model_hessian(rows)[0]
+        assert torch.linalg.eigvalsh(inverse).min() > 0
+        assert inverse.diagonal().max() <= 1.001 / MODEL.ground
 
 
 def test_the_inverse_model_hessian_is_positive_for_any_molecule_and_knows_what_is_frozen():
@@ -133,3 +173,32 @@ def test_the_inverse_model_hessian_is_positive_for_any_molecule_and_knows_what_i
         assert torch.linalg.eigvalsh(matrix).min() > 0
     held = np.repeat(~free, 3)
     np.testing.assert_allclose(inverse[held], np.eye(36)[held], atol=1e-12)
+
+
+def test_a_renewed_model_is_that_of_the_point_come_to_and_keeps_the_pairs():
+    free = np.arange(9) != 4
+    rows = rows_of(random_molecule(9), free=free)
+    memory = lbfgs_enter(rows, model_hessian=True)
+    rng = torch.Generator().manual_seed(3)
+    memory.y.copy_(torch.randn(memory.y.shape, generator=rng, dtype=torch.float64))
+    memory.s.copy_(torch.randn(memory.s.shape, generator=rng, dtype=torch.float64))
+    moved = rows._replace(positions=rows.positions + 0.2 * torch.sin(rows.positions * 3))
+    forces = torch.cos(moved.positions) * rows.free[..., None]
+    found = lbfgs_renew(moved, memory, forces)
+    expected = inverse_model_hessian(moved)[0]
+    assert (found.inverse[0] - memory.inverse[0]).abs().max() > 1e-3
+    torch.testing.assert_close(found.inverse[0], expected)
+    torch.testing.assert_close(found.inverse_forces[0], expected @ forces.flatten())
+    torch.testing.assert_close(found.inverse_y[0], memory.y[0] @ expected)
+    assert found.s is memory.s
+    assert found.y is memory.y
+    assert found.renewed.tolist() == [1]
+
+
+def test_a_model_is_renewed_once_and_only_near_the_minimum():
+    memory = lbfgs_enter(rows_of(*[random_molecule(3)] * 3), model_hessian=True)
+    memory.renewed[2] = 1
+    forces = torch.tensor([RENEW_BELOW * 1.01, RENEW_BELOW * 0.99, RENEW_BELOW * 0.99])
+    assert lbfgs_renews(memory, forces).tolist() == [False, True, False]
+    constant = lbfgs_enter(rows_of(random_molecule(3)), model_hessian=False)
+    assert lbfgs_renews(constant, forces[1:2]).tolist() == [False]
