@@ -73,8 +73,12 @@ class Below:
     def left(self, potential: Potential, fmax: float) -> dict[str, float]:
         """What a relaxation leaves, kcal/mol, and how often the bottom below is the same."""
         ours = relax(self.batch, potential, fmax=fmax, max_steps=MAX_STEPS)
-        same, bottom = self.same(ours.batch.to("cpu"))
-        above = (self.potential(ours.batch).energy.cpu().numpy() - bottom) * EV_KCAL_MOL
+        return self.above(ours.batch)
+
+    def above(self, batch: MolBatch) -> dict[str, float]:
+        """How far these are above the bottoms next to them, and how often those are the same."""
+        same, bottom = self.same(batch.to("cpu"))
+        above = (self.potential(batch).energy.cpu().numpy() - bottom) * EV_KCAL_MOL
         return {
             "left_median": float(np.median(above)),
             "left_mean": float(np.mean(above)),

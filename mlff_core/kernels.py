@@ -177,7 +177,9 @@ def _launch_moves(potential: Potential) -> None:
             rows = Rows.empty(n_slots, width, potential.device, potential.dtype)
             state = enter(rows, RelaxSettings(model_hessian=False))
             some = rows.positions
-            memory = state.memory._replace(inverse=some, inverse_forces=some, inverse_y=some)
+            memory = state.memory._replace(
+                inverse=some, inverse_forces=some, inverse_y=some, renewed=rows.sizes
+            )
             out = Outputs(
                 torch.zeros(n_slots, dtype=torch.float64, device=potential.device),
                 torch.zeros(n_atoms, 3, device=potential.device),

@@ -1,0 +1,130 @@
+"""Steps that L-BFGS takes, and what it leaves, by its model of the Hessian and its renewal.
+
+    python benchmarks/relaxation_steps.py                      the default model, on a CUDA device
+    python benchmarks/relaxation_steps.py --device cpu --model small --conformers 24
+    python benchmarks/relaxation_steps.py --render benchmarks/results/relaxation_steps.json
+
+Conformers as in relaxation.py, relaxed in float32; what is left is against where float32 comes to
+from there at 0.001 eV/Å, and the same minimum is the one that it finds alone from the start. Needs
+no quiet machine: nothing is timed.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import numpy as np
+import torch
+from _harness import RESULTS, Results, environment, render
+from relaxation_rates import MAX_STEPS, Below
+
+from mlff_core.models.potential import load_potential
+from mlff_core.moves import lbfgs, minimise_numba
+from mlff_core.moves.hessian import MODEL, HessianModel, inverse_model_hessian
+from mlff_core.moves.relax import relax
+from mlff_core.moves.state import LbfgsMemory
+
+#: Springs in pairs alone, each resisting motion across it by a quarter, on a stiff ground.
+STIFF = HessianModel(40.0, 4.0, 80.0, 10.0, 4.0, 0.0, 0.0, 20.0)
+#: Variant -> model, and the largest force in eV/Å below which it is made anew.
+VARIANTS: dict[str, tuple[HessianModel, float]] = {
+    "shipped": (MODEL, lbfgs.RENEW_BELOW),
+    "never renewed": (MODEL, 0.0),
+    "stiff ground, no angles, never renewed": (STIFF, 0.0),
+    "stiff ground, no angles": (STIFF, lbfgs.RENEW_BELOW),
+    "renewed below 0.6": (MODEL, 0.6),
+    "renewed below 0.1": (MODEL, 0.1),
+    "no angles": (MODEL._replace(bend=0.0), lbfgs.RENEW_BELOW),
+    "ground 5": (MODEL._replace(ground=5.0), lbfgs.RENEW_BELOW),
+}
+FMAX = (0.05, 0.03)
+
+
+@contextmanager
+def variant(model: HessianModel, renew_below: float) -> Iterator[None]:
+    """L-BFGS with other constants, in all three ways to step."""
+    constants = partial(lbfgs.LbfgsConstants, renew_below=renew_below)
+    with ExitStack() as stack:
+        change = partial(patch.object, lbfgs)
+        stack.enter_context(
+            change("inverse_model_hessian", partial(inverse_model_hessian, model=model))
+        )
+        stack.enter_context(change("RENEW_BELOW", renew_below))
+        stack.enter_context(patch.object(minimise_numba, "LbfgsConstants", constants))
+        if torch.cuda.is_available():
+            from mlff_core.moves.minimise_triton import KERNELS
+
+            kernel, _, options = KERNELS[LbfgsMemory]
+            entry = {LbfgsMemory: (kernel, constants(), options)}
+            stack.enter_context(patch.dict(KERNELS, entry))
+        yield
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """A row for each variant and fmax."""
+    about = ", ".join(f"{k} {v}" for k, v in result["environment"].items())
+    lines = [
+        "Made by `python benchmarks/relaxation_steps.py` from the JSON beside it.",
+        "",
+        f"{about}; {result['conformers']} conformers, model {result['model']}; started 0.001 Å "
+        f"off, {result['yardstick']:.1%} come to the same minimum.",
+        "",
+        "| variant | fmax, eV/Å | steps: mean | median | 90 % | left, kcal/mol: median | mean | "
+        "same minimum |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for r in result["rows"]:
+        cells = [
+            r["row"], f"{r['fmax']:g}", f"{r['steps_mean']:.1f}", f"{r['steps_median']:.0f}",
+            f"{r['steps_90']:.0f}", f"{r['left_median']:.2f}", f"{r['left_mean']:.2f}",
+            f"{r['same_bottom']:.1%}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Count, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=RESULTS / "relaxation_steps.json")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--conformers", type=int, default=128)
+    parser.add_argument("--variants", default=";".join(VARIANTS), help="separated by semicolons")
+    parser.add_argument("--render", type=Path, metavar="JSON", help="only the table of it")
+    arguments = parser.parse_args()
+    if arguments.render:
+        render(arguments.render, markdown)
+        return
+    potential = load_potential(arguments.model, device=arguments.device, precision="float32")
+    below = Below(potential, arguments.conformers)
+    results = Results(
+        arguments.out,
+        {
+            "environment": environment(torch.device(arguments.device)),
+            "model": arguments.model,
+            "conformers": arguments.conformers,
+            "yardstick": below.yardstick,
+        },
+    )
+    for name in arguments.variants.split(";"):
+        for fmax in FMAX:
+            with variant(*VARIANTS[name]):
+                ended = relax(below.batch, potential, fmax=fmax, max_steps=MAX_STEPS)
+            steps = ended.n_steps.cpu().numpy()
+            row = {"row": name, "fmax": fmax, "steps_mean": float(steps.mean())}
+            row["steps_median"] = float(np.median(steps))
+            row["steps_90"] = float(np.quantile(steps, 0.9))
+            results.add(row | below.above(ended.batch))
+    results.finish(markdown)
+
+
+if __name__ == "__main__":
+    main()
