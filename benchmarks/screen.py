@@ -53,7 +53,11 @@ from tasks.embed import embed
 from tasks.ingest import ingest
 
 #: Who computes, by how many processes are between it and this one.
-PARTS = ("this process, which relaxes", "processes that embed or write", "cores that prepare")
+PARTS = (
+    "this process, which relaxes",
+    "processes that embed or write, RDKit's last resort",
+    "cores that prepare",
+)
 
 
 class Load:
@@ -103,7 +107,7 @@ class Load:
 
     def write(self, file: Path, begun: float) -> None:
         """All samples as comma-separated values, seconds counted from `begun`."""
-        lines = ["s,card_busy,cores_busy," + ",".join(f"core_s of {part}" for part in PARTS)]
+        lines = ["s,card_busy,host_busy," + ",".join(f"core_s of {part}" for part in PARTS)]
         lines += [
             f"{time - begun:.2f}," + ",".join(f"{value:.3f}" for value in rest)
             for time, *rest in self.samples
@@ -118,7 +122,8 @@ class Load:
         passed = inside[-1] - inside[0]
         return {
             "card_busy": float(inside[:, 1].mean()),
-            "cores_busy": float(inside[:, 2].mean()),
+            # Of those that this run may use: others may be at work on the machine.
+            "cores_busy": float(passed[3:].sum() / passed[0] / usable_cores()),
             "cores_by_part": dict(zip(PARTS, (passed[3:] / passed[0]).tolist(), strict=True)),
         }
 
