@@ -6,7 +6,7 @@ device; `choose_stereo` judges what came back. The words in the molecule's messa
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,22 +64,27 @@ class ConstrainedMolecule(PreparedMolecule):
     wanted: int = 1
     undefined_stereo: bool = False
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Arrays as bytes: that is a third of the cost of pickling them."""
-        state = dict(self.__dict__)
-        for name in _ARRAYS:
-            state[name] = state[name].dtype.char, state[name].shape, state[name].tobytes()
-        return state
+    def __getstate__(self) -> tuple[dict[str, Any], dict[str, tuple]]:
+        """What is known of it, and arrays as bytes: a third of the cost of pickling all."""
+        known: dict[str, Any] = {}
+        arrays: dict[str, tuple] = {}
+        for name, value in self.__dict__.items():
+            if isinstance(value, np.ndarray):
+                arrays[name] = value.dtype.char, value.shape, value.tobytes()
+            elif value is not None:
+                known[name] = value
+        return known, arrays
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: tuple[dict[str, Any], dict[str, tuple]]) -> None:
         """Arrays as views of the bytes, which cannot be written."""
-        for name in _ARRAYS:
-            kind, shape, data = state[name]
-            state[name] = np.ndarray(shape, kind, data)
-        self.__dict__.update(state)
+        known, arrays = state
+        self.__dict__.update(_NOTHING_KNOWN)
+        self.__dict__.update(known)
+        for name, (kind, shape, data) in arrays.items():
+            self.__dict__[name] = np.ndarray(shape, kind, data)
 
 
-_ARRAYS: Final = ("numbers", "positions", "bonds", "chirality", "double_bonds", "held_bonds")
+_NOTHING_KNOWN: Final = dict.fromkeys(field.name for field in fields(ConstrainedMolecule))
 
 
 def prepare_constraints(

@@ -178,7 +178,8 @@ def as_chosen(
     """
     smiles = molecule.smiles or ""
     if chosen:
-        smiles = written(Chem.RemoveHs(hydrogenated), smiles)
+        isomer = Chem.RemoveHs(hydrogenated)
+        smiles = written(isomer, smiles)
     if smiles == molecule.smiles:  # in adamantane, say, all "choices" are the same molecule
         return mol
     if molecule.asked is not None and molecule.asked.one_possible:
@@ -188,7 +189,9 @@ def as_chosen(
     notes.append(f"chose one isomer: {chosen} had no stereo")
     molecule.standard_smiles = molecule.standard_smiles or molecule.smiles
     molecule.smiles = smiles
-    return read_back(smiles) or mol
+    if "|" in smiles or may_have_allenes(smiles):
+        return read_back(smiles) or mol
+    return isomer
 
 
 def _tell_of_stereo(molecule: PreparedMolecule, mol: Chem.Mol, notes: list[str]) -> None:
@@ -263,6 +266,6 @@ def store_stereo(molecule: PreparedMolecule, mol: Chem.Mol) -> None:
     molecule.mapped_smiles = _mapped_smiles(mol, smiles)
     # The SMILES tells whether there is any stereo; walking over all atoms costs more than to look.
     if "@" in smiles or "|" in smiles:
-        molecule.chirality = centres(mol)
+        molecule.chirality = centres(mol, axes="|" in smiles, allenes=may_have_allenes(smiles))
     if "/" in smiles or "\\" in smiles:
         molecule.double_bonds = double_bonds(mol)

@@ -171,15 +171,16 @@ def has_given_stereo(
     """
     x = np.asarray(positions, np.float64)
     kept = np.ones(len(x), bool)
-    for a, b, c, d in chirality:
-        volume = np.einsum(
-            "gi,gi->g", x[:, a] - x[:, d], np.cross(x[:, b] - x[:, d], x[:, c] - x[:, d])
-        )
-        kept &= volume > 0
-    for i, j, k, last, side in double_bonds:
-        axis = x[:, k] - x[:, j]
-        first, second = np.cross(x[:, i] - x[:, j], axis), np.cross(x[:, last] - x[:, k], axis)
-        kept &= np.einsum("gi,gi->g", first, second) * side > 0
+    if len(chirality):
+        a, b, c, d = np.moveaxis(x[:, np.asarray(chirality)], 2, 0)  # each [geometries, rows, 3]
+        volumes = np.einsum("gri,gri->gr", a - d, np.cross(b - d, c - d))
+        kept &= (volumes > 0).all(1)
+    if len(double_bonds):
+        rows = np.asarray(double_bonds)
+        i, j, k, last = np.moveaxis(x[:, rows[:, :4]], 2, 0)
+        axis = k - j
+        sides = np.einsum("gri,gri->gr", np.cross(i - j, axis), np.cross(last - k, axis))
+        kept &= (sides * rows[:, 4] > 0).all(1)
     return kept
 
 
@@ -267,11 +268,19 @@ def _stereo(mol: Chem.Mol, *, defined: bool) -> set[tuple[Chem.StereoType, int]]
     }
 
 
-def centres(mol: Chem.Mol) -> NDArray[np.int16]:
-    """Specified centres, axes and allenes, as `PreparedMolecule.chirality` holds them."""
+def centres(mol: Chem.Mol, *, axes: bool = True, allenes: bool = True) -> NDArray[np.int16]:
+    """Specified centres, axes and allenes, as `PreparedMolecule.chirality` holds them.
+
+    Args:
+        mol: With all hydrogens.
+        axes: Whether there may be any axis.
+        allenes: Whether there may be any allene.
+    """
     rows = [_centre(atom) for atom in atoms_of(mol) if atom.GetChiralTag() in _CHIRAL_TAGS]
-    rows += [axis(bond) for bond in bonds_of(mol) if is_axis(bond)]
-    rows += allene_rows(mol)
+    if axes:
+        rows += [axis(bond) for bond in bonds_of(mol) if is_axis(bond)]
+    if allenes:
+        rows += allene_rows(mol)
     return np.array(rows, np.int16).reshape(-1, 4)
 
 
