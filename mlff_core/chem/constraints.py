@@ -90,6 +90,7 @@ class EmbeddingConstraints:
         torsion_signs: s of each term, +1 or -1, int8 [n_torsions, 6].
         rings: Atoms of the rings of 3 to 8 in order around the ring, int16 [n_rings, 8], filled up
             with -1: no atom and no bond may go through one of them.
+        widest_ring: Atoms of the widest ring, 0 without any: macrocycles start otherwise.
     """
 
     bounds: NDArray[np.float32]
@@ -108,6 +109,7 @@ class EmbeddingConstraints:
     torsion_heights: NDArray[np.float32]
     torsion_signs: NDArray[np.int8]
     rings: NDArray[np.int16]
+    widest_ring: int = 0
 
     @property
     def n_atoms(self) -> int:
@@ -121,6 +123,7 @@ class EmbeddingConstraints:
             self.n_atoms,
             [len(a) for a in arrays],
             b"".join(a.tobytes() for a in arrays),
+            self.widest_ring,
         )
 
 
@@ -146,7 +149,9 @@ _LAYOUT: Final = (
 )
 
 
-def _unpacked(n_atoms: int, lengths: list[int], data: bytes) -> EmbeddingConstraints:
+def _unpacked(
+    n_atoms: int, lengths: list[int], data: bytes, widest_ring: int
+) -> EmbeddingConstraints:
     """Views of the bytes that `EmbeddingConstraints.__reduce__` packed; they cannot be written."""
     arrays = {}
     start = 0
@@ -154,7 +159,7 @@ def _unpacked(n_atoms: int, lengths: list[int], data: bytes) -> EmbeddingConstra
         shape = (length,) if width is None else (length, width or n_atoms)
         arrays[name] = np.ndarray(shape, kind, data, start)
         start += arrays[name].nbytes
-    return EmbeddingConstraints(**arrays)
+    return EmbeddingConstraints(**arrays, widest_ring=widest_ring)
 
 
 def embedding_constraints(mol: Chem.Mol, graph: Graph | None = None) -> EmbeddingConstraints:
@@ -195,6 +200,7 @@ def embedding_constraints(mol: Chem.Mol, graph: Graph | None = None) -> Embeddin
         torsion_heights=np.array([term.heights for term in torsions], np.float32).reshape(-1, 6),
         torsion_signs=np.array([term.signs for term in torsions], np.int8).reshape(-1, 6),
         rings=_rows([[*ring, *[-1] * (_LARGEST_RING - len(ring))] for ring in rings], 8),
+        widest_ring=max(map(len, graph.rings), default=0),
     )
 
 

@@ -64,6 +64,7 @@ def minimise_kernel(
     n_atoms_ptr,  # int64 [n_mols]
     inverse_upper_ptr,  # float32 [n_mols, SIZE, SIZE], symmetric
     lower_ptr,  # float32 [n_mols, SIZE, SIZE], symmetric
+    stretch_ptr,  # float32 [n_mols]
     volume_ptr,  # int64 [n_mols + 1]
     volume_atoms_ptr,  # int32 [n_volumes, 4]
     volume_bounds_ptr,  # float32 [n_volumes, 3]
@@ -88,6 +89,7 @@ def minimise_kernel(
     rows = tl.arange(0, SIZE)
     xs = x_ptr + conformer * 4 * SIZE
     slots = slots_ptr + conformer * 3 * stride
+    most_stretch = tl.load(stretch_ptr + molecule)
     inverse_upper_ptr += molecule * SIZE * SIZE
     lower_ptr += molecule * SIZE * SIZE
     first_volume = tl.load(volume_ptr + molecule)
@@ -128,6 +130,7 @@ def minimise_kernel(
         keep = tl.load(now + 7)
         first_bias = tl.load(now + 8)
         second_bias = tl.load(now + 9)
+        stretch = tl.load(now + 10) * most_stretch
         # Every thread has read the coordinates of the step before: a barrier lies between.
         tl.store(xs + rows, x)
         tl.store(xs + SIZE + rows, y)
@@ -219,6 +222,10 @@ def minimise_kernel(
             dz = z[:, None] - tl.load(xs + 2 * SIZE + cols)[None, :]
             dw = w[:, None] - tl.load(xs + 3 * SIZE + cols)[None, :]
             squared = dx * dx + dy * dy + dz * dz + dw * dw
+            if stretch > 0:
+                root = tl.sqrt(lower)
+                raised = root + stretch * (1.0 / tl.sqrt(tl.abs(inverse_upper)) - root)
+                lower = tl.where((inverse_upper > 0) & (lower > 0), raised * raised, lower)
             strength = 4.0 * tl.where(inverse_upper < 0, near, far)
             below = 2.0 * lower * tl.where(inverse_upper < 0, _NEAR_BELOW, 1.0)
             inverse_upper = tl.abs(inverse_upper)
@@ -290,6 +297,7 @@ def minimise(x: Tensor, packed: Packed, molecule: Tensor, schedule: Tensor) -> T
             packed.n_atoms,
             packed.inverse_upper,
             packed.lower,
+            packed.stretch,
             packed.volumes.ptr,
             packed.volumes.atoms.int(),
             packed.volume_bounds,

@@ -27,6 +27,12 @@ _ROUNDING: Final = 1e-4
 _DOUBLE_BOND_HEIGHT: Final = 30.0
 #: Weight of a flat centre beside one that UFF holds with 6 kcal/mol, where it does with 50.
 _STIFF: Final = 3.0
+#: Rings of this many atoms and more are macrocycles, as in RDKit ...
+_MACROCYCLE: Final = 9
+#: ... whose atoms begin at least this share of the way from lower to upper bounds apart, and whose
+#: torsions weigh so many times as much.
+_STRETCH: Final = 0.5
+_MACROCYCLE_TORSIONS: Final = 5.0
 #: cos(m x) as a polynomial in c = cos(x): coefficients of c^0 ... c^6 for m = 1 ... 6.
 _CHEBYSHEV: Final = np.array(
     [
@@ -75,6 +81,8 @@ class Packed(NamedTuple):
         inverse_upper: One over the squared upper bounds in 1/Å², negative where a pair is bonded
             or shares a neighbour (near); nearly 0 where there is no pair [n_mols, size, size].
         lower: Squared lower bounds in Å², 0 where there is no pair [n_mols, size, size].
+        stretch: Share of the way to the upper bounds by which lower ones are raised where a
+            schedule says so; 0 but for macrocycles [n_mols].
         volumes: Signed volumes (a-d) . ((b-d) x (c-d)) that are bounded: of stereocentres, and of
             flat centres, which stand in the column of d.
         volume_bounds: Lower and upper bound in Å³ and weight [n_volumes, 3].
@@ -99,6 +107,7 @@ class Packed(NamedTuple):
     sound: Tensor
     inverse_upper: Tensor
     lower: Tensor
+    stretch: Tensor
     volumes: Rows
     volume_bounds: Tensor
     volume_flat: Tensor
@@ -180,6 +189,7 @@ def pack(molecules: Sequence[EmbeddingConstraints], device: torch.device | str) 
         sound=sound,
         inverse_upper=inverse_upper,
         lower=lower,
+        stretch=tensor(np.where(_macrocycles(molecules), np.float32(_STRETCH), np.float32(0.0))),
         volumes=volumes,
         volume_bounds=tensor(volume_bounds[:, :3].astype(np.float32)),
         volume_flat=tensor(volume_bounds[:, 3] > 0),
@@ -264,6 +274,11 @@ def _volumes(
     )
 
 
+def _macrocycles(molecules: Sequence[EmbeddingConstraints]) -> NDArray[np.bool_]:
+    """Which molecules have a macrocycle, [n_mols]."""
+    return np.array([m.widest_ring for m in molecules]) >= _MACROCYCLE
+
+
 def _torsions(
     molecules: Sequence[EmbeddingConstraints], parts: dict[str, tuple[NDArray, NDArray]]
 ) -> tuple[tuple[NDArray, NDArray], NDArray]:
@@ -271,7 +286,8 @@ def _torsions(
     torsions, torsion_owner = parts["torsions"]
     doubles, double_owner = parts["double_bonds"]
     heights = np.concatenate([m.torsion_heights for m in molecules])
-    products = heights * np.concatenate([m.torsion_signs for m in molecules])
+    weight = np.where(_macrocycles(molecules)[torsion_owner], np.float32(_MACROCYCLE_TORSIONS), 1)
+    products = weight[:, None] * heights * np.concatenate([m.torsion_signs for m in molecules])
     held = np.zeros((len(doubles), 6), np.float32)
     held[:, 0] = -_DOUBLE_BOND_HEIGHT * doubles[:, 4]  # lowest where the cosine has the side's sign
     return _merged(

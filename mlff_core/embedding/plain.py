@@ -92,7 +92,8 @@ def error(x: Tensor, packed: Packed, molecule: Tensor, weights: dict[str, float]
     """
     near = packed.inverse_upper[molecule] < 0
     strength = torch.where(near, weights["near"], weights["far"])
-    total = 0.5 * (strength * distance_errors(x, packed, molecule)).sum((1, 2))
+    errors = distance_errors(x, packed, molecule, weights["stretch"])
+    total = 0.5 * (strength * errors).sum((1, 2))
     total = total + weights["fourth"] * x[:, 3].square().sum(1)
     owner, row = packed.volumes.of(molecule)
     volume = signed_volume(_points(x, owner, packed.volumes.atoms[row]))
@@ -108,17 +109,28 @@ def error(x: Tensor, packed: Packed, molecule: Tensor, weights: dict[str, float]
     return total.index_add(0, owner, weights["torsion"] * series)
 
 
-def distance_errors(x: Tensor, packed: Packed, molecule: Tensor) -> Tensor:
+def distance_errors(x: Tensor, packed: Packed, molecule: Tensor, stretch: float = 0.0) -> Tensor:
     """Squared relative excess of each distance over its bounds [n_conformers, size, size].
 
     RDKit's error is four times as soft below the lower bound as above the upper one. That of bonds
     and angles counts four times below, so that they are equally stiff.
+
+    Args:
+        x: Å [n_conformers, 3 or 4, size].
+        packed: The molecules.
+        molecule: Molecule of each conformer, int64 [n_conformers].
+        stretch: Share of `Packed.stretch` by which lower bounds are raised.
     """
     squared = (x[:, :, :, None] - x[:, :, None, :]).square().sum(1)
     inverse_upper = packed.inverse_upper[molecule].to(x)
     softness = torch.where(inverse_upper < 0, NEAR_BELOW, 1.0)
-    inverse_upper = inverse_upper.abs()
     lower = packed.lower[molecule].to(x)
+    if stretch:
+        share = stretch * packed.stretch[molecule].to(x)[:, None, None]
+        root = lower.sqrt()
+        raised = root + share * (inverse_upper.abs().rsqrt() - root)
+        lower = torch.where((inverse_upper > 0) & (lower > 0) & (share > 0), raised**2, lower)
+    inverse_upper = inverse_upper.abs()
     over = torch.relu(squared * inverse_upper - 1.0)
     under = torch.relu(2.0 * lower / (lower + squared + TINY) - 1.0)
     return over.square() + softness * under.square()

@@ -11,6 +11,7 @@ from torch import Tensor
 #: Columns of a schedule's table.
 COLUMNS: Final = (
     "rate", "near", "far", "fourth", "chiral", "flat", "torsion", "keep", "first", "second",
+    "stretch",
 )  # fmt: skip
 #: Decay of Adam's means of the gradient and of its square (Kingma and Ba, ICLR 2015).
 FIRST_DECAY: Final = 0.9
@@ -34,6 +35,8 @@ class Stage:
         flat: Weight of the volumes of flat centres.
         torsion: Weight of the torsion terms.
         four_dimensional: Whether the fourth coordinate is free, or put to 0.
+        stretch: Share of `Packed.stretch` by which the lower bounds of all but bonds and angles are
+            raised: macrocycles that find their shape under RDKit's own come out too narrow.
     """
 
     steps: int
@@ -46,12 +49,13 @@ class Stage:
     flat: float = 0.0
     torsion: float = 0.0
     four_dimensional: bool = False
+    stretch: float = 0.0
 
 
 #: Random coordinates in four dimensions to distances within bounds; out of the fourth dimension;
 #: then torsions and flat groups as they are in crystals, under stiffer bonds and angles.
 STAGES: Final = (
-    Stage(450, 0.3, 0.08, fourth=0.1, chiral=1.0, flat=0.2, four_dimensional=True),
+    Stage(450, 0.3, 0.08, fourth=0.1, chiral=1.0, flat=0.2, four_dimensional=True, stretch=1.0),
     Stage(300, 0.08, 0.02, fourth=1.0, chiral=0.3, flat=0.06, four_dimensional=True),
     Stage(1500, 0.04, 0.0005, near=20.0, far=2.0, chiral=0.3, flat=0.6, torsion=0.02),
 )
@@ -60,7 +64,7 @@ STAGES: Final = (
 def schedule(stages: Sequence[Stage] = STAGES) -> Tensor:
     """The table of all steps, float32 [n_steps, len(COLUMNS)], on the CPU.
 
-    The last two columns undo the bias of Adam's means, which begin at zero with the first step.
+    "first" and "second" undo the bias of Adam's means, which begin at zero with the first step.
     """
     rows: list[tuple[float, ...]] = []
     for stage in stages:
@@ -79,6 +83,7 @@ def schedule(stages: Sequence[Stage] = STAGES) -> Tensor:
                     float(stage.four_dimensional),
                     1.0 / (1.0 - FIRST_DECAY**t),
                     1.0 / (1.0 - SECOND_DECAY**t),
+                    stage.stretch,
                 )
             )
     return torch.tensor(rows, dtype=torch.float32).reshape(-1, len(COLUMNS))

@@ -170,8 +170,11 @@ def test_bounds_that_are_not_numbers_are_refused(monkeypatch):
 def test_constraints_come_through_a_pickle_unchanged(smiles):
     given = embedding_constraints(hydrogenated(smiles))
     found = pickle.loads(pickle.dumps(given))
+    assert found.widest_ring == given.widest_ring
     for field in fields(EmbeddingConstraints):
         a, b = getattr(given, field.name), getattr(found, field.name)
+        if field.name == "widest_ring":
+            continue
         assert (a.dtype, a.shape) == (b.dtype, b.shape), field.name
         assert np.array_equal(a, b), field.name
         assert b.flags.aligned

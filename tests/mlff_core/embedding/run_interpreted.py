@@ -16,12 +16,13 @@ from mlff_core.embedding.packing import Packed, pack
 from mlff_core.embedding.plain import starting_coordinates
 from mlff_core.embedding.schedule import Stage, schedule
 
-#: Terms of every kind: a stereocentre, flat groups, a double bond with sides, torsions, one atom.
-SMILES = ("CC(=O)O", "C[C@H](N)F", "F/C=C/C=O", "O", "[H][H]")
+#: Terms of every kind: a stereocentre, flat groups, a double bond with sides, torsions, one atom,
+#: a macrocycle.
+SMILES = ("CC(=O)O", "C[C@H](N)F", "F/C=C/C=O", "O", "[H][H]", "S1SSSSSSSS1")
 #: Few steps, all weights in play: four dimensions, then three.
 STEPS = schedule(
     (
-        Stage(3, 0.3, 0.1, fourth=0.1, chiral=1.0, flat=0.2, torsion=0.3, four_dimensional=True),
+        Stage(3, 0.3, 0.1, 1, 1, 0.1, 1, 0.2, torsion=0.3, four_dimensional=True, stretch=1.0),
         Stage(3, 0.04, 0.01, near=20.0, far=2.0, chiral=0.3, flat=0.6, torsion=0.05),
     )
 )
@@ -31,8 +32,8 @@ def case() -> tuple[torch.Tensor, Packed, torch.Tensor, torch.Tensor]:
     """Arguments of `minimise`: several molecules, one of them with two conformers."""
     molecules = [Chem.AddHs(Chem.MolFromSmiles(smiles)) for smiles in SMILES]
     packed = pack([embedding_constraints(molecule) for molecule in molecules], "cpu")
-    molecule = torch.tensor([0, 1, 1, 2, 3, 4])
-    seed, number = 7919 * molecule, torch.tensor([0, 0, 1, 0, 0, 0])
+    molecule = torch.tensor([0, 1, 1, 2, 3, 4, 5])
+    seed, number = 7919 * molecule, torch.tensor([0, 0, 1, 0, 0, 0, 0])
     return starting_coordinates(packed, molecule, seed, number, 0), packed, molecule, STEPS
 
 

@@ -8,6 +8,7 @@ import torch
 from rdkit import Chem
 
 from mlff_core.embedding import Cause, embed_molecules, plain
+from mlff_core.embedding.packing import pack
 from tests.mlff_core.embedding.molecules import SHORT, constraints, molecule, numbers
 
 #: Specified stereo of every kind, a ring, a charge, a hypervalent centre and a linear group.
@@ -123,3 +124,17 @@ def test_many_conformers_of_one_molecule_differ_by_their_number():
 def test_wrong_arguments_are_refused_by_name(n, seeds, message):
     with pytest.raises(ValueError, match=message):
         embed_molecules([constraints("O")] * 2, n, seeds)
+
+
+@pytest.mark.parametrize(("smiles", "raised"), [("S1SSSSSSSS1", 0.5), ("S1SSSSSSS1", 0.0)])
+def test_only_macrocycles_begin_wider_than_their_bounds(smiles, raised):
+    own = constraints(smiles)
+    packed, one = pack([own], "cpu"), torch.zeros(1, dtype=torch.int64)
+    low, high = own.bounds[4, 0], own.bounds[0, 4]  # opposite atoms
+    wall = low + raised * (high - low)
+    for distance, inside in ((wall - 0.05, False), (wall + 0.05, True)):
+        x = torch.zeros(1, 4, packed.size)
+        x[0, 0, 4] = float(distance)
+        errors = plain.distance_errors(x, packed, one, stretch=1.0)
+        assert bool(errors[0, 0, 4] == 0) is inside
+        assert plain.distance_errors(x, packed, one)[0, 0, 4] == 0 or not (inside or raised)

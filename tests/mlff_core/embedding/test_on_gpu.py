@@ -16,10 +16,11 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
-#: One of each size class: 6, 21, 50, 103 and 159 atoms.
+#: One of each size class: 6, 21, 50, 103 and 159 atoms; and a macrocycle.
 SMILES = [
     "CO", "CC(=O)Oc1ccccc1C(=O)O", "CC(C)C[C@H](NC(=O)[C@H](C)N)C(=O)N[C@@H](CO)C(=O)O",
     "C[C@H](N)C(=O)" + "N[C@@H](C)C(=O)" * 9 + "O", "C[C@H](N)C(=O)" + "N[C@@H](C)C(=O)" * 14 + "O",
+    "O=C1CCCCCCCCCCO1",
 ]  # fmt: skip
 
 
@@ -37,7 +38,8 @@ def test_compiled_the_kernel_is_as_near_to_float64_as_plain_float32(smiles):
 def test_the_same_call_gives_the_same_bits():
     molecules, z = [constraints(s) for s in SMILES], [numbers(s) for s in SMILES]
     first, second = (
-        embed_molecules(molecules, [3, 2, 2, 1, 1], range(5), "cuda", numbers=z) for _ in range(2)
+        embed_molecules(molecules, [3, 2, 2, 1, 1, 1], range(6), "cuda", numbers=z)
+        for _ in range(2)
     )
     alone = embed_molecules(molecules[2:3], 1, [2], "cuda", numbers=z[2:3])
     assert all(np.array_equal(a, b) for a, b in zip(first.positions, second.positions, strict=True))
