@@ -43,19 +43,19 @@ from mlff_core.cores import usable_cores
 #: Way -> how; in the order in which they are run, so that a run cut short has the most telling.
 WAYS: dict[str, Callable[[Bench], Row]] = {
     "default model, auto": ours("default", "auto"),
-    "default model, float32": ours("default", "float32"),
     "small model, auto": ours("small", "auto"),
     "AIMNet2, one member, TorchScript": teacher(1, scripted=True),
-    "AIMNet2, mean of four, TorchScript": teacher(4, scripted=True),
-    "AIMNet2, mean of four, batched networks": teacher(4, scripted=False),
     "MMFF94, RDKit, all cores": on_cores(mmff_of, "rdkit", "mmff94_relaxed", 1),
+    "default model, float32": ours("default", "float32"),
     "GFN2-xTB, tblite, all cores": on_cores(gfn2_of, "tblite", "gfn2", 0),
+    "default model, eager PyTorch": differentiated(False),
+    "AIMNet2, mean of four, batched networks": teacher(4, scripted=False),
     "GFN2-xTB, xTBloom, card": xtbloom("cuda"),
     "GFN2-xTB, xTBloom, all cores": xtbloom("cpu"),
     "MMFF94, nvMolKit": nvmolkit,
-    "default model, eager PyTorch": differentiated(False),
-    "default model, ASE LBFGS one by one": ase_one_by_one,
     "default model, torch-sim": torch_sim,
+    "default model, ASE LBFGS one by one": ase_one_by_one,
+    "AIMNet2, mean of four, TorchScript": teacher(4, scripted=True),
     "default model, torch.compile": differentiated(True),
 }
 
@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=64, help="of what takes seconds each")
     parser.add_argument("--ways", default=";".join(WAYS), help="separated by semicolons")
     parser.add_argument("--minutes", type=float, default=4.0, help="no way begins later")
+    parser.add_argument("--plot", type=Path, help="where to; beside the JSON if not said")
     parser.add_argument("--render", type=Path, metavar="JSON", help="only table and plot of it")
     arguments = parser.parse_args()
     if arguments.render is None:
@@ -108,7 +109,7 @@ def main() -> None:
             result.add(row)
     file = arguments.render or arguments.out
     render(file, markdown)
-    plot(json.loads(file.read_text(encoding="utf-8")), file.with_suffix(".png"))
+    plot(json.loads(file.read_text(encoding="utf-8")), arguments.plot or file.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def differentiated(compiled: bool) -> Callable[[Bench], Row]:
 
     def row(bench: Bench) -> Row:
         potential = load_potential("default", device=bench.device, backend="plain")
-        starts = bench.starts[: max(bench.few, len(bench.starts) // 4)]
+        starts = bench.starts[: max(bench.few, len(bench.starts) // 8)]
         # A quarter of the slots: its tensors of pairs are as many as its layers.
         slots = max(batch_sizes("auto", bench.device, potential.bytes_per_edge)["large"] // 4, 8)
         return relaxed_by(Differentiated(potential, compiled), starts, slots)
@@ -116,7 +116,7 @@ def teacher(members: int, scripted: bool) -> Callable[[Bench], Row]:
             raise FileNotFoundError("no file of the teacher was given")
         opened = Teacher(bench.teacher, bench.device, scripted=scripted)
         label = opened if members > 1 else (lambda z, x, q: opened.member(0, z, x, q))
-        starts = bench.starts[: max(bench.few, len(bench.starts) // 4)]
+        starts = bench.starts[: max(bench.few, len(bench.starts) // 8)]
         return relaxed_by(TeacherForceField(label, bench.device), starts, len(starts))
 
     return row
@@ -128,7 +128,7 @@ def torch_sim(bench: Bench) -> Row:
     from benchmarks.relaxation import measure_torch_sim
 
     potential = load_potential("default", device=bench.device, precision="float32")
-    rows = measure_torch_sim(potential, max(bench.few, len(bench.starts) // 4))
+    rows = measure_torch_sim(potential, max(bench.few, len(bench.starts) // 8))
     best = max((r for r in rows if "conformers_per_s" in r), key=lambda r: r["conformers_per_s"])
     seconds = best["conformers"] / best["conformers_per_s"]
     return Row(best["conformers"], seconds, best["converged"], mae_of(potential))
