@@ -44,33 +44,20 @@ def plot(result: dict[str, Any], file: Path) -> None:
     import matplotlib.pyplot as plt
 
     ran = [r for r in result["rows"] if r.get("mae") is not None]
-    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
-    axes.set(
-        xscale="log",
-        xlabel="conformers relaxed a second",
-        ylabel="error of conformers' energies, kcal/mol",
-    )
+    figure, axes = plt.subplots(figsize=(10, 5), layout="constrained")
+    axes.set(xscale="log", xlabel="conformers relaxed a second")
+    axes.set_ylabel("error of conformers' energies, kcal/mol")
     axes.set_title(f"One {result['environment']['device']}, {result['cores']} cores")
-    families = {
-        "default": "tab:blue",
-        "small": "tab:cyan",
-        "AIMNet2": "tab:orange",
-        "MMFF94": "tab:green",
-    }
-    # Those of one error stand in one line: their names take turns above and below it.
-    ran.sort(key=lambda r: (round(r["mae"], 1), r["conformers_per_s"]))
-    for k, r in enumerate(ran):
-        family = r["row"].split()[0].rstrip(",")
-        axes.plot(r["conformers_per_s"], r["mae"], "o", color=families.get(family, "tab:red"))
-        axes.annotate(
-            r["row"],
-            (r["conformers_per_s"], r["mae"]),
-            textcoords="offset points",
-            xytext=(0, 9 + 11 * (k % 3)) if k % 2 else (0, -16 - 11 * (k % 3)),
-            ha="center",
-            fontsize=7,
-        )
-    axes.set_ylim(bottom=-0.4)
-    axes.margins(x=0.15, y=0.15)
+    families = {"default": "tab:blue", "small": "tab:cyan", "AIMNet2": "tab:orange"}
+    families |= {"MMFF94": "tab:green", "GFN2-xTB": "tab:red"}
+    # Points of one model lie in a line and may be close: numbers beside them, names in a list.
+    for k, r in enumerate(sorted(ran, key=lambda r: -r["conformers_per_s"]), 1):
+        at = r["conformers_per_s"], r["mae"]
+        color = families.get(r["row"].split()[0].rstrip(","), "black")
+        axes.plot(*at, "o", color=color, label=f"{k}  {r['row']}")
+        axes.annotate(str(k), at, textcoords="offset points", xytext=(6, 5), fontsize=9)
+    axes.set_ylim(bottom=0.0)
+    axes.margins(x=0.1, y=0.1)
     axes.grid(alpha=0.3, which="both")
+    figure.legend(loc="outside right upper", fontsize=8)
     figure.savefig(file, dpi=130)
