@@ -4,6 +4,7 @@ import configparser
 import json
 import re
 import runpy
+import shlex
 import subprocess
 import tomllib
 from pathlib import Path
@@ -164,3 +165,43 @@ def test_failures_are_told_by_an_automation_that_prefect_takes(prefect_server: N
     assert automation.enabled
     [action] = automation.actions
     assert "flow_run.state" in action.subject
+
+
+def test_the_job_for_kubernetes_has_what_its_definition_requires() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    (text,) = re.findall(r"```yaml\n(apiVersion: ray\.io/v1\n.*?)```", page, re.DOTALL)
+    job = yaml.safe_load(text)
+    assert (job["kind"], job["metadata"]["name"]) == ("RayJob", "screen")
+    cluster = job["spec"]["rayClusterSpec"]
+    (workers,) = cluster["workerGroupSpecs"]
+    # KubeRay's config/crd/bases/ray.io_rayjobs.yaml, v1, `required` at each level.
+    assert {"groupName", "minReplicas", "maxReplicas", "template"} <= workers.keys()
+    assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
+    for group in (cluster["headGroupSpec"], workers):
+        pod = group["template"]["spec"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in pod["containers"]:
+            assert {"name", "image", "resources"} <= container.keys()
+            assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+    words = shlex.split(job["spec"]["entrypoint"])
+    assert words[:2] == ["mlff-screen", "run"]
+    assert words[-5:] == ["--engine", "ray", "--ray-address", "auto", "--resume"]
+    # The head gives out work and takes none; the cards are the workers'.
+    assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
+    assert (
+        workers["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    )
+
+
+def test_shells_read_every_script_of_the_operations_page() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    scripts = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    assert len(scripts) > 8
+    for script in scripts:
+        ended = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
+        assert ended.returncode == 0, (script, ended.stderr)
+    (job,) = (script for script in scripts if "#SBATCH" in script)
+    # What stands before `--` is Ray's, what stands behind it is the command.
+    (rays,) = re.findall(r"srun (ray symmetric-run .*?) --\s", job.replace("\\\n", ""))
+    assert shlex.split(rays)[2:] == ["--address", "$head:6379", "--min-nodes", "4"]
+    assert "--nodes=4" in job

@@ -43,9 +43,25 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator["object"]:
     from ray.cluster_utils import Cluster
 
     small = dict(object_store_memory=80 << 20, include_dashboard=False)
-    found = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, num_gpus=0, **small))
-    for _ in range(2):
-        found.add_node(num_cpus=2, num_gpus=1, **small)
+
+    def start() -> Cluster:
+        made = Cluster()
+        try:
+            made.add_node(num_cpus=0, num_gpus=0, **small)
+            for _ in range(2):
+                made.add_node(num_cpus=2, num_gpus=1, **small)
+        except Exception:
+            made.shutdown()
+            raise
+        return made
+
+    for n_left in range(4, -1, -1):  # Ray gives a node 30 s to start: too little on a busy host
+        try:
+            found = start()
+            break
+        except Exception as error:
+            if not n_left or "timed out during startup" not in str(error):
+                raise
     yield found
     ray.shutdown()
     found.shutdown()
