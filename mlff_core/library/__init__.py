@@ -29,6 +29,7 @@ smi.py         .smi
 tidy.py        plain text, cut by array operations
 delimited.py   .csv, .tsv and their like
 parquet.py     .parquet
+pages.py       what the pages of a Parquet file become
 sdf.py         .sdf
 molblock.py    the mol block of an SD entry
 hindered.py    axes of biaryls that its coordinates show

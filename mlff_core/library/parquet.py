@@ -15,8 +15,11 @@ from mlff_core.errors import LibraryError
 from mlff_core.library.columns import choose_id, choose_smiles, match
 from mlff_core.library.files import READ_ERRORS, check_expansion, one_line, unpacked
 from mlff_core.library.layout import ENTRIES_SCHEMA, Layout
+from mlff_core.library.pages import unpacked_bytes
 
 _ROWS_A_BATCH: Final = 16_384
+#: The same where nothing but the footer says how large the rows are.
+_ROWS_UNSEEN: Final = 256
 #: Bytes of text that a batch may become where a dictionary holds long values.
 _BYTES_A_BATCH: Final = 1 << 26
 _SAMPLE_ROWS: Final = 1000
@@ -149,9 +152,13 @@ def _rows_a_batch(
     Raises:
         LibraryError: Its pages become far larger than they are stored.
     """
-    chunks = list(_chunks(table, group, columns))
+    chunks, most_rows = list(_chunks(table, group, columns)), _ROWS_A_BATCH
     for chunk in chunks:
-        check_expansion(layout.file, chunk.total_compressed_size, chunk.total_uncompressed_size)
+        unpacked = _by_its_pages(source, chunk)
+        if unpacked is None:
+            most_rows = _ROWS_UNSEEN
+        claimed = max(chunk.total_uncompressed_size, unpacked or 0)
+        check_expansion(layout.file, chunk.total_compressed_size, claimed)
     names = [c.path_in_schema for c in chunks if c.has_dictionary_page]
     # One row brings the dictionary as it is, where rows would repeat its values.
     probe = pq.ParquetFile(source, metadata=table.metadata, read_dictionary=names, pre_buffer=False)
@@ -164,7 +171,19 @@ def _rows_a_batch(
                 )
                 longest = max(longest, pc.call_function("max", [lengths]).as_py() or 0)
         break
-    return max(1, min(_ROWS_A_BATCH, _BYTES_A_BATCH // max(longest, 1)))
+    return max(1, min(most_rows, _BYTES_A_BATCH // max(longest, 1)))
+
+
+def _by_its_pages(source: IO[bytes], chunk: pq.ColumnChunkMetaData) -> int | None:
+    """Bytes that a chunk becomes, as its pages say: the footer may be made to say less."""
+    try:
+        source.fileno()
+    except (AttributeError, OSError):  # behind a network: each page would be a request
+        return None
+    begin = chunk.data_page_offset
+    if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < begin:
+        begin = chunk.dictionary_page_offset
+    return unpacked_bytes(source, begin, chunk.total_compressed_size)
 
 
 def _trimmed(column: pa.Array) -> pa.StringArray:

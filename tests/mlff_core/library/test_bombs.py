@@ -12,6 +12,7 @@ import pytest
 from mlff_core.errors import LibraryError
 from mlff_core.library import open_library
 from mlff_core.library.ingest import ingest
+from mlff_core.library.pages import unpacked_bytes
 from mlff_core.library.read import LONGEST_ID, LONGEST_SMILES
 from mlff_core.library.records import read_records
 
@@ -63,6 +64,27 @@ def page_bomb(path: Path) -> None:
             writer.write_batch(batch)  # all into one row group
 
 
+def lying_bomb(path: Path) -> None:
+    """Pages of repetitions, and a footer that says that they become 100 kB."""
+    schema = pa.schema([("smiles", pa.string())])
+    with pq.ParquetWriter(
+        path, schema, compression="zstd", use_dictionary=False, write_statistics=False
+    ) as writer:
+        writer.write_batch(pa.record_batch([["C" * MEGABYTE] * 512], schema=schema))
+    true = pq.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size
+
+    def number(value: int, length: int) -> bytes:
+        """As Thrift writes it, in so many bytes."""
+        rest = (length - 1) * [128] + [0]
+        return bytes((2 * value >> 7 * k) & 127 | more for k, more in enumerate(rest))
+
+    length = -(-(2 * true).bit_length() // 7)
+    data = path.read_bytes()
+    assert number(true, length) in data
+    path.write_bytes(data.replace(number(true, length), number(100_000, length)))
+    assert pq.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size == 100_000
+
+
 @pytest.mark.parametrize(
     ("name", "make"),
     [
@@ -71,6 +93,7 @@ def page_bomb(path: Path) -> None:
         ("dictionary.parquet", dictionary_bomb),
         ("dotted.parquet", dotted_bomb),
         ("pages.parquet", page_bomb),
+        ("lie.parquet", lying_bomb),
     ],
 )
 def test_what_becomes_far_larger_than_it_is_is_refused_in_little_memory(tmp_path, name, make):
@@ -132,3 +155,26 @@ def test_an_entry_that_is_far_too_long_is_a_record_that_says_so(tmp_path, kind):
     assert records[0].note is records[3].note is None
     assert records[1].note == "a SMILES of 65,537 characters; no more than 65,536 are read"
     assert records[2].note == "an id of 4,096 characters is cut"
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "gzip", "zstd"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_what_pages_become_is_what_a_truthful_footer_says(tmp_path, compression, version):
+    """But for the headers of the pages, which it counts, too."""
+    path, n = tmp_path / "a.parquet", 30_000
+    table = pa.table({"smiles": ["C" * (1 + k % 97) for k in range(n)], "id": list(range(n))})
+    pq.write_table(
+        table, path, compression=compression, data_page_version=version, row_group_size=12_000,
+        data_page_size=5_000, write_page_checksum=True,
+    )  # fmt: skip
+    about = pq.ParquetFile(path).metadata
+    with path.open("rb") as stream:
+        for group in range(about.num_row_groups):
+            for k in range(2):
+                chunk = about.row_group(group).column(k)
+                begin = min(chunk.dictionary_page_offset or 1 << 60, chunk.data_page_offset)
+                size = chunk.total_compressed_size
+                found = unpacked_bytes(stream, begin, size)
+                assert 0.9 * chunk.total_uncompressed_size < found < chunk.total_uncompressed_size
+                assert unpacked_bytes(stream, begin + 1, size) is None
+                assert unpacked_bytes(stream, begin, size - 1) is None
