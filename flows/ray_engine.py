@@ -60,6 +60,7 @@ def connect(address: str | None) -> Any:
     try:
         if address is None:
             ray.init(
+                address="local",  # or it connects to whatever cluster was begun here last
                 _node_ip_address="127.0.0.1",
                 include_dashboard=False,
                 num_cpus=usable_cores(),  # Ray counts those that others have, too
