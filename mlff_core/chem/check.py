@@ -69,7 +69,7 @@ def check_domain(
             "go with, or lacks one",
         )
     seen = seen_by(settings.model_sha256)
-    molecule.flags += trust_flags(graph.mol, molecule.smiles or "", seen)
+    molecule.flags += trust_flags(graph.mol, molecule.smiles or "", seen, graph)
     if Flag.OUTSIDE_TRAINING not in molecule.flags and (several := _halogen_with_bonds(graph)):
         molecule.flags.append(Flag.OUTSIDE_TRAINING)
         notes.append(

@@ -13,6 +13,7 @@ from typing import Final
 from rdkit import Chem
 
 from mlff_core.chem.atoms import atoms_of
+from mlff_core.chem.graph import Graph
 from mlff_core.chem.seen import Seen, charged_groups, environments
 from mlff_core.status import Flag
 
@@ -56,15 +57,18 @@ def composition_flags(numbers: Sequence[int], charge: int, seen: Seen | None) ->
     return flags
 
 
-def trust_flags(mol: Chem.Mol, smiles: str, seen: Seen | None) -> list[Flag]:
+def trust_flags(
+    mol: Chem.Mol, smiles: str, seen: Seen | None, graph: Graph | None = None
+) -> list[Flag]:
     """What of a molecule the training hardly saw.
 
     Args:
         mol: The molecule, sanitised, without the hydrogens that its SMILES leaves out.
         smiles: Its SMILES.
         seen: What the training of the model saw; None where nothing says.
+        graph: Of the molecule, if it is known.
     """
-    numbers = [atom.GetAtomicNum() for atom in atoms_of(mol)]
+    numbers = graph.numbers if graph else [atom.GetAtomicNum() for atom in atoms_of(mol)]
     flags = composition_flags(numbers, Chem.GetFormalCharge(mol), seen)
     if not _WORTH_A_LOOK.search(smiles):
         return flags
