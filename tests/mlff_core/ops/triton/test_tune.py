@@ -38,3 +38,14 @@ def test_candidates_are_for_the_tables_of_one_width(size, width):
     own = (TILES[width][tune.WALKS_PRECISION], LAUNCHES[width])
     assert {id(table) for table in tables} == {id(table) for table in own}
     assert size in tune.N_MOLS
+
+
+def test_no_tile_in_use_adds_up_too_long_a_piece_for_float32():
+    # Not so at first: forces of dense clouds were off by nine times what plain float32 is off.
+    for kernels in TILES.values():
+        for kernel in tune.LONGEST:
+            for size, tile in kernels["fp16x3"][kernel].items():
+                assert tune.exact_enough(kernel, size, "fp16x3", tile)
+    quick = Tile(32, 64, 64, 4, 3)
+    assert not tune.exact_enough("update_bwd_hidden", "medium", "fp16x3", quick)
+    assert tune.exact_enough("update_bwd_hidden", "medium", "fp16", quick)
