@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mlff_core.moves.hessian import inverse_model_hessian
+from mlff_core.moves.hessian import MODEL, RENEWED_MODEL, inverse_model_hessian
 from mlff_core.moves.slots import Rows
 from mlff_core.moves.state import LbfgsMemory, Point, dot, where_row
 
@@ -46,7 +46,7 @@ def lbfgs_enter(rows: Rows, model_hessian: bool) -> LbfgsMemory:
     if not model_hessian:
         return memory
     return memory._replace(
-        inverse=inverse_model_hessian(rows),
+        inverse=inverse_model_hessian(rows, MODEL),
         inverse_forces=zeros(n_slots, 3 * width),
         inverse_y=zeros(n_slots, HISTORY, 3 * width),
         renewed=torch.zeros_like(rows.sizes),
@@ -72,7 +72,7 @@ def lbfgs_renew(rows: Rows, memory: LbfgsMemory, forces: Tensor) -> LbfgsMemory:
         memory: What is kept of them.
         forces: At the accepted point, zero on atoms that may not move, eV/Å [n_rows, w, 3].
     """
-    inverse = inverse_model_hessian(rows)
+    inverse = inverse_model_hessian(rows, RENEWED_MODEL)
     assert memory.renewed is not None
 
     def times(vectors: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 import torch
 
 from mlff_core.elements import COVALENT_RADII
-from mlff_core.moves.hessian import MODEL, inverse_model_hessian
+from mlff_core.moves.hessian import MODEL, RENEWED_MODEL, inverse_model_hessian
 from mlff_core.moves.lbfgs import (
     CURVATURE,
     HISTORY,
@@ -114,16 +115,18 @@ def test_a_pair_of_negative_curvature_is_not_kept():
     assert (displacement * forces).sum() > 0
 
 
-def test_the_model_hessian_of_a_diatomic_is_its_closed_formula():
+@pytest.mark.parametrize("model", [MODEL, RENEWED_MODEL])
+def test_the_model_hessian_of_a_diatomic_is_its_closed_formula(model):
     d = 1.6
     z, x = [6, 8], [[0.0, 0.0, 0.0], [0.0, 0.0, d]]
     contact = COVALENT_RADII[6] + COVALENT_RADII[8]
     q = d / contact
-    along = MODEL.spring * np.exp(-MODEL.spring_decay * (q - 1))
-    across = MODEL.sideways * np.exp(-MODEL.sideways_decay * (q - 1))
+    fall = model.spring_decay * (q - 1) + model.spring_curve * (q - 1) ** 2
+    along = model.spring * np.exp(-fall)
+    across = model.sideways * np.exp(-model.sideways_decay * (q - 1))
     block = np.diag([across, across, along])
-    hessian = np.kron([[1, -1], [-1, 1]], block) + MODEL.ground * np.eye(6)
-    inverse = inverse_model_hessian(rows_of((z, x, 0), width=3))[0].numpy()
+    hessian = np.kron([[1, -1], [-1, 1]], block) + model.ground * np.eye(6)
+    inverse = inverse_model_hessian(rows_of((z, x, 0), width=3), model)[0].numpy()
     np.testing.assert_allclose(inverse[:6, :6], np.linalg.inv(hessian), rtol=1e-5, atol=1e-8)
     np.testing.assert_allclose(inverse[6:], np.eye(9)[6:], atol=1e-12)  # padding
 
@@ -185,7 +188,7 @@ def test_a_renewed_model_is_that_of_the_point_come_to_and_keeps_the_pairs():
     moved = rows._replace(positions=rows.positions + 0.2 * torch.sin(rows.positions * 3))
     forces = torch.cos(moved.positions) * rows.free[..., None]
     found = lbfgs_renew(moved, memory, forces)
-    expected = inverse_model_hessian(moved)[0]
+    expected = inverse_model_hessian(moved, RENEWED_MODEL)[0]
     assert (found.inverse[0] - memory.inverse[0]).abs().max() > 1e-3
     torch.testing.assert_close(found.inverse[0], expected)
     torch.testing.assert_close(found.inverse_forces[0], expected @ forces.flatten())
