@@ -9,8 +9,8 @@ The library is datasets/druglike, shuffled by a seed and repeated as often as a 
 wants; geometries are the same wherever a molecule stands. Each preset screens it as the command
 does, model loading and, on a card, a first run that compiles not counted. The default model then
 gives the energy of each molecule's best geometry. The best known minimum is the lowest energy that
-any of those that ran found, the presets or the reference: `thorough` with REFERENCE conformers. Those of the last run of
-each are kept with the report, so that presets may be measured one by one.
+any of those that ran found, the presets or the reference: `thorough` with REFERENCE conformers.
+Those of the last run of each are kept with the report, so that presets may be measured one by one.
 
 On a card the rate is molecules by the wall clock. On cores it is two over the seconds of CPU that a
 molecule took, all processes counted, less those of a run that embeds one molecule and relaxes
