@@ -1,5 +1,7 @@
 """Which conformer has its vibrations computed, and what is said of those that have none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from rdkit import Chem
@@ -113,8 +115,9 @@ def test_eclipsed_ethane_is_left_for_staggered(tmp_path) -> None:
     rdMolTransforms.SetDihedralDeg(mol.GetConformer(), 2, 0, 1, 5, 0.0)
     potential = load_potential("small", device="cpu")
     start = ethane.numbers, mol.GetConformer().GetPositions(), 0
-    [top] = relax_conformers([start], potential, TIGHT)
-    assert top.status == ConformerStatus.CONVERGED  # no force turns the methyl group
+    # No force turns the methyl group; a model of the Hessian that is soft there would, by rounding.
+    [top] = relax_conformers([start], potential, replace(TIGHT, model_hessian=False))
+    assert top.status == ConformerStatus.CONVERGED
     embedded, relaxed = tmp_path / "embedded.arrow", tmp_path / "relaxed.arrow"
     write_arrow(table_of([ethane], PreparedMolecule), embedded)
     eclipsed = row(ethane, 0, top.energy, positions_angstrom=top.positions)
