@@ -26,7 +26,9 @@ COPY flows flows
 COPY datasets datasets
 RUN if [ "$TORCH" = cuda ]; then EXTRAS="$EXTRAS,triton"; fi \
     && pip install --constraint constraints.txt ".[$EXTRAS]" && rm -rf /src/*
-RUN useradd --create-home --uid 1000 screen \
+# A user of another number, of `docker run --user`, has no home but this one.
+ENV HOME=/home/screen
+RUN useradd --create-home --uid 1000 screen && chmod 1777 /home/screen \
     && install -d -o screen -g screen /work && install -d -m 1777 /var/cache/mlff-screen
 USER 1000
 WORKDIR /work
