@@ -22,10 +22,10 @@ from mlff_core.moves.lbfgs import LbfgsConstants
 from mlff_core.moves.rules import Rules
 from mlff_core.moves.slots import Rows
 from mlff_core.moves.state import RelaxState, each
-from mlff_core.ops.numba.compile import FASTMATH, Unaliased, compiled_for
+from mlff_core.ops.numba.compile import FASTMATH, Unaliased, compiled, compiled_for
 
-_serial: Callable[[Callable[..., None]], Callable[..., None]] = njit(
-    nogil=True, cache=True, fastmath=FASTMATH, pipeline_class=Unaliased
+_serial: Callable[[Callable[..., None]], Callable[..., None]] = compiled(
+    nogil=True, fastmath=FASTMATH, pipeline_class=Unaliased
 )
 
 

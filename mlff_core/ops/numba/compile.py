@@ -41,6 +41,22 @@ class Unaliased(Compiler):
         return super().define_pipelines()
 
 
+def compiled(**options: Any) -> Callable[[Callable[..., None]], Any]:
+    """`njit` whose machine code is kept on disk.
+
+    Where no folder for it can be written, neither beside the source nor in the user's cache,
+    each process compiles its own.
+    """
+
+    def decorate(function: Callable[..., None]) -> Any:
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:  # no locator available
+            return njit(**options)(function)
+
+    return decorate
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A loop over atoms, compiled twice from one source; neither holds the interpreter's lock.
@@ -57,39 +73,39 @@ class Kernel:
 def kernel(**options: Any) -> Callable[[Callable[..., None]], Kernel]:
     """Compile a function whose outermost loop is a `prange`."""
 
-    def compiled(function: Callable[..., None]) -> Kernel:
+    def twice(function: Callable[..., None]) -> Kernel:
         assert isinstance(function, FunctionType)
         # Numba's cache on disk tells functions apart by their names, not by these options.
         serial = FunctionType(function.__code__, function.__globals__, function.__name__)
         serial.__qualname__ = f"{function.__qualname__}_serial"
         serial.__module__ = function.__module__
         return Kernel(
-            parallel=njit(parallel=True, nogil=True, cache=True, **options)(function),
-            serial=njit(nogil=True, cache=True, pipeline_class=Unaliased, **options)(serial),
+            parallel=compiled(parallel=True, nogil=True, **options)(function),
+            serial=compiled(nogil=True, pipeline_class=Unaliased, **options)(serial),
         )
 
-    return compiled
+    return twice
 
 
-def run(compiled: Kernel, *arguments: Any) -> None:
+def run(loop: Kernel, *arguments: Any) -> None:
     """Call a kernel with as many threads as PyTorch would use in the calling one."""
     given = [as_array(a) if isinstance(a, Tensor) else float(a) for a in arguments]
     n_threads = min(torch.get_num_threads(), _MOST_THREADS)
     if n_threads == 1:
-        compiled.serial(*given)
+        loop.serial(*given)
         return
     with _PARALLEL:
         numba.set_num_threads(n_threads)
-        compiled.parallel(*given)
+        loop.parallel(*given)
 
 
-def lies_compiled(compiled: Kernel) -> bool:
+def lies_compiled(loop: Kernel) -> bool:
     """Whether Numba's cache has machine code of the file that a kernel stands in.
 
     Where it has none, the first call waits until that is made: seconds for a kernel.
     """
-    file = Path(compiled.serial.__code__.co_filename).stem
-    folder = compiled.serial.stats.cache_path  # type: ignore[attr-defined]
+    file = Path(loop.serial.__code__.co_filename).stem
+    folder = loop.serial.stats.cache_path  # type: ignore[attr-defined]
     return bool(folder) and any(Path(folder).glob(f"{file}.*.nbi"))
 
 

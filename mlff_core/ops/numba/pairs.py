@@ -8,10 +8,10 @@ import math
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
-from mlff_core.ops.numba.compile import FASTMATH, Unaliased, as_array, kernel, run
+from mlff_core.ops.numba.compile import FASTMATH, Unaliased, as_array, compiled, kernel, run
 from mlff_core.ops.plain import REPULSION_WIDTH, ZBL_LENGTH, ZBL_TERMS, Edges
 from mlff_core.units import COULOMB_EV_ANGSTROM
 
@@ -114,7 +114,7 @@ def _repulsion(
         energy[a] = total
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", pipeline_class=Unaliased)
+@compiled(nogil=True, fastmath=FASTMATH, error_model="numpy", pipeline_class=Unaliased)
 def _position_gradient(
     i: np.ndarray,  # [n_edges]
     j: np.ndarray,  # [n_edges]
