@@ -14,7 +14,14 @@ from mlff_core.chem.allenes import may_have_allenes
 from mlff_core.chem.mapped import molecule_of
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.prepare import prepare
-from mlff_core.chem.stereo import centres, double_bonds, has_given_stereo
+from mlff_core.chem.stereo import (
+    centres,
+    double_bonds,
+    forget_side,
+    has_given_stereo,
+    moves_its_proton,
+    turns,
+)
 from mlff_core.errors import OutputError
 from mlff_core.library import open_library
 from mlff_core.models.potential import load_potential
@@ -38,6 +45,14 @@ def perceived(mol: Chem.Mol, conformer: int) -> str:
     for bond in seen.GetBonds():
         bond.SetStereo(Chem.BondStereo.STEREONONE)
     Chem.AssignStereochemistryFrom3D(seen, conformer, replaceExistingTags=True)
+    # Of what a proton makes a hand, or turns by itself, any geometry has one of two.
+    for asked, atom in zip(mol.GetAtoms(), seen.GetAtoms(), strict=True):
+        if asked.GetChiralTag() == Chem.ChiralType.CHI_UNSPECIFIED and moves_its_proton(asked):
+            atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
+    none = Chem.BondStereo.STEREONONE
+    for asked, bond in zip(mol.GetBonds(), seen.GetBonds(), strict=True):
+        if asked.GetStereo() == none and bond.GetStereo() != none and turns(asked):
+            forget_side(bond)
     return Chem.MolToSmiles(Chem.RemoveHs(seen))
 
 
