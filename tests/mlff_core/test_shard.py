@@ -92,9 +92,8 @@ def test_a_molecule_that_the_device_has_no_memory_for_is_a_row_of_its_shard(
     files = ShardFiles.of(tmp_path, 0)
     molecules = [prepare(k, None, s, ChemistrySettings()) for k, s in enumerate(("CCO", "CCCCCC"))]
     write_arrow(table_of(molecules, PreparedMolecule), files.embedded)
-    relax_shard(
-        files.embedded, files.relaxed, Cramped(random_model(n_features=16)), RelaxSettings()
-    )
+    cramped = Cramped(random_model(n_features=16))
+    relax_shard(files.embedded, files.relaxed, cramped, RelaxSettings(max_steps=1))
     write_shard(0, files.embedded, files.relaxed, tmp_path, {"run_key": "k"})
     rows = pl.read_parquet(tmp_path / "molecules").select("record", "status", "reason").rows()
     assert rows == [(0, "ok", None), (1, "failed", "out_of_memory")]

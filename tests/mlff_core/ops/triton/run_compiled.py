@@ -2,7 +2,7 @@
 
 A process of its own, because it puts a stand-in in the place of Triton's driver.
 
-    python run_compiled.py CAPABILITY steps|moves|fp16x3|fp16 OUT.json
+    python run_compiled.py CAPABILITY steps|moves|tiles|candidates OUT.json
 """
 
 import json
@@ -123,21 +123,23 @@ def layouts_only(backend=None, stages=None, *_):
     return None
 
 
-def compile_tiles(products: str) -> list[str]:
-    """Every tile in use and every one that may be tried, on both splines; those that fail."""
+def compile_tiles(*, candidates: bool) -> list[str]:
+    """Every tile in use, or every one that may be tried, on both splines; those that fail."""
     triton.knobs.runtime.add_stages_inspection_hook = layouts_only
     step = arguments()
     failures = []
     model = random_model().requires_grad_(False)
-    engines, width = tune.make_engines(model, products), model.config.n_features
-    for size in tiles.CLASSES:
-        tiles.CLASSES = {size: 0}
-        tune.one_step(engines, step)
-        for table, choice in tune.candidates(width, size, products):
-            run = partial(tune.one_step, tune.concerned(table, engines), step)
-            tried = list(tune.with_choice(run, table, size, choice))
-            if [kernels for kernels, _ in tried] != [list(table)]:
-                failures.append(f"{size} {choice}")
+    width, sizes = model.config.n_features, list(tiles.CLASSES)
+    for products in ("fp16x3", "fp16"):
+        engines = tune.make_engines(model, products)
+        for size in sizes:
+            tiles.CLASSES = {size: 0}
+            tune.one_step(engines, step)
+            for table, choice in tune.candidates(width, size, products) if candidates else ():
+                run = partial(tune.one_step, tune.concerned(table, engines), step)
+                tried = list(tune.with_choice(run, table, size, choice))
+                if [kernels for kernels, _ in tried] != [list(table)]:
+                    failures.append(f"{products} {size} {choice}")
     return failures
 
 
@@ -148,7 +150,8 @@ def main(capability: int, what: str, out: str) -> None:
         compile_steps() if what == "steps" else compile_moves()
         Path(out).write_text(json.dumps(assembly), encoding="utf-8")
     else:
-        Path(out).write_text(json.dumps(compile_tiles(what)), encoding="utf-8")
+        failures = compile_tiles(candidates=what == "candidates")
+        Path(out).write_text(json.dumps(failures), encoding="utf-8")
 
 
 if __name__ == "__main__":
