@@ -1,5 +1,6 @@
 """What a run's tables tell, as plain data. Reads columns of numbers and words, never geometries."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -76,8 +77,8 @@ def gather(tables: Tables) -> Facts:
     return Facts(
         where=tables.store.location,
         manifest=manifest,
-        reasons=_reasons(molecules),
-        flags=_flags(molecules),
+        reasons=_reasons(pieces),
+        flags=_flags(pieces),
         histograms=_histograms(pieces),
         slowest=_slowest(pieces),
         failed=_rows(
@@ -97,20 +98,32 @@ def _rows(frame: pl.LazyFrame) -> list[dict[str, Any]]:
     return frame.collect(engine="streaming").to_dicts()
 
 
-def _reasons(molecules: pl.LazyFrame) -> dict[str, tuple[int, list[dict[str, Any]]]]:
-    example = pl.struct(_NAME.alias("name"), "input_smiles", "message").head(EXAMPLES)
-    found = molecules.filter(pl.col("reason").is_not_null()).group_by("reason")
-    rows = _rows(found.agg(pl.len().alias("n"), example.alias("examples")))
-    rows.sort(key=lambda row: (-row["n"], row["reason"]))
-    return {row["reason"]: (row["n"], row["examples"]) for row in rows}
+def _reasons(pieces: list[Tables]) -> dict[str, tuple[int, list[dict[str, Any]]]]:
+    example = pl.struct(_NAME.alias("name"), "input_smiles", "message")
+    found = [p.molecules.filter(pl.col("reason").is_not_null()) for p in pieces]
+    return _examples([frame.select("reason", example.alias("example")) for frame in found])
 
 
-def _flags(molecules: pl.LazyFrame) -> dict[str, tuple[int, list[str]]]:
-    each = molecules.select(_NAME.alias("name"), "flags").explode("flags").drop_nulls("flags")
-    names = pl.col("name").head(EXAMPLES).alias("names")
-    rows = _rows(each.group_by("flags").agg(pl.len().alias("n"), names))
-    rows.sort(key=lambda row: (-row["n"], row["flags"]))
-    return {row["flags"]: (row["n"], row["names"]) for row in rows}
+def _flags(pieces: list[Tables]) -> dict[str, tuple[int, list[str]]]:
+    each = [p.molecules.select("flags", _NAME.alias("example")).explode("flags") for p in pieces]
+    return _examples([frame.drop_nulls("flags") for frame in each])
+
+
+def _examples(pieces: list[pl.LazyFrame]) -> dict[str, tuple[int, list[Any]]]:
+    """How often each value of the first column is there, and the first rows that have it.
+
+    Piece by piece: a group holds all its rows, and all of a library may have one flag.
+    """
+    counts: Counter[str] = Counter()
+    firsts: dict[str, list[Any]] = {}
+    for piece in pieces:
+        value = piece.collect_schema().names()[0]
+        first = pl.col("example").head(EXAMPLES)
+        for row in _rows(piece.group_by(value).agg(pl.len().alias("n"), first)):
+            counts[row[value]] += row["n"]
+            firsts.setdefault(row[value], []).extend(row["example"])
+    often = sorted(counts, key=lambda value: (-counts[value], value))
+    return {value: (counts[value], firsts[value][:EXAMPLES]) for value in often}
 
 
 def _histograms(pieces: list[Tables]) -> list[Histogram]:
