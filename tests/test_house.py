@@ -48,10 +48,7 @@ MAX_LINES = 400
 LONG_FILES = {
     "benchmarks/model_card.py": "one document, written from top to bottom",
     "benchmarks/relaxation.py": "every way to relax, side by side in one process",
-    "mlff_core/moves/minimise_triton.py": "one family of kernels",
-    "mlff_core/ops/triton/message.py": "one family of kernels",
     "mlff_core/ops/triton/message_twice.py": "one family of kernels",
-    "mlff_core/ops/triton/update.py": "one family of kernels",
     "tests/mlff_core/moves/test_relax.py": "one door, seen from all sides",
     "tests/mlff_core/library/test_library.py": "five formats, one contract",
 }

@@ -22,7 +22,10 @@ optimizers.py        the minimisers by name:
     fire.py          FIRE
 step.py              the plain step of a relaxation
 minimise_numba.py    the same for L-BFGS on a CPU, compiled
-minimise_triton.py   the same for L-BFGS and FIRE, as kernels
+minimise_triton.py   the same for L-BFGS and FIRE, as kernels:
+    lbfgs_triton.py  a move of L-BFGS
+    fire_triton.py   a move of FIRE
+    rules_triton.py  how either ends
 baoab.py             the plain step of dynamics
 dynamics_triton.py   the same as kernels
 noise.py             its random numbers

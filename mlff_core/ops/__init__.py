@@ -67,19 +67,19 @@ OPERATORS: Final[dict[str, Operator]] = {
         "triton.charges:equilibrate_bwd",
     ),
     "update_bwd": Operator(
-        "plain:update_bwd", "numba.atoms:update_bwd", "triton.update:update_bwd"
+        "plain:update_bwd", "numba.atoms:update_bwd", "triton.update_bwd:update_bwd"
     ),
     "message_bwd": Operator(
         "plain:message_bwd",
         "numba.message:MessageOps.message_bwd",
-        "triton.message:message_bwd",
+        "triton.message_bwd:message_bwd",
         "triton.message_twice:triton_edge_ops",
     ),
     "phi_bwd": Operator("plain:mlp_bwd", "numba.atoms:mlp_bwd", "triton.linear:mlp_bwd"),
     "first_message_bwd": Operator(
         "plain:message_bwd",
         "numba.message:MessageOps.scalar_bwd",
-        "triton.message:message_bwd",
+        "triton.message_bwd:message_bwd",
         "triton.message_twice:triton_edge_ops",
     ),
     "position_gradient": Operator(

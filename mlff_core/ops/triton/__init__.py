@@ -5,9 +5,11 @@ steps.py           a model's weights laid out, and the steps of the program by k
 pairs.py           neighbours, their geometry, nuclear repulsion
 spline.py          weights of the splines that radial filters are taken from
 message.py         gather, filter, reduce
+message_bwd.py     the way back of that
 message_twice.py   the same with first and second derivatives, for training
 linear.py          products with weights
 update.py          mix scalars and vectors
+update_bwd.py      the way back of that
 readout.py         energies, sums, forces
 charges.py         partial charges and their Coulomb energy
 tiles.py           how large a piece each program takes

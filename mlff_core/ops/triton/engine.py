@@ -20,7 +20,7 @@ from torch import Tensor
 from mlff_core.ops.charges import ChargeStep
 from mlff_core.ops.program import AnalyticEngine, forward_and_back
 from mlff_core.ops.triton import fill as filling
-from mlff_core.ops.triton import launch, linear, message, readout, update
+from mlff_core.ops.triton import launch, linear, message, message_bwd, readout, update, update_bwd
 from mlff_core.ops.triton import pairs as pairing
 from mlff_core.ops.triton.capture import recording
 from mlff_core.ops.triton.charges import CHARGE_OPS, Spans
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-settle_keys(launch, linear, message, pairing, readout, update, filling)
+settle_keys(launch, linear, message, update, update_bwd, message_bwd, pairing, readout, filling)
 
 #: Batches of more atoms are launched kernel by kernel.
 GRAPH_MAX_ATOMS = 32768

@@ -15,10 +15,12 @@ from mlff_core.ops.triton.linear import (
     new_operand,
     split_weights,
 )
-from mlff_core.ops.triton.message import message_bwd, message_fwd, new_pull
+from mlff_core.ops.triton.message import message_fwd
+from mlff_core.ops.triton.message_bwd import message_bwd, new_pull
 from mlff_core.ops.triton.pairs import AtomTables, PairRows
 from mlff_core.ops.triton.readout import readout
-from mlff_core.ops.triton.update import UpdateSaved, UpdateWeights, update_bwd, update_fwd
+from mlff_core.ops.triton.update import UpdateSaved, UpdateWeights, update_fwd
+from mlff_core.ops.triton.update_bwd import update_bwd
 
 if TYPE_CHECKING:
     from mlff_core.models.painn import PaiNN

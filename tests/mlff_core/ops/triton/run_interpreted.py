@@ -19,7 +19,7 @@ from mlff_core.ops.triton import pairs, tiles
 from mlff_core.ops.triton.engine import TritonEngine
 from mlff_core.ops.triton.fill import fill, fill_plain
 from mlff_core.ops.triton.readout import readout
-from mlff_core.ops.triton.update import gradient_in_a_mu
+from mlff_core.ops.triton.update_bwd import gradient_in_a_mu
 from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
 
 #: Narrow and shallow: the interpreter is slow. The width is the least that the kernels take.

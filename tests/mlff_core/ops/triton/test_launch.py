@@ -6,12 +6,22 @@ import pytest
 import torch
 import triton
 
-from mlff_core.ops.triton import launch, linear, message, pairs, readout, tiles, update
+from mlff_core.ops.triton import (
+    launch,
+    linear,
+    message,
+    message_bwd,
+    pairs,
+    readout,
+    tiles,
+    update,
+    update_bwd,
+)
 from mlff_core.ops.triton.launch import kernels_apart
 
 KERNELS = {
     name: kernel.fn
-    for module in (linear, message, pairs, readout, update)
+    for module in (linear, message, message_bwd, pairs, readout, update, update_bwd)
     for name, kernel in vars(module).items()
     if name.endswith("_kernel")
 }
