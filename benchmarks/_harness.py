@@ -121,6 +121,11 @@ def environment(device: torch.device) -> dict[str, str]:
     return found
 
 
+def in_words(about: dict[str, Any]) -> str:
+    """What `environment` says, as the line below a table has it."""
+    return ", ".join(f"{name} {value}" for name, value in about.items())
+
+
 def require_close(found: torch.Tensor, exact: torch.Tensor, worst: float, what: str) -> float:
     """The largest error.
 

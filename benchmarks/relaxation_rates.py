@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import torch
-from _harness import RESULTS, Clock, Results, environment, reason, render
+from _harness import RESULTS, Clock, Results, environment, in_words, reason, render
 from relaxation import load_conformers, measure
 
 from mlff_core.batch import MolBatch
@@ -123,7 +123,7 @@ def rows_of(
 
 def markdown(result: dict[str, Any]) -> str:
     """A table for each model."""
-    about = ", ".join(f"{k} {v}" for k, v in result["environment"].items())
+    about = in_words(result["environment"])
     lines = [
         "Made by `python benchmarks/relaxation_rates.py` from the JSON beside it.",
         "",

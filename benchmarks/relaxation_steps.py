@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import torch
-from _harness import RESULTS, Results, environment, render
+from _harness import RESULTS, Results, environment, in_words, render
 from relaxation_rates import MAX_STEPS, Below
 
 from mlff_core.models.potential import load_potential
@@ -66,7 +66,7 @@ def variant(first: HessianModel, later: HessianModel, renew_below: float) -> Ite
 
 def markdown(result: dict[str, Any]) -> str:
     """A row for each variant and fmax."""
-    about = ", ".join(f"{k} {v}" for k, v in result["environment"].items())
+    about = in_words(result["environment"])
     lines = [
         "Made by `python benchmarks/relaxation_steps.py` from the JSON beside it.",
         "",

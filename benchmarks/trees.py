@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import torch
-from _harness import RESULTS, ROOT, Results, environment, render
+from _harness import RESULTS, ROOT, Results, environment, in_words, render
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
@@ -109,7 +109,7 @@ def run(tree: Path, drugs: Path, threads: int) -> dict[str, Any]:
 
 def markdown(result: dict[str, Any]) -> str:
     """Each round, and the medians of the ratios."""
-    about = ", ".join(f"{k} {v}" for k, v in result["environment"].items())
+    about = in_words(result["environment"])
     lines = [
         "Made by `python benchmarks/trees.py` from the JSON beside it.",
         "",

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from _harness import in_words
+
 Row = dict[str, Any]
 
 
@@ -12,7 +14,7 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [
         "Made by `python benchmarks/engine` from the JSON beside it.",
         "",
-        ", ".join(f"{k} {v}" for k, v in about.items()) + ".",
+        in_words(about) + ".",
         "",
         "| the device itself | |",
         "|---|---|",

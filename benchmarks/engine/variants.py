@@ -20,7 +20,17 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from _harness import RESULTS, Clock, Molecules, Results, environment, fresh, reason, timing
+from _harness import (
+    RESULTS,
+    Clock,
+    Molecules,
+    Results,
+    environment,
+    fresh,
+    in_words,
+    reason,
+    timing,
+)
 
 from mlff_core.batch import MolBatch
 from mlff_core.cores import usable_cores
@@ -223,7 +233,7 @@ def rows(model: PaiNN, molecules: Molecules, clock: Clock, sizes: list[int]) -> 
 def markdown(result: dict[str, Any]) -> str:
     """A table for each model."""
     lines = ["Made by `python benchmarks/engine/variants.py` from the JSON beside it.", ""]
-    lines.append(", ".join(f"{k} {v}" for k, v in result["environment"].items()) + ".")
+    lines.append(in_words(result["environment"]) + ".")
     for name in result["models"]:
         found = [r for r in result["rows"] if r["model"] == name]
         times = [k for k in dict.fromkeys(k for r in found for k in r) if k.startswith("us_")]

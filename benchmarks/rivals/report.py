@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from benchmarks._harness import in_words
 from benchmarks.rivals.bench import FMAX
 
 
 def markdown(result: dict[str, Any]) -> str:
     """The table: what ran, and what did not."""
-    about_it = ", ".join(f"{k} {v}" for k, v in result["environment"].items())
+    about_it = in_words(result["environment"])
     lines = [
         "Made by `python benchmarks/rivals` from the JSON beside it.",
         "",
