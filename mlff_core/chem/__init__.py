@@ -14,6 +14,7 @@ check.py         elements, charge, closed shell
 seen.py          what a training saw, counted
 trust.py         what of a molecule it hardly saw
 stereo.py        what is defined, and choosing what is not
+changing.py      what looks like stereo and changes by itself
 describe.py      columns that depend on the bonds alone
 rotatable.py     rotatable bonds, counted as RDKit does
 constraints.py   what distance geometry has to know

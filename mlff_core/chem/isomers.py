@@ -21,9 +21,10 @@ from rdkit.Chem.EnumerateStereoisomers import (
     StereoEnumerationOptions,
 )
 
+from mlff_core.chem.changing import changing_stereo
 from mlff_core.chem.hypervalent import hypervalent_bounds
 from mlff_core.chem.molecule import ChemistrySettings
-from mlff_core.chem.stereo import forget_side, moves_its_proton, turns
+from mlff_core.chem.stereo import forget_side
 
 #: Isomers that are looked at, if so many are not wanted.
 _LOOKED_AT: Final = 64
@@ -121,18 +122,20 @@ def mirror_image(mol: Chem.Mol) -> Chem.Mol:
 def _pin(mol: Chem.Mol) -> tuple[list[int], list[int]]:
     """Give what inverts or turns by itself any stereo, so that it is not enumerated."""
     atoms, bonds = [], []
+    changing = changing_stereo(mol)
     for info in Chem.FindPotentialStereo(mol):
         if info.specified == Chem.StereoSpecified.Specified:
             continue
         if info.type == Chem.StereoType.Atom_Tetrahedral:
             atom = mol.GetAtomWithIdx(info.centeredOn)
-            if _inverts(atom) or moves_its_proton(atom):
+            if _inverts(atom) or (info.type, info.centeredOn) in changing:
                 atom.SetChiralTag(Chem.ChiralType.CHI_TETRAHEDRAL_CW)
                 atoms.append(atom.GetIdx())
         elif info.type == Chem.StereoType.Bond_Double:
             bond = mol.GetBondWithIdx(info.centeredOn)
             first, last = info.controllingAtoms[0], info.controllingAtoms[2]
-            if (turns(bond) or _is_imine(bond)) and Chem.Atom.NOATOM not in (first, last):
+            open_ended = (info.type, info.centeredOn) in changing or _is_imine(bond)
+            if open_ended and Chem.Atom.NOATOM not in (first, last):
                 bond.SetStereoAtoms(first, last)
                 bond.SetStereo(Chem.BondStereo.STEREOCIS)
                 bonds.append(bond.GetIdx())

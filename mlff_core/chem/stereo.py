@@ -10,6 +10,7 @@ from rdkit import Chem
 
 from mlff_core.chem.allenes import allene_rows
 from mlff_core.chem.atoms import atoms_of, bonds_of
+from mlff_core.chem.changing import DOUBLE_BOND, STEREO_TYPES, TETRAHEDRAL, changing_stereo
 from mlff_core.chem.graph import DOUBLE, Graph
 
 _CHIRAL_TAGS: Final = {Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW}
@@ -27,16 +28,8 @@ _NO_PYRAMIDS: Final = (5, 6)
 _SMALLEST_E: Final = 8
 #: An atropisomer's tag -> the sign of the volume that its four atoms span, in the order of a row.
 _TURNS: Final = {Chem.BondStereo.STEREOATROPCW: -1, Chem.BondStereo.STEREOATROPCCW: 1}
-#: Centres of acids whose oxygens a proton or a way of drawing tells apart: P, S, As, Se.
-_OF_ACIDS: Final = frozenset([15, 16, 33, 34])
-_CARBON: Final = 6
-_NITROGEN: Final = 7
-_OXYGEN: Final = 8
-#: Neighbours that may have a proton or not: N, O, S.
-_TAKE_PROTONS: Final = frozenset([7, 8, 16])
 #: Three-coordinate centres that do not invert, and that RDKit does not read from coordinates.
 _PYRAMIDAL: Final = frozenset([15, 33])
-_STEREO_TYPES: Final = (Chem.StereoType.Atom_Tetrahedral, Chem.StereoType.Bond_Double)
 
 
 def assign_undefined(mol: Chem.Mol) -> str:
@@ -49,15 +42,14 @@ def assign_undefined(mol: Chem.Mol) -> str:
     given = [atom.GetChiralTag() for atom in atoms]
     bonds = bonds_of(mol)
     sides = [bond.GetStereo() for bond in bonds]
+    changing = changing_stereo(mol)
     Chem.AssignStereochemistryFrom3D(mol, replaceExistingTags=False)
     # It marks the order around every seesaw and bipyramid as well, which nobody left open.
-    for atom, tag in zip(atoms, given, strict=True):
-        if atom.GetChiralTag() not in _TETRAHEDRAL_OR_NONE or (
-            tag not in _CHIRAL_TAGS and moves_its_proton(atom)
-        ):
+    for k, (atom, tag) in enumerate(zip(atoms, given, strict=True)):
+        if atom.GetChiralTag() not in _TETRAHEDRAL_OR_NONE or (TETRAHEDRAL, k) in changing:
             atom.SetChiralTag(tag)
-    for bond, side in zip(bonds, sides, strict=True):
-        if side not in _SIDES and bond.GetStereo() in _SIDES and turns(bond):
+    for k, (bond, side) in enumerate(zip(bonds, sides, strict=True)):
+        if side not in _SIDES and bond.GetStereo() in _SIDES and (DOUBLE_BOND, k) in changing:
             forget_side(bond)
     _assign_pyramids(mol, undefined)
     Chem.AssignStereochemistry(
@@ -184,56 +176,6 @@ def has_given_stereo(
     return kept
 
 
-def moves_its_proton(atom: Chem.Atom) -> bool:
-    """Whether a proton that comes and goes makes the atom no stereocentre.
-
-    An ammonium ion inverts: both of its hands are conformers of one molecule. At P, S, As and Se
-    two neighbours may differ in a proton or in how a charge is drawn, and in nothing else:
-    P(=O)(OH)OR, P(=O)([O-])OR, S(=O)OH, S(=O)(=NH)NH2.
-    """
-    if atom.GetAtomicNum() == _NITROGEN:
-        return atom.GetFormalCharge() > 0 and atom.GetTotalNumHs(includeNeighbors=True) > 0
-    if atom.GetAtomicNum() not in _OF_ACIDS:
-        return False
-    seen = set()
-    for end in atom.GetNeighbors():
-        if end.GetAtomicNum() in _TAKE_PROTONS and _n_heavy_neighbours(end) == 1:
-            kind = (end.GetAtomicNum(), end.GetIsotope())
-            if kind in seen:
-                return True
-            seen.add(kind)
-    return False
-
-
-def _changes_by_itself(mol: Chem.Mol, info: Chem.StereoInfo) -> bool:
-    """Whether a centre or a double bond has no stereo to speak of."""
-    if info.type == Chem.StereoType.Atom_Tetrahedral:
-        return moves_its_proton(mol.GetAtomWithIdx(info.centeredOn))
-    return turns(mol.GetBondWithIdx(info.centeredOn))
-
-
-def _n_heavy_neighbours(atom: Chem.Atom) -> int:
-    return sum(neighbour.GetAtomicNum() > 1 for neighbour in atom.GetNeighbors())
-
-
-def turns(bond: Chem.Bond) -> bool:
-    """C=N of amidines and guanidines, and push-pull C=C.
-
-    An ethylene with two amines at one end and an acceptor at the other (ranitidine), or with one
-    and two, turns within seconds or less (J. Sandström, Top. Stereochem. 1983, 14, 83).
-    """
-    first, last = bond.GetBeginAtom(), bond.GetEndAtom()
-    if first.GetAtomicNum() == last.GetAtomicNum() == _CARBON:
-        return _is_push_pull(first, last) or _is_push_pull(last, first)
-    carbon, nitrogen = sorted((first, last), key=lambda atom: atom.GetAtomicNum())
-    if (carbon.GetAtomicNum(), nitrogen.GetAtomicNum()) != (_CARBON, _NITROGEN):
-        return False
-    beside = {n.GetAtomicNum() for n in carbon.GetNeighbors() if n.GetIdx() != nitrogen.GetIdx()}
-    # An amidoxime keeps its geometry.
-    oxime = any(n.GetAtomicNum() == _OXYGEN for n in nitrogen.GetNeighbors())
-    return _NITROGEN in beside and not oxime
-
-
 def forget_side(bond: Chem.Bond) -> None:
     """Leave the stereo of a double bond open."""
     bond.SetStereo(Chem.BondStereo.STEREONONE)
@@ -242,30 +184,15 @@ def forget_side(bond: Chem.Bond) -> None:
             beside.SetBondDir(Chem.BondDir.NONE)
 
 
-def _is_push_pull(rich: Chem.Atom, poor: Chem.Atom) -> bool:
-    """Whether one carbon of a double bond has amines and the other acceptors, three in all."""
-    amines = sum(n.GetAtomicNum() == 7 and n.GetFormalCharge() == 0 for n in rich.GetNeighbors())
-    acceptors = sum(_accepts(n) for n in poor.GetNeighbors() if n.GetIdx() != rich.GetIdx())
-    return min(amines, acceptors) > 0 and amines + acceptors > 2
-
-
-def _accepts(atom: Chem.Atom) -> bool:
-    """Carbon, nitrogen or sulfur with a double or triple bond to oxygen, sulfur or nitrogen."""
-    return atom.GetAtomicNum() in (6, 7, 16) and any(
-        bond.GetBondTypeAsDouble() >= 2.0 and bond.GetOtherAtom(atom).GetAtomicNum() in (7, 8, 16)
-        for bond in atom.GetBonds()
-    )
-
-
 def _stereo(mol: Chem.Mol, *, defined: bool) -> set[tuple[Chem.StereoType, int]]:
     """Kind and atom or bond of each centre and double bond whose stereo is, or is not, defined."""
-    return {
+    found = {
         (info.type, info.centeredOn)
         for info in Chem.FindPotentialStereo(mol)
-        if info.type in _STEREO_TYPES
+        if info.type in STEREO_TYPES
         and (info.specified == Chem.StereoSpecified.Specified) == defined
-        and (defined or not _changes_by_itself(mol, info))
     }
+    return found if defined or not found else found - changing_stereo(mol)
 
 
 def centres(mol: Chem.Mol, *, axes: bool = True, allenes: bool = True) -> NDArray[np.int16]:

@@ -103,7 +103,14 @@ def test_where_rings_allow_one_isomer_nothing_was_open() -> None:
         pytest.param("CS(=O)O", 1, id="a sulfinic acid"),
         pytest.param("CS(=O)(=N)N", 1, id="a sulfonimidamide with three protons"),
         pytest.param("C[NH+]1CCCC1(C)C", 1, id="an ammonium ion in a ring"),
+        pytest.param("CC(P(=O)(O)O)P(=O)(O)[O-]", 1, id="the carbon between two acids"),
+        pytest.param("OC(CC(=O)O)(CC(=O)[O-])C(=O)[O-]", 1, id="citrate"),
+        pytest.param("[NH3+]CC(O)CN", 1, id="the carbon between two amines"),
+        pytest.param("CC(c1cc[nH+]cc1)c1ccncc1", 1, id="the carbon between two pyridines"),
         pytest.param("CCOP(=S)([O-])OC", 2, id="a phosphorothioate"),
+        pytest.param("C[N+](C)(C)CC(O)CN", 2, id="a cation that no proton makes"),
+        pytest.param("CC(C(=O)[O-])C(=O)OC", 2, id="the carbon between an acid and an ester"),
+        pytest.param("CC([NH3+])C(=O)[O-]", 2, id="an amino acid"),
         pytest.param("CCOP(=O)(C)OC", 2, id="a phosphonate diester"),
         pytest.param("CS(=O)CC", 2, id="a sulfoxide"),
         pytest.param("CS(=O)(=NC)N(C)C", 2, id="a sulfonimidamide without"),
@@ -116,6 +123,14 @@ def test_what_a_proton_alone_tells_apart_is_no_stereocentre(smiles: str, hands: 
     assert row.message == (
         "chose one isomer: 1 stereocentre had no stereo" if hands == 2 else None
     )  # fmt: skip
+
+
+def test_a_double_bond_beside_two_acids_has_sides_only_if_more_than_a_proton_tells_them() -> None:
+    for smiles, sides in (("CC=C(C(=O)[O-])C(=O)O", 1), ("CC=C(C(=O)[O-])C(=O)OC", 2)):
+        assert len(computed(smiles, ALL)) == sides
+        row = prepare(0, None, smiles, ChemistrySettings())
+        assert len(row.double_bonds) == sides - 1
+        assert ("/" in str(row.smiles)) == (sides == 2)
 
 
 def test_both_hands_of_an_ammonium_ion_are_conformers_of_one_molecule() -> None:

@@ -11,17 +11,11 @@ import pytest
 from rdkit import Chem
 
 from mlff_core.chem.allenes import may_have_allenes
+from mlff_core.chem.changing import TETRAHEDRAL, changing_stereo
 from mlff_core.chem.mapped import molecule_of
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.prepare import prepare
-from mlff_core.chem.stereo import (
-    centres,
-    double_bonds,
-    forget_side,
-    has_given_stereo,
-    moves_its_proton,
-    turns,
-)
+from mlff_core.chem.stereo import centres, double_bonds, forget_side, has_given_stereo
 from mlff_core.errors import OutputError
 from mlff_core.library import open_library
 from mlff_core.models.potential import load_potential
@@ -45,14 +39,12 @@ def perceived(mol: Chem.Mol, conformer: int) -> str:
     for bond in seen.GetBonds():
         bond.SetStereo(Chem.BondStereo.STEREONONE)
     Chem.AssignStereochemistryFrom3D(seen, conformer, replaceExistingTags=True)
-    # Of what a proton makes a hand, or turns by itself, any geometry has one of two.
-    for asked, atom in zip(mol.GetAtoms(), seen.GetAtoms(), strict=True):
-        if asked.GetChiralTag() == Chem.ChiralType.CHI_UNSPECIFIED and moves_its_proton(asked):
-            atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
-    none = Chem.BondStereo.STEREONONE
-    for asked, bond in zip(mol.GetBonds(), seen.GetBonds(), strict=True):
-        if asked.GetStereo() == none and bond.GetStereo() != none and turns(asked):
-            forget_side(bond)
+    # Of what a proton makes, or turns by itself, any geometry has one of two.
+    for kind, index in changing_stereo(mol):
+        if kind == TETRAHEDRAL:
+            seen.GetAtomWithIdx(index).SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
+        elif seen.GetBondWithIdx(index).GetStereo() != Chem.BondStereo.STEREONONE:
+            forget_side(seen.GetBondWithIdx(index))
     return Chem.MolToSmiles(Chem.RemoveHs(seen))
 
 
