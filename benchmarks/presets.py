@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from screen import measure
+from timed_screen import measure
 
 from flows.call import PRESETS, ScreenCall
 from mlff_core import MolBatch, load_potential

@@ -126,6 +126,14 @@ def test_no_two_files_need_each_other(package: str) -> None:
     assert len(list(TopologicalSorter(needs).static_order())) == len(files)
 
 
+def test_no_benchmark_imports_by_a_name_that_prefect_gives_to_a_flow() -> None:
+    """Prefect keeps the file of a deployed flow in `sys.modules` under its bare name."""
+    deployed = re.findall(r"entrypoint: flows/(\w+)\.py:", (ROOT / "prefect.yaml").read_text())
+    assert "screen" in deployed
+    for file in (ROOT / "benchmarks").rglob("*.py"):
+        assert not imported_modules(file) & set(deployed), file
+
+
 def test_every_table_of_contents_is_complete() -> None:
     for init in (ROOT / "mlff_core").rglob("__init__.py"):
         here = init.parent
