@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from flows.report.plots import Histogram, bin_width
+from flows.report.distributions import histograms
+from flows.report.plots import Histogram
 from mlff_core.errors import OutputError
 from mlff_core.tables import Manifest, Tables
-from mlff_core.units import EV_KCAL_MOL
 
 #: Examples of each reason.
 EXAMPLES: Final = 5
@@ -17,23 +17,6 @@ EXAMPLES: Final = 5
 DRAWN: Final = 8
 #: Molecules that are shown in space.
 SHOWN: Final = 8
-
-#: Made of two columns, for a distribution.
-_RELEASED: Final = "released"
-
-#: Table, column, title and unit of each distribution.
-_DISTRIBUTIONS: Final = (
-    ("molecules", "n_atoms", "atoms, hydrogens counted", ""),
-    ("molecules", "n_rotatable_bonds", "rotatable bonds", ""),
-    ("molecules", "charge", "total charge", "e"),
-    ("molecules", "clogp", "logP, estimated", ""),
-    ("molecules", "qed", "drug-likeness, QED", ""),
-    ("conformers", "n_steps", "steps of the relaxation", ""),
-    ("conformers", "relative_energy_kcal_mol", "energy above the molecule's best", "kcal/mol"),
-    ("conformers", _RELEASED, "energy that relaxing released, an atom", "kcal/mol"),
-    ("conformers", "max_force_ev_per_angstrom", "largest force left", "eV/Å"),
-    ("conformers", "rmsd_to_initial_angstrom", "moved from the start, RMSD", "Å"),
-)
 
 _OK: Final = pl.col("status") == "ok"
 _NAME: Final = pl.coalesce(pl.col("input_id"), pl.format("record {}", pl.col("record")))
@@ -79,7 +62,7 @@ def gather(tables: Tables) -> Facts:
         manifest=manifest,
         reasons=_reasons(pieces),
         flags=_flags(pieces),
-        histograms=_histograms(pieces),
+        histograms=histograms(pieces),
         slowest=_slowest(pieces),
         failed=_rows(
             molecules.filter(pl.col("status") == "failed")
@@ -124,44 +107,6 @@ def _examples(pieces: list[pl.LazyFrame]) -> dict[str, tuple[int, list[Any]]]:
             firsts.setdefault(row[value], []).extend(row["example"])
     often = sorted(counts, key=lambda value: (-counts[value], value))
     return {value: (counts[value], firsts[value][:EXAMPLES]) for value in often}
-
-
-def _histograms(pieces: list[Tables]) -> list[Histogram]:
-    frames = {
-        "molecules": [piece.molecules.filter(_OK) for piece in pieces],
-        "conformers": [_with_released(piece.conformers, piece.molecules) for piece in pieces],
-    }
-    found = []
-    for table, column, title, unit in _DISTRIBUTIONS:
-        values = [frame.select(pl.col(column).alias("x")).drop_nulls() for frame in frames[table]]
-        values = [frame.filter(pl.col("x").is_finite()) for frame in values]
-        ends = [_rows(v.select(low=pl.col("x").min(), high=pl.col("x").max()))[0] for v in values]
-        lows = [end["low"] for end in ends if end["low"] is not None]
-        highs = [end["high"] for end in ends if end["high"] is not None]
-        if not lows:
-            continue
-        low, high = float(min(lows)), float(max(highs))
-        if column == "relative_energy_kcal_mol" and high == 0:
-            continue  # one conformer a molecule: each is its own best
-        whole = values[0].collect_schema()["x"].is_integer()
-        width = bin_width(low, high, whole=whole)
-        low = low // width * width
-        n = int((high - low) / width) + 1
-        place = ((pl.col("x") - low) / width).floor().clip(0, n - 1).cast(pl.Int64)
-        counts = [0] * n
-        for piece in values:
-            for row in _rows(piece.group_by(place.alias("bin")).agg(pl.len().alias("n"))):
-                counts[row["bin"]] += row["n"]
-        found.append(Histogram(title, unit, low, width, tuple(counts), whole and width == 1))
-    return found
-
-
-def _with_released(conformers: pl.LazyFrame, molecules: pl.LazyFrame) -> pl.LazyFrame:
-    """With how far the energy fell from the start to the minimum, for each atom."""
-    atoms = molecules.select("record", "variant", pl.col("n_atoms").alias("n"))
-    fell = (pl.col("initial_energy_ev") - pl.col("energy_ev")) * EV_KCAL_MOL / pl.col("n")
-    joined = conformers.join(atoms, on=["record", "variant"], how="left")
-    return joined.with_columns(fell.alias(_RELEASED))
 
 
 def _slowest(pieces: list[Tables]) -> list[dict[str, Any]]:
