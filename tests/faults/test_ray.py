@@ -177,6 +177,27 @@ def test_a_command_on_ray_that_is_killed_leaves_no_process_and_is_resumed_withou
     assert manifest.finished is not None
 
 
+def test_what_is_added_to_the_tables_is_the_same_on_ray(tmp_path: Path, small_model: Path) -> None:
+    pytest.importorskip("tblite")
+    library = tmp_path / "library.smi"
+    library.write_text("CCO a\nOC(=O)CN b\nC[C@H]([NH3+])C(=O)[O-] c\n[13CH4] d\nCC(=O)[O-] e\n")
+    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
+    for engine in ("local", "ray"):
+        command = [
+            sys.executable, "-m", "flows.cli", "run", str(library), "--out", str(tmp_path / engine),
+            "--engine", engine, "--model", str(small_model), "--shard-size", "2", "--max-steps",
+            "30", "--device", "cpu", "--conformers", "2", "--thermo", "--solvent", "water",
+            "--workers", "1", "--quiet",
+        ]  # fmt: skip
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    for table in ("molecules", "conformers"):
+        keys = ["record", "variant", *(["conformer"] if table == "conformers" else [])]
+        here, there = (pl.read_parquet(tmp_path / e / table).sort(keys) for e in ("local", "ray"))
+        assert here.equals(there)
+    assert here["solvation_kcal_mol"].is_not_null().any()
+
+
 def test_a_cluster_of_this_host_listens_on_loopback_alone() -> None:
     program = """
 import json, psutil
