@@ -1,6 +1,6 @@
 """What looks like stereo and changes by itself: a proton that moves makes it, or a turn."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from rdkit import Chem
 
@@ -20,17 +20,29 @@ STEREO_TYPES: Final = (TETRAHEDRAL, DOUBLE_BOND)
 _FORMER: Final = "_former"
 
 
-def changing_stereo(mol: Chem.Mol) -> set[tuple[Chem.StereoType, int]]:
-    """Kind and atom or bond of what looks like open stereo and has none to speak of.
+class Undefined(NamedTuple):
+    """Kind and atom or bond of each centre and double bond whose stereo is not defined.
+
+    Attributes:
+        open: Those that can be chosen.
+        changing: Those that have no stereo to speak of.
+    """
+
+    open: set[tuple[Chem.StereoType, int]]
+    changing: set[tuple[Chem.StereoType, int]]
+
+
+def undefined_stereo(mol: Chem.Mol) -> Undefined:
+    """What of a molecule's stereo is not defined, and what of that changes by itself.
 
     A proton makes it, moving at the atom itself or far from it, or it turns by itself: the carbon
     of C(P(=O)(O)O)P(=O)(O)[O-] has one of two hands only until the proton is at the other end.
     """
-    changing, looks_open = set(), []
+    undefined, changing = set(), set()
     for info in Chem.FindPotentialStereo(mol):
         if info.type in STEREO_TYPES and info.specified != Chem.StereoSpecified.Specified:
-            looks_open.append((info.type, info.centeredOn))
-    for kind, index in looks_open:
+            undefined.add((info.type, info.centeredOn))
+    for kind, index in undefined:
         by_itself = (
             moves_its_proton(mol.GetAtomWithIdx(index))
             if kind == TETRAHEDRAL
@@ -38,17 +50,17 @@ def changing_stereo(mol: Chem.Mol) -> set[tuple[Chem.StereoType, int]]:
         )
         if by_itself:
             changing.add((kind, index))
-    if len(changing) < len(looks_open) and (neutral := _neutral(mol)) is not None:
+    if len(changing) < len(undefined) and (neutral := _neutral(mol)) is not None:
         stays = {
             (info.type, _place(neutral, info.type, info.centeredOn))
             for info in Chem.FindPotentialStereo(neutral)
         }
         changing.update(
             (kind, index)
-            for kind, index in looks_open
+            for kind, index in undefined
             if (kind, _place(mol, kind, index)) not in stays
         )
-    return changing
+    return Undefined(undefined - changing, changing)
 
 
 def _place(mol: Chem.Mol, kind: Chem.StereoType, index: int) -> tuple[int, ...]:
@@ -64,7 +76,8 @@ def _place(mol: Chem.Mol, kind: Chem.StereoType, index: int) -> tuple[int, ...]:
 
 def _neutral(mol: Chem.Mol) -> Chem.Mol | None:
     """Without the charges that a proton makes; None where there are none of these."""
-    ions = [atom.GetIdx() for atom in atoms_of(mol) if _is_by_proton(atom)]
+    charged = [atom for atom in atoms_of(mol) if atom.GetFormalCharge()]
+    ions = [atom.GetIdx() for atom in charged if _is_by_proton(atom)]
     if not ions:
         return None
     neutral = Chem.RWMol(mol)

@@ -21,7 +21,7 @@ from rdkit.Chem.EnumerateStereoisomers import (
     StereoEnumerationOptions,
 )
 
-from mlff_core.chem.changing import changing_stereo
+from mlff_core.chem.changing import undefined_stereo
 from mlff_core.chem.hypervalent import hypervalent_bounds
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.stereo import forget_side
@@ -122,7 +122,7 @@ def mirror_image(mol: Chem.Mol) -> Chem.Mol:
 def _pin(mol: Chem.Mol) -> tuple[list[int], list[int]]:
     """Give what inverts or turns by itself any stereo, so that it is not enumerated."""
     atoms, bonds = [], []
-    changing = changing_stereo(mol)
+    changing = undefined_stereo(mol).changing
     for info in Chem.FindPotentialStereo(mol):
         if info.specified == Chem.StereoSpecified.Specified:
             continue

@@ -10,7 +10,7 @@ from rdkit import Chem
 
 from mlff_core.chem.allenes import allene_rows
 from mlff_core.chem.atoms import atoms_of, bonds_of
-from mlff_core.chem.changing import DOUBLE_BOND, STEREO_TYPES, TETRAHEDRAL, changing_stereo
+from mlff_core.chem.changing import DOUBLE_BOND, STEREO_TYPES, TETRAHEDRAL, undefined_stereo
 from mlff_core.chem.graph import DOUBLE, Graph
 
 _CHIRAL_TAGS: Final = {Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW}
@@ -34,7 +34,7 @@ _PYRAMIDAL: Final = frozenset([15, 33])
 
 def assign_undefined(mol: Chem.Mol) -> str:
     """Assign stereo that is undefined from the geometry of `mol`; says in words what that was."""
-    undefined = _stereo(mol, defined=False)
+    undefined, changing = undefined_stereo(mol)
     if not undefined:
         return ""
     # What is given stays: read anew, it would be lost at P(III), As and nitrogen in rings of three.
@@ -42,7 +42,6 @@ def assign_undefined(mol: Chem.Mol) -> str:
     given = [atom.GetChiralTag() for atom in atoms]
     bonds = bonds_of(mol)
     sides = [bond.GetStereo() for bond in bonds]
-    changing = changing_stereo(mol)
     Chem.AssignStereochemistryFrom3D(mol, replaceExistingTags=False)
     # It marks the order around every seesaw and bipyramid as well, which nobody left open.
     for k, (atom, tag) in enumerate(zip(atoms, given, strict=True)):
@@ -56,7 +55,7 @@ def assign_undefined(mol: Chem.Mol) -> str:
         mol, cleanIt=True, force=True
     )  # every tetrahedral atom has a tag now
     # Not all that looks like stereo is: an allene's double bonds, for one, have no E and Z.
-    chosen = Counter(kind for kind, _ in undefined & _stereo(mol, defined=True))
+    chosen = Counter(kind for kind, _ in undefined & _defined_stereo(mol))
     words = [
         f"{n} {name}{'s' if n > 1 else ''}"
         for name, n in (
@@ -74,7 +73,7 @@ def lacks_stereo(graph: Graph) -> bool:
     Args:
         graph: Of the molecule with all its hydrogens, its stereo assigned.
     """
-    return may_lack_stereo(graph) and bool(_stereo(graph.mol, defined=False))
+    return may_lack_stereo(graph) and bool(undefined_stereo(graph.mol).open)
 
 
 def may_lack_stereo(graph: Graph) -> bool:
@@ -184,15 +183,13 @@ def forget_side(bond: Chem.Bond) -> None:
             beside.SetBondDir(Chem.BondDir.NONE)
 
 
-def _stereo(mol: Chem.Mol, *, defined: bool) -> set[tuple[Chem.StereoType, int]]:
-    """Kind and atom or bond of each centre and double bond whose stereo is, or is not, defined."""
-    found = {
+def _defined_stereo(mol: Chem.Mol) -> set[tuple[Chem.StereoType, int]]:
+    """Kind and atom or bond of each centre and double bond whose stereo is defined."""
+    return {
         (info.type, info.centeredOn)
         for info in Chem.FindPotentialStereo(mol)
-        if info.type in STEREO_TYPES
-        and (info.specified == Chem.StereoSpecified.Specified) == defined
+        if info.type in STEREO_TYPES and info.specified == Chem.StereoSpecified.Specified
     }
-    return found if defined or not found else found - changing_stereo(mol)
 
 
 def centres(mol: Chem.Mol, *, axes: bool = True, allenes: bool = True) -> NDArray[np.int16]:

@@ -11,7 +11,7 @@ import pytest
 from rdkit import Chem
 
 from mlff_core.chem.allenes import may_have_allenes
-from mlff_core.chem.changing import TETRAHEDRAL, changing_stereo
+from mlff_core.chem.changing import TETRAHEDRAL, undefined_stereo
 from mlff_core.chem.mapped import molecule_of
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.prepare import prepare
@@ -40,7 +40,7 @@ def perceived(mol: Chem.Mol, conformer: int) -> str:
         bond.SetStereo(Chem.BondStereo.STEREONONE)
     Chem.AssignStereochemistryFrom3D(seen, conformer, replaceExistingTags=True)
     # Of what a proton makes, or turns by itself, any geometry has one of two.
-    for kind, index in changing_stereo(mol):
+    for kind, index in undefined_stereo(mol).changing:
         if kind == TETRAHEDRAL:
             seen.GetAtomWithIdx(index).SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
         elif seen.GetBondWithIdx(index).GetStereo() != Chem.BondStereo.STEREONONE:
