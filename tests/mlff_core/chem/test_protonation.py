@@ -25,6 +25,56 @@ def at(smiles: str, ph: float, window: float = 0.0) -> Protomers:
     return protomers(Chem.MolFromSmiles(smiles), ph, window)
 
 
+# Kinds of sites, with the total charge at pH 7.4 by measured pKa's.
+@pytest.mark.parametrize(
+    ("smiles", "charge"),
+    [
+        ("C1CN1", 1),  # 8.0
+        ("OCCN(CCO)CCO", 1),  # 7.8
+        ("OC1=C(O)C(=O)C1=O", -2),  # squaric acid 1.5 and 3.4
+        ("CN1CC(=O)N=C1N", 0),  # creatinine 4.8
+        ("CN1CC(=O)NC1=N", 0),
+        ("Nc1cc(nc(N)[n+]1[O-])N1CCCCC1", 0),  # minoxidil 4.6
+        ("Nc1cc(N)ncn1", 0),  # 6.0
+        ("CC(C)N1C(=O)c2ccccc2NS1(=O)=O", -1),  # bentazone 3.3
+        ("C=C(OP(=O)(O)O)C(=O)O", -3),  # phosphoenolpyruvate 6.4
+        ("O=c1[nH]c(=O)[nH]c(=O)[nH]1", -1),  # cyanuric acid 6.9
+        ("S=c1[nH]c(=S)[nH]c(=S)[nH]1", -1),
+        ("O=C1NC(=O)C(=O)N1", -1),  # parabanic acid 6.1
+        ("C[SeH]", -1),
+        ("O=[Se](O)c1ccccc1", -1),
+        ("C[As](C)(=O)O", -1),  # 6.2
+        ("O=[As](O)(O)c1ccccc1", -1),  # 3.5 and 8.5
+        ("CN(C)c1cccc2cccc(N(C)C)c12", 1),  # 12.1
+        ("CCOC(=O)C[N+](=O)[O-]", -1),  # 5.8
+        ("C([N+](=O)[O-])[N+](=O)[O-]", -1),  # 3.6
+        ("O=C(CC(=O)c1cccs1)C(F)(F)F", -1),  # 6.2
+        ("CC(=O)CC(C)=O", 0),  # 8.9
+        ("O=C1CC(=O)CC1", -1),  # 4.5
+        ("OC1=CC(=O)CC1", -1),
+        ("CC1C(=O)c2ccccc2C1=O", -1),  # 6.2
+        ("O=CC1CCCC1=O", -1),  # 5.8
+        ("OC=CC=O", -1),  # malonaldehyde 4.5
+        ("Oc1cc(no1)-c1ccccc1", -1),  # 4.0
+        ("N#CC(=NO)C(N)=O", -1),  # 5.1
+        ("CC(=NO)C(C)=NO", 0),
+        ("ON=C1C=CC(=O)C=C1", -1),  # 6.4
+        ("O=S(=O)(NCl)c1ccc(C)cc1", -1),  # 4.5
+        ("O=[N+]([O-])Nc1ccccc1", -1),  # 4.7
+        ("Nc1ccc(cc1)S(=O)(=O)Nc1cccc[n+]1[O-]", -1),  # 5.2
+        ("C[n+]1cccc(O)c1", 0),  # 5.0
+        ("Cc1cc[n+](O)cc1", 0),  # 1.3
+        ("Cc1cc(CN(C)C)c(O)c(CN(C)C)c1", 1),  # 6.5 beside two cations
+        ("CN(C)Cc1ccccc1O", 1),
+        ("CC(C)CSC(=N)c1ccccc1", 1),  # 8.2
+        ("O=[N+]([O-])c1cccc2nccc(NCCCN(C)C)c12", 1),  # 6.4
+    ],
+)
+def test_the_total_charge_is_that_of_the_measured_pka(smiles: str, charge: int) -> None:
+    state = protomers(Chem.MolFromSmiles(smiles), 7.4, 0.0).states[0].mol
+    assert Chem.GetFormalCharge(state) == charge
+
+
 def test_at_least_nine_of_ten_drugs_are_in_the_state_that_they_have_in_blood() -> None:
     wrong = []
     lines = CASES.read_text().splitlines()[1:]
