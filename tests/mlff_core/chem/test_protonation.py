@@ -66,8 +66,24 @@ def at(smiles: str, ph: float, window: float = 0.0) -> Protomers:
         ("Cc1cc[n+](O)cc1", 0),  # 1.3
         ("Cc1cc(CN(C)C)c(O)c(CN(C)C)c1", 1),  # 6.5 beside two cations
         ("CN(C)Cc1ccccc1O", 1),
-        ("CC(C)CSC(=N)c1ccccc1", 1),  # 8.2
         ("O=[N+]([O-])c1cccc2nccc(NCCCN(C)C)c12", 1),  # 6.4
+        ("CCCCN[N+](=O)[O-]", -1),  # 6.5
+        ("O=[N+]([O-])CC#N", -1),  # 4.9
+        ("N#CC(C#N)c1ccccc1", -1),  # 4.2
+        ("N#CCC#N", 0),  # 11
+        ("N#CC(C#N)=NNc1cccc(Cl)c1", -1),  # 5.9
+        ("Cn1ccc(=N)cc1", 1),  # 12.5
+        ("N=c1cc[nH]cc1", 1),  # 9.1
+        ("C[N+](C)(C)O", 0),  # 4.7
+        ("S=c1[nH]c2ccccc2s1", -1),  # 6.9
+        ("Sc1nc2ccccc2[nH]1", 0),  # 10.2
+        ("Cn1ccnc1S", 0),  # methimazole 11.6
+        ("Sc1ccccn1", 0),  # 10.0
+        ("Cc1n[nH]c(=S)s1", -1),
+        ("Cn1nnnc1S", -1),  # 3.9
+        ("O=c1[nH]c(=O)c2ncn(C3OC(CO)C(O)C3O)c2[nH]1", -1),  # xanthosine 5.7
+        ("O=c1c(O)c1-c1ccccc1", -1),  # 2.1
+        ("NS(=O)(=O)C(F)(F)Cl", -1),  # 6.5
     ],
 )
 def test_the_total_charge_is_that_of_the_measured_pka(smiles: str, charge: int) -> None:
