@@ -27,6 +27,9 @@ from mlff_core.status import MoleculeStatus, Reason
 _CONFORMERS_PER_CALL: Final = 8
 #: Seconds that each conformer has at least, where the molecule decides how many there are.
 _SECONDS_A_CONFORMER: Final = 0.1
+#: How much longer that may last by the clock: on a machine that is busy a process computes for a
+#: part of the time, and is to come to the same conformers.
+_PATIENCE: Final = 2
 #: Atoms up to which a try has the time of the settings; larger molecules have more in proportion.
 _ATOMS_IN_TIME: Final = 50
 
@@ -206,7 +209,7 @@ def _embedding_error(
 
 
 def _seconds_of_others(wanted: int, settings: ChemistrySettings) -> int:
-    """Limit of all conformers after the first together."""
+    """Limit of all conformers after the first together, in seconds of computing."""
     if settings.n_conformers is not None:
         return settings.conformers_timeout_s
     return max(settings.conformers_timeout_s, math.ceil(_SECONDS_A_CONFORMER * wanted))
@@ -221,14 +224,17 @@ def _embed_others(
     bounds: NDArray[np.float64] | None,
 ) -> bool:
     """Add the conformers after the first; False if the time was over before the last."""
-    deadline = time.monotonic() + _seconds_of_others(wanted, settings)
+    limit = _seconds_of_others(wanted, settings)
+    end, latest = time.thread_time() + limit, time.monotonic() + _PATIENCE * limit
     given = centres(mol), double_bonds(mol)
     missing = wanted - 1
     # RDKit takes no heed of an allene's hand: half of what it makes is the other one.
     most = missing * (_HANDED if allene_rows(mol) else 1)
     while missing > 0 and most > 0:
         seed = (seed + 1) % 2**31
-        seconds_left = math.ceil(deadline - time.monotonic())
+        # RDKit looks at the clock.
+        by_clock = min(_PATIENCE * (end - time.thread_time()), latest - time.monotonic())
+        seconds_left = math.ceil(by_clock)
         parameters = _embed_parameters(settings, seed, one, bounds, max(1, seconds_left))
         n_now = min(missing, _CONFORMERS_PER_CALL)
         if seconds_left > 0:

@@ -305,6 +305,27 @@ def test_conformers_found_before_the_time_limit_are_kept():
     assert molecule.message == f"stopped after {n_conformers} conformers: the others took over 2 s"
 
 
+@pytest.mark.parametrize(("busy", "whole"), [(1.9, True), (9.0, False)])
+def test_a_busy_machine_leaves_out_no_conformers_unless_it_is_too_busy(monkeypatch, busy, whole):
+    n_looks = iter(range(1000))
+    computed = [0.0]
+
+    class Clock:
+        @staticmethod
+        def thread_time() -> float:
+            return computed[0]
+
+        @staticmethod
+        def monotonic() -> float:
+            computed[0] = 0.8 * next(n_looks)  # four of RDKit's calls fit into the limit
+            return busy * computed[0]
+
+    monkeypatch.setattr(embedding, "time", Clock)
+    molecule = prepared("OC(=O)CNC(=O)CN", n_conformers=25, conformers_timeout_s=4)
+    assert molecule.status == MoleculeStatus.OK
+    assert (molecule.message is None) == whole
+
+
 @pytest.mark.parametrize("error", [RuntimeError("strange"), MemoryError()])
 def test_what_nobody_expected_fails_that_molecule_only(monkeypatch, error):
     def broken(*_: object) -> None:
