@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -57,6 +58,12 @@ _TRIES: Final = (
     _Try("ETKDGv3", random_coordinates=False, knowledge=True, max_iterations=60),
     _Try("random coordinates", random_coordinates=True, knowledge=True, max_iterations=30),
     _Try("plain distance geometry", random_coordinates=True, knowledge=False, max_iterations=30),
+)
+
+#: What a message says of how a molecule was embedded.
+HOW_IT_WENT: Final = re.compile(
+    r"embedded (?:from|by) [^;]* at the \w+ try"
+    r"|stopped after \d+ conformers: the others took over \d+ s"
 )
 
 #: Conformers made until an allene has its hand; each is as likely to have it as not.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
 
+from mlff_core.chem.embed import HOW_IT_WENT
 from mlff_core.chem.isomers import mirror_image
 from mlff_core.chem.mapped import molecule_of
 from mlff_core.chem.molecule import PreparedMolecule
@@ -22,7 +23,8 @@ def share_conformers(molecules: Sequence[PreparedMolecule]) -> bool:
     """Give each isomer the reflected conformers of its mirror image, where that comes before it.
 
     Args:
-        molecules: Embedded, all variants of a record among them; their positions are changed.
+        molecules: Embedded, all variants of a record among them; their positions are changed, and
+            what their messages say of these.
 
     Returns:
         Whether any were.
@@ -43,8 +45,16 @@ def share_conformers(molecules: Sequence[PreparedMolecule]) -> bool:
         order = _order(twin, molecule)
         if order is not None:
             molecule.positions = twin.conformers()[:, order] * _REFLECTED
+            molecule.message = _with_conformers_of(molecule.message, twin.message)
             changed = True
     return changed
+
+
+def _with_conformers_of(own: str | None, other: str | None) -> str | None:
+    """A message that says how the other's conformers came about, in the place of its own."""
+    kept = [words for words in (own or "").split("; ") if not HOW_IT_WENT.fullmatch(words)]
+    told = [words for words in (other or "").split("; ") if HOW_IT_WENT.fullmatch(words)]
+    return "; ".join(filter(None, [*kept, *told])) or None
 
 
 def _order(twin: PreparedMolecule, molecule: PreparedMolecule) -> NDArray[np.intp] | None:

@@ -59,3 +59,14 @@ def test_what_could_not_be_embedded_is_left_alone() -> None:
     kept = second.positions.copy()
     assert not share_conformers([first, second])
     assert np.array_equal(second.positions, kept)
+
+
+def test_the_message_says_how_the_conformers_came_about_that_are_there() -> None:
+    first, second = isomers_of("CC(F)Cl")
+    first.message = "kept the largest; stopped after 4 conformers: the others took over 10 s"
+    second.message = "embedded from random coordinates at the second try; kept the largest"
+    assert share_conformers([first, second])
+    assert second.message == first.message
+    first.message = None
+    assert share_conformers([first, second])
+    assert second.message == "kept the largest"
