@@ -107,6 +107,37 @@ def strain() -> str:
     )  # fmt: skip
 
 
+def poses() -> str:
+    """How many ligands have a conformer near the crystal's, by rotatable bonds."""
+    found = read("poses")
+    most = max(found.values(), key=lambda run: run["conformers"])
+    counts = list(most["groups"][-1]["within_1_percent"])
+
+    def title(group: dict[str, Any]) -> str:
+        low, high = group["rotatable_bonds"]
+        bonds = "all" if (low, high) == (0, 99) else f"{low} or more" if high == 99 else ""
+        return f"{bonds or f'{low} to {high}'} ({group['ligands']} ligands)"
+
+    rows = [
+        [title(group), *(
+            f"{near['before']:.0f}, {near['after']:.0f}"
+            for near in group["within_1_percent"].values()
+        )]
+        for group in most["groups"]
+    ]  # fmt: skip
+    said = [
+        f"{near['after']:.0f} % with `--preset {run['preset']}`"
+        for run in found.values()
+        if run["preset"]
+        for near in [run["groups"][-1]["within_1_percent"][str(run["conformers"])]]
+    ]
+    return (
+        table(["rotatable bonds", *(f"{n} conformer{'s' * (n != '1')}" for n in counts)], rows)
+        + f"\n\nPer cent as embedded by RDKit, and relaxed in vacuum with {most['model']} to "
+        f"{most['fmax']:g} eV/Å. Of all, {', '.join(said)}."
+    )
+
+
 def thermo() -> str:
     """What thermochemistry costs on a card, and how exact it is."""
     rows = {row["part"]: row for row in read("thermo")["rows"]}
@@ -227,6 +258,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "protonation": protonation,
     "variants": variants,
     "strain": strain,
+    "poses": poses,
     "thermo": thermo,
     "trust": trust,
     "solvation": solvation,
