@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
+from rdkit.Chem import rdMolDescriptors
 
 from flows.call import PRESETS, ScreenCall
 from mlff_core import load_potential
@@ -51,7 +52,7 @@ def distances(call: ScreenCall, crystals: list[Chem.Mol], device: str) -> list[d
         positions = molecule.positions if ok else np.empty((0, 0, 3))
         before = nearest(crystal, molecule.smiles or "", list(positions)) if ok else []
         rows.append({
-            "rotatable_bonds": molecule.n_rotatable_bonds,
+            "rotatable_bonds": rdMolDescriptors.CalcNumRotatableBonds(crystal),
             "before": np.asarray(before, float), "after": np.full(len(positions), np.inf),
         })  # fmt: skip
         for place, x in enumerate(positions):

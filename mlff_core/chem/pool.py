@@ -23,7 +23,6 @@ from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
 from itertools import count, islice
 from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import Any, Final, Self
 
 from mlff_core.chem.job import Job
@@ -150,12 +149,7 @@ class EmbeddingPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def map(
