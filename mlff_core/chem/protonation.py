@@ -31,6 +31,7 @@ MOST_STATES: Final = 4
 _MOST_SITES: Final = 12
 #: States that are written down, the most frequent; several may be the same molecule.
 _WRITTEN: Final = 32
+_NITROGEN: Final = 7
 _DRAWN_CHARGED: Final = Chem.MolFromSmarts("[S+,P+]-[OX1-]")
 #: Rows of a table of matches at most, in a molecule of any size.
 _MOST_MATCHES: Final = 2000
@@ -308,9 +309,10 @@ def _set_hydrogens(atom: Chem.Atom, n_hydrogens: int, charge: int) -> None:
 
 
 def _to_enolate(mol: Chem.RWMol, carbon: int) -> None:
-    """Put the charge of a carbanion beside C=O on the oxygen, where most of it is."""
+    """Put the charge of a carbanion beside NO2 or C=O on an oxygen, where most of it is."""
     atom = mol.GetAtomWithIdx(carbon)
-    for neighbour in atom.GetNeighbors():
+    # A nitronate has no sides, an enolate beside a nitro group would.
+    for neighbour in sorted(atom.GetNeighbors(), key=lambda n: n.GetAtomicNum() != _NITROGEN):
         for bond in neighbour.GetBonds():
             end = bond.GetOtherAtom(neighbour)
             if bond.GetBondType() == Chem.BondType.DOUBLE and end.GetAtomicNum() == 8:

@@ -122,6 +122,7 @@ def test_at_least_nine_of_ten_drugs_are_in_the_state_that_they_have_in_blood() -
         ("CCCCC1C(=O)N(c2ccccc2)N(c2ccccc2)C1=O", 7.4,
          "CCCCC1=C([O-])N(c2ccccc2)N(c2ccccc2)C1=O"),
         ("Cn1c(=O)c2[nH]cnc2n(C)c1=O", 7.4, "Cn1c(=O)c2[nH]cnc2n(C)c1=O"),
+        ("CCOC(=O)C[N+](=O)[O-]", 7.4, "CCOC(=O)C=[N+]([O-])[O-]"),
         ("c1ccncc1", 3.0, "c1cc[nH+]cc1"),
         # Melamine 5.0: amino groups of a triazine do not add up.
         ("CN(C)c1nc(N(C)C)nc(N(C)C)n1", 7.4, "CN(C)c1nc(N(C)C)nc(N(C)C)n1"),
