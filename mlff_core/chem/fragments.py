@@ -40,6 +40,8 @@ _DONOR: Final = Chem.MolFromSmarts(
 )
 _ACID: Final = Chem.MolFromSmarts("[OX2H1][C,S,P]=O")
 _NITROGEN_ANION: Final = Chem.MolFromSmarts("[N-,n-;!$([N-]=[N+]=*);!$([N-]S(=O)=O)]")
+#: A glycine arm; two or more of them hold any metal but an alkali one: EDTA, DTPA, DOTA.
+_CHELATING_ARM: Final = Chem.MolFromSmarts("[NX3;!$(N[C,S,P]=[O,S])][CH2]C(=O)[OX1-,OX2H1]")
 #: Names are told for parts of at least so many heavy atoms; smaller ones everybody can read.
 _NAMED_FROM: Final = 4
 _LONGEST_LIST: Final = 200
@@ -163,6 +165,8 @@ def _is_counter_ion(
             return Chem.GetFormalCharge(kept) > 0
     if metals <= _ALKALI - {3}:
         return True
+    if any(len(other.GetSubstructMatches(_CHELATING_ARM)) > 1 for other in others):
+        return False
     if metals <= _ALKALI | _ALKALINE_EARTH:
         # Of Li and Mg with carbon, or with two nitrogens as in a porphyrin, the rest alone is none.
         return not any(

@@ -110,6 +110,8 @@ def test_parts_that_are_alike_are_told():
         "[Hg+2].[O-]C(=O)C.[O-]C(=O)C",
         "[Zn+2].[Cl-].[Cl-].c1ccnc(c1)-c1ccccn1",
         "[Zn+2].[O-]S(=O)(=O)[O-].CN1CCC[C@H]1c1cccnc1",
+        "[Na+].[Na+].[Ca+2].[O-]C(=O)CN(CC(=O)[O-])CCN(CC(=O)[O-])CC(=O)[O-]",
+        "[Zn+2].[O-]C(=O)CNCC(=O)[O-]",
     ],
 )
 def test_a_metal_complex_in_pieces_is_refused(complex_in_pieces):
@@ -126,6 +128,9 @@ def test_a_metal_complex_in_pieces_is_refused(complex_in_pieces):
         ("[Mg+2].CCS(=O)(=O)[O-].CCS(=O)(=O)[O-].O", "CCS(=O)(=O)[O-]"),
         ("[Zn+2].CCCCCCCC(=O)[O-].CCCCCCCC(=O)[O-]", "CCCCCCCC(=O)[O-]"),
         ("[Al+3].CCCCCCCC(=O)[O-].[OH-].[OH-]", "CCCCCCCC(=O)[O-]"),
+        ("[Zn+2].NCC(=O)[O-].NCC(=O)[O-]", "NCC(=O)[O-]"),
+        ("[Ca+2].O=C([O-])CNC(=O)CCC(=O)[O-]", "O=C([O-])CCC(=O)NCC(=O)[O-]"),
+        ("[Na+].[Na+].OC(=O)CN(CC(=O)O)CC(=O)[O-]", "O=C([O-])CN(CC(=O)O)CC(=O)O"),
         ("[Na].CCOC(=O)C(=O)O", "CCOC(=O)C(=O)O"),
         ("[Na]Cl.CCOC(=O)C(=O)O", "CCOC(=O)C(=O)O"),
         ("[Na+].CCOC(=O)[CH-]C(=O)OCC", "CCOC(=O)[CH-]C(=O)OCC"),
