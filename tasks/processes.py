@@ -43,8 +43,8 @@ MEMORY_EACH: Final = 6 * 2**30
 LANES: Final = 2
 #: Cores of the machine for each molecule that takes seconds: two in a thousand do.
 CORES_A_STRAGGLER: Final = 4
-#: By how much these processes are nicer than the one that relaxes: what drives the card never waits
-#: for a core.
+#: By how much these processes are nicer than the one that relaxes, and their cores than they: what
+#: drives the card never waits for a core, nor does an import of torch for those of RDKit.
 NICER: Final = 5
 #: Records that a process embeds at once: many, because the card takes as long for half of them, and
 #: few enough that all processes have work until the end of a shard.
@@ -85,7 +85,7 @@ class EmbeddingProcesses:
         self._shards = itertools.count()
         self._beginning: list[threading.Thread] = []
         self._stragglers = EmbeddingPool(
-            settings, max(1, cores // CORES_A_STRAGGLER), prepare=on_a_core
+            settings, max(1, cores // CORES_A_STRAGGLER), prepare=on_a_core, nicer=NICER
         )
 
     def begin(self) -> None:
@@ -306,7 +306,7 @@ def embed_slice(
             _thread.nicer = os.nice(NICER)
         with _opening:
             if setup not in _pools:
-                _pools[setup] = EmbeddingPool(settings, workers, prepare=on_a_core)
+                _pools[setup] = EmbeddingPool(settings, workers, prepare=on_a_core, nicer=NICER)
         report = embed_shard(records, part, _pools[setup], device, stragglers=stragglers)
     except Exception as error:  # the process lives on: what failed is this slice
         return error

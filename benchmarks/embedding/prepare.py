@@ -39,7 +39,7 @@ from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.parse import parse
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.prepare import store_topology
-from mlff_core.chem.stereo import lacks_stereo
+from mlff_core.chem.stereo import open_stereo
 from mlff_core.chem.torsions import etkdg_parameters, torsion_terms
 from mlff_core.status import MoleculeStatus
 
@@ -85,7 +85,7 @@ def time_parts(smiles: str, clock: Clock) -> None:
     clock.time("domain", check_domain, molecule, graph, SETTINGS, [])
     hydrogenated = clock.time("hydrogens", Chem.AddHs, mol)
     graph = clock.time("graph of hydrogens", graph.with_hydrogens, hydrogenated)
-    clock.time("undefined stereo", lacks_stereo, graph)
+    clock.time("undefined stereo", open_stereo, graph)
     clock.time("InChIKey", Chem.MolToInchiKey, mol)
     clock.time("topology and mapped SMILES", store_topology, molecule, graph)
     clock.time("bounds", distance_bounds, graph)

@@ -22,10 +22,11 @@ from mlff_core.chem.constraints import (
 )
 from mlff_core.chem.embed import molecule_seed, turn_and_prune
 from mlff_core.chem.flexibility import conformers_of
+from mlff_core.chem.free_stereo import choose_freely, is_free
 from mlff_core.chem.mapped import molecule_of
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule
 from mlff_core.chem.prepare import as_chosen, checked, noting, prepare, store_stereo, store_topology
-from mlff_core.chem.stereo import assign_undefined, has_given_stereo, lacks_stereo
+from mlff_core.chem.stereo import assign_undefined, has_given_stereo, open_stereo
 from mlff_core.chem.variant import Variant
 from mlff_core.status import MoleculeStatus, Reason
 
@@ -105,7 +106,12 @@ def prepare_constraints(
         molecule.seed = molecule_seed(settings.seed, molecule.smiles or "")
         molecule.wanted = conformers_of(mol, settings, notes)
         graph = heavy.with_hydrogens(hydrogenated)
-        molecule.undefined_stereo = lacks_stereo(graph)
+        undefined = open_stereo(graph)
+        if undefined is not None and is_free(graph, undefined):
+            chosen = choose_freely(hydrogenated, undefined, molecule.seed)
+            mol = as_chosen(molecule, mol, hydrogenated, chosen, notes)
+            undefined = None
+        molecule.undefined_stereo = undefined is not None
         if not molecule.undefined_stereo:
             molecule.inchikey = Chem.MolToInchiKey(mol) or None
         store_topology(molecule, graph)

@@ -50,7 +50,7 @@ _START_AGAIN_S: Final = 0.25
 _EXIT_LIMIT_S: Final = 5.0
 
 _BOOTSTRAP: Final = (
-    "import sys; fds, parent, *sys.path = sys.argv[1:]; "
+    "import os, sys; fds, parent, nicer, *sys.path = sys.argv[1:]; os.nice(int(nicer)); "
     "from mlff_core.chem.worker import serve; serve([int(fd) for fd in fds.split()], int(parent))"
 )
 
@@ -63,14 +63,15 @@ class WorkerProcess:
 
     Args:
         lanes: Sockets; each has a thread of its own in the process, which answers in order.
+        nicer: By how much it is nicer than the thread that starts it.
     """
 
-    def __init__(self, lanes: int = 1) -> None:
+    def __init__(self, lanes: int = 1, nicer: int = 0) -> None:
         with ExitStack() as stack:
             pairs = [socket.socketpair() for _ in range(lanes)]
             fds = [stack.enter_context(theirs).fileno() for _, theirs in pairs]
             stack.enter_context(interrupts_kept_from_children())
-            arguments = [" ".join(map(str, fds)), str(os.getpid()), *sys.path]
+            arguments = [" ".join(map(str, fds)), str(os.getpid()), str(nicer), *sys.path]
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter
                 [sys.executable, "-c", _BOOTSTRAP, *arguments],
                 pass_fds=fds,
@@ -124,6 +125,7 @@ class EmbeddingPool:
         n_workers: Processes; by default the cores that this process may use. They start when there
             is work for them.
         prepare: What the processes run; must be importable by name.
+        nicer: By how much they are nicer than who asks them for something.
     """
 
     def __init__(
@@ -132,12 +134,14 @@ class EmbeddingPool:
         n_workers: int | None = None,
         *,
         prepare: Prepare = prepare,
+        nicer: int = 0,
     ) -> None:
         if n_workers is not None and n_workers < 1:
             raise ValueError(f"n_workers: expected 1 or more, found {n_workers}")
         self.settings = settings
         self.n_workers = n_workers or usable_cores()
         self._prepare = prepare
+        self._nicer = nicer
         # Class, number, job; who is asked for first has the lower class. None: closed.
         self._jobs: queue.PriorityQueue[tuple[int, int, Job | None]] = queue.PriorityQueue()
         self._number = count()
@@ -279,7 +283,7 @@ class EmbeddingPool:
             with self._lock:
                 if self._closed:
                     return None
-                worker = WorkerProcess()
+                worker = WorkerProcess(nicer=self._nicer)
                 self._workers.add(worker)
             began = time.monotonic()
             try:

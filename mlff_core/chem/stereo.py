@@ -10,7 +10,13 @@ from rdkit import Chem
 
 from mlff_core.chem.allenes import allene_rows
 from mlff_core.chem.atoms import atoms_of, bonds_of
-from mlff_core.chem.changing import DOUBLE_BOND, STEREO_TYPES, TETRAHEDRAL, undefined_stereo
+from mlff_core.chem.changing import (
+    DOUBLE_BOND,
+    STEREO_TYPES,
+    TETRAHEDRAL,
+    Undefined,
+    undefined_stereo,
+)
 from mlff_core.chem.graph import DOUBLE, Graph
 
 _CHIRAL_TAGS: Final = {Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW}
@@ -56,24 +62,29 @@ def assign_undefined(mol: Chem.Mol) -> str:
     )  # every tetrahedral atom has a tag now
     # Not all that looks like stereo is: an allene's double bonds, for one, have no E and Z.
     chosen = Counter(kind for kind, _ in undefined & _defined_stereo(mol))
+    return words_of_choice(
+        chosen[Chem.StereoType.Atom_Tetrahedral], chosen[Chem.StereoType.Bond_Double]
+    )
+
+
+def words_of_choice(n_centres: int, n_double_bonds: int) -> str:
+    """What was chosen, in words; empty if nothing was."""
     words = [
         f"{n} {name}{'s' if n > 1 else ''}"
-        for name, n in (
-            ("stereocentre", chosen[Chem.StereoType.Atom_Tetrahedral]),
-            ("double bond", chosen[Chem.StereoType.Bond_Double]),
-        )
+        for name, n in (("stereocentre", n_centres), ("double bond", n_double_bonds))
         if n
     ]
     return " and ".join(words)
 
 
-def lacks_stereo(graph: Graph) -> bool:
-    """Whether stereo is undefined.
+def open_stereo(graph: Graph) -> Undefined | None:
+    """What of the stereo is undefined; None if nothing can be chosen.
 
     Args:
         graph: Of the molecule with all its hydrogens, its stereo assigned.
     """
-    return may_lack_stereo(graph) and bool(undefined_stereo(graph.mol).open)
+    undefined = undefined_stereo(graph.mol) if may_lack_stereo(graph) else None
+    return undefined if undefined is not None and undefined.open else None
 
 
 def may_lack_stereo(graph: Graph) -> bool:

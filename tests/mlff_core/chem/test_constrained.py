@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rdkit import Chem
+from rdkit.Chem import rdDistGeom
 
 from mlff_core.chem.constrained import (
     ConstrainedMolecule,
@@ -25,7 +26,8 @@ DRUGLIKE = Path(__file__).parents[3] / "datasets" / "druglike" / "druglike.csv"
 SETTINGS = ChemistrySettings()
 RECORDS = [
     "C[C@H](F)Cl",
-    "CC(F)Cl",
+    "CCS(C)=O",
+    "CC1CC2CCC1C2",
     "FC=CF",
     "CC(O)C(F)C=CC",
     "CC1(C)C2CCC1(C)C(=O)C2",
@@ -89,8 +91,8 @@ def test_stereo_that_came_out_wrong_is_to_be_embedded_again():
 @pytest.mark.parametrize("mirror", [1, -1])
 def test_the_first_geometry_decides_stereo_and_the_others_are_held_to_it(mirror):
     settings = ChemistrySettings(n_conformers=5)
-    geometry = prepare(7, "id", "CC(F)Cl", SETTINGS).positions[0] * [1, 1, mirror]
-    found = constrained("CC(F)Cl", settings)
+    geometry = prepare(7, "id", "CCS(C)=O", SETTINGS).positions[0] * [1, 1, mirror]
+    found = constrained("CCS(C)=O", settings)
     assert found.undefined_stereo
     assert found.inchikey is None
     assert not len(found.constraints.chiral)
@@ -102,17 +104,88 @@ def test_the_first_geometry_decides_stereo_and_the_others_are_held_to_it(mirror)
     assert low < (a - d) @ np.cross(b - d, c - d) < high
     expected = Chem.MolFromSmiles(chosen.smiles)
     assert chosen.inchikey == Chem.MolToInchiKey(expected)
-    tags = {"C[C@H](F)Cl", "C[C@@H](F)Cl"}
+    tags = {"CC[S@](C)=O", "CC[S@@](C)=O"}
     assert chosen.smiles in tags
-    other = choose_stereo(constrained("CC(F)Cl"), geometry * [1, 1, -1])
+    other = choose_stereo(constrained("CCS(C)=O"), geometry * [1, 1, -1])
     assert {chosen.smiles, other.smiles} == tags
 
 
+@pytest.mark.parametrize(
+    ("smiles", "words", "n_isomers"),
+    [
+        pytest.param("CC(F)Cl", "1 stereocentre", 2, id="in a chain"),
+        pytest.param("CC(O)C(F)CO", "2 stereocentres", 4, id="two of them"),
+        pytest.param("CC1CCC(O)CC1", "2 stereocentres", 2, id="cis and trans across a ring"),
+        pytest.param("CC1CC1C", "2 stereocentres", 3, id="a ring of three"),
+        pytest.param("C[C@H](F)C(O)Cl", "1 stereocentre", 2, id="beside one that is given"),
+    ],
+)
+def test_centres_that_any_hand_suits_are_chosen_without_a_geometry(smiles, words, n_isomers):
+    found = {}
+    for seed in range(24):
+        settings = ChemistrySettings(seed=seed)
+        molecule = constrained(smiles, settings)
+        assert not molecule.undefined_stereo
+        assert molecule.message == f"chose one isomer: {words} had no stereo"
+        assert molecule.standard_smiles == Chem.CanonSmiles(smiles)
+        again = constrained(smiles, settings)
+        assert (again.smiles, again.chirality.tolist()) == (
+            molecule.smiles,
+            molecule.chirality.tolist(),
+        )
+        found[molecule.smiles] = molecule
+    assert len(found) == n_isomers
+    for isomer, molecule in found.items():
+        mol = Chem.MolFromSmiles(isomer)
+        assert Chem.MolToSmiles(mol) == isomer
+        assert Chem.MolToInchiKey(mol) == molecule.inchikey
+        assert not [
+            info
+            for info in Chem.FindPotentialStereo(mol)
+            if info.specified != Chem.StereoSpecified.Specified
+        ]
+        assert mol.HasSubstructMatch(Chem.MolFromSmiles(smiles), useChirality=True)
+        # Atoms of the constraints are those of the row: RDKit's geometry of it has these hands.
+        geometry = geometry_of(molecule)
+        assert choose_stereo(molecule, geometry) is molecule
+        assert choose_stereo(molecule, geometry * [1, 1, -1]) is None
+        volumes = [
+            (geometry[a] - geometry[d])
+            @ np.cross(geometry[b] - geometry[d], geometry[c] - geometry[d])
+            for _, a, b, c, d in molecule.constraints.chiral
+        ]
+        assert (np.sign(volumes) == np.sign(molecule.constraints.chiral_volumes[:, 0])).all()
+
+
+def geometry_of(molecule: PreparedMolecule) -> np.ndarray:
+    """RDKit's own of the row's mapped SMILES, atoms in the order of the row, Å [n_atoms, 3]."""
+    parameters = Chem.SmilesParserParams()
+    parameters.removeHs = False
+    mol = Chem.MolFromSmiles(molecule.mapped_smiles, parameters)
+    assert rdDistGeom.EmbedMolecule(mol, randomSeed=7) == 0
+    order = np.argsort([atom.GetAtomMapNum() for atom in mol.GetAtoms()])
+    return mol.GetConformer().GetPositions()[order]
+
+
+@pytest.mark.parametrize(
+    "smiles",
+    [
+        pytest.param("CC1(C)C2CCC1(C)C(=O)C2", id="camphor"),
+        pytest.param("C1CCC2CCCCC2C1", id="decalin"),
+        pytest.param("CC(F)Cl.CC1CC2CCC1C2", id="the larger part of two"),
+        pytest.param("CCS(C)=O", id="a sulfoxide"),
+        pytest.param("CC(F)C=CCl", id="a double bond"),
+    ],
+)
+def test_where_a_hand_may_be_impossible_a_geometry_decides(smiles):
+    assert constrained(smiles).undefined_stereo
+
+
 def test_a_molecule_without_a_geometry_fails_in_words():
-    found = not_embedded(constrained("CC(F)Cl"), "stereocentres came out wrong")
+    found = not_embedded(constrained("CCS(C)=O"), "stereocentres came out wrong")
     assert (found.status, found.reason) == (MoleculeStatus.FAILED, Reason.EMBEDDING_FAILED)
     assert found.message == "stereocentres came out wrong"
-    assert found.inchikey == Chem.MolToInchiKey(Chem.MolFromSmiles("CC(F)Cl"))
+    assert found.inchikey == Chem.MolToInchiKey(Chem.MolFromSmiles("CCS(C)=O"))
     assert found.constraints is None
 
 
