@@ -14,6 +14,7 @@ check.py         elements, charge, closed shell
 seen.py          what a training saw, counted
 trust.py         what of a molecule it hardly saw
 stereo.py        what is defined, and choosing what is not
+free_stereo.py   centres that any hand suits, chosen without a geometry
 changing.py      what looks like stereo and changes by itself
 describe.py      columns that depend on the bonds alone
 rotatable.py     rotatable bonds, counted as RDKit does
@@ -42,6 +43,7 @@ symmetry.py      how many rotations leave a geometry what it is
 mirror.py        whether a molecule is its own mirror image
 mishap.py        which atoms overlapped or flew apart
 mapped.py        the way back: coordinates to a molecule with bonds
+stages.py        several molecules side by side, a stage of all at a time
 pool.py          processes that prepare molecules
 job.py           what travels to one of them in a message
 worker.py        the process at the other end

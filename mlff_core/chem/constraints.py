@@ -20,6 +20,7 @@ from rdkit.Chem import rdDistGeom
 from mlff_core.chem.allenes import allene_rows
 from mlff_core.chem.graph import DOUBLE, SINGLE, TRIPLE, Graph
 from mlff_core.chem.hypervalent import HYPERVALENT, hypervalent_bounds
+from mlff_core.chem.stages import Stages, at_once
 from mlff_core.chem.stereo import axis, is_axis
 from mlff_core.chem.torsions import etkdg_parameters, torsion_terms
 
@@ -173,18 +174,26 @@ def embedding_constraints(mol: Chem.Mol, graph: Graph | None = None) -> Embeddin
         ContradictingBoundsError: The distance bounds contradict each other.
         ValueError: The molecule is not one fragment.
     """
+    return at_once(constraining(mol, graph))
+
+
+def constraining(mol: Chem.Mol, graph: Graph | None = None) -> Stages[EmbeddingConstraints]:
+    """As `embedding_constraints`, in stages."""
     n_fragments = len(Chem.GetMolFrags(mol))
     if n_fragments != 1:
         raise ValueError(f"expected one fragment, found {n_fragments}")
     graph = graph or Graph(mol)
+    bounds = distance_bounds(graph)
+    yield
+    torsions = torsion_terms(graph)
+    yield
     angles, linear = _angles(graph)
     chiral, chiral_volumes, tetrahedral, tetrahedral_volumes = _centres(graph)
     planar, planar_stiff = _planar(graph)
     bent, double_bonds = _double_bonds(graph)
-    torsions = torsion_terms(graph)
     rings = [ring for ring in graph.rings if len(ring) <= _LARGEST_RING]
     return EmbeddingConstraints(
-        bounds=distance_bounds(graph),
+        bounds=bounds,
         bonds=_rows(graph.pairs, 2),
         angles=np.frombuffer(angles, np.int16).reshape(-1, 3),
         linear=np.frombuffer(linear, np.int16).reshape(-1, 3),

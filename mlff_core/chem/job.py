@@ -14,20 +14,28 @@ class Job:
     Attributes:
         records: Arguments of each.
         do: What a worker does with each; None: what the pool is for.
+        as_one: `do` is given the list of all records, and answers by one.
         future: Of a list, an entry a record.
         suspect: The worker that had it died, maybe of it: it goes alone to the next one.
     """
 
     records: Sequence[tuple[Any, ...]]
     do: Callable[..., object] | None = None
+    as_one: bool = False
     future: Future[list[Any]] = field(default_factory=Future)
     suspect: bool = False
 
     def message(self) -> object:
         """What the worker is sent: a task, or a list of them; it answers alike."""
+        if self.as_one:
+            return self.do, self.records
         do = () if self.do is None else (self.do,)
         tasks = [(*do, *record) for record in self.records]
         return tasks if len(tasks) > 1 else tasks[0]
+
+    def answer(self, answer: Any) -> None:
+        """Hand on what the worker answered to the message."""
+        self.resolve(answer if self.as_one or len(self.records) > 1 else [answer])
 
     def resolve(self, outcome: list[Any] | RuntimeError) -> None:
         """Say what came of it to who waits, if anybody does."""
@@ -43,7 +51,7 @@ class Job:
         Args:
             suspect: Of each of them; they are to stay with one thread.
         """
-        jobs = [Job([record], self.do, suspect=suspect) for record in self.records]
+        jobs = [Job([record], self.do, self.as_one, suspect=suspect) for record in self.records]
 
         def ended(_: Future[list[Any]]) -> None:
             if not all(job.future.done() for job in jobs):

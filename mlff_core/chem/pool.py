@@ -162,6 +162,7 @@ class EmbeddingPool:
         do: Callable[..., Any] | None = None,
         *,
         together: int = 1,
+        as_one: bool = False,
         urgent: bool = False,
         at_once: bool = False,
         ahead: int | None = None,
@@ -180,6 +181,7 @@ class EmbeddingPool:
             do: See above.
             together: Records that travel in one message, where each takes a few milliseconds: to
                 send and receive them one by one costs a tenth of that.
+            as_one: `do` is given a list of those that travel together, and answers by one.
             urgent: These go before what other `map`s have asked for.
             at_once: Begin now, not when the first result is asked for.
             ahead: Records, a worker, that it is ahead at most; None for as many as the conformers
@@ -195,7 +197,7 @@ class EmbeddingPool:
 
         def fill() -> None:
             while len(waiting) * together < window and (some := [*islice(source, together)]):
-                waiting.append(self._submit(Job(some, do), urgent=urgent))
+                waiting.append(self._submit(Job(some, do, as_one), urgent=urgent))
 
         if at_once:
             fill()
@@ -326,8 +328,7 @@ class EmbeddingPool:
                     worker.process.kill()
                     break
                 answer = worker.connection.recv()
-                job = on_the_way.popleft()
-                job.resolve(answer if len(job.records) > 1 else [answer])
+                on_the_way.popleft().answer(answer)
         except (EOFError, OSError):
             pass
         exit_status = self._end(worker)

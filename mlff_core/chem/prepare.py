@@ -7,7 +7,7 @@ molecule's message.
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -25,6 +25,7 @@ from mlff_core.chem.graph import Graph
 from mlff_core.chem.held import held_bonds
 from mlff_core.chem.molecule import ChemistrySettings, NotOkError, PreparedMolecule, rejected
 from mlff_core.chem.parse import parse
+from mlff_core.chem.stages import Stages, at_once
 from mlff_core.chem.stereo import centres, double_bonds, is_atropisomer
 from mlff_core.chem.variant import Variant
 from mlff_core.status import Flag, MoleculeStatus, Reason
@@ -90,17 +91,49 @@ def noting(molecule: PreparedMolecule) -> Iterator[list[str]]:
     try:
         with rdBase.BlockLogs():
             yield notes
-    except NotOkError as stop:
-        molecule.status, molecule.reason = stop.status, stop.reason
-        notes.append(str(stop))
-    except MemoryError:
-        molecule.status, molecule.reason = MoleculeStatus.FAILED, Reason.OUT_OF_MEMORY
-        notes.append("the memory was not enough for this molecule")
     except Exception as error:  # whatever RDKit throws is this molecule's fate, not the shard's
-        molecule.status, molecule.reason = MoleculeStatus.FAILED, Reason.INTERNAL_ERROR
-        notes.append(f"{type(error).__name__}: {error}")
+        _note_end(molecule, error, notes)
     molecule.message = "; ".join(notes) or None
     molecule.timings_s += time.perf_counter() - start
+
+
+def _note_end(molecule: PreparedMolecule, error: Exception, notes: list[str]) -> None:
+    """Write into a molecule what ended it."""
+    if isinstance(error, NotOkError):
+        molecule.status, molecule.reason = error.status, error.reason
+        notes.append(str(error))
+    elif isinstance(error, MemoryError):
+        molecule.status, molecule.reason = MoleculeStatus.FAILED, Reason.OUT_OF_MEMORY
+        notes.append("the memory was not enough for this molecule")
+    else:
+        molecule.status, molecule.reason = MoleculeStatus.FAILED, Reason.INTERNAL_ERROR
+        notes.append(f"{type(error).__name__}: {error}")
+
+
+def noted(molecule: PreparedMolecule, work: Callable[[list[str]], Stages[None]]) -> Stages[None]:
+    """As `noting`, of work in stages; only what a molecule's own stages take is its time.
+
+    RDKit's logs are left to who goes through the stages.
+
+    Args:
+        molecule: See `noting`.
+        work: Given the notes, what is done.
+    """
+    notes = [molecule.message] if molecule.message else []
+    stages = work(notes)
+    while True:
+        start = time.perf_counter()
+        try:
+            next(stages)
+        except StopIteration:
+            break
+        except Exception as error:  # see `noting`
+            _note_end(molecule, error, notes)
+            break
+        finally:
+            molecule.timings_s += time.perf_counter() - start
+        yield
+    molecule.message = "; ".join(notes) or None
 
 
 def checked(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list[str]) -> Graph:
@@ -113,8 +146,16 @@ def checked(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list
         NotOkError: It is not something that can be computed. Its InChIKey is known then too, if it
             could be parsed and is not too large.
     """
+    return at_once(checking(molecule, settings, notes))
+
+
+def checking(
+    molecule: PreparedMolecule, settings: ChemistrySettings, notes: list[str]
+) -> Stages[Graph]:
+    """As `checked`, in stages."""
     text = molecule.asked.smiles if molecule.asked else molecule.input_smiles
     mol = read(molecule, text, settings, notes)
+    yield
     # From here on atoms stand in canonical order: nothing depends on how the input was written.
     molecule.smiles = written(mol, text)
     if molecule.smiles != text:
@@ -122,8 +163,11 @@ def checked(molecule: PreparedMolecule, settings: ChemistrySettings, notes: list
     if "[H]" in molecule.smiles:  # RDKit keeps a hydrogen once whose place said nothing after all
         molecule.smiles = written(mol, text)
         mol = read_back(molecule.smiles) or mol
+    yield
     graph = Graph(mol)
+    yield
     describe(molecule, graph)
+    yield
     try:
         check_domain(molecule, graph, settings, notes)
     except NotOkError:

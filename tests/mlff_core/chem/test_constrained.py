@@ -1,7 +1,8 @@
 """Molecules prepared for an embedder elsewhere: rows and words are those of RDKit's embedding."""
 
 import csv
-from dataclasses import fields
+import pickle
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from mlff_core.chem.constrained import (
     choose_stereo,
     not_embedded,
     prepare_constraints,
+    prepare_together,
 )
 from mlff_core.chem.graph import Graph
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
@@ -216,3 +218,22 @@ def test_a_pool_hands_over_the_constraints():
     assert np.array_equal(second.constraints.bounds, alone.bounds)
     assert np.array_equal(second.constraints.torsions, alone.torsions)
     assert first.constraints.n_atoms == first.n_atoms == 9
+
+
+def test_side_by_side_each_molecule_is_as_it_is_alone():
+    records = [(k, str(k), smiles) for k, smiles in enumerate([*RECORDS, "C" * 300, "c1ccccc1O"])]
+    together = prepare_together(records, SETTINGS)
+    assert len({m.status for m in together}) == 2
+    for found, record in zip(together, records, strict=True):
+        alone = prepare_constraints(*record, SETTINGS)
+        assert_same_row(replace(found, constraints=None), replace(alone, constraints=None))
+        assert pickle.dumps(found.constraints) == pickle.dumps(alone.constraints)
+
+
+def test_the_time_of_a_molecule_is_that_of_its_own_stages(monkeypatch):
+    clock = iter(range(10_000))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+    one, other = prepare_together([(0, None, "CCO"), (1, None, "CC(")], SETTINGS)
+    # The clock is asked before and after each stage.
+    assert other.timings_s == 1.0
+    assert one.timings_s > 5.0
