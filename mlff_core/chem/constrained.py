@@ -36,6 +36,7 @@ from mlff_core.chem.prepare import (
     store_stereo,
     store_topology,
 )
+from mlff_core.chem.rotamers import may_turn
 from mlff_core.chem.stages import Stages, side_by_side
 from mlff_core.chem.stereo import assign_undefined, has_given_stereo, open_stereo
 from mlff_core.chem.variant import Variant
@@ -71,12 +72,14 @@ class ConstrainedMolecule(PreparedMolecule):
         wanted: Conformers to embed.
         undefined_stereo: Whether stereo is undefined, which the first geometry decides. The
             InChIKey is not known before.
+        binary: RDKit's own bytes of it with all hydrogens, if some of these are to be turned.
     """
 
     constraints: EmbeddingConstraints | None = None
     seed: int = 0
     wanted: int = 1
     undefined_stereo: bool = False
+    binary: bytes | None = None
 
     def __getstate__(self) -> tuple[dict[str, Any], dict[str, tuple]]:
         """What is known of it, and arrays as bytes: a third of the cost of pickling all."""
@@ -150,6 +153,8 @@ def _prepare(
     if molecule.n_atoms == 1:
         molecule.positions = np.zeros((1, 1, 3), np.float32)
         return
+    if molecule.wanted > 1 and may_turn(molecule.numbers, molecule.bonds):
+        molecule.binary = hydrogenated.ToBinary()
     yield
     try:
         molecule.constraints = yield from constraints_in_stages(hydrogenated, graph)
@@ -271,6 +276,7 @@ def on_a_core(
         return choose_stereo(molecule, positions[0])
     with noting(molecule):
         molecule.positions = _finished(molecule, positions, settings)
+    molecule.binary = None
     return molecule
 
 
@@ -280,6 +286,8 @@ def _finished(
     """The geometries with rotamers of polar hydrogens among them, without those that are same."""
 
     def mol() -> Chem.Mol:
+        if isinstance(molecule, ConstrainedMolecule) and molecule.binary:
+            return Chem.Mol(molecule.binary)
         return molecule_of(molecule.mapped_smiles or "", molecule.numbers, {})
 
     given = np.asarray(positions, np.float64)

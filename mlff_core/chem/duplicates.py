@@ -19,6 +19,10 @@ from rdkit import Chem
 _POLAR: Final = frozenset([7, 8, 16, 34])
 #: Ways to exchange equal atoms that are tried; PF6- alone has 720.
 _MOST_SYMMETRIES: Final = 1000
+#: Superpositions that are tried at once.
+_AT_ONCE: Final = 4096
+#: What a bound of the RMSD is multiplied by, so that rounding leaves out nothing.
+_ROUNDING: Final = 1.0 + 1e-9
 #: Å that a polar hydrogen may be off after superposition; a turn by 60 degrees moves it by 0.9.
 _POLAR_HYDROGEN_OFF: Final = 0.6
 #: Largest force left, in eV/Å, RMSD in Å and energy in kcal/mol within which two relaxed conformers
@@ -85,11 +89,10 @@ def distinct(positions: NDArray[np.floating], these: Sites, rmsd_angstrom: float
         these: The molecule's sites.
         rmsd_angstrom: Geometries closer than this are the same.
     """
-    x = _centred(positions, these)
-    moments = _moments(x)
+    shapes = _Shapes.of(positions, these)
     kept: list[int] = []
-    for k in range(len(x)):
-        if not any(_same(x, moments, k, other, these, rmsd_angstrom) for other in kept):
+    for k in range(len(positions)):
+        if not _same(shapes, k, kept, these, rmsd_angstrom).any():
             kept.append(k)
     return kept
 
@@ -114,21 +117,15 @@ def duplicates_of(
         mirrored: Whether a mirror image is the same one, as it is of a molecule that is not chiral.
     """
     rmsd, energy = tolerances(fmax)
-    x = _centred(positions, these)
-    moments = _moments(x)
-    answers: list[int | None] = [None] * len(x)
+    shapes = _Shapes.of(positions, these)
+    answers: list[int | None] = [None] * len(positions)
     kept: list[int] = []
-    for k in sorted(range(len(x)), key=lambda k: (energies_kcal_mol[k], k)):
-        near = (a for a in kept if energies_kcal_mol[k] - energies_kcal_mol[a] <= energy)
-        answers[k] = next(
-            (
-                a
-                for a in near
-                if _same(x, moments, k, a, these, rmsd)
-                or (mirrored and _same(x, moments, k, a, these, rmsd, mirrored=True))
-            ),
-            None,
-        )
+    for k in sorted(range(len(positions)), key=lambda k: (energies_kcal_mol[k], k)):
+        near = [a for a in kept if energies_kcal_mol[k] - energies_kcal_mol[a] <= energy]
+        same = _same(shapes, k, near, these, rmsd)
+        if mirrored and not same.all():
+            same |= _same(shapes, k, near, these, rmsd, mirrored=True)
+        answers[k] = near[same.argmax()] if same.any() else None
         if answers[k] is None:
             kept.append(k)
     return answers
@@ -145,10 +142,9 @@ def are_own_mirror_images(
         fmax: Largest force left on an atom, in eV/Å.
     """
     rmsd, _ = tolerances(fmax)
-    x = _centred(positions, these)
-    moments = _moments(x)
-    same = [_same(x, moments, k, k, these, rmsd, mirrored=True) for k in range(len(x))]
-    return np.array(same, bool)
+    shapes = _Shapes.of(positions, these)
+    own = (_same(shapes, k, [k], these, rmsd, mirrored=True) for k in range(len(positions)))
+    return np.fromiter((same[0] for same in own), bool, len(positions))
 
 
 def tolerances(fmax: float) -> tuple[float, float]:
@@ -161,9 +157,28 @@ def tolerances(fmax: float) -> tuple[float, float]:
     return rmsd, energy
 
 
-def _centred(positions: NDArray[np.floating], these: Sites) -> NDArray[np.float64]:
-    x = np.asarray(positions, np.float64)[:, these.atoms]
-    return x - x.mean(1, keepdims=True)
+class _Shapes(NamedTuple):
+    """Geometries, and what spares most superpositions of two of them.
+
+    Attributes:
+        x: Positions of the sites around their middle, Å [n_conformers, n_sites, 3].
+        moments: See `_moments`.
+        radii: How far each site is from the middle, Å [n_conformers, n_sites]: those of two atoms
+            differ by no more than the atoms are apart, however the geometries are turned.
+        squares: Sum of their squares, Å² [n_conformers].
+    """
+
+    x: NDArray[np.float64]
+    moments: NDArray[np.float64]
+    radii: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, positions: NDArray[np.floating], these: Sites) -> "_Shapes":
+        x = np.asarray(positions, np.float64)[:, these.atoms]
+        x = x - x.mean(1, keepdims=True)
+        squares = np.array([np.square(one).sum() for one in x])
+        return cls(x, _moments(x), np.linalg.norm(x, axis=2), squares)
 
 
 def _moments(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -180,30 +195,43 @@ def _moments(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _same(
-    x: NDArray[np.float64],
-    moments: NDArray[np.float64],
-    i: int,
-    j: int,
+    shapes: _Shapes,
+    k: int,
+    others: Sequence[int],
     these: Sites,
     rmsd: float,
     *,
     mirrored: bool = False,
-) -> bool:
+) -> NDArray[np.bool_]:
+    """Which others are the same as one geometry, bool [n_others]."""
+    same = np.zeros(len(others), bool)
+    x, moments, radii, squares = shapes
     n_sites = x.shape[1]
     # "not below" rather than "above": NaN is like nothing.
-    if not np.linalg.norm(moments[i] - moments[j]) <= rmsd * math.sqrt(n_sites):
-        return False
-    other = -x[j] if mirrored else x[j]  # turned about, any reflection is this one
-    ordered = other[these.symmetries]  # [n_symmetries, n_sites, 3]
-    u, singular, vt = np.linalg.svd(np.einsum("sni,nj->sij", ordered, x[i]))
-    improper = np.linalg.det(u) * np.linalg.det(vt) < 0
-    signs = np.ones_like(singular)
-    signs[improper, -1] = -1.0
-    squares = (x[i] ** 2).sum() + (x[j] ** 2).sum() - 2.0 * (singular * signs).sum(1)
-    near = np.flatnonzero(squares < rmsd**2 * n_sites)
-    if not near.size or not these.polar.any():
-        return bool(near.size)
-    rotations = np.einsum("sij,sj,sjk->sik", u[near], signs[near], vt[near])
-    laid = np.einsum("sni,sij->snj", ordered[near], rotations)
-    off = np.linalg.norm(laid[:, these.polar] - x[i][these.polar], axis=2).max(1)
-    return bool((off < _POLAR_HYDROGEN_OFF).any())
+    those = np.array(others, np.intp)
+    apart = np.linalg.norm(moments[those] - moments[k], axis=1)
+    near = np.flatnonzero(apart <= rmsd * math.sqrt(n_sites))
+    at_once = max(1, _AT_ONCE // len(these.symmetries))
+    for first in range(0, len(near), at_once):
+        some = near[first : first + at_once]
+        j = those[some]
+        least = np.square(radii[j][:, these.symmetries] - radii[k]).sum(2)
+        place, order = np.nonzero(least <= rmsd**2 * n_sites * _ROUNDING)
+        if not len(place):
+            continue
+        ordered = x[j[place][:, None], these.symmetries[order]]  # [n, n_sites, 3]
+        if mirrored:
+            ordered = -ordered  # turned about, any reflection is this one
+        u, singular, vt = np.linalg.svd(np.einsum("sni,nj->sij", ordered, x[k]))
+        improper = np.linalg.det(u) * np.linalg.det(vt) < 0
+        signs = np.ones_like(singular)
+        signs[improper, -1] = -1.0
+        left = squares[k] + squares[j[place]] - 2.0 * (singular * signs).sum(1)
+        fits = np.flatnonzero(left < rmsd**2 * n_sites)
+        if these.polar.any():
+            rotations = np.einsum("sij,sj,sjk->sik", u[fits], signs[fits], vt[fits])
+            laid = np.einsum("sni,sij->snj", ordered[fits], rotations)
+            off = np.linalg.norm(laid[:, these.polar] - x[k][these.polar], axis=2).max(1)
+            fits = fits[off < _POLAR_HYDROGEN_OFF]
+        same[some[place[fits]]] = True
+    return same

@@ -104,7 +104,7 @@ def may_turn(numbers: NDArray[np.integer], bonds: NDArray[np.integer]) -> bool:
     """
     ends = np.asarray(numbers)[np.asarray(bonds)]
     beside_hydrogen = ends[(ends == 1).any(1)].max(1, initial=0)
-    return bool(np.isin(beside_hydrogen, [*_POLAR]).any())
+    return not _POLAR.isdisjoint(beside_hydrogen.tolist())
 
 
 def _rotors(mol: Chem.Mol) -> list[tuple[int, int, int, bool]]:
