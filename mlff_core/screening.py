@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -360,13 +361,18 @@ class _ThisProcess(EmbeddingPool):
         do: Callable[..., Any] | None = None,
         *,
         together: int = 1,
+        as_one: bool = False,
         urgent: bool = False,
         at_once: bool = False,
         ahead: int | None = None,
     ) -> Iterator[Any]:
         """Prepare one after the other, or `do` it; nothing travels, and nothing waits."""
         work: Callable[..., Any] = do or prepare
-        return (work(*record, self.settings) for record in records)
+        if not as_one:
+            return (work(*record, self.settings) for record in records)
+        source = iter(records)
+        groups = iter(lambda: [*islice(source, together)], [])
+        return (answer for some in groups for answer in work(some, self.settings))
 
 
 @contextmanager

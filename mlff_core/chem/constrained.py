@@ -287,7 +287,7 @@ def _finished(
 
     def mol() -> Chem.Mol:
         if isinstance(molecule, ConstrainedMolecule) and molecule.binary:
-            return Chem.Mol(molecule.binary)
+            return Chem.Mol(molecule.binary)  # type: ignore[call-overload]  # the stub errs
         return molecule_of(molecule.mapped_smiles or "", molecule.numbers, {})
 
     given = np.asarray(positions, np.float64)

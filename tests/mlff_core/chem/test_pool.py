@@ -54,6 +54,9 @@ def obey(record, input_id, smiles, settings):
         "threads": lambda: os.environ["OMP_NUM_THREADS"],
     }.get(word, lambda: word)()
     return PreparedMolecule(record, input_id, smiles, message=said)
+
+def obey_all(records, settings):
+    return [obey(*record, settings) for record in records]
 """
 
 
@@ -109,14 +112,16 @@ def test_results_are_those_of_prepare_in_the_order_of_the_records():
                         assert getattr(result, name) == value, name
 
 
+@pytest.mark.parametrize("as_one", [False, True])
 def test_a_molecule_that_hangs_or_dies_is_found_among_those_it_travels_with(
-    obey, monkeypatch: pytest.MonkeyPatch
+    obey, monkeypatch: pytest.MonkeyPatch, as_one
 ):
     monkeypatch.setattr("mlff_core.chem.pool._TOGETHER_S", 0.3)
     settings = ChemistrySettings(hard_timeout_s=0.5)
     words = ["a", "b", "sleep 600", "c", "d", "e", "f", "exit 3", "g", "h"]
+    do = sys.modules["obedient"].obey_all if as_one else None
     with EmbeddingPool(settings, n_workers=1, prepare=obey) as pool:
-        results = list(pool.map(numbered(*words), together=4))
+        results = list(pool.map(numbered(*words), do, together=4, as_one=as_one))
     assert [molecule.record for molecule in results] == list(range(10))
     bad = {"sleep 600": Reason.EMBEDDING_TIMEOUT, "exit 3": Reason.INTERNAL_ERROR}
     assert [molecule.reason for molecule in results] == [bad.get(word) for word in words]
