@@ -135,9 +135,7 @@ class ScreenCall(Call):
         ".safetensors checkpoint",
         min_length=1,
     )
-    device: Literal["auto", "cpu", "cuda"] = option(
-        "auto", "first", "auto is cuda where there is one"
-    )
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "first", "auto: cuda if there is one")
     limit: int | None = option(
         None, "first", "Read no more than this many records of the library", ge=1
     )
@@ -253,6 +251,11 @@ class ScreenCall(Call):
         "kcal/mol above its minimum, 0.01 less than 0.1 (medians)",
         gt=0,
         le=10,
+    )
+    pre_relax: Literal["auto", "small", "none"] = option(
+        "auto",
+        "relaxation",
+        "small: walk with the small model first, which saves time; auto: before the default one",
     )
     max_steps: int = option(
         300, "relaxation", "Relaxation steps at most; 0 is a single point", ge=0, le=100_000
@@ -392,7 +395,5 @@ class DistillCall(Call):
         "small), or a path",
         min_length=1,
     )
-    device: Literal["auto", "cpu", "cuda"] = option(
-        "auto", "machine", "auto is cuda where there is one"
-    )
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "machine", "auto: cuda if there is one")
     gpus: int = option(1, "machine", "how many GPUs train together", ge=1, le=64)

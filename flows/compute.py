@@ -57,8 +57,10 @@ def open_model(opened: OpenedCall, engine: Engine, watcher: Watcher) -> Literal[
         live.embedding_processes(
             str(opened.work_dir), chemistry, opened.call.workers, device
         ).begin()
-    seconds = live.compile_kernels(
-        opened.model.file, device, opened.call.backend, opened.call.precision
+    models = [opened.model, *([opened.pre_model] if opened.pre_model else [])]
+    seconds = sum(
+        live.compile_kernels(model.file, device, opened.call.backend, opened.call.precision)
+        for model in models
     )
     if seconds > 1.0:
         watcher.tell(f"kernels compiled for this card in {seconds:.0f} s, which is done once")
@@ -99,7 +101,7 @@ def stages(plan: ScreenPlan) -> tuple[Stage, ...]:
         Stage(
             "relax",
             relax,
-            dict(**_model(plan), options=plan.relaxation),
+            dict(**_model(plan), **_pre_model(plan), options=plan.relaxation),
             width=1,  # one thread has the device: no two shards ever share its memory
             retry_delay_s=5.0,
         ),
@@ -129,6 +131,13 @@ def _model(plan: ScreenPlan) -> dict[str, str]:
         backend=call.backend,
         precision=call.precision,
     )
+
+
+def _pre_model(plan: ScreenPlan) -> dict[str, str]:
+    """The model that is walked with first, if there is one."""
+    if plan.pre_model is None:
+        return {}
+    return dict(pre_model=plan.pre_model.file, pre_sha256=plan.pre_model.sha256)
 
 
 def _properties(plan: ScreenPlan) -> Iterator[Stage]:

@@ -17,7 +17,8 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict
 
 from flows.call import ScreenCall
-from flows.settings import chemistry_of, relaxation_of, thermo_of
+from flows.fingerprint import LibraryFingerprint
+from flows.settings import chemistry_of, pre_model_of, relaxation_of, thermo_of
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.errors import DeviceError, ModelFileError
 from mlff_core.library import Library, open_library
@@ -57,6 +58,7 @@ class OpenedCall:
         model: Found whole.
         out_dir: Where the tables lie: a folder, absolute, or a place in a bucket.
         teacher: The teacher's file and its sha256, if it is to be asked.
+        pre_model: The model that is walked with first, if there is one.
     """
 
     call: ScreenCall
@@ -64,6 +66,7 @@ class OpenedCall:
     model: ModelReference
     out_dir: Location
     teacher: tuple[str, str] | None = None
+    pre_model: ModelReference | None = None
 
     @property
     def work_dir(self) -> Path:
@@ -96,6 +99,7 @@ class OpenedCall:
             *(f"library: {note}" for note in self.library.notes),
             *self._columns(),
             f"model: {self.model.name}, {conformers} a molecule",
+            *([f"relaxed with {self.pre_model.name} first"] if self.pre_model else []),
             *([f"thermochemistry: {thermo}"] if (thermo := thermo_of(call)) else []),
             f"output: {self.out_dir}",
         ]
@@ -165,6 +169,7 @@ def open_call(call: ScreenCall) -> OpenedCall:
         model=model,
         out_dir=place_of(call.out),
         teacher=find_teacher() if call.rescore == "teacher" else None,
+        pre_model=pre_model_of(call, model),
     )
     if call.resume or call.append:  # whether it is the same run is known when the library was read
         open_store(opened.out_dir).check()
@@ -194,30 +199,6 @@ def _provisional(opened: OpenedCall) -> Manifest:
     return manifest
 
 
-class LibraryFingerprint(BaseModel):
-    """Which records a run reads.
-
-    Attributes:
-        location: Path or URL as given.
-        sha256: Of the library's bytes, or of the records that were read, as `hashed` says.
-        hashed: "records" where a limit kept the rest of the library unread, else "file".
-        n_records: Records that are read, the limit applied.
-        smiles_column: Column of the SMILES, if the format has any.
-        id_column: Column of the ids, if there is one.
-        notes: What was guessed, or looks odd.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    location: str
-    sha256: str
-    hashed: Literal["file", "records"]
-    n_records: int
-    smiles_column: str | None
-    id_column: str | None
-    notes: tuple[str, ...]
-
-
 class ScreenPlan(BaseModel):
     """All that a run will do, as data that goes through JSON unchanged.
 
@@ -231,6 +212,7 @@ class ScreenPlan(BaseModel):
         relaxation: How conformers are relaxed.
         solvent: Water's model and what computes it, if it is wanted.
         teacher: The teacher's file and its sha256, if it is to be asked.
+        pre_model: The model that is walked with first, if there is one.
         shard_size: Records in a shard.
         out: Folder of the tables, absolute.
         work: Folder of the intermediate files, absolute.
@@ -249,6 +231,7 @@ class ScreenPlan(BaseModel):
     relaxation: RelaxSettings
     solvent: str | None = None
     teacher: tuple[str, str] | None = None
+    pre_model: ModelReference | None = None
     shard_size: int
     out: str
     work: str
@@ -294,6 +277,10 @@ class ScreenPlan(BaseModel):
         """Everything but the library that the tables depend on."""
         relaxation = asdict(self.relaxation)
         del relaxation["batching"]
+        if self.pre_model is None:
+            del relaxation["pre_fmax"]
+        else:
+            relaxation["pre_model"] = [self.pre_model.sha256, self.pre_model.config_sha256]
         return self._added | {
             "chemistry": asdict(self.chemistry),
             "embedder": self.embedder,
@@ -317,15 +304,21 @@ class ScreenPlan(BaseModel):
 
     def part_metadata(self) -> dict[str, str]:
         """What the footer of every part says of the run."""
-        return self._added | {
-            "run_key": self.run_key,
-            "model_name": self.model.name,
-            "model_sha256": self.model.sha256,
-            "model_errors": json.dumps(self.model.errors, ensure_ascii=False),
-            "schema_version": SCHEMA_VERSION,
-            "shard_size": str(self.shard_size),
-            "embedder": self.embedder,
-        }
+        first = self.pre_model
+        before = {"pre_relax_sha256": first.sha256} if first else {}
+        return (
+            self._added
+            | before
+            | {
+                "run_key": self.run_key,
+                "model_name": self.model.name,
+                "model_sha256": self.model.sha256,
+                "model_errors": json.dumps(self.model.errors, ensure_ascii=False),
+                "schema_version": SCHEMA_VERSION,
+                "shard_size": str(self.shard_size),
+                "embedder": self.embedder,
+            }
+        )
 
     def records_in(self, shards: set[int]) -> int:
         """Number of records in these shards."""
@@ -379,6 +372,7 @@ def make_plan(
             "relaxation": relaxation_of(call),
             "solvent": described() if call.solvent == "water" else None,
             "teacher": opened.teacher,
+            "pre_model": opened.pre_model,
             "shard_size": shard_size,
             "out": str(opened.out_dir),
             "work": str(opened.work_dir),

@@ -168,6 +168,7 @@ def screen_mols(
     optimizer: Literal["lbfgs", "fire"] = "lbfgs",
     fmax: float = 0.05,
     max_steps: int = 300,
+    pre_relax: Literal["auto", "none"] | Potential = "auto",
     max_atoms: int = 250,
     stereo: Stereo = "one",
     tautomers: bool = False,
@@ -206,6 +207,8 @@ def screen_mols(
         optimizer: How each conformer is relaxed.
         fmax: A conformer has converged below this largest force, in eV/Å.
         max_steps: Relaxation steps at most; 0 is a single point.
+        pre_relax: A cheaper model to walk with first; "auto": the small one where `model` is
+            "default" and geometries are embedded.
         max_atoms: Larger molecules, hydrogens counted, are rejected.
         stereo: Where stereo is undefined, "one" isomer is computed, all are ("enumerate"), or one
             of each pair of mirror images ("diastereomers").
@@ -254,6 +257,9 @@ def screen_mols(
     relaxation = RelaxSettings(optimizer, min(fmax, THERMO_FMAX) if thermo else fmax, max_steps)
     posed = from_3d != "none"
     records = [_record(k, molecule, posed) for k, molecule in enumerate(_several(molecules))]
+    first = pre_relax if isinstance(pre_relax, Potential) else None
+    if pre_relax == "auto" and model == "default" and not posed and max_steps:
+        first = load_potential("small", device=device, backend=backend, precision=precision)
     if not isinstance(model, Potential):
         model = load_potential(
             model, device=device, backend=backend, precision=precision, charges=charges
@@ -288,7 +294,8 @@ def screen_mols(
     with tempfile.TemporaryDirectory() as folder, _embedding(settings, workers) as pool:
         files = ShardFiles.of(Path(folder), 0)
         embed_shard(records, files.embedded, pool, progress=reporter("embed"))
-        relax_shard(files.embedded, files.relaxed, model, relaxation, reporter("relax"))
+        told = reporter("relax")
+        relax_shard(files.embedded, files.relaxed, model, relaxation, told, pre_relax=first)
         if thermo:
             from mlff_core.properties.thermo_columns import add_thermochemistry
 

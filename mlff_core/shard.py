@@ -26,7 +26,7 @@ from mlff_core.chem.twins import share_conformers
 from mlff_core.library import Record
 from mlff_core.library.molblock import NOT_KEPT
 from mlff_core.moves.settings import RelaxSettings
-from mlff_core.outcome import compare_tautomers, final_rows
+from mlff_core.outcome import compare_tautomers, final_rows, topology_of
 from mlff_core.properties.added import Added, add
 from mlff_core.schema import ConformerRow
 from mlff_core.status import Flag, MoleculeStatus, Reason
@@ -244,14 +244,18 @@ def relax_shard(
     potential: "Potential",
     settings: RelaxSettings,
     progress: Callable[[int], None] | None = None,
+    *,
+    pre_relax: "Potential | None" = None,
 ) -> StepReport:
     """Relax every conformer of a shard; `progress` is called with the molecules that are through.
 
     Mirror images among the isomers of a record are given one another's conformers first.
-    A molecule with several conformers counts by their share.
+    A molecule with several conformers counts by their share. `pre_relax` is a cheaper model to walk
+    with first.
     """
     # Torch takes seconds to import; a call is checked, and molecules are embedded, without it.
     from mlff_core.moves.held import relax_where_protons_moved
+    from mlff_core.moves.pre_relax import relax_where_changed
     from mlff_core.moves.relax import relax_conformers
 
     started = time.monotonic()
@@ -273,8 +277,20 @@ def relax_shard(
         potential,
         settings,
         frozen=frozen,
+        pre_relax=pre_relax,
         progress=progress and (lambda n: progress(n * n_all // len(conformers))),
     )
+    if pre_relax is not None:
+        again = relax_where_changed(
+            conformers,
+            results,
+            [topology_of(molecule) for molecule, _ in owners],
+            [molecule.held_bonds for molecule, _ in owners],
+            potential,
+            settings,
+            frozen,
+        )
+        results = [again.get(k, result) for k, result in enumerate(results)]
     held = relax_where_protons_moved(
         [
             (*conformer, molecule.held_bonds)

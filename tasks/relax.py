@@ -24,13 +24,32 @@ def relax(
     backend: "Backend",
     precision: "Precision",
     options: RelaxSettings,
+    pre_model: str | None = None,
+    pre_sha256: str = "",
 ) -> StepReport:
-    """Relax a shard; the model stays loaded for the whole run."""
+    """Relax a shard; the models stay loaded for the whole run.
+
+    Args:
+        shard: Its number.
+        work_dir: Of the run.
+        model: Its tensors file.
+        sha256: Of that.
+        device: Where it computes; so do the next two say of both models.
+        backend: See `load_potential`.
+        precision: Likewise.
+        options: What is asked for.
+        pre_model: Tensors file of the cheaper model that is walked with first, if there is one.
+        pre_sha256: Of that.
+    """
     files = ShardFiles.of(Path(work_dir), shard)
-    force_field = potential(work_dir, model, sha256, device, backend, precision)
+    how = device, backend, precision
+    force_field = potential(work_dir, model, sha256, *how)
+    first = potential(work_dir, pre_model, pre_sha256, *how) if pre_model else None
     told = teller("relax", shard)
     with own_stream(force_field.device):
-        return relax_shard(files.embedded, files.relaxed, force_field, options, told)
+        return relax_shard(
+            files.embedded, files.relaxed, force_field, options, told, pre_relax=first
+        )
 
 
 def own_stream(device: "torch.device") -> AbstractContextManager[object]:

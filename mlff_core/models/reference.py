@@ -43,6 +43,14 @@ class ModelReference:
     errors: dict[str, str]
     has_charges: bool = False
 
+    def covers(self, other: "ModelReference") -> bool:
+        """Whether it knows all elements and charges that another one knows."""
+        return (
+            set(self.elements) >= set(other.elements)
+            and self.min_charge <= other.min_charge
+            and self.max_charge >= other.max_charge
+        )
+
 
 def shipped_folder() -> Path:
     """Where the shipped models lie."""

@@ -1,6 +1,7 @@
 """How molecules move: to a minimum, or as they would at a temperature.
 
 relax.py             batched relaxation: the functions to call
+pre_relax.py         who relaxes once more after a walk with a cheaper model
 held.py              the same, with the protons of charged groups held
 held_triton.py       the springs of that, as a kernel
 tethered.py          relaxation of atoms that stay near given places

@@ -11,7 +11,7 @@ from mlff_core.moves.state import AseLbfgsMemory, Point, dot, each, where_rows
 ASE_HISTORY = 100
 
 
-def ase_lbfgs_enter(rows: Rows, model_hessian: bool) -> AseLbfgsMemory:
+def ase_lbfgs_enter(rows: Rows, model_hessian: bool, near: bool = False) -> AseLbfgsMemory:
     """No history. The initial Hessian is ASE's constant, and there is no other."""
     n_slots, width = rows.numbers.shape
     zeros = rows.positions.new_zeros

@@ -27,7 +27,7 @@ class FireConstants(NamedTuple):
     longest_step: float = LONGEST_STEP
 
 
-def fire_enter(rows: Rows, model_hessian: bool) -> FireMemory:
+def fire_enter(rows: Rows, model_hessian: bool, near: bool = False) -> FireMemory:
     """At rest. FIRE has no Hessian to model."""
     return FireMemory(
         velocity=torch.zeros_like(rows.positions),

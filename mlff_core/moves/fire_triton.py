@@ -39,7 +39,11 @@ def fire_kernel(
     tile = slot * (3 * width) + coordinate
 
     n_steps = tl.load(state.n_steps + slot)
-    first = n_steps == 0
+    before_energy = tl.load(state.energy + slot)
+    # Infinite: no point has been accepted. A whole number, as the interpreter takes a comparison of
+    # two numbers that are not for one that is not.
+    begun = tl.where(before_energy < float("inf"), 1, 0)
+    first = begun == 0
     energy = tl.load(call.energy + slot)
     all_forces = tl.load(call.forces + first_atom * 3 + coordinate, mask=inside, other=0.0)
     free = tl.load(rows.free + slot * width + a, mask=a < size, other=0) != 0
@@ -56,7 +60,7 @@ def fire_kernel(
     vv = tl.sum(tl.sum(v * v, 1), 0)
     downhill = power > 0.0
     faster = downhill & (n > CONSTANTS.n_min)
-    stopped = (power <= 0.0) & (n_steps > 0)
+    stopped = (power <= 0.0) & (begun == 1)
     steered = (1.0 - mix) * v + (mix * tl.sqrt(vv) / tl.sqrt(tl.maximum(ff, 1e-30))) * forces
     v = tl.where(downhill, steered, 0.0)
     dt = tl.where(faster, tl.minimum(dt * CONSTANTS.increase, CONSTANTS.dt_max), dt)

@@ -64,14 +64,26 @@ class Relaxed:
     batch_size: int
 
 
+@dataclass(frozen=True)
+class HandedOver:
+    """One molecule that has ended a walk after which another one comes.
+
+    Attributes:
+        index: Its place in the caller's order.
+    """
+
+    index: int
+
+
 class InFlight:
     """Molecules under way in a fixed number of slots, and those that wait for one.
 
-    Iterated, it yields each molecule as it ends.
+    Iterated, it yields each molecule as it ends, or as it is handed over.
 
     Attributes:
         potential: What they walk with.
-        judge: Who judges the ends of a walk with a coarse force field; None if it is not one.
+        judge: Who judges the ends of a walk with a coarse force field, or from where another one
+            led to; None if it is neither.
     """
 
     def __init__(
@@ -82,6 +94,8 @@ class InFlight:
         n_slots: int,
         *,
         coarse: bool = True,
+        near: bool = False,
+        into: WaitingQueue | None = None,
     ):
         """Make room.
 
@@ -91,13 +105,18 @@ class InFlight:
             settings: What is asked for.
             n_slots: Most molecules in a force call.
             coarse: Walk with the coarse force field that the potential may bring along.
+            near: Another force field has led them near to a minimum.
+            into: Where those that have ended go on; nothing is reported of them here.
         """
         self.waiting, self.potential, self.settings = waiting, potential, settings
         self.n_slots, self.optimizer = n_slots, OPTIMIZERS[settings.optimizer]
+        self.near, self.into = near, into
         self.judge: Judge | None = None
+        found = coarse_of(potential, settings) if coarse else None
+        if into is None and (found is not None or near):
+            self.judge = Judge(potential, settings, walked=found is None, n_slots=n_slots)
         asked = settings
-        if coarse and (found := coarse_of(potential, settings)) is not None:
-            self.judge = Judge(potential, settings)
+        if found is not None:
             self.potential, fmax = found
             asked = replace(settings, fmax=fmax)
         self.rules = Rules.of(asked, potential.dtype, potential.cutoff)
@@ -121,8 +140,13 @@ class InFlight:
         read = [molecule for readout in self.readouts for molecule in readout.molecules]
         return read + [molecule for molecule in self.occupants if molecule is not None]
 
-    def __iter__(self) -> Iterator[Relaxed]:
+    def __iter__(self) -> Iterator[Relaxed | HandedOver]:
         judge = self.judge
+        if self.into is not None:
+            for molecule, relaxed in self._walk():
+                self.into.add(_onward(molecule, relaxed))
+                yield HandedOver(molecule.index)
+            return
         if judge is None:
             yield from (relaxed for _, relaxed in self._walk())
             return
@@ -130,10 +154,11 @@ class InFlight:
             yield from judge.add(molecule, relaxed)
         yield from judge.end()
         if judge.again and not self.waiting.closed:
-            again, n_slots = WaitingQueue(judge.again), min(self.n_slots, len(judge.again))
-            for relaxed in InFlight(again, judge.potential, self.settings, n_slots, coarse=False):
-                judge.again = [left for left in judge.again if left.index != relaxed.index]
-                yield relaxed
+            again = WaitingQueue([molecule.restarted() for molecule in judge.again])
+            n_slots = min(self.n_slots, len(judge.again))
+            for ended in InFlight(again, judge.potential, self.settings, n_slots, coarse=False):
+                judge.again = [left for left in judge.again if left.index != ended.index]
+                yield ended
 
     def _walk(self) -> Iterator[tuple[Molecule, Relaxed]]:
         """Each molecule, as it ends."""
@@ -221,8 +246,12 @@ class InFlight:
             self.renewed.discard(slot)
         index = to_device(np.array(slots), rows.sizes.device)
         entering = Rows.pack(molecules, self.width, rows.sizes.device, rows.positions.dtype)
+        begun = enter(entering, self.settings, near=self.near)
+        if self.near:
+            before = np.array([molecule.n_before for molecule in molecules], np.int64)
+            begun = begun._replace(n_steps=to_device(before, rows.sizes.device))
         overwrite(rows, index, entering)
-        overwrite(state, index, enter(entering, self.settings))
+        overwrite(state, index, begun)
 
     def _collect(self, rows: Rows, state: RelaxState, ended: list[int]) -> None:
         """Begin to read out the molecules that ended, and free their slots."""
@@ -251,7 +280,7 @@ class InFlight:
         n = 3 * self.width
         for row in readout.arrays.wait().numpy():
             molecule = readout.molecules.pop(0)
-            if row[2 * n] == SlotStatus.NON_FINITE and row[-1] == 0:  # no point that was accepted
+            if row[2 * n + 1] == np.inf:  # no point was accepted
                 row[n : 2 * n] = row[2 * n + 1 : -1] = np.nan  # nothing is known, and not zero
             status, energy, initial_energy, max_force, n_steps = row[2 * n :].tolist()
             yield (
@@ -297,6 +326,13 @@ class _StatusCheck:
             # Whoever entered since has a status of its own to come.
             if occupants[slot] is not None and occupants[slot] is self.occupants[slot]:
                 yield slot, status
+
+
+def _onward(molecule: Molecule, relaxed: Relaxed) -> Molecule:
+    """From where a molecule goes on after a walk: from its start, if the walk led nowhere."""
+    if relaxed.status in (ConformerStatus.CONVERGED, ConformerStatus.MAX_STEPS):
+        return molecule.moved(relaxed.positions, relaxed.n_steps)
+    return molecule
 
 
 def _wait_for(checks: deque[_StatusCheck]) -> None:

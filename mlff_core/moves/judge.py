@@ -1,10 +1,13 @@
-"""The ends of walks with a coarse force field, judged by the one that is asked for.
+"""The ends of walks with another force field, judged by the one that is asked for.
 
 A walk takes some forty force calls, of which only the last has to be as good as the model can.
 Where a force field brings a quicker one along (`force_field.HasCoarse`), molecules walk with that
 one until no force is above fmax less its error. What is reported, initial energies, final energies
 and forces, is computed with the force field itself, and so is the verdict: a molecule that has not
 converged by it, or stands above its start by it, begins again and walks with it.
+
+The same is asked of a walk that began where a cheaper model led to (`pre_relax`): its start is
+where the molecule was given.
 """
 
 from collections import deque
@@ -23,7 +26,8 @@ from mlff_core.status import ConformerStatus
 if TYPE_CHECKING:
     from mlff_core.moves.in_flight import Relaxed
 
-#: Molecules that are judged at once, each at its start and at its end.
+#: Molecules that are judged at once, each at its start and at its end, on a device; on a CPU as
+#: many as walk at once.
 AT_ONCE = 256
 #: A coarse force field is of use down to so many times its error.
 LEAST_ERRORS = 5.0
@@ -44,8 +48,8 @@ class _Asked(NamedTuple):
 
     Attributes:
         ends: The molecules, and how their walks ended.
-        energy: eV, at all starts, then at all ends, float64 [2 n_mols].
-        forces: eV/Å, likewise [2 n_atoms, 3].
+        energy: eV, at all starts, then at all ends if these are judged, float64.
+        forces: eV/Å, likewise.
     """
 
     ends: list[tuple[Molecule, "Relaxed"]]
@@ -54,15 +58,26 @@ class _Asked(NamedTuple):
 
 
 class Judge:
-    """Judges what walked with a coarse force field.
+    """Judges what walked with a coarse force field, or from where another one led to.
 
     Attributes:
         potential: The force field itself.
-        again: Molecules that have to walk with it.
+        again: Molecules that have to walk with it, from where they were given.
     """
 
-    def __init__(self, potential: ForceField, settings: RelaxSettings):
-        self.potential, self.settings = potential, settings
+    def __init__(
+        self, potential: ForceField, settings: RelaxSettings, *, walked: bool, n_slots: int
+    ):
+        """Wait for the first.
+
+        Args:
+            potential: The force field itself.
+            settings: What is asked for.
+            walked: The walks are with it, so that what they say of their ends stands.
+            n_slots: Molecules that walk at once.
+        """
+        self.potential, self.settings, self.walked = potential, settings, walked
+        self._at_once = n_slots if potential.device.type == "cpu" else AT_ONCE
         self.again: list[Molecule] = []
         self._waiting: list[tuple[Molecule, Relaxed]] = []
         self._asked: deque[_Asked] = deque()
@@ -76,7 +91,7 @@ class Judge:
     def add(self, molecule: Molecule, relaxed: "Relaxed") -> Iterator["Relaxed"]:
         """One more; yields verdicts that have come meanwhile."""
         self._waiting.append((molecule, relaxed))
-        if len(self._waiting) >= AT_ONCE:
+        if len(self._waiting) >= self._at_once:
             yield from self._answers()
             self._ask()
 
@@ -89,11 +104,14 @@ class Judge:
     def _ask(self) -> None:
         """Send those that wait to the device, which is not waited for."""
         ends, device, dtype = self._waiting, self.potential.device, self.potential.dtype
-        sizes = np.array([molecule.size for molecule, _ in ends] * 2)
-        numbers = np.concatenate([molecule.numbers for molecule, _ in ends] * 2)
-        starts = [molecule.positions for molecule, _ in ends]
-        positions = np.concatenate(starts + [relaxed.positions for _, relaxed in ends])
-        charge = np.array([molecule.charge for molecule, _ in ends] * 2, np.int64)
+        places = [molecule.start for molecule, _ in ends]
+        if not self.walked:
+            places += [relaxed.positions for _, relaxed in ends]
+        each = len(places) // len(ends)
+        sizes = np.array([molecule.size for molecule, _ in ends] * each)
+        numbers = np.concatenate([molecule.numbers for molecule, _ in ends] * each)
+        positions = np.concatenate(places)
+        charge = np.array([molecule.charge for molecule, _ in ends] * each, np.int64)
         batch = MolBatch(
             numbers=to_device(numbers.astype(np.int64), device),
             positions=to_device(positions, device, dtype),
@@ -109,21 +127,33 @@ class Judge:
     def _answers(self) -> Iterator["Relaxed"]:
         while self._asked:
             asked = self._asked[0]
-            energy = asked.energy.wait().numpy().reshape(2, -1)
+            n_mols = len(asked.ends)
+            energy = asked.energy.wait().numpy()
             forces = asked.forces.wait().numpy()[sum(m.size for m, _ in asked.ends) :]
             verdicts, first = [], 0
             for k, (molecule, relaxed) in enumerate(asked.ends):
-                own = forces[first : first + molecule.size]
-                first += molecule.size
-                verdict = self._verdict(
-                    molecule, relaxed, float(energy[0, k]), float(energy[1, k]), own
-                )
+                initial = float(energy[k])
+                if self.walked:
+                    verdict = self._of_own(relaxed, initial)
+                else:
+                    own = forces[first : first + molecule.size]
+                    first += molecule.size
+                    verdict = self._verdict(
+                        molecule, relaxed, initial, float(energy[n_mols + k]), own
+                    )
                 if verdict is None:
                     self.again.append(molecule)
                 else:
                     verdicts.append(verdict)
             self._asked.popleft()
             yield from verdicts
+
+    def _of_own(self, relaxed: "Relaxed", initial_energy: float) -> "Relaxed | None":
+        """What is reported of one whose end was computed; None if it has to walk again."""
+        if relaxed.status == ConformerStatus.CONVERGED and not relaxed.energy <= initial_energy:
+            return None
+        known = np.isfinite(relaxed.energy)
+        return replace(relaxed, initial_energy=initial_energy) if known else relaxed
 
     def _verdict(
         self,

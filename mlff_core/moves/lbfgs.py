@@ -31,8 +31,11 @@ class LbfgsConstants(NamedTuple):
     renew_below: float = RENEW_BELOW
 
 
-def lbfgs_enter(rows: Rows, model_hessian: bool) -> LbfgsMemory:
-    """No history, the full trust radius, and the inverse of the model Hessian if it is wanted."""
+def lbfgs_enter(rows: Rows, model_hessian: bool, near: bool = False) -> LbfgsMemory:
+    """No history, the full trust radius, and the inverse of the model Hessian if it is wanted.
+
+    Near a minimum the model is at once the one that others get on their way.
+    """
     n_slots, width = rows.numbers.shape
     zeros = rows.positions.new_zeros
     memory = LbfgsMemory(
@@ -46,10 +49,10 @@ def lbfgs_enter(rows: Rows, model_hessian: bool) -> LbfgsMemory:
     if not model_hessian:
         return memory
     return memory._replace(
-        inverse=inverse_model_hessian(rows, MODEL),
+        inverse=inverse_model_hessian(rows, RENEWED_MODEL if near else MODEL),
         inverse_forces=zeros(n_slots, 3 * width),
         inverse_y=zeros(n_slots, HISTORY, 3 * width),
-        renewed=torch.zeros_like(rows.sizes),
+        renewed=torch.full_like(rows.sizes, int(near)),
     )
 
 

@@ -44,7 +44,11 @@ def lbfgs_kernel(
 
     # The force call at the trial point, beside the point accepted before.
     n_steps = tl.load(state.n_steps + slot)
-    first = n_steps == 0
+    before_energy = tl.load(state.energy + slot)
+    # Infinite: no point has been accepted. A whole number, as the interpreter takes a comparison of
+    # two numbers that are not for one that is not.
+    begun = tl.where(before_energy < float("inf"), 1, 0)
+    first = begun == 0
     energy = tl.load(call.energy + slot)
     all_forces = tl.load(call.forces + first_atom * 3 + coordinate, mask=inside, other=0.0)
     free = tl.load(rows.free + slot * width + a, mask=a < size, other=0) != 0
@@ -54,14 +58,14 @@ def lbfgs_kernel(
     # 0 x finds what is not finite.
     zero = tl.sum(tl.sum(all_forces * 0.0, 1), 0) + energy * 0.0
     finite = zero == 0.0
-    accept = first | (energy <= tl.load(state.energy + slot) + LIMITS.noise * size)
+    accept = first | (energy <= before_energy + LIMITS.noise * size)
 
     s = tl.load(state.trial + tile, mask=inside, other=0.0)
     s -= tl.load(state.positions + tile, mask=inside, other=0.0)
     y = before - forces
     sy = dot(s, y)
     # Below this share of |s| |y| the product is rounding.
-    known = (n_steps > 0) & finite & (sy > 1e-6 * tl.sqrt(dot(s, s) * dot(y, y)))
+    known = (begun == 1) & finite & (sy > 1e-6 * tl.sqrt(dot(s, s) * dot(y, y)))
 
     # The unscaled initial inverse Hessian times the forces, and times each y.
     if HAS_MODEL:

@@ -150,7 +150,7 @@ def minimise(
         if not finite:
             status[slot] = codes.non_finite
             continue
-        first = n_steps[slot] == 0
+        first = energy[slot] == np.inf
         accept = first or flat_energy[slot] <= energy[slot] + limits.noise * size
         for k in range(n):
             is_free = free[slot, k // 3]

@@ -23,7 +23,8 @@ class Optimizer:
     """A minimiser.
 
     Attributes:
-        enter: From molecules, and whether to model their Hessian, to what is kept of each.
+        enter: From molecules, whether to model their Hessian, and whether they are near a minimum
+            already, to what is kept of each.
         step: From what is kept and a force call to: is the trial point accepted, bool [n_slots];
             the displacement from the point that is now accepted to the next trial point
             [n_slots, w, 3]; and what is kept now.
@@ -36,7 +37,7 @@ class Optimizer:
         double: Positions are kept in float64, whatever the model computes in, as ASE keeps them.
     """
 
-    enter: Callable[[Rows, bool], Any]
+    enter: Callable[[Rows, bool, bool], Any]
     step: Callable[[Any, Point], tuple[Tensor, Tensor, Any]]
     renews: Callable[[Any, Tensor], Tensor] | None = None
     renew: Callable[[Rows, Any, Tensor], Any] | None = None

@@ -79,6 +79,7 @@ def relax(
     hydrogens_only: bool = False,
     model_hessian: bool = True,
     n_threads: int | None = None,
+    pre_relax: ForceField | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> RelaxResult:
     """Relax every molecule to its nearest minimum.
@@ -96,6 +97,7 @@ def relax(
         model_hessian: "lbfgs" begins with a model of each molecule's Hessian, which about halves
             the steps; without, with ASE's constant.
         n_threads: Batches side by side, see `relax_molecules`.
+        pre_relax: A cheaper force field to walk with first, see `relax_conformers`.
         progress: Called with the number of molecules that have ended, after each.
 
     Returns:
@@ -103,7 +105,7 @@ def relax(
         status and leaves the others alone.
 
     Raises:
-        OutOfDomainError: The batch holds an element or a charge that the model does not know, or a
+        OutOfDomainError: The batch holds an element or a charge that a model does not know, or a
             molecule with an odd number of electrons.
         TypeError: The first argument is no batch or the second no force field.
         ValueError: An argument is out of its range.
@@ -112,7 +114,8 @@ def relax(
     require_batch(batch)
     require_force_field(potential)
     settings = RelaxSettings(optimizer, fmax, max_steps, model_hessian)
-    potential.domain.check(batch, potential.name)
+    for force_field in filter(None, (potential, pre_relax)):
+        force_field.domain.check(batch, force_field.name)
     if capacity is not None and capacity < 1:
         raise ValueError(f"capacity: expected at least 1 molecule, found {capacity!r}")
     free = ~frozen_atoms(frozen, batch.n_atoms)
@@ -121,8 +124,9 @@ def relax(
     molecules = molecules_of(batch, free)
     batch = batch.to(potential.device, potential.dtype)
     ended: list[Relaxed] = []
+    n_slots = capacity or len(molecules)
     for relaxed in relax_molecules(
-        molecules, potential, settings, capacity or len(molecules), n_threads=n_threads
+        molecules, potential, settings, n_slots, n_threads=n_threads, pre_relax=pre_relax
     ):
         ended.append(relaxed)
         if progress is not None:
@@ -162,9 +166,15 @@ def relax_conformers(
     *,
     frozen: Sequence[np.ndarray] | None = None,
     n_threads: int | None = None,
+    pre_relax: ForceField | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Relaxed]:
     """Relax many conformers of mixed sizes, bucket by bucket.
+
+    With `pre_relax`, a cheaper force field, they walk with that one first, to the `pre_fmax` of the
+    settings. Energies, forces, the verdict and the initial energy are of `potential` all the same;
+    the moves of both walks count. One that ends above where it was given begins there once more, by
+    `potential` alone.
 
     Args:
         conformers: Atomic numbers [n_atoms], positions in Å [n_atoms, 3] and charge of each.
@@ -172,33 +182,40 @@ def relax_conformers(
         settings: What is asked for.
         frozen: Indices of the atoms of each that stay where they are; None: all of them move.
         n_threads: Batches side by side, see `relax_molecules`.
-        progress: Called with the number of conformers that have ended, after each.
+        pre_relax: On the same device.
+        progress: Called with the number of conformers that have ended, after each; an end by
+            `pre_relax` counts half.
 
     Returns:
         One entry a conformer, in the order given. Its status is None if it did not fit into
         memory alone.
 
     Raises:
-        OutOfDomainError: A conformer holds an element or a charge that the model does not know, or
-            an odd number of electrons.
+        OutOfDomainError: A conformer holds an element or a charge that a model does not know, or an
+            odd number of electrons.
         TypeError: The second argument is no force field.
         ValueError: An argument is out of its range, or a conformer's arrays disagree.
     """
     require_force_field(potential)
     sizes = batch_sizes(settings.batching, potential.device, potential.bytes_per_edge)
-    potential.domain.check(MolBatch.from_arrays(conformers), potential.name)
+    for force_field in filter(None, (potential, pre_relax)):
+        force_field.domain.check(MolBatch.from_arrays(conformers), force_field.name)
     by_bucket: dict[str, list[Molecule]] = {bucket.name: [] for bucket in TABLE}
     for index, (numbers, positions, charge) in enumerate(conformers):
         free = None if frozen is None else free_atoms(frozen[index], len(numbers))
         molecule = Molecule(index, np.asarray(numbers), np.asarray(positions), int(charge), free)
         by_bucket[bucket_of(molecule.size)].append(molecule)
     results: list[Relaxed | None] = [None] * len(conformers)
-    n_done = 0
+    n_done = n_halfway = 0
     groups = [(molecules, sizes[name]) for name, molecules in by_bucket.items()]
-    for relaxed in relax_groups(groups, potential, settings, n_threads):
-        results[relaxed.index] = relaxed
-        n_done += 1
+    for ended in relax_groups(groups, potential, settings, n_threads, pre_relax):
+        if isinstance(ended, Relaxed):
+            results[ended.index] = ended
+            n_done += 1
+        else:
+            n_halfway += 1
         if progress is not None:
-            progress(n_done)
+            # Who was not handed over has ended all at once.
+            progress((max(n_halfway, n_done) + n_done) // 2)
     assert n_done == len(conformers)
     return [relaxed for relaxed in results if relaxed is not None]

@@ -23,6 +23,8 @@ class RelaxSettings:
         model_hessian: "lbfgs" begins with a model of each molecule's Hessian; without, with ASE's
             constant.
         batching: How many of many conformers are in a force call, see `buckets.batch_sizes`.
+        pre_fmax: Where a cheaper force field, if there is one, hands over: no atom that may move
+            feels more of it, eV/Å; `fmax` where that is larger.
     """
 
     optimizer: str = "lbfgs"
@@ -30,15 +32,17 @@ class RelaxSettings:
     max_steps: int = 300
     model_hessian: bool = True
     batching: Batching = "auto"
+    pre_fmax: float = 0.05
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZER_NAMES:
             known = ", ".join(OPTIMIZER_NAMES)
             raise ValueError(f"optimizer: expected {known}, found {self.optimizer!r}")
-        for name in ("fmax", "max_steps"):
+        for name in ("fmax", "max_steps", "pre_fmax"):
             if not hasattr(found := getattr(self, name), "__float__"):
                 raise TypeError(f"{name}: expected a number, found {found!r}")
-        if not self.fmax > 0:
-            raise ValueError(f"fmax: expected more than 0 eV/Å, found {self.fmax!r}")
+        for name in ("fmax", "pre_fmax"):
+            if not (found := getattr(self, name)) > 0:
+                raise ValueError(f"{name}: expected more than 0 eV/Å, found {found!r}")
         if self.max_steps < 0 or int(self.max_steps) != self.max_steps:
             raise ValueError(f"max_steps: expected 0 or more, found {self.max_steps!r}")

@@ -7,7 +7,7 @@ its forces are put back, at every step; that costs two index operations.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,8 @@ class Molecule:
         positions: Å [n_atoms, 3].
         charge: Total charge in e.
         free: Which atoms may move, bool [n_atoms]; None means all.
+        given: Where it was before another force field moved it, Å [n_atoms, 3]; None: not moved.
+        n_before: Moves made there.
     """
 
     index: int
@@ -35,11 +37,26 @@ class Molecule:
     positions: np.ndarray
     charge: int
     free: np.ndarray | None = None
+    given: np.ndarray | None = None
+    n_before: int = 0
 
     @property
     def size(self) -> int:
         """Number of atoms."""
         return len(self.numbers)
+
+    @property
+    def start(self) -> np.ndarray:
+        """Where it was given, Å [n_atoms, 3]."""
+        return self.positions if self.given is None else self.given
+
+    def moved(self, positions: np.ndarray, n_steps: int) -> "Molecule":
+        """The same elsewhere, after so many moves."""
+        return replace(self, positions=positions, given=self.start, n_before=n_steps)
+
+    def restarted(self) -> "Molecule":
+        """The same where it was given."""
+        return replace(self, positions=self.start, given=None, n_before=0)
 
 
 def molecules_of(batch: MolBatch, free: np.ndarray) -> list[Molecule]:

@@ -99,11 +99,11 @@ class RelaxState(NamedTuple):
 
     Attributes:
         status: `rules.SlotStatus` of each, int64 [n_slots].
-        n_steps: Moves made, int64 [n_slots].
+        n_steps: Moves made, those with another force field before included, int64 [n_slots].
         trial: Where the next force call is made, Å [n_slots, w, 3].
         positions: The accepted point, Å [n_slots, w, 3].
         forces: There, all of them, eV/Å [n_slots, w, 3].
-        energy: There, eV, float64 [n_slots].
+        energy: There, eV, float64 [n_slots]; infinite where no point has been accepted.
         max_force: There, on atoms that may move, eV/Å [n_slots].
         initial_energy: eV, float64 [n_slots].
         initial_max_force: eV/Å [n_slots].

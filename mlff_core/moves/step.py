@@ -11,8 +11,14 @@ from mlff_core.moves.slots import Rows, evaluate_rows
 from mlff_core.moves.state import Point, RelaxState, overwrite, take, where_row, where_rows
 
 
-def enter(rows: Rows, settings: RelaxSettings) -> RelaxState:
-    """The state in which molecules begin: running, at their initial positions, nothing known."""
+def enter(rows: Rows, settings: RelaxSettings, *, near: bool = False) -> RelaxState:
+    """The state in which molecules begin: running, at their initial positions, nothing known.
+
+    Args:
+        rows: The molecules.
+        settings: What is asked for.
+        near: They are near a minimum already.
+    """
 
     def zeros(dtype: torch.dtype = rows.positions.dtype) -> Tensor:
         return torch.zeros(len(rows.sizes), dtype=dtype, device=rows.sizes.device)
@@ -23,11 +29,11 @@ def enter(rows: Rows, settings: RelaxSettings) -> RelaxState:
         trial=rows.positions.clone(),
         positions=rows.positions.clone(),
         forces=torch.zeros_like(rows.positions),
-        energy=zeros(torch.float64),
+        energy=zeros(torch.float64) + torch.inf,
         max_force=zeros(),
         initial_energy=zeros(torch.float64),
         initial_max_force=zeros(),
-        memory=OPTIMIZERS[settings.optimizer].enter(rows, settings.model_hessian),
+        memory=OPTIMIZERS[settings.optimizer].enter(rows, settings.model_hessian, near),
     )
 
 
@@ -53,7 +59,7 @@ def step(
 ) -> RelaxState:
     """One force call and one move of every running molecule; the others stay as they are."""
     optimizer = OPTIMIZERS[settings.optimizer]
-    running, first = state.status == SlotStatus.RUNNING, state.n_steps == 0
+    running, first = state.status == SlotStatus.RUNNING, state.energy.isposinf()
     energy, forces = evaluate_rows(rows, state.trial, running, potential)
     free = rows.free[..., None]
     finite = energy.isfinite() & forces.isfinite().all(-1).all(-1)

@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from queue import Empty, Queue
 
 import torch
 
 from mlff_core.models.force_field import ForceField
-from mlff_core.moves.in_flight import InFlight, Relaxed, not_relaxed
+from mlff_core.moves.in_flight import HandedOver, InFlight, Relaxed, not_relaxed
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule
 from mlff_core.moves.waiting import WaitingQueue
@@ -25,6 +26,7 @@ def relax_molecules(
     n_slots: int,
     *,
     n_threads: int | None = None,
+    pre_relax: ForceField | None = None,
 ) -> Iterator[Relaxed]:
     """Relax molecules, `n_slots` at a time; each is yielded as it ends, in no particular order.
 
@@ -43,11 +45,62 @@ def relax_molecules(
         n_slots: Most molecules in a force call.
         n_threads: None for as many as PyTorch would use threads here, at most MAX_THREADS; 1 on
             CUDA.
+        pre_relax: A cheaper force field to walk with first, see `relax_conformers`.
 
     Raises:
         ValueError: `n_threads` is less than 1, or more than 1 on CUDA.
     """
-    return relax_groups([(molecules, n_slots)], potential, settings, n_threads)
+    for ended in relax_groups([(molecules, n_slots)], potential, settings, n_threads, pre_relax):
+        if isinstance(ended, Relaxed):
+            yield ended
+
+
+@dataclass(frozen=True)
+class _Leg:
+    """A walk that molecules of one size class make; all that `InFlight` is told of it.
+
+    Attributes:
+        waiting: Those whose turn it is.
+        potential: What they walk with.
+        settings: What is asked for.
+        n_slots: Most molecules in a force call.
+        near: Another force field has led them near to a minimum.
+        into: Where they wait for the next leg; None: this is the last.
+    """
+
+    waiting: WaitingQueue
+    potential: ForceField
+    settings: RelaxSettings
+    n_slots: int
+    near: bool = False
+    into: WaitingQueue | None = None
+
+    def in_flight(self, n_slots: int) -> InFlight:
+        """Begin it in so many slots."""
+        return InFlight(
+            self.waiting, self.potential, self.settings, n_slots, near=self.near, into=self.into
+        )
+
+
+def _legs(
+    groups: Sequence[tuple[Sequence[Molecule], int]],
+    potential: ForceField,
+    settings: RelaxSettings,
+    pre_relax: ForceField | None,
+) -> list[_Leg]:
+    """The walks of all groups, in their order: those of the first leg come before all others."""
+    if pre_relax is None or settings.max_steps == 0:
+        return [
+            _Leg(WaitingQueue(molecules), potential, settings, n_slots)
+            for molecules, n_slots in groups
+        ]
+    begin = replace(settings, fmax=max(settings.fmax, settings.pre_fmax))
+    first, last = [], []
+    for molecules, n_slots in groups:
+        between = WaitingQueue([], expected=molecules)
+        first.append(_Leg(WaitingQueue(molecules), pre_relax, begin, n_slots, into=between))
+        last.append(_Leg(between, potential, settings, n_slots, near=True))
+    return first + last
 
 
 def relax_groups(
@@ -55,39 +108,41 @@ def relax_groups(
     potential: ForceField,
     settings: RelaxSettings,
     n_threads: int | None,
-) -> Iterator[Relaxed]:
-    """As `relax_molecules`, one group of molecules after the other, each with its `n_slots`."""
+    pre_relax: ForceField | None = None,
+) -> Iterator[Relaxed | HandedOver]:
+    """As `relax_molecules`, one group of molecules after the other, each with its `n_slots`.
+
+    Yields too who has been handed over from the cheaper force field to the other.
+    """
     on_cpu = potential.device.type == "cpu"
     if n_threads is None:
         n_threads = min(torch.get_num_threads(), MAX_THREADS) if on_cpu else 1
     if n_threads < 1 or (n_threads > 1 and not on_cpu):
         most = "at least 1" if on_cpu else f"1 on {potential.device.type}"
         raise ValueError(f"n_threads: expected {most}, found {n_threads!r}")
-    queues = [(WaitingQueue(molecules), n_slots) for molecules, n_slots in groups if molecules]
-    n_threads = min(n_threads, sum(len(waiting) for waiting, _ in queues))
+    groups = [(molecules, n_slots) for molecules, n_slots in groups if molecules]
+    n_threads = min(n_threads, sum(len(molecules) for molecules, _ in groups))
+    legs = _legs(groups, potential, settings, pre_relax)
     if n_threads > 1:
         yield from _side_by_side(
             [
                 [
-                    InFlight(
-                        waiting, potential, settings, min(n_slots, -(-len(waiting) // n_threads))
-                    )
-                    for waiting, n_slots in queues
+                    leg.in_flight(min(leg.n_slots, -(-len(leg.waiting.sizes) // n_threads)))
+                    for leg in legs
                 ]
                 for _ in range(n_threads)
             ]
         )
     # Nobody, or those for whom there was no memory beside others.
-    for waiting, n_slots in queues:
-        yield from _relax_alone(waiting, potential, settings, min(n_slots, len(waiting)))
+    for leg in legs:
+        yield from _relax_alone(leg)
 
 
-def _relax_alone(
-    waiting: "WaitingQueue", potential: ForceField, settings: RelaxSettings, n_slots: int
-) -> Iterator[Relaxed]:
+def _relax_alone(leg: _Leg) -> Iterator[Relaxed | HandedOver]:
     """What ends in one batch, and in others with fewer slots after it if memory runs out."""
+    waiting, n_slots = leg.waiting, min(leg.n_slots, len(leg.waiting))
     while waiting:
-        batch = InFlight(waiting, potential, settings, n_slots)
+        batch = leg.in_flight(n_slots)
         try:
             yield from batch
         except (RuntimeError, MemoryError) as error:
@@ -98,15 +153,19 @@ def _relax_alone(
             return
         # Outside the except clause, whose traceback would keep the tensors alive.
         del batch
-        if potential.device.type == "cuda":
+        if leg.potential.device.type == "cuda":
             torch.cuda.empty_cache()
         if n_slots == 1:
-            yield not_relaxed(interrupted.pop())
+            alone = interrupted.pop()
+            if leg.into is None:
+                yield not_relaxed(alone)
+            else:
+                leg.into.add(alone)
         waiting.put_back(interrupted)
         n_slots = max(n_slots // 2, 1)
 
 
-def _side_by_side(rounds: Sequence[Sequence["InFlight"]]) -> Iterator[Relaxed]:
+def _side_by_side(rounds: Sequence[Sequence["InFlight"]]) -> Iterator[Relaxed | HandedOver]:
     """What ends in rounds of batches, each round in a thread of its own with one core.
 
     A batch that runs out of memory puts its molecules back and ends its round, and leaves the
@@ -114,7 +173,7 @@ def _side_by_side(rounds: Sequence[Sequence["InFlight"]]) -> Iterator[Relaxed]:
     have ended when it has.
     """
     # Bounded, so that batches wait for a slow consumer.
-    ended: Queue[Relaxed | BaseException | None] = Queue(
+    ended: Queue[Relaxed | HandedOver | BaseException | None] = Queue(
         sum(max(batch.n_slots for batch in batches) for batches in rounds)
     )
     prepared = threading.Semaphore(0)

@@ -14,8 +14,15 @@ class WaitingQueue:
         closed: Whoever takes from it is to end as it is.
     """
 
-    def __init__(self, molecules: Sequence[Molecule]):
+    def __init__(self, molecules: Sequence[Molecule], expected: Sequence[Molecule] = ()):
+        """Let molecules wait.
+
+        Args:
+            molecules: Those that do.
+            expected: Those that come later.
+        """
         self._molecules = deque(molecules)
+        self._expected = [molecule.size for molecule in expected]
         self._lock = threading.Lock()
         self.closed = False
 
@@ -24,9 +31,9 @@ class WaitingQueue:
 
     @property
     def sizes(self) -> list[int]:
-        """Atoms of each."""
+        """Atoms of each, those included that are expected."""
         with self._lock:
-            return [molecule.size for molecule in self._molecules]
+            return [molecule.size for molecule in self._molecules] + self._expected
 
     def take(self, n_molecules: int, n_atoms: int) -> list[Molecule]:
         """Those whose turn it is, as many as fit into places and atoms; they wait no more."""
@@ -38,6 +45,11 @@ class WaitingQueue:
                     break
                 taken.append(self._molecules.popleft())
         return taken
+
+    def add(self, molecule: Molecule) -> None:
+        """Let one more wait."""
+        with self._lock:
+            self._molecules.append(molecule)
 
     def put_back(self, molecules: Sequence[Molecule]) -> None:
         """Let molecules wait again, before all others."""

@@ -2,12 +2,15 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from prefect.flows import Flow
 from pydantic import ValidationError
+from rdkit import Chem
 
 from flows.call import GROUPS, Call, DistillCall, ScreenCall
 from flows.distill import distill
@@ -16,6 +19,7 @@ from flows.screen import screen
 from mlff_core.errors import DeviceError, OutputError
 from mlff_core.library.ingest import IngestReport
 from mlff_core.models.checkpoint import save_checkpoint
+from mlff_core.models.reference import refer_to_model
 from mlff_core.tables import check_output
 from mlff_core.testing import random_model
 
@@ -139,6 +143,40 @@ def test_who_embeds_is_of_the_run_and_a_card_needs_one(tmp_path: Path, small_mod
     assert chosen["cuda"].manifest().parameters["embedder"] == "card"
     with pytest.raises(DeviceError, match="no CUDA device"):
         plan_of("card", "cpu")
+
+
+def test_the_small_model_walks_before_the_default_one_and_the_run_key_says_so(
+    tmp_path: Path, small_model: Path
+) -> None:
+    library, poses = tmp_path / "library.smi", tmp_path / "poses.sdf"
+    library.write_text("CCO a\n")
+    poses.write_text(Chem.MolToMolBlock(Chem.MolFromSmiles("O")) + "$$$$\n")
+    read = IngestReport(1, 1, 2, "0" * 64, "file", None, None, ())
+
+    def plan_of(**asked: Any) -> ScreenPlan:
+        given = {"library": str(library), "out": str(tmp_path / "out")} | asked
+        return make_plan(open_call(ScreenCall(**given)), read, shard_size=2, device="cpu")
+
+    first, never = plan_of(), plan_of(pre_relax="none")
+    assert first.pre_model is not None
+    assert first.pre_model.name == "painn-aimnet2-small"
+    assert first.part_metadata()["pre_relax_sha256"] == first.pre_model.sha256
+    assert never.pre_model is None
+    assert "pre_relax_sha256" not in never.part_metadata()
+    assert first.run_key == plan_of(pre_relax="small").run_key != never.run_key
+    for without in (
+        {"model": "small"},
+        {"model": str(small_model)},
+        {"max_steps": 0},
+        {"library": str(poses), "from_3d": "all"},
+    ):
+        assert plan_of(**without).pre_model is None
+    asked_for = plan_of(model=str(small_model), pre_relax="small")
+    assert asked_for.pre_model == first.pre_model
+    few = refer_to_model("small")
+    assert few.covers(refer_to_model("default"))
+    assert not replace(few, elements=few.elements[1:]).covers(refer_to_model("default"))
+    assert not replace(few, max_charge=0).covers(refer_to_model("default"))
 
 
 def test_a_preset_sets_what_is_not_given() -> None:
