@@ -49,6 +49,8 @@ class MoleculesConfig:
         arsenic_share: Share of the molecules with phosphorus in which arsenic takes its place.
         protomer_share: Share of the molecules in which another protonation state takes their place,
             where they have one (see `protomers`).
+        both_signs_share: Share of the molecules, besides, in which a state with charged groups of
+            both signs, three at least, takes their place, where they have one.
         held_out_share: Share of the connectivities that are held out.
         salt: Distinguishes this split from others.
         seed: Of the order, the substitutions and the protonation states.
@@ -64,6 +66,7 @@ class MoleculesConfig:
     selenium_share: float = 0.06
     arsenic_share: float = 0.15
     protomer_share: float = 0.0
+    both_signs_share: float = 0.0
     held_out_share: float = 0.02
     salt: str = "student-1"
     seed: int = 20261121
@@ -219,8 +222,11 @@ def choose_many(
         result = look_at(text)
         # Of the molecule, not of its place: parts are looked at in several processes.
         rng = random.Random(f"{config.seed}:{text}")
-        if isinstance(result, Choice) and rng.random() < config.protomer_share:
-            other = look_at(protomer(text, rng, max_charge=config.max_charge) or text)
+        drawn = rng.random()
+        if isinstance(result, Choice) and drawn < config.protomer_share + config.both_signs_share:
+            both_signs = drawn >= config.protomer_share
+            state = protomer(text, rng, max_charge=config.max_charge, both_signs=both_signs)
+            other = look_at(state or text)
             if isinstance(other, Choice):
                 # Some protons count as connectivity, a sulfonamide's for one; all states of a
                 # molecule stand on its own side all the same.

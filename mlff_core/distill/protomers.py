@@ -45,7 +45,14 @@ def sites(mol: Chem.Mol) -> tuple[list[int], list[int]]:
     return found(ACIDS), found(BASES)
 
 
-def protomer(smiles: str, rng: random.Random, *, max_charge: int, max_sites: int = 4) -> str | None:
+def protomer(
+    smiles: str,
+    rng: random.Random,
+    *,
+    max_charge: int,
+    max_sites: int = 4,
+    both_signs: bool = False,
+) -> str | None:
     """The molecule with a proton more or less at groups that are chosen at random.
 
     Charges that no proton explains, as those of nitro groups and quaternary ammonium, stay. No two
@@ -56,9 +63,11 @@ def protomer(smiles: str, rng: random.Random, *, max_charge: int, max_sites: int
         rng: Chooses.
         max_charge: Largest absolute total charge in e.
         max_sites: Most groups that lose a proton, and most that take one.
+        both_signs: Whether some groups shall lose a proton and others take one, three in all at
+            least.
 
     Returns:
-        A canonical SMILES; None where the SMILES means nothing or the molecule has no such group.
+        A canonical SMILES; None where the SMILES means nothing or the molecule has no such groups.
     """
     mol = Chem.MolFromSmiles(smiles)
     if mol is None:
@@ -67,16 +76,20 @@ def protomer(smiles: str, rng: random.Random, *, max_charge: int, max_sites: int
     acids, bases = sites(mol)
     if not acids and not bases:
         return None
+    least = int(both_signs)
+    if both_signs and not (acids and bases and len(acids) + len(bases) > 2):
+        return None
     distance = Chem.GetDistanceMatrix(mol)
     fixed = Chem.GetFormalCharge(mol)
     for _ in range(20):
-        lost = rng.sample(acids, rng.randint(0, min(len(acids), max_sites)))
+        lost = rng.sample(acids, rng.randint(least, min(len(acids), max_sites)))
         taken: list[int] = []
-        wanted = rng.randint(0, min(len(bases), max_sites))
+        wanted = rng.randint(least, min(len(bases), max_sites))
         for atom in rng.sample(bases, len(bases)):
             if len(taken) < wanted and all(distance[atom][other] >= 4 for other in taken):
                 taken.append(atom)
-        if abs(fixed + len(taken) - len(lost)) <= max_charge:
+        enough = not both_signs or len(taken) + len(lost) > 2
+        if enough and abs(fixed + len(taken) - len(lost)) <= max_charge:
             break
     else:
         return None

@@ -1,6 +1,7 @@
 """Which molecules are learnt from: the split, the reasons, the substitutes."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -141,3 +142,23 @@ def test_other_protonation_states_take_the_place_of_some_molecules():
         mol = Chem.MolFromSmiles(after.smiles)
         assert after.charge == Chem.GetFormalCharge(mol)
         assert after.n_atoms == Chem.AddHs(mol).GetNumAtoms()
+
+
+def test_states_of_both_signs_come_besides_and_only_where_a_molecule_has_one():
+    tails = ("CC(=O)O", "CCC(=O)O", "C(C)C(=O)O")
+    table = [f"{'C' * k}NCCC(N)C{tail}" for tail in tails for k in range(1, 18)] + ["CCO"] * 5
+    config = MoleculesConfig(held_out_share=0.0)
+    made, _ = choose_many(table, replace(config, both_signs_share=0.5))
+    charges = Counter(choice.charge for choice in made)
+    assert set(charges) == {0, 1}
+    assert 15 < charges[1] < 36
+    for choice in made:
+        if choice.charge:
+            assert choice.smiles.count("+]") == 2
+            assert choice.smiles.count("[O-]") == 1
+    # Which of them are drawn for any other state does not change.
+    plain, _ = choose_many(table, replace(config, protomer_share=0.3))
+    both, _ = choose_many(table, replace(config, protomer_share=0.3, both_signs_share=0.3))
+    drawn = [k for k, choice in enumerate(plain) if choice.smiles != table[k]]
+    assert drawn
+    assert [both[k] for k in drawn] == [plain[k] for k in drawn]

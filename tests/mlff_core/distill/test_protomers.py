@@ -79,3 +79,16 @@ def test_neighbours_do_not_both_take_a_proton():
 def test_what_has_no_such_group_has_no_other_state():
     assert states("CCO", 1) == {None}
     assert states("not a molecule", 1) == {None}
+
+
+def test_groups_of_both_signs_are_three_at_least_and_bound_by_the_total_charge():
+    found = states("OC(=O)CCC(N)C(=O)NCCCCN", both_signs=True)
+    assert found == {Chem.CanonSmiles(s) for s in ("[O-]C(=O)CCC([NH3+])C(=O)NCCCC[NH3+]",)}
+    wide = states("OC(=O)CCC(N)C(=O)O", both_signs=True)
+    assert wide == {Chem.CanonSmiles("[O-]C(=O)CCC([NH3+])C(=O)[O-]")}
+    assert states("OC(=O)CCC(N)C(=O)NCCCCN", both_signs=True, max_charge=0) == {None}
+
+
+def test_a_molecule_of_two_groups_has_no_state_of_both_signs_and_more():
+    assert states("NCC(=O)O", 20, both_signs=True) == {None}
+    assert states("NCCCCCN", 20, both_signs=True) == {None}
