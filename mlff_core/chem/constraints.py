@@ -61,7 +61,7 @@ class EmbeddingConstraints:
 
     Attributes:
         bounds: Upper bounds of the distances in the upper triangle, lower bounds in the lower
-            triangle, zeros on the diagonal, after triangle smoothing, float32 [n, n].
+            triangle, zeros on the diagonal, after triangle smoothing if `smoothed`, float32 [n, n].
         bonds: Bonded pairs, int16 [n_bonds, 2]: the lower atom first.
         angles: int16 [n_angles, 3]: two ends of an angle around the atom in the middle column. The
             bounds of the ends are the 1-3 distance. In a ring of three they are also bonded.
@@ -92,6 +92,8 @@ class EmbeddingConstraints:
         rings: Atoms of the rings of 3 to 8 in order around the ring, int16 [n_rings, 8], filled up
             with -1: no atom and no bond may go through one of them.
         widest_ring: Atoms of the widest ring, 0 without any: macrocycles start otherwise.
+        smoothed: Whether the bounds are smoothed: an embedder of many molecules does it for all of
+            them at once.
     """
 
     bounds: NDArray[np.float32]
@@ -111,6 +113,7 @@ class EmbeddingConstraints:
     torsion_signs: NDArray[np.int8]
     rings: NDArray[np.int16]
     widest_ring: int = 0
+    smoothed: bool = True
 
     @property
     def n_atoms(self) -> int:
@@ -125,6 +128,7 @@ class EmbeddingConstraints:
             [len(a) for a in arrays],
             b"".join(a.tobytes() for a in arrays),
             self.widest_ring,
+            self.smoothed,
         )
 
 
@@ -151,7 +155,7 @@ _LAYOUT: Final = (
 
 
 def _unpacked(
-    n_atoms: int, lengths: list[int], data: bytes, widest_ring: int
+    n_atoms: int, lengths: list[int], data: bytes, widest_ring: int, smoothed: bool
 ) -> EmbeddingConstraints:
     """Views of the bytes that `EmbeddingConstraints.__reduce__` packed; they cannot be written."""
     arrays = {}
@@ -160,7 +164,7 @@ def _unpacked(
         shape = (length,) if width is None else (length, width or n_atoms)
         arrays[name] = np.ndarray(shape, kind, data, start)
         start += arrays[name].nbytes
-    return EmbeddingConstraints(**arrays, widest_ring=widest_ring)
+    return EmbeddingConstraints(**arrays, widest_ring=widest_ring, smoothed=smoothed)
 
 
 def embedding_constraints(mol: Chem.Mol, graph: Graph | None = None) -> EmbeddingConstraints:
@@ -177,13 +181,15 @@ def embedding_constraints(mol: Chem.Mol, graph: Graph | None = None) -> Embeddin
     return at_once(constraining(mol, graph))
 
 
-def constraining(mol: Chem.Mol, graph: Graph | None = None) -> Stages[EmbeddingConstraints]:
-    """As `embedding_constraints`, in stages."""
+def constraining(
+    mol: Chem.Mol, graph: Graph | None = None, *, smooth: bool = True
+) -> Stages[EmbeddingConstraints]:
+    """As `embedding_constraints`, in stages; whose bounds may be left to be smoothed."""
     n_fragments = len(Chem.GetMolFrags(mol))
     if n_fragments != 1:
         raise ValueError(f"expected one fragment, found {n_fragments}")
     graph = graph or Graph(mol)
-    bounds = distance_bounds(graph)
+    bounds = distance_bounds(graph) if smooth else rough_bounds(graph)
     yield
     torsions = torsion_terms(graph)
     yield
@@ -210,6 +216,7 @@ def constraining(mol: Chem.Mol, graph: Graph | None = None) -> Stages[EmbeddingC
         torsion_signs=np.array([term.signs for term in torsions], np.int8).reshape(-1, 6),
         rings=_rows([[*ring, *[-1] * (_LARGEST_RING - len(ring))] for ring in rings], 8),
         widest_ring=max(map(len, graph.rings), default=0),
+        smoothed=smooth,
     )
 
 
@@ -235,6 +242,16 @@ def distance_bounds(graph: Graph) -> NDArray[np.float32]:
         if not len(gap) or gap.min() >= 0.0:
             return bounds.astype(np.float32)
     raise ContradictingBoundsError("the distance bounds contradict each other")
+
+
+def rough_bounds(graph: Graph) -> NDArray[np.float32]:
+    """The bounds of the distances, [n_atoms, n_atoms], before they are smoothed."""
+    ideal = hypervalent_bounds(graph.mol) if _may_be_hypervalent(graph) else None
+    if ideal is None:
+        ideal = rdDistGeom.GetMoleculeBoundsMatrix(
+            graph.mol, _PARAMETERS, doTriangleSmoothing=False
+        )
+    return ideal.astype(np.float32)
 
 
 @lru_cache(256)

@@ -31,6 +31,10 @@ _SECONDS_A_CONFORMER: Final = 0.1
 #: How much longer that may last by the clock: on a machine that is busy a process computes for a
 #: part of the time, and is to come to the same conformers.
 _PATIENCE: Final = 2
+#: Atoms up to which a try has all attempts of the settings, of which each takes their square or
+#: more, and the fewest of larger molecules.
+_ATOMS_OF_MANY: Final = 24
+_FEWEST_ATTEMPTS: Final = 3
 #: Atoms up to which a try has the time of the settings; larger molecules have more in proportion.
 _ATOMS_IN_TIME: Final = 50
 
@@ -113,7 +117,8 @@ def embed(mol: Chem.Mol, settings: ChemistrySettings, seed: int, notes: list[str
     given = centres(mol), double_bonds(mol)
     tries = []
     for one in _TRIES:
-        parameters = _embed_parameters(settings, seed, one, bounds, _seconds(mol, settings))
+        attempts = _attempts(mol, settings, one)
+        parameters = _embed_parameters(attempts, seed, one, bounds, _seconds(mol, settings))
         if _embed_first(mol, parameters, *given):
             break
         tries.append(_failures(parameters))
@@ -158,12 +163,21 @@ def _seconds(mol: Chem.Mol, settings: ChemistrySettings) -> int:
     return math.ceil(settings.embed_timeout_s * max(1.0, mol.GetNumAtoms() / _ATOMS_IN_TIME))
 
 
+def _attempts(mol: Chem.Mol, settings: ChemistrySettings, one: _Try) -> int:
+    """Attempts of one try."""
+    if settings.embed_attempts is None:
+        return one.max_iterations
+    share = min(1.0, (_ATOMS_OF_MANY / mol.GetNumAtoms()) ** 2)
+    wanted = max(_FEWEST_ATTEMPTS, round(settings.embed_attempts * share))
+    return min(one.max_iterations, wanted)
+
+
 def _positions(mol: Chem.Mol) -> NDArray[np.float64]:
     return np.array([conformer.GetPositions() for conformer in mol.GetConformers()])
 
 
 def _embed_parameters(
-    settings: ChemistrySettings,
+    attempts: int,
     seed: int,
     one: _Try,
     bounds: NDArray[np.float64] | None,
@@ -173,7 +187,7 @@ def _embed_parameters(
     choices: dict[str, Any] = {
         "randomSeed": seed,
         "useRandomCoords": one.random_coordinates,
-        "maxIterations": min(one.max_iterations, settings.embed_attempts or one.max_iterations),
+        "maxIterations": attempts,
         "timeout": timeout_s,
         "trackFailures": True,
         "numThreads": 1,
@@ -242,7 +256,9 @@ def _embed_others(
         # RDKit looks at the clock.
         by_clock = min(_PATIENCE * (end - time.thread_time()), latest - time.monotonic())
         seconds_left = math.ceil(by_clock)
-        parameters = _embed_parameters(settings, seed, one, bounds, max(1, seconds_left))
+        parameters = _embed_parameters(
+            _attempts(mol, settings, one), seed, one, bounds, max(1, seconds_left)
+        )
         n_now = min(missing, _CONFORMERS_PER_CALL)
         if seconds_left > 0:
             rdDistGeom.EmbedMultipleConfs(mol, n_now, parameters)

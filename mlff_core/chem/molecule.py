@@ -31,7 +31,8 @@ class ChemistrySettings:
             counted) are one.
         embed_timeout_s: RDKit's own limit in whole seconds for each of three tries at the first
             conformer; above 50 atoms in proportion more.
-        embed_attempts: Most attempts of each of these tries; None for as many as they are worth.
+        embed_attempts: Most attempts of each of these tries, fewer of a molecule of more than 24
+            atoms; None for as many as they are worth.
         conformers_timeout_s: Seconds of computing for all other conformers together; twice as long
             by the clock.
         hard_timeout_s: Limit for the whole molecule, enforced by the pool, which kills the worker

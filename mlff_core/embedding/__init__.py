@@ -2,6 +2,7 @@
 
 packing.py           constraints of many molecules in a few tensors
 distances.py         bonds and angles as the student has them
+smoothing.py         bounds that no way around goes under
 schedule.py          which term pulls how strongly at which step
 plain.py             the minimisation in plain PyTorch
 minimise_triton.py   the same in one program a conformer

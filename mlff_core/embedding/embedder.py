@@ -18,6 +18,7 @@ from mlff_core.embedding.checks import Cause, causes
 from mlff_core.embedding.distances import settled
 from mlff_core.embedding.packing import SIZE_CLASSES, Packed, pack, size_class
 from mlff_core.embedding.schedule import schedule
+from mlff_core.embedding.smoothing import smoothed
 
 #: Tries a conformer has, each from other coordinates.
 ATTEMPTS: Final = 6
@@ -203,7 +204,7 @@ class _Work:
         self, piece: Sequence[int]
     ) -> tuple[NDArray[np.float32], NDArray[np.int8], NDArray[np.int8]]:
         """Positions [n, size, 3], causes [n] and tries [n] of all conformers of a piece."""
-        members = [self.constraints[k] for k in piece]
+        members = smoothed([self.constraints[k] for k in piece], self.device)
         if self.numbers is not None:
             bounds = settled(members, [self.numbers[k] for k in piece])
             members = [replace(m, bounds=b) for m, b in zip(members, bounds, strict=True)]

@@ -173,7 +173,7 @@ def test_constraints_come_through_a_pickle_unchanged(smiles):
     assert found.widest_ring == given.widest_ring
     for field in fields(EmbeddingConstraints):
         a, b = getattr(given, field.name), getattr(found, field.name)
-        if field.name == "widest_ring":
+        if field.name in ("widest_ring", "smoothed"):
             continue
         assert (a.dtype, a.shape) == (b.dtype, b.shape), field.name
         assert np.array_equal(a, b), field.name

@@ -61,7 +61,7 @@ def test_stereo_that_the_caller_cannot_confirm_is_left():
         asked.extend(pairs)
         return [None] * len(pairs)
 
-    _, left = embed_prepared(prepare("CC(N)O", "CO"), "cpu", choose=choose)
+    _, left = embed_prepared(prepare("CCS(C)=O", "CO"), "cpu", choose=choose)
     assert left == {0: "given stereo was not kept"}
     assert [molecule.record for molecule, _ in asked] == [0]
 
