@@ -32,6 +32,8 @@ SHARDS_IN_FLIGHT, IN_FLIGHT_WITH_CARD = 4, 8
 #: one end. Where the card embeds, stragglers hold up a shard for seconds; others have the
 #: processes meanwhile.
 EMBEDDED_AT_ONCE, AT_ONCE_WITH_CARD = 2, 5
+#: Shards in the stage that relaxes, of which one at a time has the card.
+RELAXED_AT_ONCE = 2
 
 
 def open_model(opened: OpenedCall, engine: Engine, watcher: Watcher) -> Literal["cpu", "cuda"]:
@@ -102,7 +104,9 @@ def stages(plan: ScreenPlan) -> tuple[Stage, ...]:
             "relax",
             relax,
             dict(**_model(plan), **_pre_model(plan), options=plan.relaxation),
-            width=1,  # one thread has the device: no two shards ever share its memory
+            # One thread has the device: no two shards ever share its memory. Beside a card the next
+            # one is read and the last one written meanwhile.
+            width=RELAXED_AT_ONCE if plan.device == "cuda" else 1,
             retry_delay_s=5.0,
         ),
         *_properties(plan),

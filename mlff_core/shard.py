@@ -11,6 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -246,12 +247,13 @@ def relax_shard(
     progress: Callable[[int], None] | None = None,
     *,
     pre_relax: "Potential | None" = None,
+    turn: AbstractContextManager[object] | None = None,
 ) -> StepReport:
-    """Relax every conformer of a shard; `progress` is called with the molecules that are through.
+    """Relax every conformer of a shard; mirror images of a record share theirs first.
 
-    Mirror images among the isomers of a record are given one another's conformers first.
-    A molecule with several conformers counts by their share. `pre_relax` is a cheaper model to walk
-    with first.
+    `progress` is called with the molecules that are through; one of several conformers counts by
+    their share. `pre_relax` is a cheaper model to walk with first. `turn` is entered while the
+    device is in use: another shard may be read or written meanwhile.
     """
     # Torch takes seconds to import; a call is checked, and molecules are embedded, without it.
     from mlff_core.moves.held import relax_where_protons_moved
@@ -272,35 +274,38 @@ def relax_shard(
             conformers.append((molecule.numbers, positions, molecule.charge or 0))
     frozen = [molecule.frozen for molecule, _ in owners]
     n_all = n_records(molecules)
-    results = relax_conformers(
-        conformers,
-        potential,
-        settings,
-        frozen=frozen,
-        pre_relax=pre_relax,
-        progress=progress and (lambda n: progress(n * n_all // len(conformers))),
-    )
-    if pre_relax is not None:
-        again = relax_where_changed(
+    waiting = time.monotonic()
+    with turn or nullcontext():
+        waited = time.monotonic() - waiting
+        results = relax_conformers(
             conformers,
+            potential,
+            settings,
+            frozen=frozen,
+            pre_relax=pre_relax,
+            progress=progress and (lambda n: progress(n * n_all // len(conformers))),
+        )
+        if pre_relax is not None:
+            again = relax_where_changed(
+                conformers,
+                results,
+                [topology_of(molecule) for molecule, _ in owners],
+                [molecule.held_bonds for molecule, _ in owners],
+                potential,
+                settings,
+                frozen,
+            )
+            results = [again.get(k, result) for k, result in enumerate(results)]
+        held = relax_where_protons_moved(
+            [
+                (*conformer, molecule.held_bonds)
+                for conformer, (molecule, _) in zip(conformers, owners, strict=True)
+            ],
             results,
-            [topology_of(molecule) for molecule, _ in owners],
-            [molecule.held_bonds for molecule, _ in owners],
             potential,
             settings,
             frozen,
         )
-        results = [again.get(k, result) for k, result in enumerate(results)]
-    held = relax_where_protons_moved(
-        [
-            (*conformer, molecule.held_bonds)
-            for conformer, (molecule, _) in zip(conformers, owners, strict=True)
-        ],
-        results,
-        potential,
-        settings,
-        frozen,
-    )
     rows = [
         relaxed_row(molecule, index, held.get(k, result), held=k in held)
         for k, ((molecule, index), result) in enumerate(zip(owners, results, strict=True))
@@ -311,7 +316,7 @@ def relax_shard(
         batch_sizes[result.bucket] = max(batch_sizes.get(result.bucket, 0), result.batch_size)
     return StepReport(
         n_records(molecules),
-        {"relax": time.monotonic() - started},
+        {"relax": time.monotonic() - started - waited},
         ran=Ran(
             potential.device_name,
             potential.backend,

@@ -1,8 +1,9 @@
 """The step that relaxes a shard's conformers on the device; one at a time has the device."""
 
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.shard import ShardFiles, StepReport, relax_shard
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     import torch
 
     from mlff_core.models.potential import Backend, Device, Precision
+
+
+#: Held by the shard that has the device. Others are read or written meanwhile.
+_DEVICE: Final = threading.Lock()
 
 
 def relax(
@@ -48,7 +53,13 @@ def relax(
     told = teller("relax", shard)
     with own_stream(force_field.device):
         return relax_shard(
-            files.embedded, files.relaxed, force_field, options, told, pre_relax=first
+            files.embedded,
+            files.relaxed,
+            force_field,
+            options,
+            told,
+            pre_relax=first,
+            turn=_DEVICE,
         )
 
 

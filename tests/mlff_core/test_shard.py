@@ -1,9 +1,12 @@
 """A shard's three steps: what goes in comes out once."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 import torch
 
 from mlff_core.arrow import read_arrow, rows_of, table_of, write_arrow
@@ -60,6 +63,32 @@ def test_the_three_steps_leave_whole_tables(tmp_path: Path, small_model: Path) -
         assert np.isfinite(row["forces_ev_per_angstrom"]).all()
     files.remove()
     assert not files.embedded.exists()
+
+
+def test_a_shard_has_the_device_for_no_more_than_its_relaxation(
+    tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = ShardFiles.of(tmp_path, 0)
+    rows = [prepare(0, None, "CO", ChemistrySettings())]
+    write_arrow(table_of(rows, PreparedMolecule), files.embedded)
+    now, seen = [0.0], []
+    monkeypatch.setattr("mlff_core.shard.time.monotonic", lambda: now[0])
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        files.embedded.unlink()  # it was read before
+        now[0] += 1000.0  # others had the device
+        yield
+        now[0] += 10.0
+        seen.append(files.relaxed.exists())
+
+    potential = load_potential(small_model, device="cpu", backend="numba")
+    report = relax_shard(
+        files.embedded, files.relaxed, potential, RelaxSettings(max_steps=1), turn=turn()
+    )
+    assert seen == [False]
+    assert len(read_arrow(files.relaxed)) == 1
+    assert report.timings_s == {"relax": 10.0}
 
 
 def test_energies_that_are_not_finite_are_null(tmp_path: Path, small_model: Path) -> None:

@@ -1,0 +1,41 @@
+"""Shards that are relaxed side by side: one at a time has the device."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mlff_core.moves.settings import RelaxSettings
+from mlff_core.shard import StepReport
+from tasks import relax as step
+
+
+def test_two_shards_are_in_the_stage_and_one_has_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_there = threading.Barrier(2, timeout=60)
+    has_it: list[int] = []
+    most: list[int] = []
+
+    def relax_shard(
+        *_: object, pre_relax: object, turn: AbstractContextManager[object]
+    ) -> StepReport:
+        both_there.wait()  # each has read its shard, neither waits for the other
+        with turn:
+            has_it.append(1)
+            most.append(len(has_it))
+            has_it.pop()
+        both_there.wait()
+        return StepReport(n_records=1)
+
+    monkeypatch.setattr(step, "relax_shard", relax_shard)
+    monkeypatch.setattr(step, "potential", lambda *_: SimpleNamespace(device=torch.device("cpu")))
+    arguments = str(tmp_path), "model", "sha", "cpu", "numba", "float32", RelaxSettings()
+    with ThreadPoolExecutor(2) as threads:
+        reports = list(threads.map(lambda shard: step.relax(shard, *arguments), range(2)))
+    assert [report.n_records for report in reports] == [1, 1]
+    assert most == [1, 1]
