@@ -177,7 +177,7 @@ def choose_stereo(
         The molecule, its constraints those of the isomer if it is to have more conformers; None if
         stereo that was given came out wrong: the molecule is as it was, to be embedded again.
     """
-    if not keeps_stereo(molecule, positions):
+    if not keeps_stereo(molecule, positions[None])[0]:
         return None
     if not molecule.undefined_stereo or molecule.status != MoleculeStatus.OK:
         return molecule
@@ -197,10 +197,9 @@ def choose_stereo(
     return molecule
 
 
-def keeps_stereo(molecule: PreparedMolecule, positions: NDArray[np.floating]) -> bool:
-    """Whether a geometry [n_atoms, 3] has the stereo that the molecule specifies."""
-    rows = molecule.chirality, molecule.double_bonds
-    return bool(has_given_stereo(np.asarray(positions)[None], *rows)[0])
+def keeps_stereo(molecule: PreparedMolecule, positions: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which geometries [n, n_atoms, 3] have the stereo that the molecule specifies, bool [n]."""
+    return has_given_stereo(positions, molecule.chirality, molecule.double_bonds)
 
 
 def not_embedded(molecule: ConstrainedMolecule, why: str) -> ConstrainedMolecule:

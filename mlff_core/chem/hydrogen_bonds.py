@@ -7,8 +7,7 @@ on a grid, rigidly, and the turn is taken that brings the two together without a
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -77,27 +76,45 @@ class Pair(NamedTuple):
     at_acceptor: bool
 
 
-@dataclass
 class HydrogenBonds:
     """What of a molecule does not depend on its geometry.
 
+    Args:
+        mol: With all hydrogens.
+
     Attributes:
-        pairs: Hydrogen bonds that rotations can close, those of the smallest rings first.
         contact: Å below which two atoms clash, [n_atoms, n_atoms]; 0 for those that are fewer than
             three bonds apart.
     """
 
-    pairs: list[Pair]
-    contact: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, mol: Chem.Mol) -> "HydrogenBonds":
-        """Those of a molecule with all hydrogens."""
+    def __init__(self, mol: Chem.Mol) -> None:
         paths = Chem.GetDistanceMatrix(mol)
-        found = sorted(_pairs(mol, paths), key=lambda p: paths[p.hydrogen, p.acceptor])
+        ends = sorted(_ends(mol, paths), key=lambda ends: paths[ends])
+        made = (_pair(mol, hydrogen, acceptor) for hydrogen, acceptor in ends)
+        #: Pairs as they are asked for: most conformers are content with the first.
+        self._coming = (pair for pair in made if pair is not None)
+        self._made: list[Pair] = []
         table = Chem.GetPeriodicTable()
         radii = np.array([table.GetRvdw(atom.GetAtomicNum()) for atom in atoms_of(mol)])
-        return cls(found, np.where(paths > 2, _CONTACT * (radii[:, None] + radii), 0.0))
+        self.contact = np.where(paths > 2, _CONTACT * (radii[:, None] + radii), 0.0)
+
+    def pairs(self, first: int = 0) -> Iterator[Pair]:
+        """Hydrogen bonds that rotations can close, those of the smallest rings first.
+
+        Args:
+            first: The number of the one to begin with; those before it come last.
+        """
+        if first:
+            n = sum(1 for _ in self.pairs())
+            yield from (self._made[(first + k) % n] for k in range(n))
+            return
+        for place in count():
+            if place == len(self._made):
+                coming = next(self._coming, None)
+                if coming is None:
+                    return
+                self._made.append(coming)
+            yield self._made[place]
 
     def closed(
         self, x: NDArray[np.float64], pair: Pair, kept: Sequence[Pair] = ()
@@ -106,7 +123,7 @@ class HydrogenBonds:
 
         Args:
             x: Å [n_atoms, 3].
-            pair: One of `pairs`.
+            pair: One of `pairs()`.
             kept: Others that are closed in this geometry and have to stay so.
         """
         angles = [_angles(x, turn) for turn in pair.turns]
@@ -128,7 +145,7 @@ class HydrogenBonds:
     def all_closed(self, x: NDArray[np.float64], first: Pair) -> NDArray[np.float64]:
         """A geometry that has one bond closed, with one of each other hydrogen closed as well."""
         kept = [first]
-        for pair in self.pairs:
+        for pair in self.pairs():
             if any(pair.hydrogen == one.hydrogen for one in kept):
                 continue
             closed = self.closed(x, pair, kept)
@@ -197,8 +214,16 @@ def _twist(x: NDArray[np.float64], turn: _Turn, angles: NDArray[np.float64]) -> 
 def _dihedral(x: NDArray[np.float64], a: int, b: int, c: int, d: int) -> float:
     axis = x[c] - x[b]
     axis = axis / np.linalg.norm(axis)
-    first, last = np.cross(axis, x[a] - x[b]), np.cross(axis, x[d] - x[c])
-    return float(np.arctan2(np.cross(first, last) @ axis, first @ last))
+    first, last = _cross(axis, x[a] - x[b]), _cross(axis, x[d] - x[c])
+    return float(np.arctan2(_cross(first, last) @ axis, first @ last))
+
+
+def _cross(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """As `np.cross` of vectors [..., 3], which takes several times as long for a few of them."""
+    product = np.empty(np.broadcast_shapes(a.shape, b.shape))
+    for k, i, j in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        product[..., k] = a[..., i] * b[..., j] - a[..., j] * b[..., i]
+    return product
 
 
 def _rotated(
@@ -210,12 +235,13 @@ def _rotated(
     from_axis = points - x[turn.moved]
     along = (from_axis @ axis)[..., None] * axis
     across = from_axis - along
-    turned = np.cross(axis, across)
+    turned = _cross(axis, across)
     angles = angles[..., None]
     return x[turn.moved] + along + np.cos(angles) * across + np.sin(angles) * turned
 
 
-def _pairs(mol: Chem.Mol, paths: NDArray[np.float64]) -> Iterator[Pair]:
+def _ends(mol: Chem.Mol, paths: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
+    """Hydrogens and acceptors that are as many bonds apart as a hydrogen bond has between."""
     acceptors = [atom.GetIdx() for atom in atoms_of(mol) if _accepts(atom)]
     for donor in atoms_of(mol):
         if donor.GetAtomicNum() not in _DONORS or donor.GetDegree() < 2:
@@ -226,9 +252,7 @@ def _pairs(mol: Chem.Mol, paths: NDArray[np.float64]) -> Iterator[Pair]:
         for hydrogen in hydrogens:
             for acceptor in acceptors:
                 if int(paths[hydrogen, acceptor]) in _BONDS:
-                    pair = _pair(mol, hydrogen, acceptor)
-                    if pair is not None:
-                        yield pair
+                    yield hydrogen, acceptor
 
 
 def _pair(mol: Chem.Mol, hydrogen: int, acceptor: int) -> Pair | None:

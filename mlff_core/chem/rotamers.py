@@ -40,7 +40,7 @@ class Rotamers:
         self._rotors = _rotors(mol)
         self._acceptors = _acceptors(mol)
         self._paths = Chem.GetDistanceMatrix(mol)
-        self._bonds = HydrogenBonds.of(mol)
+        self._bonds = HydrogenBonds(mol)
         self._embedded = positions
 
     def turned(self) -> NDArray[np.float64]:
@@ -73,9 +73,7 @@ class Rotamers:
         self, x: NDArray[np.float64], first: int, *, all_of_them: bool
     ) -> Iterator[NDArray[np.float64]]:
         """Geometries with one hydrogen bond closed each, or with others too, from a number on."""
-        pairs = self._bonds.pairs
-        for k in range(len(pairs)):
-            pair = pairs[(first + k) % len(pairs)]
+        for pair in self._bonds.pairs(first):
             closed = self._bonds.closed(x, pair)
             if closed is not None:
                 yield self._bonds.all_closed(closed, pair) if all_of_them else closed

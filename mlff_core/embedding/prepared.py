@@ -74,11 +74,12 @@ def embed_prepared(
     for k in waiting:
         if k in left or done[k].status != MoleculeStatus.OK:
             continue
-        kept = [x for x in geometries[k].accepted if keeps_stereo(done[k], x)]
-        if not kept:
+        accepted = geometries[k].accepted
+        kept = accepted[keeps_stereo(done[k], accepted)] if len(accepted) else accepted
+        if not len(kept):
             left[k] = geometries[k].words or "given stereo was not kept"
             continue
-        done[k].positions = np.array(kept, np.float32)
+        done[k].positions = kept
         if len(kept) < wanted[k]:
             note = f"embedded {len(kept)} of {wanted[k]} conformers: {geometries[k].words}"
             message = done[k].message
