@@ -93,9 +93,9 @@ def test_closing_a_hydrogen_bond_turns_bonds_and_changes_nothing_else():
     mol = Chem.AddHs(Chem.MolFromSmiles("OC(=O)c1ccccc1C(=O)O"))
     rdDistGeom.EmbedMolecule(mol, randomSeed=3)
     x = mol.GetConformer().GetPositions()
-    bonds = HydrogenBonds.of(mol)
+    bonds = HydrogenBonds(mol)
     pair = next(
-        p for p in bonds.pairs if mol.GetAtomWithIdx(p.acceptor).GetDegree() == 1
+        p for p in bonds.pairs() if mol.GetAtomWithIdx(p.acceptor).GetDegree() == 1
         and Chem.GetDistanceMatrix(mol)[p.hydrogen, p.acceptor] == 6
     )  # fmt: skip
     closed = bonds.closed(x, pair)
@@ -104,3 +104,13 @@ def test_closing_a_hydrogen_bond_turns_bonds_and_changes_nothing_else():
     near = Chem.GetDistanceMatrix(mol) < 3  # bonds and angles
     before, after = (np.linalg.norm(y[:, None] - y, axis=2) for y in (x, closed))
     assert np.abs(after - before)[near].max() < 1e-9
+
+
+def test_hydrogen_bonds_come_one_by_one_and_around_from_any_of_them():
+    bonds = HydrogenBonds(Chem.AddHs(Chem.MolFromSmiles("OCC(O)CN")))
+    first = next(bonds.pairs())
+    every = [*bonds.pairs()]
+    assert every[0] is first
+    assert len(every) > 3
+    assert [*bonds.pairs(2)] == [*every[2:], *every[:2]]
+    assert [*HydrogenBonds(Chem.AddHs(Chem.MolFromSmiles("CC"))).pairs(1)] == []
