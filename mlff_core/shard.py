@@ -257,7 +257,7 @@ def relax_shard(
     """
     # Torch takes seconds to import; a call is checked, and molecules are embedded, without it.
     from mlff_core.moves.held import relax_where_protons_moved
-    from mlff_core.moves.pre_relax import relax_where_changed
+    from mlff_core.moves.pre_relax import keeps_bonds
     from mlff_core.moves.relax import relax_conformers
 
     started = time.monotonic()
@@ -274,6 +274,10 @@ def relax_shard(
             conformers.append((molecule.numbers, positions, molecule.charge or 0))
     frozen = [molecule.frozen for molecule, _ in owners]
     n_all = n_records(molecules)
+    keeps = keeps_bonds(
+        [topology_of(molecule) for molecule, _ in owners],
+        [molecule.held_bonds for molecule, _ in owners],
+    )
     waiting = time.monotonic()
     with turn or nullcontext():
         waited = time.monotonic() - waiting
@@ -283,19 +287,9 @@ def relax_shard(
             settings,
             frozen=frozen,
             pre_relax=pre_relax,
+            keeps=keeps,
             progress=progress and (lambda n: progress(n * n_all // len(conformers))),
         )
-        if pre_relax is not None:
-            again = relax_where_changed(
-                conformers,
-                results,
-                [topology_of(molecule) for molecule, _ in owners],
-                [molecule.held_bonds for molecule, _ in owners],
-                potential,
-                settings,
-                frozen,
-            )
-            results = [again.get(k, result) for k, result in enumerate(results)]
         held = relax_where_protons_moved(
             [
                 (*conformer, molecule.held_bonds)

@@ -12,6 +12,7 @@ rules.py             when a molecule has ended, and how
 slots.py             rows of molecules that stay on the device while they move
 state.py             what changes while they do
 waiting.py           the queue in front of the slots
+status_check.py      how they are doing, on its way to the host
 in_flight.py         molecules that have ended leave, waiting ones enter
 judge.py             the ends of walks with a coarse force field
 threads.py           several batches side by side, within the memory there is

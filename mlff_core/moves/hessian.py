@@ -51,8 +51,9 @@ FARTHEST = 50.0
 IN_LINE = 0.02
 #: Å; bonds count as no shorter, for the angle between them.
 SHORTEST = 0.5
-#: Elements of the models that are built at once; bounds the memory when many enter together.
-HESSIAN_CHUNK = 5_000_000
+#: Elements of the models that are built at once; bounds the memory when many enter together. On
+#: CUDA some sixty launches take longer than their work on fewer than two hundred molecules.
+HESSIAN_CHUNK = {"cpu": 5_000_000, "cuda": 50_000_000}
 
 
 def inverse_model_hessian(rows: Rows, model: HessianModel = MODEL) -> Tensor:
@@ -68,7 +69,7 @@ def inverse_model_hessian(rows: Rows, model: HessianModel = MODEL) -> Tensor:
     radius = _covalent_radius(rows.positions.device, rows.positions.dtype)
     width = rows.free.shape[1]
     # The angles' share of the work is twice as large as the matrix.
-    chunk = max(HESSIAN_CHUNK // (3 * (3 * width) ** 2), 1)
+    chunk = max(HESSIAN_CHUNK[rows.positions.device.type] // (3 * (3 * width) ** 2), 1)
     chunks = zip(
         rows.numbers.split(chunk), rows.positions.split(chunk), rows.free.split(chunk), strict=True
     )

@@ -1,7 +1,7 @@
 """In-flight batching: molecules that have ended leave their slots, and waiting ones enter."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from mlff_core.moves.rules import Rules, SlotStatus, fell_apart
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule, Rows, Transfer, to_device
 from mlff_core.moves.state import RelaxState, each, overwrite, take
+from mlff_core.moves.status_check import StatusCheck, wait_for
 from mlff_core.moves.step import enter, renew, step
 from mlff_core.moves.stepper import Stepper
 from mlff_core.moves.waiting import WaitingQueue
@@ -22,9 +23,8 @@ from mlff_core.status import ConformerStatus
 
 #: A step over so few atoms takes the device less time than the host needs to look after it.
 FEW_ATOMS = 4096
-#: Steps between two looks at the statuses, for many atoms and for few. A look costs a transfer on
-#: CUDA and nothing on a CPU.
-BURST = {"cuda": (2, 4), "cpu": (1, 1)}
+#: Steps between two looks at the statuses. A look costs a transfer on CUDA and nothing on a CPU.
+BURST = {"cuda": 4, "cpu": 1}
 #: Bursts by which the host is behind the device: while it looks at one, the next is under way.
 LAG = {"cuda": 1, "cpu": 0}
 
@@ -64,6 +64,13 @@ class Relaxed:
     batch_size: int
 
 
+#: Says of molecules, by their places in the caller's order and where they ended in Å, whether each
+#: is still the molecule that was asked for.
+Keeps = Callable[[Sequence[int], Sequence[np.ndarray]], Sequence[bool]]
+
+_USABLE = (ConformerStatus.CONVERGED, ConformerStatus.MAX_STEPS)
+
+
 @dataclass(frozen=True)
 class HandedOver:
     """One molecule that has ended a walk after which another one comes.
@@ -96,6 +103,7 @@ class InFlight:
         coarse: bool = True,
         near: bool = False,
         into: WaitingQueue | None = None,
+        keeps: Keeps | None = None,
     ):
         """Make room.
 
@@ -107,10 +115,12 @@ class InFlight:
             coarse: Walk with the coarse force field that the potential may bring along.
             near: Another force field has led them near to a minimum.
             into: Where those that have ended go on; nothing is reported of them here.
+            keeps: Those that another force field led on and that end as another molecule, or
+                nowhere, begin once more where they were given.
         """
         self.waiting, self.potential, self.settings = waiting, potential, settings
         self.n_slots, self.optimizer = n_slots, OPTIMIZERS[settings.optimizer]
-        self.near, self.into = near, into
+        self.near, self.into, self.keeps = near, into, keeps
         self.judge: Judge | None = None
         found = coarse_of(potential, settings) if coarse else None
         if into is None and (found is not None or near):
@@ -168,15 +178,16 @@ class InFlight:
         vacant = enter(Rows.empty(1, self.width, device, dtype), self.settings)
         state = each(lambda t: t.expand(self.n_slots, *t.shape[1:]).clone(), vacant)
         stepper = self._stepper(rows, state)
-        many, few = BURST[device.type]
-        lag = LAG[device.type]
-        checks: deque[_StatusCheck] = deque()
-        self._fill(rows, stepper.state)
-        while self._under_way and not self.waiting.closed:
-            burst = many if self.capacity > FEW_ATOMS else few
+        burst, lag = BURST[device.type], LAG[device.type]
+        checks: deque[StatusCheck] = deque()
+        while not self.waiting.closed:
+            # Who has begun again waits here, and on a CPU whom another thread handed over.
+            self._fill(rows, stepper.state)
+            if not self._under_way:
+                break
             # A graph of one step, which takes half as long to make as one of two.
             stepper.run(burst)
-            checks.append(_StatusCheck(Transfer(stepper.state.status), list(self.occupants)))
+            checks.append(StatusCheck(Transfer(stepper.state.status), list(self.occupants)))
             while self.readouts:
                 yield from self._read(self.readouts[0])
                 self.readouts.popleft()
@@ -191,14 +202,13 @@ class InFlight:
                 waiting = to_device(np.array(renewing), device)
                 renew(rows, stepper.state, waiting, self.settings)
             ended = check.ended(self.occupants)
-            if ended:
+            if ended and self._is_due(ended):
                 self._collect(rows, stepper.state, ended)
-                self._fill(rows, stepper.state)
             if self._is_too_wide():
                 rows, state = self._compact(rows, stepper.state)
-                _wait_for(checks)
+                wait_for(checks)
                 stepper = self._stepper(rows, state)
-        _wait_for(checks)
+        wait_for(checks)
 
     def _stepper(self, rows: Rows, state: RelaxState) -> Stepper[RelaxState]:
         potential = self.potential
@@ -215,43 +225,68 @@ class InFlight:
             return Stepper(compiled_step(rows, state, potential, self.rules), state)
         return Stepper(lambda now: step(rows, now, potential, self.settings, self.rules), state)
 
-    def _is_too_wide(self) -> bool:
-        """Whether nobody waits any more and most places are empty.
+    def _n_atoms(self, without: Sequence[int] = ()) -> int:
+        """Atoms of the molecules in the slots, but for some of these."""
+        out = set(without)
+        return sum(
+            molecule.size
+            for slot, molecule in enumerate(self.occupants)
+            if molecule is not None and slot not in out
+        )
+
+    def _is_due(self, ended: Sequence[int]) -> bool:
+        """Whether to read out now who has ended.
+
+        On a device, which the host is behind, that costs as long as several steps of few molecules.
+        Where nobody waits for a slot it is done when all have ended, or those that are left get
+        fewer slots.
+        """
+        if self.waiting or LAG[self.potential.device.type] == 0:
+            return True
+        return self._n_atoms(without=ended) == 0 or self._is_too_wide(without=ended)
+
+    def _is_too_wide(self, without: Sequence[int] = ()) -> bool:
+        """Whether nobody waits any more and most places are empty, but for some of these.
 
         Those that are left then get fewer slots, for which a captured step is captured anew.
         """
-        n_atoms = sum(molecule.size for molecule in self.occupants if molecule is not None)
-        few = COMPACT_AT * n_atoms <= self.capacity
-        return not self.waiting and few and self.capacity > FEW_ATOMS and n_atoms > 0
+        if self.waiting or self.capacity <= FEW_ATOMS:
+            return False
+        return 0 < COMPACT_AT * self._n_atoms(without) <= self.capacity
 
     def _compact(self, rows: Rows, state: RelaxState) -> tuple[Rows, RelaxState]:
         """Leave out the vacant slots for good."""
         taken = [slot for slot, molecule in enumerate(self.occupants) if molecule is not None]
         self.occupants = [self.occupants[slot] for slot in taken]
         self.renewed = {k for k, slot in enumerate(taken) if slot in self.renewed}
-        self.capacity = sum(molecule.size for molecule in self.occupants if molecule is not None)
+        # Whoever begins again must fit.
+        self.capacity = max(self.width, self._n_atoms())
         index = to_device(np.array(taken), rows.sizes.device)
         return take(rows, index), take(state, index)
 
     def _fill(self, rows: Rows, state: RelaxState) -> None:
         """Give vacant slots to waiting molecules, in order, as long as their atoms fit."""
-        n_atoms = sum(molecule.size for molecule in self.occupants if molecule is not None)
-        vacant = [slot for slot, molecule in enumerate(self.occupants) if molecule is None]
-        molecules = self.waiting.take(len(vacant), self.capacity - n_atoms)
-        if not molecules:
+        if not self.waiting:
             return
-        slots = vacant[: len(molecules)]
-        for slot, molecule in zip(slots, molecules, strict=True):
-            self.occupants[slot] = molecule
-            self.renewed.discard(slot)
-        index = to_device(np.array(slots), rows.sizes.device)
-        entering = Rows.pack(molecules, self.width, rows.sizes.device, rows.positions.dtype)
-        begun = enter(entering, self.settings, near=self.near)
-        if self.near:
-            before = np.array([molecule.n_before for molecule in molecules], np.int64)
-            begun = begun._replace(n_steps=to_device(before, rows.sizes.device))
-        overwrite(rows, index, entering)
-        overwrite(state, index, begun)
+        vacant = [slot for slot, molecule in enumerate(self.occupants) if molecule is None]
+        molecules = self.waiting.take(len(vacant), self.capacity - self._n_atoms())
+        device = rows.sizes.device
+        for near in (True, False):
+            these = [m for m in molecules if (m.given is not None) == near]
+            if not these:
+                continue
+            slots, vacant = vacant[: len(these)], vacant[len(these) :]
+            for slot, molecule in zip(slots, these, strict=True):
+                self.occupants[slot] = molecule
+                self.renewed.discard(slot)
+            index = to_device(np.array(slots), device)
+            entering = Rows.pack(these, self.width, device, rows.positions.dtype)
+            begun = enter(entering, self.settings, near=near)
+            if near:
+                before = np.array([molecule.n_before for molecule in these], np.int64)
+                begun = begun._replace(n_steps=to_device(before, device))
+            overwrite(rows, index, entering)
+            overwrite(state, index, begun)
 
     def _collect(self, rows: Rows, state: RelaxState, ended: list[int]) -> None:
         """Begin to read out the molecules that ended, and free their slots."""
@@ -276,69 +311,48 @@ class InFlight:
         self.readouts.append(_Readout(Transfer(arrays), molecules))
 
     def _read(self, readout: "_Readout") -> Iterator[tuple[Molecule, Relaxed]]:
-        """What has been read out."""
-        n = 3 * self.width
-        for row in readout.arrays.wait().numpy():
+        """What has been read out; who begins again waits once more."""
+        ends = list(self._ends(readout))
+        kept = {end.index for end in ends}
+        if self.keeps is not None:
+            moved = {m.index for m in readout.molecules if m.given is not None}
+            asked = [end for end in ends if end.index in moved and end.status in _USABLE]
+            answers = self.keeps([e.index for e in asked], [e.positions for e in asked])
+            fine = {end.index for end, fine in zip(asked, answers, strict=True) if fine}
+            kept -= moved - fine
+        for end in ends:
             molecule = readout.molecules.pop(0)
+            if end.index in kept:
+                yield molecule, end
+            else:
+                self.waiting.add(molecule.restarted())
+
+    def _ends(self, readout: "_Readout") -> Iterator[Relaxed]:
+        """How those that have been read out ended."""
+        n = 3 * self.width
+        for molecule, row in zip(readout.molecules, readout.arrays.wait().numpy(), strict=True):
             if row[2 * n + 1] == np.inf:  # no point was accepted
                 row[n : 2 * n] = row[2 * n + 1 : -1] = np.nan  # nothing is known, and not zero
             status, energy, initial_energy, max_force, n_steps = row[2 * n :].tolist()
-            yield (
-                molecule,
-                Relaxed(
-                    index=molecule.index,
-                    positions=row[:n].reshape(-1, 3)[: molecule.size].copy(),
-                    energy=energy,
-                    initial_energy=initial_energy,
-                    forces=row[n : 2 * n].reshape(-1, 3)[: molecule.size].copy(),
-                    max_force=max_force,
-                    n_steps=int(n_steps),
-                    status=SlotStatus(int(status)).word,
-                    bucket=bucket_of(molecule.size),
-                    batch_size=self.n_slots,
-                ),
+            yield Relaxed(
+                index=molecule.index,
+                positions=row[:n].reshape(-1, 3)[: molecule.size].copy(),
+                energy=energy,
+                initial_energy=initial_energy,
+                forces=row[n : 2 * n].reshape(-1, 3)[: molecule.size].copy(),
+                max_force=max_force,
+                n_steps=int(n_steps),
+                status=SlotStatus(int(status)).word,
+                bucket=bucket_of(molecule.size),
+                batch_size=self.n_slots,
             )
-
-
-@dataclass(frozen=True)
-class _StatusCheck:
-    """How the molecules are doing after a burst, on its way to the host.
-
-    Attributes:
-        status: `SlotStatus` of each, int64 [n_slots].
-        occupants: Who was in each slot.
-    """
-
-    status: Transfer
-    occupants: list[Molecule | None]
-
-    def ended(self, occupants: list[Molecule | None]) -> list[int]:
-        """The slots whose molecules have ended and are still there."""
-        return [slot for slot, status in self._still(occupants) if status > SlotStatus.RUNNING]
-
-    def renewing(self, occupants: list[Molecule | None]) -> list[int]:
-        """The slots whose molecules wait for another model of their Hessian."""
-        return [slot for slot, status in self._still(occupants) if status == SlotStatus.RENEWING]
-
-    def _still(self, occupants: list[Molecule | None]) -> Iterator[tuple[int, int]]:
-        """Slots and statuses of the molecules that are still there."""
-        for slot, status in enumerate(self.status.wait().tolist()):
-            # Whoever entered since has a status of its own to come.
-            if occupants[slot] is not None and occupants[slot] is self.occupants[slot]:
-                yield slot, status
 
 
 def _onward(molecule: Molecule, relaxed: Relaxed) -> Molecule:
     """From where a molecule goes on after a walk: from its start, if the walk led nowhere."""
-    if relaxed.status in (ConformerStatus.CONVERGED, ConformerStatus.MAX_STEPS):
+    if relaxed.status in _USABLE:
         return molecule.moved(relaxed.positions, relaxed.n_steps)
     return molecule
-
-
-def _wait_for(checks: deque[_StatusCheck]) -> None:
-    """Wait for bursts that nobody checks at: a graph must not be let go while it runs."""
-    while checks:
-        checks.popleft().status.wait()
 
 
 @dataclass(frozen=True)

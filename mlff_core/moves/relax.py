@@ -18,7 +18,7 @@ from torch import Tensor
 from mlff_core.batch import MolBatch, require_batch
 from mlff_core.buckets import TABLE, batch_sizes, bucket_of
 from mlff_core.models.force_field import ForceField, require_force_field
-from mlff_core.moves.in_flight import Relaxed
+from mlff_core.moves.in_flight import Keeps, Relaxed
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule, free_atoms, frozen_atoms, molecules_of
 from mlff_core.moves.threads import relax_groups, relax_molecules
@@ -167,14 +167,15 @@ def relax_conformers(
     frozen: Sequence[np.ndarray] | None = None,
     n_threads: int | None = None,
     pre_relax: ForceField | None = None,
+    keeps: Keeps | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Relaxed]:
     """Relax many conformers of mixed sizes, bucket by bucket.
 
     With `pre_relax`, a cheaper force field, they walk with that one first, to the `pre_fmax` of the
     settings. Energies, forces, the verdict and the initial energy are of `potential` all the same;
-    the moves of both walks count. One that ends above where it was given begins there once more, by
-    `potential` alone.
+    the moves of both walks count. One that ends above where it was given, or as another molecule by
+    `keeps`, begins there once more, by `potential` alone.
 
     Args:
         conformers: Atomic numbers [n_atoms], positions in Å [n_atoms, 3] and charge of each.
@@ -183,6 +184,8 @@ def relax_conformers(
         frozen: Indices of the atoms of each that stay where they are; None: all of them move.
         n_threads: Batches side by side, see `relax_molecules`.
         pre_relax: On the same device.
+        keeps: Which ends after it are of the molecules asked for, see `pre_relax.keeps_bonds`;
+            None: all.
         progress: Called with the number of conformers that have ended, after each; an end by
             `pre_relax` counts half.
 
@@ -208,7 +211,7 @@ def relax_conformers(
     results: list[Relaxed | None] = [None] * len(conformers)
     n_done = n_halfway = 0
     groups = [(molecules, sizes[name]) for name, molecules in by_bucket.items()]
-    for ended in relax_groups(groups, potential, settings, n_threads, pre_relax):
+    for ended in relax_groups(groups, potential, settings, n_threads, pre_relax, keeps):
         if isinstance(ended, Relaxed):
             results[ended.index] = ended
             n_done += 1

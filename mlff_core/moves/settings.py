@@ -24,7 +24,8 @@ class RelaxSettings:
             constant.
         batching: How many of many conformers are in a force call, see `buckets.batch_sizes`.
         pre_fmax: Where a cheaper force field, if there is one, hands over: no atom that may move
-            feels more of it, eV/Å; `fmax` where that is larger.
+            feels more of it, eV/Å, at an `fmax` of 0.05 or less; more in proportion where that is
+            larger.
     """
 
     optimizer: str = "lbfgs"
@@ -32,7 +33,12 @@ class RelaxSettings:
     max_steps: int = 300
     model_hessian: bool = True
     batching: Batching = "auto"
-    pre_fmax: float = 0.05
+    pre_fmax: float = 0.02
+
+    @property
+    def fmax_before(self) -> float:
+        """Where a cheaper force field hands over, eV/Å."""
+        return self.pre_fmax * max(1.0, self.fmax / RelaxSettings.fmax)
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZER_NAMES:

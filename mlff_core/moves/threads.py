@@ -9,7 +9,7 @@ from queue import Empty, Queue
 import torch
 
 from mlff_core.models.force_field import ForceField
-from mlff_core.moves.in_flight import HandedOver, InFlight, Relaxed, not_relaxed
+from mlff_core.moves.in_flight import HandedOver, InFlight, Keeps, Relaxed, not_relaxed
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule
 from mlff_core.moves.waiting import WaitingQueue
@@ -66,6 +66,7 @@ class _Leg:
         n_slots: Most molecules in a force call.
         near: Another force field has led them near to a minimum.
         into: Where they wait for the next leg; None: this is the last.
+        keeps: Which ends of it are of the molecules asked for.
     """
 
     waiting: WaitingQueue
@@ -74,12 +75,14 @@ class _Leg:
     n_slots: int
     near: bool = False
     into: WaitingQueue | None = None
+    keeps: Keeps | None = None
 
     def in_flight(self, n_slots: int) -> InFlight:
         """Begin it in so many slots."""
         return InFlight(
-            self.waiting, self.potential, self.settings, n_slots, near=self.near, into=self.into
-        )
+            self.waiting, self.potential, self.settings, n_slots, near=self.near, into=self.into,
+            keeps=self.keeps,
+        )  # fmt: skip
 
 
 def _legs(
@@ -87,6 +90,7 @@ def _legs(
     potential: ForceField,
     settings: RelaxSettings,
     pre_relax: ForceField | None,
+    keeps: Keeps | None,
 ) -> list[_Leg]:
     """The walks of all groups, in their order: those of the first leg come before all others."""
     if pre_relax is None or settings.max_steps == 0:
@@ -94,12 +98,12 @@ def _legs(
             _Leg(WaitingQueue(molecules), potential, settings, n_slots)
             for molecules, n_slots in groups
         ]
-    begin = replace(settings, fmax=max(settings.fmax, settings.pre_fmax))
+    begin = replace(settings, fmax=settings.fmax_before)
     first, last = [], []
     for molecules, n_slots in groups:
         between = WaitingQueue([], expected=molecules)
         first.append(_Leg(WaitingQueue(molecules), pre_relax, begin, n_slots, into=between))
-        last.append(_Leg(between, potential, settings, n_slots, near=True))
+        last.append(_Leg(between, potential, settings, n_slots, near=True, keeps=keeps))
     return first + last
 
 
@@ -109,6 +113,7 @@ def relax_groups(
     settings: RelaxSettings,
     n_threads: int | None,
     pre_relax: ForceField | None = None,
+    keeps: Keeps | None = None,
 ) -> Iterator[Relaxed | HandedOver]:
     """As `relax_molecules`, one group of molecules after the other, each with its `n_slots`.
 
@@ -122,7 +127,7 @@ def relax_groups(
         raise ValueError(f"n_threads: expected {most}, found {n_threads!r}")
     groups = [(molecules, n_slots) for molecules, n_slots in groups if molecules]
     n_threads = min(n_threads, sum(len(molecules) for molecules, _ in groups))
-    legs = _legs(groups, potential, settings, pre_relax)
+    legs = _legs(groups, potential, settings, pre_relax, keeps)
     if n_threads > 1:
         yield from _side_by_side(
             [

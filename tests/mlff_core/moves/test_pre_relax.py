@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from mlff_core.batch import MolBatch
-from mlff_core.chem.held import stretched
-from mlff_core.chem.topology import BROKEN, Topology
+from mlff_core.chem.topology import Topology
 from mlff_core.models.force_field import Outputs
 from mlff_core.models.potential import Potential
-from mlff_core.moves.pre_relax import relax_where_changed
+from mlff_core.moves.pre_relax import keeps_bonds
 from mlff_core.moves.relax import relax, relax_conformers
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.status import ConformerStatus
@@ -170,22 +169,35 @@ def test_one_that_would_end_above_its_start_begins_there_once_more():
     assert again.energy[0] <= again.initial_energy[0]
 
 
-def test_who_ends_as_another_molecule_begins_again_without_the_other_model():
-    numbers, x, charge = random_molecule(9, seed=5)
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_who_ends_as_another_molecule_begins_again_without_the_other_model(n_threads):
+    conformers = [random_molecule(9, seed=5), random_molecule(7, seed=5)]
     own, settings = Counting(), RelaxSettings(fmax=0.05, max_steps=200)
-    conformers = [(numbers, x, charge)] * 3
-    [alone] = relax_conformers(conformers[:1], own, settings, n_threads=1)
-    ends = [alone] * 3
-    none = np.zeros((0, 2), np.int16)
-    near = np.linalg.norm(alone.positions[:, None] - alone.positions, axis=2)
-    far = np.unravel_index(near.argmax(), near.shape)
-    kept = Topology(numbers, none, np.zeros((0, 4), int), np.zeros((0, 5), int))
-    broken = kept._replace(bonds=np.array([far]))
-    assert stretched(alone.positions, numbers, broken.bonds, BROKEN)
-    found = relax_where_changed(
-        conformers, ends, [broken] * 3, [none, none, broken.bonds], own, settings
+    asked = []
+
+    def keeps(places, positions):
+        asked.extend(places)
+        return [k != 0 for k in places]
+
+    alone = relax_conformers(conformers, own, settings, n_threads=1)
+    found = relax_conformers(
+        conformers, own, settings, n_threads=n_threads, pre_relax=Cheap(), keeps=keeps
     )
-    # The third is left to those whose protons are held.
-    assert sorted(found) == [0, 1]
-    assert found[0].energy == pytest.approx(alone.energy, abs=1e-9)
-    assert found[0].n_steps == alone.n_steps
+    assert sorted(asked) == [0, 1]
+    torch.testing.assert_close(found[0].positions, alone[0].positions, rtol=0, atol=1e-8)
+    assert found[0].n_steps == alone[0].n_steps
+    assert found[1].n_steps != alone[1].n_steps
+
+
+def test_bonds_that_broke_or_formed_are_seen_but_those_of_held_protons_left_to_others():
+    numbers, x, _ = NAMED_MOLECULES["ammonium"]
+    x, bonds = np.array(x), np.array([(0, k) for k in (1, 2, 3, 4)])
+    stereo = np.zeros((0, 4), int), np.zeros((0, 5), int)
+    ammonium, ammonia = (Topology(np.array(numbers), bonds[:n], *stereo) for n in (4, 3))
+    apart = x.copy()
+    apart[4] *= 2.0
+    none = bonds[:0]
+    keeps = keeps_bonds([ammonium, ammonium, ammonium, ammonia], [none, none, bonds, none])
+    assert keeps([0, 1, 2, 3], [x, apart, apart, x]) == [True, False, True, False]
+    assert keeps([1], [x]) == [True]
+    assert keeps([], []) == []

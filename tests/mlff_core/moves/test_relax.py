@@ -533,7 +533,7 @@ def test_a_host_that_is_behind_and_slots_that_are_given_up_change_no_path(potent
     monkeypatch.setattr(in_flight.InFlight, "_compact", watched)
     monkeypatch.setattr(in_flight, "FEW_ATOMS", 0)
     monkeypatch.setattr(in_flight, "COMPACT_AT", 2)
-    monkeypatch.setattr(in_flight, "BURST", {"cpu": (3, 3)})
+    monkeypatch.setattr(in_flight, "BURST", {"cpu": 3})
     monkeypatch.setattr(in_flight, "LAG", {"cpu": 1})
     found = relax(batch_of(*chosen), potential, max_steps=40, capacity=6, n_threads=1)
     same_paths(found, expected, list(range(len(chosen))))
