@@ -302,7 +302,9 @@ class ConformerRow:
         required=True,
         default=0,
     )
-    n_steps: int | None = column("int32", "steps that the relaxation took, a pre-relaxation's included")
+    n_steps: int | None = column(
+        "int32", "steps of the relaxation, a first walk by a cheaper model included"
+    )
     rmsd_to_initial_angstrom: float | None = column(
         "float64",
         "root-mean-square deviation from the embedded or given geometry, superimposed",
