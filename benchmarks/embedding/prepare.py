@@ -31,14 +31,27 @@ from rdkit import Chem, RDLogger, rdBase
 from rdkit.Chem import rdDistGeom
 
 from mlff_core.chem.check import check_domain
-from mlff_core.chem.constrained import choose_stereo, prepare_constraints
-from mlff_core.chem.constraints import distance_bounds, embedding_constraints
+from mlff_core.chem.constrained import (
+    SIDE_BY_SIDE,
+    choose_stereo,
+    on_a_core,
+    prepare_constraints,
+    prepare_together,
+)
+from mlff_core.chem.constrained import constraining as constrained
+from mlff_core.chem.constraints import (
+    EmbeddingConstraints,
+    constraining,
+    distance_bounds,
+    rough_bounds,
+)
 from mlff_core.chem.describe import describe
 from mlff_core.chem.graph import Graph
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.parse import parse
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.prepare import store_topology
+from mlff_core.chem.stages import at_once
 from mlff_core.chem.stereo import open_stereo
 from mlff_core.chem.torsions import etkdg_parameters, torsion_terms
 from mlff_core.status import MoleculeStatus
@@ -88,27 +101,36 @@ def time_parts(smiles: str, clock: Clock) -> None:
     clock.time("undefined stereo", open_stereo, graph)
     clock.time("InChIKey", Chem.MolToInchiKey, mol)
     clock.time("topology and mapped SMILES", store_topology, molecule, graph)
-    clock.time("bounds", distance_bounds, graph)
+    clock.time("bounds", rough_bounds, graph)
+    clock.time("bounds, smoothed", distance_bounds, graph)
     clock.time("torsions", torsion_terms, graph)
     clock.time("RDKit's torsions", rdDistGeom.GetExperimentalTorsions, hydrogenated, PARAMETERS)
-    constraints = clock.time("constraints", embedding_constraints, hydrogenated, graph)
+    constraints = clock.time("constraints", rough_constraints, hydrogenated, graph)
     data = clock.time("to bytes", pickle.dumps, constraints, pickle.HIGHEST_PROTOCOL)
     clock.time("from bytes", pickle.loads, data)
 
 
+def rough_constraints(mol: Chem.Mol, graph: Graph) -> EmbeddingConstraints:
+    """As they are made for a device, which smooths the bounds."""
+    return at_once(constraining(mol, graph, smooth=False))
+
+
 PARAMETERS = etkdg_parameters()
 #: Parts that are in others, or only there to compare with.
-INSIDE_OTHERS = ("MolFromSmiles", "bounds", "torsions", "RDKit's torsions")
+INSIDE_OTHERS = (
+    "MolFromSmiles", "bounds", "bounds, smoothed", "torsions", "RDKit's torsions",
+)  # fmt: skip
 
 
 def time_pool(library: list[str], n_warm_up: int) -> float:
     """Core-ms a molecule of a pool of one process, this one counted."""
     records = [(k, None, smiles) for k, smiles in enumerate(library)]
-    with EmbeddingPool(SETTINGS, 1, prepare=prepare_constraints) as pool:
-        for _ in pool.map(records[:n_warm_up]):
+    with EmbeddingPool(SETTINGS, 1, prepare=on_a_core) as pool:
+        for _ in constrained(records[:n_warm_up], pool):
             pass
         start = core_seconds()
-        n = sum(molecule.constraints is not None for molecule in pool.map(records[n_warm_up:]))
+        molecules = constrained(records[n_warm_up:], pool)
+        n = sum(molecule.constraints is not None for molecule in molecules)
         return (core_seconds() - start) * 1e3 / n
 
 
@@ -158,7 +180,12 @@ def main() -> None:
         for smiles in timed:
             time_parts(smiles, clock)
     for smiles in timed:
-        clock.time("all", prepare_constraints, 0, None, smiles, SETTINGS)
+        clock.time("all, one by one", prepare_constraints, 0, None, smiles, SETTINGS)
+    records = [(k, None, smiles) for k, smiles in enumerate(timed)]
+    for k in range(0, len(records), SIDE_BY_SIDE):
+        some = records[k : k + SIDE_BY_SIDE]
+        clock.time("all", prepare_together, some, SETTINGS)
+        clock.parts["all"][-1:] = [clock.parts["all"][-1] / len(some)] * len(some)
     share = time_first_geometries(timed, clock)
     pool = time_pool(library, len(library) - len(timed))
     report = {
