@@ -32,6 +32,8 @@ _SMALLEST_RING_WITH_TRANS: Final = 8
 _SHORTEST_CUMULENE: Final = 4
 _BLOCK: Final = re.compile(r"\s\|.*\|")
 _WEDGES: Final = re.compile(r"\|.*\bw[UD]:")
+#: The marks of hands in a SMILES, one for each atom that has any.
+_HANDS: Final = re.compile("@+")
 #: RDKit's property of a bond that CXSMILES draws as a wedge, and its values for up and down.
 _WEDGE: Final = "_MolFileBondCfg"
 _UP_OR_DOWN: Final = (1, 3)
@@ -51,8 +53,13 @@ def mark_stereo_not_kept(text: str, mol: Chem.Mol) -> None:
             _mark(atom, f"the wedged bond at {_name(atom)}, which says no stereo that RDKit knows")
     if _BLOCK.search(text) and not _is_read(text):
         _mark(mol.GetAtomWithIdx(0), "the CXSMILES block, which cannot be read")
-    if not any(mark in text.partition(" ")[0] for mark in "@/\\"):
+    smiles = text.partition(" ")[0]
+    if not any(mark in smiles for mark in "@/\\"):
         return
+    if "/" not in smiles and "\\" not in smiles:
+        n_kept = sum(atom.GetChiralTag() in _TETRAHEDRAL for atom in atoms_of(mol))
+        if n_kept == len(_HANDS.findall(smiles)):  # RDKit adds none
+            return
     parameters = Chem.SmilesParserParams()
     parameters.sanitize = False  # type: ignore[assignment]  # the stub errs, here and below
     parameters.removeHs = False  # type: ignore[assignment]
