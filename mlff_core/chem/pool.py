@@ -34,6 +34,8 @@ from mlff_core.status import MoleculeStatus, Reason
 
 #: Messages on their way to a worker, so that it finds the next when it has sent the last.
 _AHEAD: Final = 4
+#: Records in these, but for the second message: what is urgent waits for all of them.
+_RECORDS_AHEAD: Final = 32
 #: Longest that several molecules of one message may take: then each is on its own.
 _TOGETHER_S: Final = 10.0
 #: Records that one `map` may be ahead of its consumer, a worker: what the others can go on with
@@ -347,7 +349,10 @@ class EmbeddingPool:
 
     def _top_up(self, worker: WorkerProcess, on_the_way: deque[Job], backlog: deque[Job]) -> bool:
         """Send the worker what it should have; False if there is nothing: the pool is closed."""
-        while len(on_the_way) < _AHEAD and not (on_the_way and on_the_way[0].suspect):
+        while not (on_the_way and on_the_way[0].suspect):
+            n_records = sum(len(job.records) for job in on_the_way)
+            if len(on_the_way) > 1 and (len(on_the_way) == _AHEAD or n_records >= _RECORDS_AHEAD):
+                break
             job = backlog.popleft() if backlog else self._take(wait=not on_the_way)
             if job is None:
                 break

@@ -27,8 +27,8 @@ from mlff_core.status import MoleculeStatus
 T = TypeVar("T")
 
 #: Conformers that are embedded at once: enough to fill a card, few enough to begin while the cores
-#: prepare the next.
-CONFORMERS_AT_ONCE: Final = 12288
+#: prepare the next; five of each molecule of a slice, see `tasks.processes`.
+CONFORMERS_AT_ONCE: Final = 12_500
 
 #: Two shards of a run may be embedded at once; they would share the device's memory.
 _DEVICE: Final = threading.Lock()
