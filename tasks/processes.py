@@ -26,7 +26,7 @@ from mlff_core.arrow import read_arrow, write_arrow
 from mlff_core.chem.constrained import constraining, on_a_core
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.pool import EmbeddingPool, WorkerProcess
-from mlff_core.cores import usable_cores
+from mlff_core.cores import hand_over_quickly, usable_cores
 from mlff_core.library.records import Record
 from mlff_core.shard import StepReport, embed_shard, write_stragglers
 
@@ -304,6 +304,7 @@ def embed_slice(
     try:
         if not hasattr(_thread, "nicer"):  # a thread's own affair, and of those that it starts
             _thread.nicer = os.nice(NICER)
+            hand_over_quickly()
         with _opening:
             if setup not in _pools:
                 _pools[setup] = EmbeddingPool(settings, workers, prepare=on_a_core, nicer=NICER)

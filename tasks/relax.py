@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from mlff_core.cores import hand_over_quickly
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.shard import ShardFiles, StepReport, relax_shard
 from tasks.opened import potential
@@ -51,6 +52,8 @@ def relax(
     force_field = potential(work_dir, model, sha256, *how)
     first = potential(work_dir, pre_model, pre_sha256, *how) if pre_model else None
     told = teller("relax", shard)
+    if force_field.device.type == "cuda":
+        hand_over_quickly()
     with own_stream(force_field.device):
         return relax_shard(
             files.embedded,

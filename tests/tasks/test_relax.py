@@ -1,8 +1,10 @@
 """Shards that are relaxed side by side: one at a time has the device."""
 
+import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,30 @@ import torch
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.shard import StepReport
 from tasks import relax as step
+
+
+@pytest.fixture
+def interval() -> Iterator[float]:
+    before = sys.getswitchinterval()
+    yield before
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_threads_hand_over_quickly_where_one_launches_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: float, device: str
+) -> None:
+    def relax_shard(*_: object, **__: object) -> StepReport:
+        now = sys.getswitchinterval()
+        assert now == interval if device == "cpu" else now < 0.1 * interval
+        return StepReport(n_records=1)
+
+    monkeypatch.setattr(step, "relax_shard", relax_shard)
+    monkeypatch.setattr(step, "own_stream", lambda _: nullcontext())
+    model = SimpleNamespace(device=torch.device(device))
+    monkeypatch.setattr(step, "potential", lambda *_: model)
+    settings = RelaxSettings()
+    assert step.relax(0, str(tmp_path), "model", "sha", device, "auto", "auto", settings).n_records
 
 
 def test_two_shards_are_in_the_stage_and_one_has_the_device(
