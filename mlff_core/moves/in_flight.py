@@ -104,6 +104,7 @@ class InFlight:
         near: bool = False,
         into: WaitingQueue | None = None,
         keeps: Keeps | None = None,
+        again: WaitingQueue | None = None,
     ):
         """Make room.
 
@@ -116,11 +117,12 @@ class InFlight:
             near: Another force field has led them near to a minimum.
             into: Where those that have ended go on; nothing is reported of them here.
             keeps: Those that another force field led on and that end as another molecule, or
-                nowhere, begin once more where they were given.
+                nowhere, are not reported here.
+            again: Where these wait to begin once more where they were given.
         """
         self.waiting, self.potential, self.settings = waiting, potential, settings
         self.n_slots, self.optimizer = n_slots, OPTIMIZERS[settings.optimizer]
-        self.near, self.into, self.keeps = near, into, keeps
+        self.near, self.into, self.keeps, self.again = near, into, keeps, again
         self.judge: Judge | None = None
         found = coarse_of(potential, settings) if coarse else None
         if into is None and (found is not None or near):
@@ -181,7 +183,7 @@ class InFlight:
         burst, lag = BURST[device.type], LAG[device.type]
         checks: deque[StatusCheck] = deque()
         while not self.waiting.closed:
-            # Who has begun again waits here, and on a CPU whom another thread handed over.
+            # On a CPU another thread may have handed over one more.
             self._fill(rows, stepper.state)
             if not self._under_way:
                 break
@@ -314,7 +316,7 @@ class InFlight:
         """What has been read out; who begins again waits once more."""
         ends = list(self._ends(readout))
         kept = {end.index for end in ends}
-        if self.keeps is not None:
+        if self.keeps is not None and self.again is not None:
             moved = {m.index for m in readout.molecules if m.given is not None}
             asked = [end for end in ends if end.index in moved and end.status in _USABLE]
             answers = self.keeps([e.index for e in asked], [e.positions for e in asked])
@@ -324,8 +326,8 @@ class InFlight:
             molecule = readout.molecules.pop(0)
             if end.index in kept:
                 yield molecule, end
-            else:
-                self.waiting.add(molecule.restarted())
+            elif self.again is not None:
+                self.again.add(molecule.restarted())
 
     def _ends(self, readout: "_Readout") -> Iterator[Relaxed]:
         """How those that have been read out ended."""

@@ -9,6 +9,7 @@ places (`in_flight.py`).
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,9 @@ from mlff_core.status import ConformerStatus
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+#: Molecules are few if they fill less than one in so many slots.
+FEW_SHARE = 8
 
 
 @dataclass(frozen=True, repr=False)
@@ -210,6 +214,8 @@ def relax_conformers(
         by_bucket[bucket_of(molecule.size)].append(molecule)
     results: list[Relaxed | None] = [None] * len(conformers)
     n_done = n_halfway = 0
+    if settings.batching == "auto" and potential.device.type == "cuda":
+        _join_few(by_bucket, sizes)
     groups = [(molecules, sizes[name]) for name, molecules in by_bucket.items()]
     for ended in relax_groups(groups, potential, settings, n_threads, pre_relax, keeps):
         if isinstance(ended, Relaxed):
@@ -222,3 +228,15 @@ def relax_conformers(
             progress((max(n_halfway, n_done) + n_done) // 2)
     assert n_done == len(conformers)
     return [relaxed for relaxed in results if relaxed is not None]
+
+
+def _join_few(by_bucket: dict[str, list[Molecule]], sizes: dict[str, int]) -> None:
+    """Let size classes of few molecules walk with the next larger one that has any.
+
+    A batch takes as long as its slowest molecule needs, however few it holds.
+    """
+    filled = [name for name, molecules in by_bucket.items() if molecules]
+    for name, larger in pairwise(filled):
+        if len(by_bucket[name]) * FEW_SHARE <= sizes[name]:
+            by_bucket[larger] = by_bucket[name] + by_bucket[larger]
+            by_bucket[name] = []

@@ -17,6 +17,9 @@ from mlff_core.moves.waiting import WaitingQueue
 #: Most batches side by side on a CPU: all share one interpreter, for which more would wait. What
 #: they gain has been measured on two cores.
 MAX_THREADS = 16
+#: Moves that a molecule makes with a cheaper force field at most. Nine of ten need fewer; slow ones
+#: would keep all others waiting for the next walk, in which they go on from where they are.
+MOST_BEFORE = 100
 
 
 def relax_molecules(
@@ -66,7 +69,8 @@ class _Leg:
         n_slots: Most molecules in a force call.
         near: Another force field has led them near to a minimum.
         into: Where they wait for the next leg; None: this is the last.
-        keeps: Which ends of it are of the molecules asked for.
+        keeps: Which ends of it are of the molecules asked for; the others wait in `again`.
+        again: See there.
     """
 
     waiting: WaitingQueue
@@ -76,13 +80,21 @@ class _Leg:
     near: bool = False
     into: WaitingQueue | None = None
     keeps: Keeps | None = None
+    again: WaitingQueue | None = None
 
     def in_flight(self, n_slots: int) -> InFlight:
         """Begin it in so many slots."""
         return InFlight(
             self.waiting, self.potential, self.settings, n_slots, near=self.near, into=self.into,
-            keeps=self.keeps,
+            keeps=self.keeps, again=self.again,
         )  # fmt: skip
+
+    def shared(self, n_threads: int) -> "_Leg":
+        """The share of a thread, as long as nobody has begun."""
+        expected = len(self.waiting.sizes)
+        if not expected:
+            return self
+        return replace(self, n_slots=min(self.n_slots, -(-expected // n_threads)))
 
 
 def _legs(
@@ -92,19 +104,29 @@ def _legs(
     pre_relax: ForceField | None,
     keeps: Keeps | None,
 ) -> list[_Leg]:
-    """The walks of all groups, in their order: those of the first leg come before all others."""
+    """The walks of all groups, in their order.
+
+    All first walks come before all second ones. Those who have to begin again are few and walk
+    together, whatever their size, last of all.
+    """
     if pre_relax is None or settings.max_steps == 0:
         return [
             _Leg(WaitingQueue(molecules), potential, settings, n_slots)
             for molecules, n_slots in groups
         ]
-    begin = replace(settings, fmax=settings.fmax_before)
+    begin = replace(
+        settings, fmax=settings.fmax_before, max_steps=min(settings.max_steps, MOST_BEFORE)
+    )
+    again = WaitingQueue([])
     first, last = [], []
     for molecules, n_slots in groups:
         between = WaitingQueue([], expected=molecules)
         first.append(_Leg(WaitingQueue(molecules), pre_relax, begin, n_slots, into=between))
-        last.append(_Leg(between, potential, settings, n_slots, near=True, keeps=keeps))
-    return first + last
+        last.append(
+            _Leg(between, potential, settings, n_slots, near=True, keeps=keeps, again=again)
+        )
+    fewest = min((n_slots for _, n_slots in groups), default=1)
+    return [*first, *last, _Leg(again, potential, settings, fewest)]
 
 
 def relax_groups(
@@ -129,15 +151,7 @@ def relax_groups(
     n_threads = min(n_threads, sum(len(molecules) for molecules, _ in groups))
     legs = _legs(groups, potential, settings, pre_relax, keeps)
     if n_threads > 1:
-        yield from _side_by_side(
-            [
-                [
-                    leg.in_flight(min(leg.n_slots, -(-len(leg.waiting.sizes) // n_threads)))
-                    for leg in legs
-                ]
-                for _ in range(n_threads)
-            ]
-        )
+        yield from _side_by_side([leg.shared(n_threads) for leg in legs], n_threads)
     # Nobody, or those for whom there was no memory beside others.
     for leg in legs:
         yield from _relax_alone(leg)
@@ -170,20 +184,20 @@ def _relax_alone(leg: _Leg) -> Iterator[Relaxed | HandedOver]:
         n_slots = max(n_slots // 2, 1)
 
 
-def _side_by_side(rounds: Sequence[Sequence["InFlight"]]) -> Iterator[Relaxed | HandedOver]:
-    """What ends in rounds of batches, each round in a thread of its own with one core.
+def _side_by_side(legs: Sequence[_Leg], n_threads: int) -> Iterator[Relaxed | HandedOver]:
+    """What ends in batches side by side: threads, each with one core, that walk leg after leg.
 
-    A batch that runs out of memory puts its molecules back and ends its round, and leaves the
+    A batch that runs out of memory puts its molecules back and ends its thread, and leaves the
     others alone; all else that goes wrong in one is raised here. However this ends, all threads
     have ended when it has.
     """
     # Bounded, so that batches wait for a slow consumer.
     ended: Queue[Relaxed | HandedOver | BaseException | None] = Queue(
-        sum(max(batch.n_slots for batch in batches) for batches in rounds)
+        n_threads * max(leg.n_slots for leg in legs)
     )
     prepared = threading.Semaphore(0)
 
-    def work(batches: Sequence[InFlight]) -> None:
+    def work() -> None:
         try:
             # Of this thread, and of all that begin before the caller sets it right again. To be
             # asked for its number settles a thread's; one that is first set is lost at the first
@@ -191,9 +205,10 @@ def _side_by_side(rounds: Sequence[Sequence["InFlight"]]) -> Iterator[Relaxed | 
             torch.get_num_threads()
             torch.set_num_threads(1)
             prepared.release()
-            for batch in batches:
-                if not batch.waiting:
+            for leg in legs:
+                if not leg.waiting:
                     continue
+                batch = leg.in_flight(leg.n_slots)
                 try:
                     for relaxed in batch:
                         ended.put(relaxed)
@@ -207,14 +222,14 @@ def _side_by_side(rounds: Sequence[Sequence["InFlight"]]) -> Iterator[Relaxed | 
         finally:
             ended.put(None)
 
-    n_threads = torch.get_num_threads()
-    threads = [threading.Thread(target=work, args=(batches,), daemon=True) for batches in rounds]
+    n_before = torch.get_num_threads()
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(n_threads)]
     n_running = len(threads)
     try:
         for thread in threads:
             thread.start()
             prepared.acquire()
-        torch.set_num_threads(n_threads)
+        torch.set_num_threads(n_before)
         while n_running:
             relaxed = ended.get()
             if relaxed is None:
@@ -226,13 +241,13 @@ def _side_by_side(rounds: Sequence[Sequence["InFlight"]]) -> Iterator[Relaxed | 
         for thread in threads:
             thread.join()
     finally:
-        for batch in rounds[0]:
-            batch.waiting.closed = n_running > 0
+        for leg in legs:
+            leg.waiting.closed = n_running > 0
         while n_running and any(thread.is_alive() for thread in threads):
             # Some may wait to hand over what nobody wants any more.
             with suppress(Empty):
                 ended.get(timeout=0.01)
-        torch.set_num_threads(n_threads)
+        torch.set_num_threads(n_before)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -23,6 +23,7 @@ class WaitingQueue:
         """
         self._molecules = deque(molecules)
         self._expected = [molecule.size for molecule in expected]
+        self._taken: list[int] = []
         self._lock = threading.Lock()
         self.closed = False
 
@@ -31,9 +32,10 @@ class WaitingQueue:
 
     @property
     def sizes(self) -> list[int]:
-        """Atoms of each, those included that are expected."""
+        """Atoms of each, those included that are expected; of all before, if there are none."""
         with self._lock:
-            return [molecule.size for molecule in self._molecules] + self._expected
+            here = [molecule.size for molecule in self._molecules] + self._expected
+            return here or list(self._taken)
 
     def take(self, n_molecules: int, n_atoms: int) -> list[Molecule]:
         """Those whose turn it is, as many as fit into places and atoms; they wait no more."""
@@ -44,6 +46,7 @@ class WaitingQueue:
                 if n_atoms < 0:
                     break
                 taken.append(self._molecules.popleft())
+            self._taken += [molecule.size for molecule in taken]
         return taken
 
     def add(self, molecule: Molecule) -> None:

@@ -8,9 +8,11 @@ from mlff_core.batch import MolBatch
 from mlff_core.chem.topology import Topology
 from mlff_core.models.force_field import Outputs
 from mlff_core.models.potential import Potential
+from mlff_core.moves import threads
 from mlff_core.moves.pre_relax import keeps_bonds
-from mlff_core.moves.relax import relax, relax_conformers
+from mlff_core.moves.relax import _join_few, relax, relax_conformers
 from mlff_core.moves.settings import RelaxSettings
+from mlff_core.moves.slots import Molecule
 from mlff_core.status import ConformerStatus
 from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
 
@@ -100,6 +102,15 @@ def test_both_walks_count_as_steps_and_the_dear_one_computes_less():
     assert cheap.n_computed > 5
 
 
+def test_slow_ones_go_on_with_the_dear_one_after_so_many_moves(monkeypatch):
+    monkeypatch.setattr(threads, "MOST_BEFORE", 3)
+    cheap = Cheap()
+    found = relax(molecules(), own := Counting(), pre_relax=cheap, **ASKED)
+    assert found.status == [ConformerStatus.CONVERGED] * 5
+    assert cheap.n_computed <= 5 * 4
+    assert own.n_computed + cheap.n_computed == int(found.n_steps.sum()) + 3 * 5
+
+
 def test_it_ends_at_the_bottom_of_the_force_field_itself_wherever_the_other_s_is():
     numbers, place, charge = random_molecule(7, seed=1)
     rng = np.random.default_rng(0)
@@ -115,8 +126,8 @@ def test_it_ends_at_the_bottom_of_the_force_field_itself_wherever_the_other_s_is
 def test_a_path_does_not_depend_on_who_is_beside_it():
     batch = molecules()
     together = relax(batch, Counting(), pre_relax=Cheap(), **ASKED)
-    for threads, capacity in ((1, 2), (2, 2)):
-        asked = ASKED | {"n_threads": threads}
+    for n_threads, capacity in ((1, 2), (2, 2)):
+        asked = ASKED | {"n_threads": n_threads}
         few = relax(batch, Counting(), pre_relax=Cheap(), capacity=capacity, **asked)
         torch.testing.assert_close(few.energy, together.energy, rtol=0, atol=1e-10)
         assert torch.equal(few.n_steps, together.n_steps)
@@ -201,3 +212,15 @@ def test_bonds_that_broke_or_formed_are_seen_but_those_of_held_protons_left_to_o
     assert keeps([0, 1, 2, 3], [x, apart, apart, x]) == [True, False, True, False]
     assert keeps([1], [x]) == [True]
     assert keeps([], []) == []
+
+
+def test_size_classes_of_few_molecules_walk_with_the_next_larger_ones():
+    few, many = [Molecule(0, np.ones(9), np.zeros((9, 3)), 0)] * 4, list(range(300))
+    sizes = {"small": 32, "medium": 16, "large": 8, "very large": 4}
+    groups = {"small": few, "medium": [], "large": many, "very large": []}
+    _join_few(groups, sizes)
+    assert groups == {"small": [], "medium": [], "large": few + many, "very large": []}
+    groups = {"small": few + few, "medium": [], "large": many, "very large": few}
+    expected = dict(groups)
+    _join_few(groups, sizes)
+    assert groups == expected
