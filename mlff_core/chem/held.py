@@ -64,6 +64,8 @@ def stretched(
         bonds: [n_bonds, 2].
         share: As a rule `BROKEN` or `SANE`.
     """
+    if not len(bonds):  # nearly always
+        return 0
     i, j = np.asarray(bonds, int).reshape(-1, 2).T
     x = np.asarray(positions, np.float64)
     radii = np.array([COVALENT_RADII[int(z)] for z in numbers])
