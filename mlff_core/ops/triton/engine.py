@@ -17,13 +17,13 @@ import torch
 import triton
 from torch import Tensor
 
-from mlff_core.ops.charges import ChargeStep
 from mlff_core.ops.program import AnalyticEngine, forward_and_back
 from mlff_core.ops.triton import fill as filling
 from mlff_core.ops.triton import launch, linear, message, message_bwd, readout, update, update_bwd
 from mlff_core.ops.triton import pairs as pairing
 from mlff_core.ops.triton.capture import recording
-from mlff_core.ops.triton.charges import CHARGE_OPS, Spans
+from mlff_core.ops.triton.charge_step import KernelChargeStep
+from mlff_core.ops.triton.charges import Spans
 from mlff_core.ops.triton.compiling import settle_keys
 from mlff_core.ops.triton.fill import Filling, Inputs
 from mlff_core.ops.triton.pairs import pairs
@@ -286,9 +286,9 @@ class TritonEngine:
         steps = KernelSteps(self.weights, rows, repulsion)
         read = None
         if self.partial_charges is not None:
-            read = ChargeStep(
+            read = KernelChargeStep(
                 self.partial_charges, self.charges_after, positions, charge, Spans(ptr, mol_idx),
-                CHARGE_OPS,
+                rows.end, repulsion, gradient,
             )  # fmt: skip
         forward_and_back(steps, len(self.weights.blocks), q, read)
         atomic = steps.atomic

@@ -6,6 +6,7 @@ A process of its own, because Triton decides when it is imported whether it inte
 """
 
 import sys
+from dataclasses import replace
 
 import torch
 
@@ -19,6 +20,14 @@ from mlff_core.testing import NAMED_MOLECULES, random_model
 CONFIG = PaiNNConfig(
     n_features=32, n_interactions=2, n_rbf=3, charges_after=1, charge_feedback=True, coulomb=True
 )
+
+#: Charges that do less: nothing, which is to be read alone, or one of both.
+LESS = {
+    f"feedback {feedback}, Coulomb {coulomb}": replace(
+        CONFIG, charge_feedback=feedback, coulomb=coulomb
+    )
+    for feedback, coulomb in ((False, False), (True, False), (False, True))
+}
 
 
 def batch_of_three() -> MolBatch:
@@ -51,6 +60,8 @@ def main(out: str) -> None:
     positions = batch.positions.clone()
     positions[batch.ptr[1] + 1, 1] = torch.nan
     results["poisoned"] = engine.evaluate(*arguments(batch.with_positions(positions)))
+    for name, config in LESS.items():
+        results[name] = TritonEngine(random_model(1, config)).evaluate(*padded(batch))
     engines.PIECE_MAX_ATOMS = 5
     results["pieces"] = engine._in_pieces(*padded(batch))
     torch.save(results, out)

@@ -47,6 +47,16 @@ def test_kernels_find_the_charges_that_plain_pytorch_finds(name, results, truth)
     assert truth[2].std() > 0.05
 
 
+@pytest.mark.parametrize("name", CASES.LESS)
+def test_charges_that_do_less_are_as_plain_pytorch_has_them(name, results):
+    batch = CASES.batch_of_three().to(dtype=torch.float64)
+    model = random_model(1, CASES.LESS[name]).double()
+    expected = AnalyticEngine(model).evaluate(*CASES.arguments(batch))
+    for found, value, atol in zip(results[name], expected, (2e-5, 1e-4, 2e-6), strict=True):
+        torch.testing.assert_close(found[: len(value)].double(), value, rtol=0, atol=atol)
+    assert expected[2].std() > 0.05
+
+
 def test_a_coordinate_that_is_no_number_takes_the_charges_of_its_molecule_alone(results, truth):
     charges, inside = results["poisoned"][2], CASES.batch_of_three().mol_idx == 1
     assert charges[inside].isnan().all()
