@@ -12,6 +12,7 @@ update.py          mix scalars and vectors
 update_bwd.py      the way back of that
 readout.py         energies, sums, forces
 charges.py         partial charges and their Coulomb energy
+charge_step.py    what a step does with these
 tiles.py           how large a piece each program takes
 tune.py            measuring that anew on another card
 launch.py          kernels that start before the one before them has ended
