@@ -67,6 +67,18 @@ def device(part: Results) -> str:
     return "one " + re.sub(r" \d+GB.*", "", name.removeprefix("NVIDIA "))
 
 
+def _charges(config: Results) -> str:
+    """What the network does with partial charges, as one of the things that it has."""
+    if not config.get("charges_after"):
+        return ""
+    does = [
+        *(["fed back"] if config["charge_feedback"] else []),
+        *(["with their Coulomb energy"] if config["coulomb"] else []),
+    ]
+    after = f"partial charges that add up to it, read after block {config['charges_after']}"
+    return ", ".join([after, " and ".join(does)] if does else [after]) + ", "
+
+
 def what_it_is(results: Results, checkpoint: Results, network: PaiNN) -> list[str]:
     """Shape, domain and checksums."""
     config = checkpoint["config"]
@@ -76,9 +88,9 @@ def what_it_is(results: Results, checkpoint: Results, network: PaiNN) -> list[st
         "",
         f"PaiNN, {config['n_features']} features, {config['n_interactions']} blocks, "
         f"{config['n_rbf']} radial functions, cutoff {config['cutoff']} Å, {n_parameters:,} "
-        "parameters, total charge as an input, and a short-range repulsion; the network sees no "
-        "pair nearer than 0.6 Å. Distilled from AIMNet2 (ωB97M-D3; the mean of its four members). "
-        "Molecules in vacuum, closed shells.",
+        f"parameters, total charge as an input, {_charges(config)}and a short-range repulsion; the "
+        "network sees no pair nearer than 0.6 Å. Distilled from AIMNet2 (ωB97M-D3; the mean of its "
+        "four members). Molecules in vacuum, closed shells.",
         "",
         f"- elements: {' '.join(symbol(z) for z in config['elements'])}",
         f"- total charge: {signed(config['min_charge'])} to {signed(config['max_charge'])}; "
