@@ -127,9 +127,11 @@ def checks_of(stage: Results) -> list[Results]:
 
 def training(checkpoint: Results) -> list[str]:
     """The stages."""
-    rows, from_means = [], []
+    rows, from_means, faded = [], [], []
     for number, stage in enumerate(stages_of(checkpoint), 1):
         checks = checks_of(stage)
+        if stage.get("configs", {}).get("training", {}).get("total_fades"):
+            faded.append(str(number))
         after = "", "", "", ""
         if checks:
             last = checks[-1]
@@ -171,7 +173,13 @@ def training(checkpoint: Results) -> list[str]:
         "molecules, shortly before the stage ended; how much their geometries are distorted, and "
         "so how large these errors are, shows in their rms force. A stage that was cut off counts "
         "up to the weights that it left. Errors jump where the geometries or the form changed: the "
-        "sixth stage took two kinks out of the surface, for the sake of dynamics.",
+        "sixth stage took two kinks out of the surface, for the sake of dynamics."
+        + (
+            f" In stages {', '.join(faded)} the total charge told atoms less and less, and then "
+            "nothing but through their partial charges; errors there are of neutral molecules."
+            if faded
+            else ""
+        ),
         "",
         *table(
             "stage | parameters | GPUs | seconds | samples | molecules embedded | rms force, eV/Å "
