@@ -138,7 +138,7 @@ def errors(
     """Against float64."""
     off, relative = [], []
     for batch, (true_energy, true_forces) in zip(batches, truth, strict=True):
-        energy, forces = engine.step(*arguments_of(batch))
+        energy, forces, *_ = engine.step(*arguments_of(batch))
         off.append((forces - true_forces).abs().flatten())
         relative.append(energy - true_energy)
     both, shifts = torch.cat(off), torch.stack(relative)

@@ -362,6 +362,10 @@ class Trainer:
         rows.lerp_(uncharged.expand_as(rows), 1.0 - left / self._total_left)
         # All that is gone cannot be shared out once more; the next step begins from the same.
         self._total_left = left or 1.0
+        if not left:
+            # The mean has what each step did to these rows before it was undone.
+            mean = self.averaged.charge.weight
+            mean.copy_(mean[-self.student.config.min_charge].clone().expand_as(mean))
 
     def size_batches(self, spare: float = 1.12) -> TrainingConfig:
         """Fix the size of the batches from the molecules that are in the pool.

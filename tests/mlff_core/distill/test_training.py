@@ -118,6 +118,8 @@ def test_the_total_charge_of_each_atom_fades_to_that_of_an_uncharged_molecule(po
     for k in range(2, 12):
         trainer.step(k / 12)
     assert spread(rows) == 0.0
+    # That of which the weights are shipped has nothing left either.
+    assert spread(trainer.averaged.charge.weight) == 0.0
 
 
 def test_the_dipole_of_the_loss_is_that_of_the_charges(pool):

@@ -25,6 +25,7 @@ from mlff_core.testing import (
     random_molecule,
     random_rotation,
 )
+from mlff_core.units import COULOMB_EV_ANGSTROM
 
 MOLECULES = Path(__file__).parents[3] / "benchmarks" / "molecules.npz"
 SHIPPED = sorted(Path(str(resources.files("mlff_core") / "weights")).glob("*.safetensors"))
@@ -148,20 +149,28 @@ def test_energy_and_forces_are_continuous_through_the_cutoff(weights):
     config = potential.config
     pairs = [(a, b) for a in config.elements for b in config.elements if a <= b]
 
-    def at(distance: float) -> tuple[Tensor, Tensor]:
+    def at(distance: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies, pulls along the pairs, and these beyond what Coulomb's law says of charges."""
         x = [[0.0, 0.0, 0.0], [0.0, 0.0, distance]]
         batch = MolBatch.from_arrays(
             [(pair, x, sum(pair) % 2) for pair in pairs], dtype=torch.float64
         )
         out = potential(batch)
-        return out.energy, out.forces.abs().amax()
+        pull = out.forces.view(-1, 2, 3)[:, 1, 2]
+        law = torch.zeros_like(pull)
+        if config.coulomb:
+            strength = float(potential.model.partial_charges.strength)
+            product = out.charges.view(-1, 2).prod(1).double()
+            law = strength * COULOMB_EV_ANGSTROM * product / distance**2
+        return out.energy, pull, (pull - law).abs().amax()
 
-    inside, outside = at(config.cutoff - 1e-5)[0], at(config.cutoff + 1e-5)[0]
-    assert (inside - outside).abs().max() <= 1e-6
-    # The force goes to zero with the distance to the cutoff, and is nothing beyond it.
-    near, nearer = at(config.cutoff - 1e-2)[1], at(config.cutoff - 1e-4)[1]
+    (before, pull, _), (after, further, beyond) = (at(config.cutoff + d) for d in (-1e-5, 1e-5))
+    # What the energy rises by beyond what the forces say is a jump.
+    assert (after - before + 1e-5 * (pull + further)).abs().max() <= 1e-6
+    # What the network says goes to zero with the distance to the cutoff, and is nothing beyond it.
+    near, nearer = at(config.cutoff - 1e-2)[2], at(config.cutoff - 1e-4)[2]
     assert nearer <= max(2e-2 * float(near), 1e-9)
-    assert at(config.cutoff + 1e-5)[1] == 0.0
+    assert beyond <= (1e-6 if config.coulomb else 0.0)
 
 
 @all_weights

@@ -1,4 +1,4 @@
-"""The default model's charges against what is known without any model: dipoles and Coulomb's law."""
+"""The default model's charges against what is known without it: dipoles and Coulomb's law."""
 
 import numpy as np
 import pytest

@@ -70,7 +70,7 @@ def arguments(batch):
 def in_float64(network, batch):
     return AnalyticEngine(on_gpu(network, torch.float64)).evaluate(
         *arguments(batch.to(dtype=torch.float64))
-    )
+    )[:2]
 
 
 def atomic_scale(network, batch):
@@ -86,8 +86,8 @@ def atomic_scale(network, batch):
 
 
 def test_float32_is_as_near_to_float64_as_plain_pytorch(network, batch):
-    energy, forces = engine_of(network).step(*arguments(batch))
-    _, plain_forces = AnalyticEngine(on_gpu(network)).evaluate(*arguments(batch))
+    energy, forces, *_ = engine_of(network).step(*arguments(batch))
+    _, plain_forces, *_ = AnalyticEngine(on_gpu(network)).evaluate(*arguments(batch))
     true_energy, true_forces = in_float64(network, batch)
     assert ((energy - true_energy).abs() <= 1e-5 * atomic_scale(network, batch) + 1e-5).all()
     # Forces of these clouds reach thousands of eV/Å where no molecule has ever been.
@@ -97,8 +97,8 @@ def test_float32_is_as_near_to_float64_as_plain_pytorch(network, batch):
 def test_fast_is_as_near_to_float64_as_plain_pytorch_with_products_as_coarse(network, batch):
     # What a trained model makes of such clouds, forces of 10⁶ eV/Å, it makes by cancellation: how
     # far coarse products take it from float64 is the model's doing. The kernels may add nothing.
-    _, forces = engine_of(network, "fast").step(*arguments(batch))
-    _, coarse_forces = coarse_engine(on_gpu(network), "fast").evaluate(*arguments(batch))
+    _, forces, *_ = engine_of(network, "fast").step(*arguments(batch))
+    _, coarse_forces, *_ = coarse_engine(on_gpu(network), "fast").evaluate(*arguments(batch))
     _, true_forces = in_float64(network, batch)
     bound = 2 * (coarse_forces - true_forces).abs().max() + 1e-3
     assert (forces - true_forces).abs().max() <= bound
@@ -108,8 +108,8 @@ def test_energies_of_dense_clouds_are_as_near_to_float64_as_plain_pytorch(networ
     # Matrix units cut off where float32 rounds; added up carelessly that shows here first.
     clouds = [random_molecule(n, seed) for n in (130, 190, 250) for seed in range(4)]
     dense = MolBatch.from_arrays(clouds, device="cuda")
-    energy, _ = engine_of(network).step(*arguments(dense))
-    plain, _ = AnalyticEngine(on_gpu(network)).evaluate(*arguments(dense))
+    energy, *_ = engine_of(network).step(*arguments(dense))
+    plain, *_ = AnalyticEngine(on_gpu(network)).evaluate(*arguments(dense))
     true_energy, _ = in_float64(network, dense)
     # Untrained models and unlikely atoms: energies reach thousands of eV, and errors go with them.
     scale = atomic_scale(network, dense)
@@ -131,7 +131,7 @@ def test_forces_and_relative_energies_of_conformers_are_kept(precision, worst):
         batch = MolBatch.from_arrays(few, device="cuda")
         noise = torch.randn(batch.positions.shape, device="cuda", generator=generator)
         batch = batch.with_positions(batch.positions + 0.05 * noise)
-        energy, forces = engine_of(network, precision).step(*arguments(batch))
+        energy, forces, *_ = engine_of(network, precision).step(*arguments(batch))
         true_energy, true_forces = in_float64(network, batch)
         assert (forces - true_forces).abs().max() <= worst
         energies.append(energy - true_energy)
@@ -142,12 +142,12 @@ def test_forces_and_relative_energies_of_conformers_are_kept(precision, worst):
 
 def test_a_batch_in_pieces_gives_what_the_whole_gives(network, batch, monkeypatch):
     engine = engine_of(network)
-    energy, forces = engine.step(*arguments(batch))
+    energy, forces, *_ = engine.step(*arguments(batch))
     monkeypatch.setattr(engines, "PIECE_MAX_ATOMS", 200)
     in_pieces = engine.evaluate(*arguments(batch))
     # Fewer rows take other tiles, and sum in another order; what that may change is measured by
     # what plain float32 is off, which is 267 of 1.7e6 eV/Å in the largest of these clouds.
-    _, plain_forces = AnalyticEngine(on_gpu(network)).evaluate(*arguments(batch))
+    _, plain_forces, *_ = AnalyticEngine(on_gpu(network)).evaluate(*arguments(batch))
     _, true_forces = in_float64(network, batch)
     off = (plain_forces - true_forces).abs().max().item()
     torch.testing.assert_close(in_pieces[0], energy, rtol=1e-6, atol=1e-4)
@@ -188,7 +188,7 @@ def test_a_graph_takes_coordinates_that_begin_anywhere_in_memory(network, batch)
     assert elsewhere.data_ptr() % 16 != 0
     results += [engine.evaluate(*arguments(batch.with_positions(elsewhere)))]
     results += [engine.evaluate(*arguments(batch))]
-    for energy, forces in results[2:]:
+    for energy, forces, *_ in results[2:]:
         assert torch.equal(energy, results[1][0])
         assert torch.equal(forces, results[1][1])
 
@@ -200,7 +200,7 @@ def test_a_caller_can_capture_a_step_and_change_the_molecules_in_it(network, bat
     engine.evaluate(*buffers)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        energy, forces = engine.evaluate(*buffers)
+        energy, forces, *_ = engine.evaluate(*buffers)
     n_atoms = other.n_atoms
     for buffer, given in zip(buffers[:3], arguments(other)[:3], strict=True):
         buffer[:n_atoms] = given
@@ -208,7 +208,7 @@ def test_a_caller_can_capture_a_step_and_change_the_molecules_in_it(network, bat
     buffers[3][:3] = other.ptr
     buffers[4][:2] = other.charge
     graph.replay()
-    expected_energy, expected_forces = engine.step(*arguments(other))
+    expected_energy, expected_forces, *_ = engine.step(*arguments(other))
     torch.testing.assert_close(energy[:2], expected_energy, rtol=0, atol=1e-5)
     torch.testing.assert_close(forces[:n_atoms], expected_forces, rtol=1e-5, atol=1e-5)
     assert (energy[2:] == 0).all()
@@ -217,8 +217,8 @@ def test_a_caller_can_capture_a_step_and_change_the_molecules_in_it(network, bat
 
 def test_a_molecule_does_not_feel_its_neighbours_in_the_batch(network, batch):
     engine = engine_of(network)
-    energy, forces = engine.step(*arguments(batch))
-    rest_energy, rest_forces = engine.step(*arguments(batch.select(range(6, batch.n_mols))))
+    energy, forces, *_ = engine.step(*arguments(batch))
+    rest_energy, rest_forces, *_ = engine.step(*arguments(batch.select(range(6, batch.n_mols))))
     first = int(batch.ptr[6])
     # Of the same class of tiles: bit for bit.
     assert torch.equal(rest_energy, energy[6:])
@@ -228,7 +228,7 @@ def test_a_molecule_does_not_feel_its_neighbours_in_the_batch(network, batch):
 @pytest.mark.parametrize("fault", ["nan", "inf", "in one place", "too many neighbours"])
 def test_bad_molecules_get_nan_and_leave_the_others_alone(network, batch, fault, monkeypatch):
     engine = engine_of(network)
-    energy, forces = engine.step(*arguments(batch))
+    energy, forces, *_ = engine.step(*arguments(batch))
     positions = batch.positions.clone()
     victims = torch.zeros(batch.n_mols, dtype=torch.bool, device="cuda")
     if fault == "too many neighbours":
@@ -243,7 +243,7 @@ def test_bad_molecules_get_nan_and_leave_the_others_alone(network, batch, fault,
         if fault == "in one place":
             positions[first + 2] = positions[first]
         victims[9] = True
-    bad_energy, bad_forces = engine.step(*arguments(batch.with_positions(positions)))
+    bad_energy, bad_forces, *_ = engine.step(*arguments(batch.with_positions(positions)))
     hit = victims[batch.mol_idx]
     assert bad_energy[victims].isnan().all()
     assert bad_forces[hit].isnan().all()
@@ -260,7 +260,7 @@ def test_where_a_molecule_is_costs_nothing_if_its_positions_are_float64(network)
         for _ in range(3):  # Launched at first, then from a graph.
             moved = batch.with_positions(x + shift).to("cuda")
             results.append(engine.evaluate(*arguments(moved)))
-    for energy, forces in results[1:]:
+    for energy, forces, *_ in results[1:]:
         torch.testing.assert_close(energy, results[0][0], rtol=0, atol=1e-5)
         torch.testing.assert_close(forces, results[0][1], rtol=0, atol=1e-5)
 
@@ -275,12 +275,12 @@ def test_constant_energy_dynamics_drift_no_more_than_with_the_reference(network)
 
     def drift(engine, dtype):
         x, v = batch.positions.double(), torch.zeros_like(batch.positions, dtype=torch.float64)
-        _, forces = engine.evaluate(*arguments(batch.with_positions(x.to(dtype))))
+        _, forces, *_ = engine.evaluate(*arguments(batch.with_positions(x.to(dtype))))
         totals = []
         for _ in range(200):
             v = v + 0.5 * dt * forces.double() / mass
             x = x + dt * v
-            energy, forces = engine.evaluate(*arguments(batch.with_positions(x.to(dtype))))
+            energy, forces, *_ = engine.evaluate(*arguments(batch.with_positions(x.to(dtype))))
             v = v + 0.5 * dt * forces.double() / mass
             totals.append(energy.sum() + 0.5 * (mass * v.square()).sum())
         return (totals[-1] - totals[0]).abs().item()
