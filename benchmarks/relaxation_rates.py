@@ -6,11 +6,11 @@ model, and how far above the minimum they are left.
     python benchmarks/relaxation_rates.py --render benchmarks/results/relaxation.json
 
 Conformers as in relaxation.py, from host arrays to host arrays, in at most 300 steps; the median
-of `--rounds` runs after one that compiles. "First" is the fmax to which the small model walks
-before the default one. "Changed" are those with bonds that the start had not, or no longer. Then,
-for `--below` of them: how much energy is left, against where float32 comes to from there at 0.001
-eV/Å, and how often that is the minimum which it finds alone. The yardstick is float32 started
-0.001 Å off: paths part at saddles by themselves.
+of `--rounds` runs after one that compiles, and of some rows of `--many`. "First" is the fmax to
+which the small model walks before the default one. "Changed" are those with bonds that the start
+had not, or no longer. Then, for `--below` of them: how much energy is left, against where float32
+comes to from there at 0.001 eV/Å, and how often that is the minimum which it finds alone. The
+yardstick is float32 started 0.001 Å off: paths part at saddles by themselves.
 """
 
 import argparse
@@ -47,16 +47,16 @@ ROWS: tuple[Row, ...] = (
     ("auto", None, 0.05),
     ("auto", 0.05, 0.05),
     ("auto", 0.03, 0.05),
-    ("auto", 0.02, 0.05),
-    ("auto", 0.01, 0.05),
     ("auto", None, 0.03),
-    ("auto", 0.02, 0.03),
-    ("auto", 0.02, 0.02),
-    ("auto", None, 0.02),
-    ("auto", 0.02, 0.01),
-    ("auto", None, 0.01),
     ("float32", None, 0.05),
+    ("auto", None, 0.02),
+    ("auto", 0.02, 0.02),
+    ("auto", 0.02, 0.03),
+    ("auto", None, 0.01),
+    ("auto", 0.02, 0.01),
 )
+#: Rows that are timed with `--many` conformers too, about as many as a shard of a screen has.
+N_MANY = 2
 #: Of the covalent radii's sum, up to which a pair counts as bonded at the start.
 BONDED = 1.2
 #: Where the bottom is, eV/Å, and in how many steps at most.
@@ -137,7 +137,8 @@ class Run:
         """Bonds of each; the conformers are those of few molecules, again and again."""
         n_molecules = 256
         for k, (numbers, x, _) in enumerate(conformers[:n_molecules]):
-            self.bonds.setdefault(k, bonds_of(numbers, x))
+            if k not in self.bonds:
+                self.bonds[k] = bonds_of(numbers, x)
         return [self.bonds[k % n_molecules] for k in range(len(conformers))]
 
     def keeps(self, conformers: list[tuple[np.ndarray, np.ndarray, int]]) -> Keeps:
@@ -164,6 +165,13 @@ class Run:
         return float(np.mean([change is not None for change in found]))
 
 
+def timing(run: Run, n: int, rounds: int, size: int) -> dict[str, Any]:
+    """How fast so many are relaxed, and how many are changed by it."""
+    found = measure("", run, run.potential, n, rounds, min(size, n))
+    kept = {k: v for k, v in found.items() if k not in ("name", "status")}
+    return kept | {"changed": run.changed}
+
+
 def rows_of(
     name: str,
     device: str,
@@ -171,6 +179,7 @@ def rows_of(
     n_below: int,
     rounds: int,
     rows: tuple[Row, ...],
+    n_many: int,
     results: Results,
     clock: Clock,
 ) -> None:
@@ -197,10 +206,10 @@ def rows_of(
                 if not clock.left():
                     raise TimeoutError("no time was left")
                 if timed:
-                    run = Run(potential, settings, first)
-                    found = measure(precision, run, potential, n, rounds, min(size, n))
-                    row |= {k: v for k, v in found.items() if k not in ("name", "status")}
-                    row["changed"] = run.changed
+                    row |= timing(Run(potential, settings, first), n, rounds, size)
+                    if n_many and chosen.index((precision, pre_fmax, fmax)) < N_MANY:
+                        many = timing(Run(potential, settings, first), n_many, 1, size)
+                        results.add(row | {"row": f"{precision}, {n_many:,} conformers"} | many)
                 elif below is not None:
                     row |= below.left(potential, settings, first)
             except Exception as error:  # a row that cannot run is a result too
@@ -260,6 +269,7 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(SHORT_NAMES))
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--conformers", type=int, default=2048)
+    parser.add_argument("--many", type=int, default=8192, help="0: no such rows")
     parser.add_argument("--below", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=2, help="timed repetitions of a row")
     parser.add_argument("--minutes", type=float, default=5.0, help="no row begins later")
@@ -279,7 +289,7 @@ def main() -> None:
     for name in names:
         rows_of(
             name, arguments.device, arguments.conformers, arguments.below, arguments.rounds,
-            ROWS[: arguments.rows], results, clock,
+            ROWS[: arguments.rows], arguments.many, results, clock,
         )  # fmt: skip
     results.finish(markdown)
 
