@@ -6,6 +6,8 @@ pairs.py           neighbours, their geometry, nuclear repulsion
 spline.py          weights of the splines that radial filters are taken from
 message.py         gather, filter, reduce
 message_bwd.py     the way back of that
+first_message.py   the first block's messages as products of matrices
+first_message_bwd.py  the way back of that
 message_twice.py   the same with first and second derivatives, for training
 linear.py          products with weights
 update.py          mix scalars and vectors

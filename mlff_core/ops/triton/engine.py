@@ -19,7 +19,17 @@ from torch import Tensor
 
 from mlff_core.ops.program import AnalyticEngine, forward_and_back
 from mlff_core.ops.triton import fill as filling
-from mlff_core.ops.triton import launch, linear, message, message_bwd, readout, update, update_bwd
+from mlff_core.ops.triton import (
+    first_message,
+    first_message_bwd,
+    launch,
+    linear,
+    message,
+    message_bwd,
+    readout,
+    update,
+    update_bwd,
+)
 from mlff_core.ops.triton import pairs as pairing
 from mlff_core.ops.triton.capture import recording
 from mlff_core.ops.triton.charge_step import KernelChargeStep
@@ -37,13 +47,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-settle_keys(launch, linear, message, update, update_bwd, message_bwd, pairing, readout, filling)
+settle_keys(
+    launch, linear, message, update, update_bwd, message_bwd, first_message, first_message_bwd,
+    pairing, readout, filling,
+)  # fmt: skip
 
 #: Batches of more atoms are launched kernel by kernel.
 GRAPH_MAX_ATOMS = 32768
 #: Batches of more atoms are worked through in pieces, which bounds the memory of what is saved for
 #: the backward pass; a larger piece is hardly faster.
-PIECE_MAX_ATOMS = 49152
+PIECE_MAX_ATOMS = 45056
 #: Graphs that are kept; the one not used for longest makes room.
 MAX_GRAPHS = 32
 
@@ -176,28 +189,36 @@ class TritonEngine:
                 if self.partial_charges is None
                 else (*nothing, positions.new_zeros(n_atoms))
             )
+        batch = numbers, positions, mol_idx, ptr, charge
+        key = (rung(n_atoms), rung(n_mols), positions.dtype)
+        # First, since the card waits for what the host does before it replays.
+        captured = self.graphs.get(key)
+        if captured is not None and not torch.cuda.is_current_stream_capturing():
+            return self._replay(key, captured, batch)
         if positions.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
-            return self.step(numbers, positions, mol_idx, ptr, charge)
+            return self.step(*batch)
         if n_atoms > PIECE_MAX_ATOMS:
-            return self._in_pieces(numbers, positions, mol_idx, ptr, charge)
+            return self._in_pieces(*batch)
         if n_atoms > GRAPH_MAX_ATOMS:
-            return self.step(numbers, positions, mol_idx, ptr, charge)
+            return self.step(*batch)
         # Whoever captures a step of this size next must find its kernels compiled.
         classes = row_class(n_atoms), row_class(3 * n_atoms)
         if classes not in self.compiled:
             self.compiled.add(classes)
-            return self.step(numbers, positions, mol_idx, ptr, charge)
-        key = (rung(n_atoms), rung(n_mols), positions.dtype)
+            return self.step(*batch)
         if key not in self.graphs:
             if len(self.graphs) == MAX_GRAPHS:
                 self.graphs.popitem(last=False)
-            self.graphs[key] = self._capture(key, (numbers, positions, mol_idx, ptr, charge))
-        self.graphs.move_to_end(key)
+            self.graphs[key] = self._capture(key, batch)
         captured = self.graphs[key]
-        if captured is None:
-            return self.step(numbers, positions, mol_idx, ptr, charge)
-        captured.fill((numbers, positions, mol_idx, ptr, charge))
+        return self.step(*batch) if captured is None else self._replay(key, captured, batch)
+
+    def _replay(self, key: GraphKey, captured: CapturedStep, batch: Inputs) -> tuple[Tensor, ...]:
+        """What a recorded step gives for a batch that it has room for."""
+        captured.fill(batch)
         captured.graph.replay()
+        self.graphs.move_to_end(key)
+        n_atoms, n_mols = len(batch[0]), len(batch[4])
         found = captured.energy[:n_mols].clone(), captured.forces[:n_atoms].clone()
         if captured.charges is None:
             return found

@@ -8,6 +8,12 @@ from torch import Tensor
 from mlff_core.ops.filters import FilterTable, spline_table
 from mlff_core.ops.plain import mlp_fwd as plain_mlp_fwd
 from mlff_core.ops.program import blocks, filter_matrix, mlp_weights
+from mlff_core.ops.triton.first_message import (
+    FirstWeights,
+    first_message_fwd,
+    worth_it,
+)
+from mlff_core.ops.triton.first_message_bwd import first_message_bwd
 from mlff_core.ops.triton.linear import (
     contiguous_transpose,
     mlp_bwd,
@@ -28,9 +34,10 @@ if TYPE_CHECKING:
 #: How products of matrices are computed under each choice of `precision`, forward and backward:
 #: fp16x3 keeps float32's accuracy.
 PRODUCT_PRECISION = {"float32": ("fp16x3", "fp16x3"), "fast": ("fp16x3", "fp16x3")}
-#: Width from which `fast` takes one product in float16 instead of three for gradients: over 128 hot
-#: geometries of 32 drug-like molecules forces of the default model, of this width, were off by up
-#: to 1.3e-3 eV/Å, those of the small one by up to 2.4e-3, more than `fast` may.
+#: Width from which `fast` takes one product in float16 instead of three for gradients, and to mix
+#: vectors: over 128 hot geometries of 32 drug-like molecules forces of the default model, of this
+#: width, were off by up to 1.7e-3 eV/Å, those of the small one, with gradients alone, by up to
+#: 2.4e-3, more than `fast` may.
 ONE_PRODUCT_FROM = 256
 #: Splines of the filters under each choice: degree, and intervals between 0 and the cutoff.
 FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 240)}
@@ -45,6 +52,12 @@ def products_of(precision: str, n_features: int) -> tuple[str, str]:
     forward, backward = PRODUCT_PRECISION[precision]
     one = precision == "fast" and n_features >= ONE_PRODUCT_FROM
     return forward, "fp16" if one else backward
+
+
+def vectors_of(precision: str, n_features: int) -> str:
+    """How the products are computed that mix vectors on the way to the energies."""
+    one = precision == "fast" and n_features >= ONE_PRODUCT_FROM
+    return "fp16" if one else PRODUCT_PRECISION[precision][0]
 
 
 class PhiWeights(NamedTuple):
@@ -88,20 +101,24 @@ class Weights(NamedTuple):
     Attributes:
         tables: Of what the element and the charge decide.
         first_phi: What atoms say in the first block, as from `phi_of_kinds`.
+        first: Of the first block's messages as products; None where they cannot be.
         blocks: Of the interaction blocks.
         readout: Arguments of `readout` behind the features and the repulsion.
         forward_precision: How products are computed on the way to the energies.
         backward_precision: How on the way back.
+        vector_precision: How vectors are mixed on the way to the energies.
         gathered: Types in which neighbours read each other's features on the way to the energies,
             and their gradients on the way back; None: float32.
     """
 
     tables: AtomTables
     first_phi: Tensor
+    first: FirstWeights | None
     blocks: list[BlockWeights]
     readout: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     forward_precision: str
     backward_precision: str
+    vector_precision: str
     gathered: Gathered = (None, None)
 
     @classmethod
@@ -121,7 +138,9 @@ class Weights(NamedTuple):
                 what the precision says.
             gathered: Types in which neighbours read features, and gradients; None: float32.
         """
-        precisions = products or products_of(precision, model.config.n_features)
+        n_features = model.config.n_features
+        precisions = products or products_of(precision, n_features)
+        of_vectors = products[0] if products else vectors_of(precision, n_features)
 
         def forward(w: Tensor) -> Tensor:
             return split_weights(w, precisions[0])
@@ -152,7 +171,7 @@ class Weights(NamedTuple):
                     phi=phi,
                     filters=spline_table(filters, model.config.cutoff, degree, n_intervals),
                     update=UpdateWeights.make(
-                        update.uv.weight.detach(), w1, b1, w2, b2, precisions
+                        update.uv.weight.detach(), w1, b1, w2, b2, precisions, of_vectors
                     ),
                 )
             )
@@ -165,12 +184,22 @@ class Weights(NamedTuple):
             b2 * model.energy_scale,
             split_weights(contiguous_transpose(w1), precisions[0]),
         )
+        first_phi = phi_of_kinds(tables, [w.detach() for w in mlp_weights(first.phi)])
         return cls(
             tables,
-            phi_of_kinds(tables, [w.detach() for w in mlp_weights(first.phi)]),
+            first_phi.to(tables.element.dtype),
+            FirstWeights.make(
+                model.config.elements,
+                first_phi,
+                filter_matrix(first).detach(),
+                model.config.cutoff,
+                FILTER_SPLINES["float32"],
+                precisions,
+            ),
             laid_out,
             readout_weights,
             *precisions,
+            of_vectors,
             gathered,
         )
 
@@ -179,11 +208,11 @@ def phi_of_kinds(tables: AtomTables, layers: list[Tensor]) -> Tensor:
     """What atoms say in the first block, where element and charge decide it; two thirds of it.
 
     Returns:
-        In the order of PairRows.kind [n_elements * n_charges, 2 n_features].
+        In the order of PairRows.kind, in float64 [n_elements * n_charges, 2 n_features].
     """
     q = (tables.element[:, None] + tables.charge).double().flatten(0, 1)
     phi, _ = plain_mlp_fwd(q, *(w.double() for w in layers))
-    return phi[:, : 2 * q.shape[1]].to(tables.element.dtype).contiguous()
+    return phi[:, : 2 * q.shape[1]].contiguous()
 
 
 class KernelSteps:
@@ -193,6 +222,7 @@ class KernelSteps:
         atomic: After the readout, the energy of each atom, repulsion included, in eV [n_atoms].
         pull: After the way back, as `message_bwd` writes it.
         kept: What each update block has kept for its way back.
+        reach: What the first block's messages leave for the way back, where they are products.
         told: The last gradient in vectors that `message_bwd` gave, and what `gradient_in_a_mu`
             would make of it in the block before.
     """
@@ -203,6 +233,7 @@ class KernelSteps:
     def __init__(self, weights: Weights, rows: PairRows, repulsion: Tensor):
         self.weights, self.rows, self.repulsion = weights, rows, repulsion
         self.kept: dict[int, UpdateSaved] = {}
+        self.reach: Tensor | None = None
         self.told: tuple[Tensor, Tensor] | None = None
 
     def short(self, x: Tensor | None, short: torch.dtype | None) -> Tensor | None:
@@ -225,6 +256,10 @@ class KernelSteps:
         self, k: int, phi: Tensor, q: Tensor, mu: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """As in `Steps`."""
+        first = self.weights.first
+        if mu is None and first is not None and worth_it(*q.shape):
+            q, mu, self.reach = first_message_fwd(q, self.rows, first)
+            return q, mu
         filters = self.weights.blocks[k].filters
         short = self.short(mu, self.weights.gathered[0])
         return message_fwd(phi, mu, q, self.rows, filters, short)
@@ -242,6 +277,7 @@ class KernelSteps:
             end=self.rows.end,
             with_mu=not last,
             precision=self.weights.forward_precision,
+            of_vectors=self.weights.vector_precision,
         )
         self.kept[k] = out[2]
         return out
@@ -280,6 +316,11 @@ class KernelSteps:
         """As in `Steps`; the last block, which comes first, overwrites pull."""
         blocks = self.weights.blocks
         add = k < len(blocks) - 1
+        if mu is None and self.reach is not None and self.weights.first is not None:
+            first_message_bwd(
+                g_q, g_mu, self.rows, self.weights.first, self.reach, self.pull, add=add
+            )
+            return None
         short_q, short_mu = (self.short(g, self.weights.gathered[1]) for g in (g_q, g_mu))
         gathered = None if short_q is None or short_mu is None else (short_q, short_mu)
         before, operand = self.kept.get(k - 1), None

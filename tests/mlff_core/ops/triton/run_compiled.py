@@ -2,7 +2,7 @@
 
 A process of its own, because it puts a stand-in in the place of Triton's driver.
 
-    python run_compiled.py CAPABILITY steps|moves|tiles|candidates OUT.json
+    python run_compiled.py CAPABILITY steps|first|moves|tiles|candidates OUT.json
 """
 
 import json
@@ -27,7 +27,7 @@ from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Rows, molecules_of
 from mlff_core.moves.state import DynamicsState
 from mlff_core.moves.step import enter
-from mlff_core.ops.triton import launch, tiles, tune
+from mlff_core.ops.triton import first_message, launch, tiles, tune
 from mlff_core.ops.triton.engine import TritonEngine
 from mlff_core.testing import NAMED_MOLECULES, random_model
 
@@ -90,6 +90,14 @@ def compile_steps() -> None:
     TritonEngine(random_model(1, CONFIG)).step(numbers, positions.double(), *rest)
 
 
+def compile_first() -> None:
+    """A step whose first block is made by products."""
+    tiles.CLASSES = {"large": 0}
+    first_message.SOONER["large"] = 0
+    for precision in ("float32", "fast"):
+        TritonEngine(random_model(1, CONFIG), precision).step(*arguments())
+
+
 def compile_moves() -> None:
     """What lies between two force calls of every minimiser, and of dynamics."""
     batch = MolBatch.from_arrays([NAMED_MOLECULES["water"]])
@@ -146,8 +154,9 @@ def compile_tiles(*, candidates: bool) -> list[str]:
 def main(capability: int, what: str, out: str) -> None:
     """Compile, and keep the assembly or the failures."""
     assembly = pretend(capability)
-    if what in ("steps", "moves"):
-        compile_steps() if what == "steps" else compile_moves()
+    parts = {"steps": compile_steps, "first": compile_first, "moves": compile_moves}
+    if what in parts:
+        parts[what]()
         Path(out).write_text(json.dumps(assembly), encoding="utf-8")
     else:
         failures = compile_tiles(candidates=what == "candidates")

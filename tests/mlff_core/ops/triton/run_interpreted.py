@@ -15,7 +15,7 @@ from mlff_core.batch import MolBatch
 from mlff_core.models.painn import PaiNNConfig
 from mlff_core.ops.case import Case, triton_steps
 from mlff_core.ops.triton import engine as engines
-from mlff_core.ops.triton import pairs, tiles
+from mlff_core.ops.triton import first_message, pairs, tiles
 from mlff_core.ops.triton.engine import TritonEngine
 from mlff_core.ops.triton.fill import fill, fill_plain
 from mlff_core.ops.triton.readout import readout
@@ -127,6 +127,9 @@ def main(out: str) -> None:
             for sizes in kernels.values():
                 sizes["large"] = sizes["large"]._replace(k=16)
     results["large"] = TritonEngine(random_model(1, CONFIG), "fast").evaluate(*arguments(batch))
+    # The first block by products, which so narrow a model would not take.
+    first_message.SOONER["large"] = 0
+    results["by elements"] = on_poison(lambda: engine.evaluate(*padded(few, 40, 2)))
     tiles.CLASSES = classes
     results["filled"] = [buffers(), buffers()]
     for fill_one, given in zip((fill, fill_plain), results["filled"], strict=True):

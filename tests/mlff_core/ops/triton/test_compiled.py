@@ -55,6 +55,16 @@ def test_kernels_compile_for_cards_that_overlap_them_and_for_cards_that_cannot(
     assert all(("griddepcontrol.wait" in text) is overlap for text in assembly.values())
 
 
+def test_the_kernels_of_a_first_block_by_products_compile(compiled):
+    names = {name.split()[0] for name in compiled(90, "first")}
+    assert names >= {
+        "by_elements_kernel",
+        "element_pull_kernel",
+        "element_sums_kernel",
+        "to_elements_kernel",
+    }
+
+
 def test_what_lies_between_two_force_calls_compiles_once_for_every_way_to_move(compiled):
     assembly = compiled(90, "moves")
     assert sorted(name.split()[0] for name in assembly) == [

@@ -44,6 +44,19 @@ def test_kernels_are_as_near_to_float64_as_plain_float32(results, truth, batch):
     assert (results["mixed"][1] - truth[1]).abs().max() < 1e-4
 
 
+def test_a_first_block_by_products_is_as_near_to_float64_and_leaves_padding_alone(
+    results, truth, batch
+):
+    energy, forces = results["by elements"]
+    expected = truth[0][3:5], torch.cat(batch.split(truth[1])[3:5])
+    torch.testing.assert_close(energy[:2], expected[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(forces[:8].double(), expected[1], rtol=0, atol=2e-5)
+    assert (energy[2:] == 0).all()
+    assert (forces[8:] == 0).all()
+    # As near as the walk's, but another number in the last places.
+    assert not torch.equal(forces[:8], results["padded"][1][:8])
+
+
 def test_the_smallest_molecules_are_right_one_by_one(results, truth, batch):
     # A maximum over the batch could hide an atom that a kernel skipped.
     energy, forces = results["mixed"]

@@ -14,7 +14,7 @@ from mlff_core.models.reference import find_model
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops.program import AnalyticEngine
 from mlff_core.ops.triton import engine as engines
-from mlff_core.ops.triton import pairs
+from mlff_core.ops.triton import first_message, pairs, tiles
 from mlff_core.testing import NAMED_MOLECULES, coarse_engine, random_model, random_molecule
 from mlff_core.units import EV_KCAL_MOL
 
@@ -51,6 +51,14 @@ def on_gpu(network, dtype=torch.float32):
     return model
 
 
+@pytest.fixture(params=["walk", "products"])
+def first_block(request, monkeypatch):
+    """How the first block is computed, whatever the numbers of atoms and features."""
+    monkeypatch.setattr(first_message, "SOONER", {})
+    if request.param == "products":
+        monkeypatch.setattr(first_message, "SOONER", dict.fromkeys(tiles.CLASSES, 0))
+
+
 @pytest.fixture(scope="module")
 def batch():
     clouds = [random_molecule(n, n, charge=n % 3 - 1) for n in SIZES]
@@ -85,6 +93,7 @@ def atomic_scale(network, batch):
     )
 
 
+@pytest.mark.usefixtures("first_block")
 def test_float32_is_as_near_to_float64_as_plain_pytorch(network, batch):
     energy, forces, *_ = engine_of(network).step(*arguments(batch))
     _, plain_forces, *_ = AnalyticEngine(on_gpu(network)).evaluate(*arguments(batch))
@@ -94,6 +103,7 @@ def test_float32_is_as_near_to_float64_as_plain_pytorch(network, batch):
     assert (forces - true_forces).abs().max() <= 4 * (plain_forces - true_forces).abs().max() + 1e-5
 
 
+@pytest.mark.usefixtures("first_block")
 def test_fast_is_as_near_to_float64_as_plain_pytorch_with_products_as_coarse(network, batch):
     # What a trained model makes of such clouds, forces of 10⁶ eV/Å, it makes by cancellation: how
     # far coarse products take it from float64 is the model's doing. The kernels may add nothing.
@@ -104,6 +114,7 @@ def test_fast_is_as_near_to_float64_as_plain_pytorch_with_products_as_coarse(net
     assert (forces - true_forces).abs().max() <= bound
 
 
+@pytest.mark.usefixtures("first_block")
 def test_energies_of_dense_clouds_are_as_near_to_float64_as_plain_pytorch(network):
     # Matrix units cut off where float32 rounds; added up carelessly that shows here first.
     clouds = [random_molecule(n, seed) for n in (130, 190, 250) for seed in range(4)]
@@ -118,6 +129,7 @@ def test_energies_of_dense_clouds_are_as_near_to_float64_as_plain_pytorch(networ
     assert error.max() <= 4 * plain_error.max() + 1e-8
 
 
+@pytest.mark.usefixtures("first_block")
 @pytest.mark.skipif(not shipped(), reason="needs the shipped model")
 @pytest.mark.parametrize(("precision", "worst"), [("float32", 1e-4), ("fast", 2e-3)])
 def test_forces_and_relative_energies_of_conformers_are_kept(precision, worst):
@@ -154,6 +166,7 @@ def test_a_batch_in_pieces_gives_what_the_whole_gives(network, batch, monkeypatc
     torch.testing.assert_close(in_pieces[1], forces, rtol=0, atol=2 * off + 1e-5)
 
 
+@pytest.mark.usefixtures("first_block")
 def test_results_repeat_bit_for_bit(network, batch):
     engine = engine_of(network)
     first, second = engine.step(*arguments(batch)), engine.step(*arguments(batch))
@@ -215,6 +228,7 @@ def test_a_caller_can_capture_a_step_and_change_the_molecules_in_it(network, bat
     assert (forces[n_atoms:] == 0).all()
 
 
+@pytest.mark.usefixtures("first_block")
 def test_a_molecule_does_not_feel_its_neighbours_in_the_batch(network, batch):
     engine = engine_of(network)
     energy, forces, *_ = engine.step(*arguments(batch))
@@ -225,6 +239,7 @@ def test_a_molecule_does_not_feel_its_neighbours_in_the_batch(network, batch):
     assert torch.equal(rest_forces, forces[first:])
 
 
+@pytest.mark.usefixtures("first_block")
 @pytest.mark.parametrize("fault", ["nan", "inf", "in one place", "too many neighbours"])
 def test_bad_molecules_get_nan_and_leave_the_others_alone(network, batch, fault, monkeypatch):
     engine = engine_of(network)
