@@ -247,8 +247,8 @@ class ScreenCall(Call):
     fmax: float = option(
         0.05,
         "relaxation",
-        "A conformer has converged below this largest force, in eV/Å: 0.05 leaves it about 1 "
-        "kcal/mol above its minimum, 0.01 less than 0.1 (medians)",
+        "A conformer has converged below this largest force, in eV/Å: 0.05 leaves it about 0.1 "
+        "kcal/mol above its minimum after a first walk by the small model, 0.5 without (medians)",
         gt=0,
         le=10,
     )

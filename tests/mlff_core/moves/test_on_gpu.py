@@ -61,6 +61,20 @@ def test_the_steps_of_ase_are_those_on_a_cpu(potential):
     torch.testing.assert_close(here.energy.cpu(), there.energy, rtol=0, atol=2e-3)
 
 
+def test_a_first_walk_by_another_model_leaves_all_numbers_to_the_one_that_is_asked(potential):
+    first = Potential(random_model(4), device="cuda", backend="triton")
+    batch = MolBatch.from_arrays(molecules())
+    options = {"max_steps": 12, "fmax": 0.05, "pre_relax": first}
+    found = relax(batch, potential, **options)
+    swapped_in = relax(batch, potential, capacity=3, **options)
+    assert found.status == swapped_in.status
+    assert torch.equal(found.n_steps, swapped_in.n_steps)
+    assert (found.n_steps <= 12).all()
+    for where, energy in ((batch, found.initial_energy), (found.batch, found.energy)):
+        computed = potential(where).energy
+        torch.testing.assert_close(energy, computed, rtol=0, atol=2e-3)
+
+
 def test_one_card_has_one_batch_in_flight(potential):
     batch = MolBatch.from_arrays(molecules())
     with pytest.raises(ValueError, match="n_threads: expected 1 on cuda, found 2"):
