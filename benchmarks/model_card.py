@@ -276,8 +276,8 @@ def against_teacher(part: Results) -> list[str]:
     ]
 
 
-def far(part: Results) -> list[str]:
-    """What atoms far apart have to do with the errors."""
+def far(part: Results, coulomb: bool) -> list[str]:
+    """What atoms far apart have to do with a student's errors, with a Coulomb energy or not."""
     groups = [
         group for group in ("all", "neutral", "charged", "charged more than once") if group in part
     ]
@@ -301,10 +301,15 @@ def far(part: Results) -> list[str]:
         "## Atoms far apart",
         "",
         "The teacher lets its partial charges act at any distance; the student hears of an atom "
-        "beyond 5 Å only through those between, and of one beyond 15 Å not at all. For "
-        f"{part['n_molecules']:,} held-out molecules: the Coulomb forces of the teacher's charges "
-        "from each range of distances (root of the mean square, meV/Å), and which share of them "
-        "the student's errors hold by least squares: 0 % where it has learnt them, 100 % where it "
+        "beyond 5 Å only through those between"
+        + (
+            " and by the Coulomb energy of its own. For "
+            if coulomb
+            else ", and of one beyond 15 Å not at all. For "
+        )
+        + f"{part['n_molecules']:,} held-out molecules: the Coulomb forces of the teacher's "
+        "charges from each range of distances (root of the mean square, meV/Å), and which share of "
+        "them the student's errors hold by least squares: 0 % where it has learnt them, 100 % where it "
         "knows nothing of them. Then the force MAE, and what it would be without these shares.",
         "",
         *table(
@@ -708,7 +713,8 @@ def failures(part: Results) -> list[str]:
 def card(results: Results, checkpoint: Results, network: PaiNN, accuracy: Path) -> str:
     """The page, in Markdown."""
     besides = {
-        "members": members, "protomers": protomers, "far": far, "minima": minima,
+        "members": members, "protomers": protomers,
+        "far": lambda part: far(part, network.config.coulomb), "minima": minima,
         "displaced": displaced, "nve": dynamics,
     }  # fmt: skip
     lines = [
@@ -898,7 +904,9 @@ def main() -> None:
     (folder / "model_card.md").write_text(text, encoding="utf-8")
     text = "\n".join(training(trained)).rstrip() + "\n"
     (folder / "training.md").write_text(text, encoding="utf-8")
-    (folder / "not_for.md").write_text(not_for(checkpoint["name"], results), encoding="utf-8")
+    (folder / "not_for.md").write_text(
+        not_for(checkpoint["name"], results, coulomb=network.config.coulomb), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -89,8 +89,14 @@ def few_atoms(part: Results, where: str) -> list[str]:
     ]
 
 
-def not_for(name: str, results: Results) -> str:
-    """The page that says what a model must not be used for."""
+def not_for(name: str, results: Results, *, coulomb: bool = False) -> str:
+    """The page that says what a model must not be used for.
+
+    Args:
+        name: Of the model.
+        results: Of `benchmarks/accuracy`.
+        coulomb: Whether its charges have an energy at any distance.
+    """
     teacher = results["teacher"]
     usual = teacher["all"]["force_mae"]
     elements = [
@@ -148,7 +154,7 @@ def not_for(name: str, results: Results) -> str:
             + ", ".join(f"`{m['smiles']}`" for m in worst)
             + " most of all."
         )
-    if "far" in results:
+    if "far" in results and not coulomb:
         lines.append(
             "- **Charges far apart in one molecule**: the student hears of an atom beyond 15 Å not "
             "at all."
