@@ -309,8 +309,9 @@ def far(part: Results, coulomb: bool) -> list[str]:
         )
         + f"{part['n_molecules']:,} held-out molecules: the Coulomb forces of the teacher's "
         "charges from each range of distances (root of the mean square, meV/Å), and which share of "
-        "them the student's errors hold by least squares: 0 % where it has learnt them, 100 % where "
-        "it knows nothing of them. Then the force MAE, and what it would be without these shares.",
+        "them the student's errors hold by least squares: 0 % where it has learnt them, 100 % "
+        "where it knows nothing of them. Then the force MAE, and what it would be without these "
+        "shares.",
         "",
         *table(
             " | ".join(["", *shells, "force MAE, meV/Å", "without"]),

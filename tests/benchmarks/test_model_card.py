@@ -76,10 +76,10 @@ def test_the_page_of_what_not_to_do_has_the_numbers_that_were_measured():
     text = model_pages.not_for("the model", results | {"few_atoms": few, "charges": charges})
     assert "of 2 tried 1 have a bond that is off by more than 0.02 Å, `II` most of all" in text
     assert "off by 0.6 D" in text
-    if "far" in results:
-        assert "beyond 15 Å not at all" in text
-        # Who has a Coulomb energy hears of every atom.
-        assert "15 Å" not in model_pages.not_for("the model", results, coulomb=True)
+    # Who has a Coulomb energy hears of every atom.
+    measured = results | {"far": {}}
+    assert "beyond 15 Å not at all" in model_pages.not_for("the model", measured)
+    assert "15 Å" not in model_pages.not_for("the model", measured, coulomb=True)
     section = "\n".join(model_pages.few_atoms(few, "a CPU"))
     assert "1 are within 0.02 Å" in section
     assert "| `II` | 0.06 | converged |" in section
