@@ -58,8 +58,7 @@ def test_the_hydrogen_bonded_minimum_is_found(name, energy_ev, default):
     [end] = relaxed(molecule, default, 0.02)
     assert end.status == ConformerStatus.CONVERGED
     assert change(molecule, end.positions) is None
-    # Other weights of this kind are within some hundredths; without the bond it is far above.
-    assert end.energy == pytest.approx(energy_ev, abs=0.03)
+    assert end.energy == pytest.approx(energy_ev, abs=0.005)
 
 
 def is_acid(molecule: PreparedMolecule, oxygen: int) -> bool:

@@ -1,4 +1,4 @@
-"""The default model's charges against what is known without it: dipoles and Coulomb's law."""
+"""Charges of the model `charged` against what is known without it: dipoles and Coulomb's law."""
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ FORMATE = (
 
 
 @pytest.fixture(scope="module")
-def default() -> Potential:
-    return load_potential("default", device="cpu", backend="plain", precision="float64")
+def charged() -> Potential:
+    return load_potential("charged", device="cpu", backend="plain", precision="float64")
 
 
 def evaluated(potential: Potential, *clouds: tuple):
@@ -32,9 +32,9 @@ def evaluated(potential: Potential, *clouds: tuple):
     ("name", "dipole"),
     [("H2O", 1.85), ("CH3OH", 1.70), ("H2CO", 2.33), ("CH3CN", 3.92), ("CH3Cl", 1.90), ("CO2", 0)],
 )
-def test_dipole_moments_are_within_a_quarter_of_a_debye_of_those_measured(name, dipole, default):
+def test_dipole_moments_are_within_a_quarter_of_a_debye_of_those_measured(name, dipole, charged):
     atoms = molecule(name)
-    charges = evaluated(default, (atoms.numbers, atoms.positions, 0)).charges.numpy()
+    charges = evaluated(charged, (atoms.numbers, atoms.positions, 0)).charges.numpy()
     found = E_ANGSTROM_DEBYE * float(np.linalg.norm(charges @ atoms.positions))
     assert found == pytest.approx(dipole, abs=0.25)
 
@@ -46,9 +46,9 @@ def ions_apart(distance: float) -> tuple:
     return np.concatenate([numbers, FORMATE[0]]), np.concatenate([centred, apart]), 0
 
 
-def test_ions_far_from_each_other_keep_their_charges_and_pull_by_coulombs_law(default):
+def test_ions_far_from_each_other_keep_their_charges_and_pull_by_coulombs_law(charged):
     distances = (12.0, 24.0, 48.0)
-    found = evaluated(default, *(ions_apart(d) for d in distances))
+    found = evaluated(charged, *(ions_apart(d) for d in distances))
     n_cation = len(NAMED_MOLECULES["ammonium"][0])
     for k, distance in enumerate(distances):
         own = slice(9 * k, 9 * k + n_cation)
@@ -62,17 +62,17 @@ def test_ions_far_from_each_other_keep_their_charges_and_pull_by_coulombs_law(de
     assert gain == pytest.approx(COULOMB_EV_ANGSTROM * (1 / 24 - 1 / 48), rel=0.2)
 
 
-def test_ions_far_from_each_other_have_the_energy_of_both_alone(default):
+def test_ions_far_from_each_other_have_the_energy_of_both_alone(charged):
     numbers, positions, charge = NAMED_MOLECULES["ammonium"]
-    alone = evaluated(default, (numbers, positions, charge), (*FORMATE, -1))
-    together = evaluated(default, ions_apart(48.0))
+    alone = evaluated(charged, (numbers, positions, charge), (*FORMATE, -1))
+    together = evaluated(charged, ions_apart(48.0))
     pull = COULOMB_EV_ANGSTROM / 48.0
     # A quarter of an eV of eleven, which is what it costs to take an electron from the other.
     assert float(together.energy) + pull == pytest.approx(float(alone.energy.sum()), abs=0.25)
 
 
 def test_of_the_total_charge_atoms_hear_through_their_charges_alone():
-    network = read_checkpoint(find_model("default"))[0].requires_grad_(False)
+    network = read_checkpoint(find_model("charged"))[0].requires_grad_(False)
     rows = network.charge.weight
     assert float((rows - rows.mean(0)).abs().max()) < 1e-6
     assert network.partial_charges.strength is not None
