@@ -274,10 +274,11 @@ def relax_shard(
             conformers.append((molecule.numbers, positions, molecule.charge or 0))
     frozen = [molecule.frozen for molecule, _ in owners]
     n_all = n_records(molecules)
-    keeps = keeps_bonds(
-        [topology_of(molecule) for molecule, _ in owners],
-        [molecule.held_bonds for molecule, _ in owners],
-    )
+    keeps = None
+    if pre_relax is not None:
+        topologies = {id(molecule): topology_of(molecule) for molecule in molecules}
+        judged_by = [topologies[id(molecule)] for molecule, _ in owners]
+        keeps = keeps_bonds(judged_by, [molecule.held_bonds for molecule, _ in owners])
     waiting = time.monotonic()
     with turn or nullcontext():
         waited = time.monotonic() - waiting

@@ -25,8 +25,8 @@ FORMED_AROUND_CORNER: Final = 1.03
 _PAIRS_AT_ONCE: Final = 500_000
 
 #: Covalent radii in Å by atomic number; 1.5 where the model has no element anyway.
-_RADII: Final = np.full(120, 1.5)
-_RADII[list(COVALENT_RADII)] = list(COVALENT_RADII.values())
+RADII: Final = np.full(120, 1.5)
+RADII[list(COVALENT_RADII)] = list(COVALENT_RADII.values())
 
 
 def rearranged(
@@ -46,7 +46,7 @@ def rearranged(
         double_bonds: [n_double_bonds, 5].
     """
     x = np.asarray(positions, np.float64)
-    radii = _RADII[numbers]
+    radii = RADII[numbers]
     i, j = bonds.T
     bond_lengths = _norm(x[i] - x[j])
     # "not below" rather than "above": NaN is neither.
@@ -113,7 +113,7 @@ def _odd(positions: Sequence[NDArray], topologies: Sequence[Topology]) -> NDArra
     sizes = np.array([len(x) for x in positions])
     start = np.concatenate([[0], np.cumsum(sizes)])
     x = np.concatenate(positions).astype(np.float64)
-    radii = _RADII[np.concatenate([t.numbers for t in topologies])]
+    radii = RADII[np.concatenate([t.numbers for t in topologies])]
     odd = np.zeros(len(positions), bool)
 
     def gathered(name: str, width: int) -> tuple[NDArray, NDArray]:

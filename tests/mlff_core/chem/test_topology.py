@@ -72,7 +72,7 @@ def test_single_atoms_and_pairs_are_themselves():
 
 def test_covalent_radii_are_those_of_ase():
     for number in ChemistrySettings().elements:
-        assert topology._RADII[number] == pytest.approx(ase.data.covalent_radii[number])
+        assert topology.RADII[number] == pytest.approx(ase.data.covalent_radii[number])
 
 
 def test_a_bond_pulled_apart_is_seen():

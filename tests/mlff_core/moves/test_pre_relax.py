@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from mlff_core.batch import MolBatch
-from mlff_core.chem.topology import Topology
+from mlff_core.chem.molecule import ChemistrySettings
+from mlff_core.chem.prepare import prepare
+from mlff_core.chem.topology import Topology, rearrangements
 from mlff_core.models.force_field import Outputs
 from mlff_core.models.potential import Potential
 from mlff_core.moves import threads
@@ -13,6 +15,7 @@ from mlff_core.moves.pre_relax import keeps_bonds
 from mlff_core.moves.relax import _join_few, relax, relax_conformers
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule
+from mlff_core.outcome import topology_of
 from mlff_core.status import ConformerStatus
 from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
 
@@ -224,3 +227,26 @@ def test_size_classes_of_few_molecules_walk_with_the_next_larger_ones():
     expected = dict(groups)
     _join_few(groups, sizes)
     assert groups == expected
+
+
+def test_all_geometries_are_told_as_one_by_one():
+    smiles = ["C[C@H](O)C(=O)Nc1ccccc1", "C/C=C/[C@@H](F)Cl", "OCC#N", "[H][H]", "CS(=O)(=O)N"]
+    prepared = [prepare(k, None, s, ChemistrySettings()) for k, s in enumerate(smiles)]
+    topologies = [topology_of(m) for m in prepared]
+    rng = np.random.default_rng(0)
+    places, positions = [], []
+    for k, molecule in enumerate(prepared):
+        for size in (0.0, 0.05, 0.2, 0.4, 0.8):
+            x = molecule.positions[0]
+            mirrored = x * np.array([1, 1, -1]) if size == 0.4 else x
+            positions.append(mirrored + rng.normal(scale=size, size=x.shape))
+            places.append(k)
+    positions[3][0, 0] = np.nan
+    none = [np.zeros((0, 2), np.int64)] * len(prepared)
+    expected = [
+        change is None for change in rearrangements(positions, [topologies[k] for k in places])
+    ]
+    keeps = keeps_bonds(topologies, none)
+    assert keeps(places, positions) == expected
+    assert [keeps([k], [x])[0] for k, x in zip(places, positions, strict=True)] == expected
+    assert {True, False} == set(expected)
