@@ -42,6 +42,10 @@ from tasks import opened as live
 from tasks.embed import embed
 from tasks.ingest import ingest
 
+#: In the place of a model. Its shards are embedded side by side and end nearly together: there is
+#: no steady state between the first and the last.
+EMBEDDING_ALONE = "embedding alone"
+
 
 def measure_embedding(
     call: ScreenCall,
@@ -60,7 +64,7 @@ def measure_embedding(
     about = {
         **environment(torch.device(device)),
         "library": Path(call.library).name,
-        "model": "embedding alone",
+        "model": EMBEDDING_ALONE,
         "conformers": call.conformers,
         "cores": usable_cores(),
         "compiled_s": live.compile_kernels(opened.model.file, device, "auto", "auto"),
@@ -93,6 +97,8 @@ def table(content: dict[str, Any]) -> str:
 
 
 def _one_table(report: dict[str, Any]) -> str:
+    if report["model"] == EMBEDDING_ALONE:
+        report = {name: value for name, value in report.items() if not name.startswith("steady")}
     n, steady = report["finished"], report.get("steady", {})
     rows = [
         f"{n:,} records of {report['library']}, {report['model']}, "

@@ -43,7 +43,8 @@ class Load:
 
     def __init__(self, interval_s: float = 0.5) -> None:
         self.interval_s = interval_s
-        #: Time, share of the card, share of the cores, and core seconds of each of PARTS so far.
+        #: Time, share of the card, share of the cores; when the processes were looked at last, and
+        #: core seconds of each of PARTS until then.
         self.samples: list[tuple[float, ...]] = []
         self._spent: dict[tuple[int, float], tuple[int, float]] = {}
         self._end = threading.Event()
@@ -59,12 +60,12 @@ class Load:
         self._thread.join()
 
     def _watch(self) -> None:
-        spent = self._core_seconds()
+        spent = time.monotonic(), *self._core_seconds()
         while not self._end.wait(self.interval_s):
             busy = _card_busy(), psutil.cpu_percent() / 100.0
             # To walk through all processes costs the one that relaxes a tenth of its interpreter.
             if len(self.samples) % _SAMPLES_A_WALK == 0:
-                spent = self._core_seconds()
+                spent = time.monotonic(), *self._core_seconds()
             self.samples.append((time.monotonic(), *busy, *spent))
 
     def _core_seconds(self) -> list[float]:
@@ -86,8 +87,8 @@ class Load:
         """All samples as comma-separated values, seconds counted from `begun`."""
         lines = ["s,card_busy,host_busy," + ",".join(f"core_s of {part}" for part in PARTS)]
         lines += [
-            f"{time - begun:.2f}," + ",".join(f"{value:.3f}" for value in rest)
-            for time, *rest in self.samples
+            ",".join(f"{value:.3f}" for value in (now - begun, *busy, *spent))
+            for now, *busy, _, spent in ((*sample[:4], sample[4:]) for sample in self.samples)
         ]
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -96,12 +97,15 @@ class Load:
         inside = np.array([s for s in self.samples if begin <= s[0] <= end])
         if len(inside) < 2:
             return {}
-        passed = inside[-1] - inside[0]
+        seconds, *spent = inside[-1, 3:] - inside[0, 3:]
+        if not seconds:
+            return {}
+        cores = [own / seconds for own in spent]
         return {
             "card_busy": float(inside[:, 1].mean()),
             # Of those that this run may use: others may be at work on the machine.
-            "cores_busy": float(passed[3:].sum() / passed[0] / usable_cores()),
-            "cores_by_part": dict(zip(PARTS, (passed[3:] / passed[0]).tolist(), strict=True)),
+            "cores_busy": float(sum(cores) / usable_cores()),
+            "cores_by_part": dict(zip(PARTS, map(float, cores), strict=True)),
         }
 
 
