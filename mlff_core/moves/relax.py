@@ -205,8 +205,9 @@ def relax_conformers(
     """
     require_force_field(potential)
     sizes = batch_sizes(settings.batching, potential.device, potential.bytes_per_edge)
+    batch = MolBatch.from_arrays(conformers)
     for force_field in filter(None, (potential, pre_relax)):
-        force_field.domain.check(MolBatch.from_arrays(conformers), force_field.name)
+        force_field.domain.check(batch, force_field.name)
     by_bucket: dict[str, list[Molecule]] = {bucket.name: [] for bucket in TABLE}
     for index, (numbers, positions, charge) in enumerate(conformers):
         free = None if frozen is None else free_atoms(frozen[index], len(numbers))
