@@ -151,8 +151,8 @@ class AutogradEngine:
 class _CoarseProducts(TorchFunctionMode):
     """Products with weights as the kernels of a precision compute them."""
 
-    def __init__(self, precision: str, of_vectors: str):
-        self.precision, self.of_vectors = precision, of_vectors
+    def __init__(self, precision: str):
+        self.precision = precision
         super().__init__()
 
     def __torch_function__(
@@ -162,7 +162,7 @@ class _CoarseProducts(TorchFunctionMode):
 
         if function is torch.nn.functional.linear:
             x, w, *bias = args
-            y = product_plain(x, w, self.of_vectors if x.dim() == 3 else self.precision)
+            y = product_plain(x, w, self.precision)
             return y + bias[0] if bias and bias[0] is not None else y
         if function in (torch.Tensor.matmul, torch.Tensor.__matmul__):
             return product_plain(args[0], args[1].mT, self.precision)
@@ -180,7 +180,7 @@ def coarse_engine(
     What is left between it and the kernels is the order in which they add up, so the kernels may be
     no farther from float64 than twice what it is.
     """
-    from mlff_core.ops.triton.steps import FILTER_SPLINES, products_of, vectors_of
+    from mlff_core.ops.triton.steps import FILTER_SPLINES, products_of
 
     tables: list[tuple[Tensor, FilterTable]] = []
 
@@ -210,14 +210,12 @@ def coarse_engine(
 
     def coarse(operator: Any, how: str) -> Any:
         def run(*arguments: Any) -> Any:
-            with _CoarseProducts(how, of_vectors):
+            with _CoarseProducts(how):
                 return operator(*arguments)
 
         return run
 
-    n_features = model.config.n_features
-    forward, backward = products or products_of(precision, n_features)
-    of_vectors = products[0] if products else vectors_of(precision, n_features)
+    forward, backward = products or products_of(precision, model.config.n_features)
     atom_ops = AtomOps(
         **{
             name: coarse(operator, backward if name in ("mlp_bwd", "update_bwd") else forward)

@@ -133,11 +133,11 @@ def arguments_of(batch: MolBatch) -> tuple[torch.Tensor, ...]:
 
 
 def errors(
-    engine: TritonEngine, batches: list[MolBatch], truth: list[tuple[torch.Tensor, torch.Tensor]]
+    engine: TritonEngine, batches: list[MolBatch], truth: list[tuple[torch.Tensor, ...]]
 ) -> dict[str, float]:
     """Against float64."""
     off, relative = [], []
-    for batch, (true_energy, true_forces) in zip(batches, truth, strict=True):
+    for batch, (true_energy, true_forces, *_) in zip(batches, truth, strict=True):
         energy, forces, *_ = engine.step(*arguments_of(batch))
         off.append((forces - true_forces).abs().flatten())
         relative.append(energy - true_energy)

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 #: How products of matrices are computed under each choice of `precision`, forward and backward:
 #: fp16x3 keeps float32's accuracy.
 PRODUCT_PRECISION = {"float32": ("fp16x3", "fp16x3"), "fast": ("fp16x3", "fp16x3")}
-#: Width from which `fast` takes one product in float16 instead of three for gradients, and to mix
-#: vectors: over 128 hot geometries of 32 drug-like molecules forces of the default model, of this
-#: width, were off by up to 1.7e-3 eV/Å, those of the small one, with gradients alone, by up to
-#: 2.4e-3, more than `fast` may.
+#: Width from which `fast` takes one product in float16 instead of three for gradients, but for the
+#: first of all. By that rounding and the splines, emulated, forces of the default model, of this
+#: width, are off by up to 9e-4 eV/Å over 128 hot geometries of 32 drug-like molecules. Those of the
+#: small one were by up to 2.4e-3, which is more than `fast` may.
 ONE_PRODUCT_FROM = 256
 #: Splines of the filters under each choice: degree, and intervals between 0 and the cutoff.
 FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 240)}
@@ -52,12 +52,6 @@ def products_of(precision: str, n_features: int) -> tuple[str, str]:
     forward, backward = PRODUCT_PRECISION[precision]
     one = precision == "fast" and n_features >= ONE_PRODUCT_FROM
     return forward, "fp16" if one else backward
-
-
-def vectors_of(precision: str, n_features: int) -> str:
-    """How the products are computed that mix vectors on the way to the energies."""
-    one = precision == "fast" and n_features >= ONE_PRODUCT_FROM
-    return "fp16" if one else PRODUCT_PRECISION[precision][0]
 
 
 class PhiWeights(NamedTuple):
@@ -106,7 +100,6 @@ class Weights(NamedTuple):
         readout: Arguments of `readout` behind the features and the repulsion.
         forward_precision: How products are computed on the way to the energies.
         backward_precision: How on the way back.
-        vector_precision: How vectors are mixed on the way to the energies.
         gathered: Types in which neighbours read each other's features on the way to the energies,
             and their gradients on the way back; None: float32.
     """
@@ -118,8 +111,16 @@ class Weights(NamedTuple):
     readout: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     forward_precision: str
     backward_precision: str
-    vector_precision: str
     gathered: Gathered = (None, None)
+
+    def first_back(self, k: int) -> str:
+        """How the first product of an update block is computed on the way back.
+
+        Through the last block's come all gradients: with one product in place of three there, it
+        was most of what forces of some molecules were off by.
+        """
+        last = k == len(self.blocks) - 1
+        return self.forward_precision if last else self.backward_precision
 
     @classmethod
     def lay_out(
@@ -138,9 +139,7 @@ class Weights(NamedTuple):
                 what the precision says.
             gathered: Types in which neighbours read features, and gradients; None: float32.
         """
-        n_features = model.config.n_features
-        precisions = products or products_of(precision, n_features)
-        of_vectors = products[0] if products else vectors_of(precision, n_features)
+        precisions = products or products_of(precision, model.config.n_features)
 
         def forward(w: Tensor) -> Tensor:
             return split_weights(w, precisions[0])
@@ -159,6 +158,7 @@ class Weights(NamedTuple):
         )
         degree, n_intervals = FILTER_SPLINES[precision]
         laid_out: list[BlockWeights] = []
+        n_blocks = len(blocks(model))
         for message, update in blocks(model):
             phi = None
             if laid_out:
@@ -171,7 +171,13 @@ class Weights(NamedTuple):
                     phi=phi,
                     filters=spline_table(filters, model.config.cutoff, degree, n_intervals),
                     update=UpdateWeights.make(
-                        update.uv.weight.detach(), w1, b1, w2, b2, precisions, of_vectors
+                        update.uv.weight.detach(),
+                        w1,
+                        b1,
+                        w2,
+                        b2,
+                        precisions,
+                        precisions[0] if len(laid_out) == n_blocks - 1 else precisions[1],
                     ),
                 )
             )
@@ -199,7 +205,6 @@ class Weights(NamedTuple):
             laid_out,
             readout_weights,
             *precisions,
-            of_vectors,
             gathered,
         )
 
@@ -277,7 +282,6 @@ class KernelSteps:
             end=self.rows.end,
             with_mu=not last,
             precision=self.weights.forward_precision,
-            of_vectors=self.weights.vector_precision,
         )
         self.kept[k] = out[2]
         return out
@@ -307,6 +311,7 @@ class KernelSteps:
             update,
             end=self.rows.end,
             precision=precision,
+            first=self.weights.first_back(k),
             g_a_mu=self.told[1] if self.told is not None and at_hand else None,
         )
 

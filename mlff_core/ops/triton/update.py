@@ -65,17 +65,17 @@ class UpdateWeights(NamedTuple):
         w2: Tensor,
         b2: Tensor,
         precisions: tuple[str, str],
-        of_vectors: str,
+        first_back: str,
     ) -> "UpdateWeights":
         """Split, with the transposes.
 
         The first arguments are those of plain.update_fwd; then follows how products are computed,
-        forward and backward, and how those that mix the vectors forward.
+        forward and backward, and how the first one on the way back.
         """
         forward, backward = precisions
-        transposed = (split_weights(contiguous_transpose(w), backward) for w in (uv, w1, w2))
-        uv = split_weights(uv, of_vectors)
-        w1, w2 = split_weights(w1, forward), split_weights(w2, forward)
+        back = ((uv, backward), (w1, backward), (w2, first_back))
+        transposed = [split_weights(contiguous_transpose(w), how) for w, how in back]
+        uv, w1, w2 = (split_weights(w, forward) for w in (uv, w1, w2))
         return cls(uv, w1, b1, w2, b2, *transposed)
 
 
@@ -239,7 +239,6 @@ def update_fwd(
     end: Tensor,
     with_mu: bool,
     precision: str,
-    of_vectors: str,
 ) -> tuple[Tensor, Tensor | None, UpdateSaved]:
     """Scalars, vectors (None without `with_mu`) and what the backward needs.
 
@@ -250,12 +249,11 @@ def update_fwd(
         end: Number of atoms that are no padding, int32 [1]; of the others nothing is written.
         with_mu: Whether anything after this block reads the vectors.
         precision: As in `linear.linear`.
-        of_vectors: Likewise, of the products that mix the vectors.
     """
     n_atoms, n_features = q.shape
     widths = (n_features, n_features, n_features)
     flat = mu.view(3 * n_atoms, n_features)
-    uv = linear(flat, weights.uv, end=end, atom_rows=3, precision=of_vectors)
+    uv = linear(flat, weights.uv, end=end, atom_rows=3, precision=precision)
     hidden, q_out = q.new_empty(n_atoms, n_features), q.new_empty(n_atoms, n_features)
     silu = new_operand(n_atoms, n_features, precision, q.device)
     sizes = tile_options("update_hidden", precision, n_atoms, *widths)

@@ -30,7 +30,7 @@ _NORM_FLOOR = tl.constexpr(NORM_FLOOR)
 @triton.jit(do_not_specialize=["n_atoms"])
 def update_bwd_hidden_kernel(
     g_q_ptr,  # [n_atoms, n_features]
-    g_a_mu_ptr,  # operand [n_atoms, PIECES, n_features], unused without WITH_MU
+    g_a_mu_ptr,  # operand [n_atoms, n_pieces, n_features], unused without WITH_MU
     a_ptr,  # [n_atoms, 3 n_features]
     hidden_ptr,  # [n_atoms, n_features]
     w_ptr,  # pieces of the transposed second layer [n_features, 3 n_features]
@@ -42,13 +42,15 @@ def update_bwd_hidden_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
+    OPERAND: tl.constexpr,  # precision of the product that takes the gradient
     WITH_MU: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):
     ONE_PIECE: tl.constexpr = BLOCK_K == N_FEATURES  # As in linear_kernel.
     N_IN: tl.constexpr = 3 * N_FEATURES
     PIECE: tl.constexpr = N_FEATURES * N_IN
-    PIECES: tl.constexpr = 1 if PRECISION == "fp16" else 2
+    PIECES: tl.constexpr = 1 if OPERAND == "fp16" else 2
+    PIECES_IN: tl.constexpr = 1 if PRECISION == "fp16" else 2
     rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows[:, None] < n_atoms
@@ -68,7 +70,7 @@ def update_bwd_hidden_kernel(
         inner = tl.load(a_ptr + wide * N_IN + 2 * N_FEATURES + k[None, :], mask=real, other=0.0)
         g_q = tl.load(g_q_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
         if WITH_MU:
-            g_a_mu = g_a_mu_ptr + wide * (PIECES * N_FEATURES) + k[None, :]
+            g_a_mu = g_a_mu_ptr + wide * (PIECES_IN * N_FEATURES) + k[None, :]
             g_a_mu = load_operand(g_a_mu, real, N_FEATURES, PRECISION)
             if not ONE_PIECE:
                 w_mu = load_weights(w_ptr, n, k, N_IN, PIECE)
@@ -83,7 +85,7 @@ def update_bwd_hidden_kernel(
     gate = sigmoid(h)
     acc *= gate * (1.0 + h * (1.0 - gate))
     g_hidden = g_hidden_ptr + wide * (PIECES * N_FEATURES) + n[None, :]
-    store_operand(g_hidden, acc, real, N_FEATURES, PRECISION)
+    store_operand(g_hidden, acc, real, N_FEATURES, OPERAND)
 
 
 @triton.jit(do_not_specialize=["n_atoms"])
@@ -231,6 +233,7 @@ def update_bwd(
     *,
     end: Tensor,
     precision: str,
+    first: str,
     g_a_mu: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gradients with respect to the q and mu that `update_fwd` was given.
@@ -242,6 +245,7 @@ def update_bwd(
         weights: Of the block.
         end: As in `update_fwd`.
         precision: As in `linear.linear`.
+        first: Likewise, of the first of the products, with the second layer.
         g_a_mu: What `gradient_in_a_mu` gives, where `message_bwd` has left it already.
     """
     n_atoms, n_features = g_q.shape
@@ -249,9 +253,9 @@ def update_bwd(
     with_mu = g_mu is not None
     g_mu_or_any = saved.uv if g_mu is None else g_mu
     if g_mu is not None and g_a_mu is None:
-        g_a_mu = gradient_in_a_mu(g_mu, saved, end=end, precision=precision)
+        g_a_mu = gradient_in_a_mu(g_mu, saved, end=end, precision=first)
     g_hidden = new_operand(n_atoms, n_features, precision, g_q.device)
-    sizes = tile_options("update_bwd_hidden", precision, n_atoms, *widths)
+    sizes = tile_options("update_bwd_hidden", first, n_atoms, *widths)
     grid = piece_grid(n_atoms, n_features, sizes)
     update_bwd_hidden_kernel[grid](
         g_q,
@@ -263,7 +267,8 @@ def update_bwd(
         end,
         n_atoms,
         N_FEATURES=n_features,
-        PRECISION=precision,
+        PRECISION=first,
+        OPERAND=precision,
         WITH_MU=with_mu,
         **sizes,
         **overlap(n_atoms),

@@ -24,7 +24,9 @@ pytestmark = [
 ]
 
 MOLECULES = Path(__file__).parents[4] / "benchmarks" / "molecules.npz"
-SIZES = (1, 2, 3, 7, 16, 31, 33, 64, 90, 130, 250)
+SIZES = (1, 2, 3, 7, 16, 31, 33, 64, 65, 66, 67, 90, 130, 250)
+#: Forces in eV/Å on the way to which no gradient leaves what the products hold.
+HELD = 2e6
 
 
 def shipped() -> list[str]:
@@ -60,9 +62,18 @@ def first_block(request, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def batch():
+def batch(network):
     clouds = [random_molecule(n, n, charge=n % 3 - 1) for n in SIZES]
-    return MolBatch.from_arrays([*NAMED_MOLECULES.values(), *clouds], device="cuda")
+    both = MolBatch.from_arrays([*NAMED_MOLECULES.values(), *clouds], device="cuda")
+    _, forces = in_float64(network, both)
+    largest = torch.zeros(both.n_mols, dtype=torch.float64, device="cuda").index_reduce(
+        0, both.mol_idx, forces.abs().amax(1), "amax"
+    )
+    # Two of float16 hold 1.6e7 and no more: what a trained model makes of the largest cloud, where
+    # atoms are nearly on each other, may be beyond, and then is no number.
+    few = both.select([k for k, force in enumerate(largest.tolist()) if force < HELD])
+    assert few.n_mols >= both.n_mols - 1
+    return few
 
 
 def engine_of(network, precision="float32"):
@@ -87,7 +98,8 @@ def atomic_scale(network, batch):
     x = batch.positions.double()
     i, j = neighbor_pairs(x, batch.ptr, model.config.cutoff)
     species = model.atom_index[batch.numbers]
-    atomic = model.atomic_energy(species, x, batch.charge[batch.mol_idx], i, j)
+    charge = batch.charge[batch.mol_idx]
+    atomic = model.atomic_energy(species, x, charge, i, j, batch.mol_idx)
     return torch.zeros_like(batch.charge, dtype=torch.float64).index_add(
         0, batch.mol_idx, atomic.abs()
     )
@@ -247,9 +259,9 @@ def test_bad_molecules_get_nan_and_leave_the_others_alone(network, batch, fault,
     positions = batch.positions.clone()
     victims = torch.zeros(batch.n_mols, dtype=torch.bool, device="cuda")
     if fault == "too many neighbours":
-        monkeypatch.setattr(pairs, "MAX_NEIGHBORS", 64)
+        monkeypatch.setattr(pairs, "MAX_NEIGHBORS", 48)
         i, _ = neighbor_pairs(positions, batch.ptr, 5.0)
-        crowded = torch.bincount(i, minlength=batch.n_atoms) > 64
+        crowded = torch.bincount(i, minlength=batch.n_atoms) > 48
         victims[batch.mol_idx[crowded]] = True
         assert victims.any()
     else:
