@@ -100,12 +100,15 @@ def test_each_card_has_a_process_and_a_killed_one_loses_what_was_in_it(
                 os.kill(int(pid), signal.SIGKILL)
     assert sorted(done) == [(name, k) for name in ("embed", "relax") for k in range(14)]
     ran = notes(tmp_path)
-    assert all(len(times) == 1 for times in ran.values())  # what had ended was not done again
-    processes = {who[0] for [who] in ran.values()}
+    assert all(len(ran[ended]) == 1 for ended in done[:8])  # what had ended was not done again
+    # The killed one may have been done with the next, and not yet have said so.
+    assert all(len(t) == 1 or {who[0] for who in t} & set(killed) for t in ran.values())
+    every = [who for times in ran.values() for who in times]
+    processes = {who[0] for who in every}
     assert set(killed) < processes
     assert 2 <= len(processes) <= 3
-    assert {who[2] for [who] in ran.values()} == {"0"}  # each sees the one card that it has
-    assert {who[3] for [who] in ran.values()} == {"1"}  # and keeps to its cores with every thread
+    assert {who[2] for who in every} == {"0"}  # each sees the one card that it has
+    assert {who[3] for who in every} == {"1"}  # and keeps to its cores with every thread
 
 
 def test_a_node_that_is_lost_takes_its_lane_and_no_shard(cluster: object, tmp_path: Path) -> None:
