@@ -1,5 +1,10 @@
-"""The page and the plot of `quality.py`, from its numbers."""
+"""The page and the plot of `quality.py`, from its numbers.
 
+python benchmarks/embedding/report.py [FILE]
+"""
+
+import json
+import sys
 from pathlib import Path
 
 COLORS = {"etkdg": "#898781", "card": "#2a78d6"}
@@ -25,7 +30,6 @@ def markdown(result: dict) -> str:
         ("steps to converge, mean", "steps_mean", ".1f"),
         ("start above the minimum, eV an atom", "start_above_minimum_ev_per_atom", ".4f"),
         ("came to other bonds or stereo, %", "changed_percent", ".2f"),
-        ("relaxed, conformers/s", "relaxed_per_s", ".0f"),
     ):
         lines.append(f"| {label} | {one['etkdg'][key]:{form}} | {one['card'][key]:{form}} |")
     missing, card = result["not_embedded"], one["card"]
@@ -58,16 +62,15 @@ def markdown(result: dict) -> str:
         "## Hard kinds, five conformers each",
         "",
         "| kind | atoms | steps, ETKDG | card | changed %, ETKDG | card | first try, % | "
-        "without a conformer | ETKDG, s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "without a conformer |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for kind, block in result["kinds"].items():
         e, c = block["etkdg"], block["card"]
         lines.append(
             f"| {kind} | {block['atoms_mean']:.0f} | {e['steps_median']:.0f} | "
             f"{c['steps_median']:.0f} | {e['changed_percent']:.1f} | {c['changed_percent']:.1f} | "
-            f"{c['first_try_percent']:.1f} | {c['molecules_without']} of {block['molecules']} | "
-            f"{e['seconds_a_molecule']:.2f} |"
+            f"{c['first_try_percent']:.1f} | {c['molecules_without']} of {block['molecules']} |"
         )
     lines += recovery(result["recovery"])
     if "speed_by_size" in result:
@@ -177,3 +180,10 @@ def plot(result: dict, path: Path) -> None:
 def shares(values: list[float]) -> tuple[list[float], list[float]]:
     """Values in their order, and how many percent are no larger."""
     return sorted(values), [100 * (k + 1) / len(values) for k in range(len(values))]
+
+
+if __name__ == "__main__":
+    kept = Path(sys.argv[1] if len(sys.argv) > 1 else "benchmarks/results/embedding.json")
+    numbers = json.loads(kept.read_text())
+    kept.with_suffix(".md").write_text(markdown(numbers))
+    plot(numbers, kept.with_suffix(".png"))
