@@ -33,6 +33,8 @@ from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.force_field import Outputs
 from mlff_core.models.potential import Potential, Precision
 from mlff_core.moves.held import HeldProtons
+from mlff_core.moves.hessian import MODEL
+from mlff_core.moves.hessian_triton import inverse_model_hessian
 from mlff_core.moves.minimise_triton import kernel_step
 from mlff_core.moves.rules import Rules
 from mlff_core.moves.settings import RelaxSettings
@@ -170,7 +172,8 @@ def _launch_embedding(device: torch.device) -> None:
 
 
 def _launch_moves(potential: Potential) -> None:
-    """What a relaxation does between two force calls, and springs."""
+    """What a relaxation does between two force calls, models of Hessians, and springs."""
+    inverse_model_hessian(Rows.empty(2, 8, potential.device, torch.float32), MODEL)
     rules = Rules.of(RelaxSettings(), potential.dtype, potential.cutoff)
     for width in _TILES:
         for n_slots, n_atoms in _SLOTS:

@@ -24,6 +24,7 @@ optimizers.py        the minimisers by name:
     fire.py          FIRE
 step.py              the plain step of a relaxation
 minimise_numba.py    the same for L-BFGS on a CPU, compiled
+hessian_triton.py    the model Hessian and its inverse in one kernel
 minimise_triton.py   the same for L-BFGS and FIRE, as kernels:
     lbfgs_triton.py  a move of L-BFGS
     fire_triton.py   a move of FIRE

@@ -51,8 +51,21 @@ FARTHEST = 50.0
 IN_LINE = 0.02
 #: Å; bonds count as no shorter, for the angle between them.
 SHORTEST = 0.5
-#: Elements of the models that are built at once; bounds the memory when many enter together. On
-#: CUDA some sixty launches take longer than their work on fewer than two hundred molecules.
+
+
+class HessianConstants(NamedTuple):
+    """The constants above, for a kernel."""
+
+    bonded: float = BONDED
+    most_bonds: int = MOST_BONDS
+    farthest: float = FARTHEST
+    in_line: float = IN_LINE
+    shortest: float = SHORTEST
+
+
+#: Elements of the models that plain operators build at once; bounds the memory when many enter
+#: together. On CUDA some sixty launches take longer than their work on fewer than two hundred
+#: molecules.
 HESSIAN_CHUNK = {"cpu": 5_000_000, "cuda": 50_000_000}
 
 
@@ -66,7 +79,7 @@ def inverse_model_hessian(rows: Rows, model: HessianModel = MODEL) -> Tensor:
     Returns:
         [n_rows, 3 w, 3 w]; rows of atoms that may not move, and of padding, are the identity's.
     """
-    radius = _covalent_radius(rows.positions.device, rows.positions.dtype)
+    radius = covalent_radius(rows.positions.device, rows.positions.dtype)
     width = rows.free.shape[1]
     # The angles' share of the work is twice as large as the matrix.
     chunk = max(HESSIAN_CHUNK[rows.positions.device.type] // (3 * (3 * width) ** 2), 1)
@@ -79,7 +92,7 @@ def inverse_model_hessian(rows: Rows, model: HessianModel = MODEL) -> Tensor:
 
 
 @cache
-def _covalent_radius(device: torch.device, dtype: torch.dtype) -> Tensor:
+def covalent_radius(device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """By atomic number, Å [128]; 1 Å where none is known."""
     radius = torch.ones(128, dtype=dtype)
     radius[list(COVALENT_RADII)] = torch.tensor(list(COVALENT_RADII.values()), dtype=dtype)

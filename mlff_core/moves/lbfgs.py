@@ -1,13 +1,19 @@
 """L-BFGS with a trust radius, every molecule on its own path."""
 
+import logging
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mlff_core.moves.hessian import MODEL, RENEWED_MODEL, inverse_model_hessian
+from mlff_core.moves import hessian
+from mlff_core.moves.hessian import MODEL, RENEWED_MODEL, HessianModel
 from mlff_core.moves.slots import Rows
 from mlff_core.moves.state import LbfgsMemory, Point, dot, where_row
+
+log = logging.getLogger(__name__)
 
 #: Longest move of any atom in one step, in Å (ASE).
 LONGEST_STEP = 0.2
@@ -29,6 +35,28 @@ class LbfgsConstants(NamedTuple):
     min_radius: float = MIN_RADIUS
     curvature: float = CURVATURE
     renew_below: float = RENEW_BELOW
+
+
+def inverse_model_hessian(rows: Rows, model: HessianModel) -> Tensor:
+    """See `hessian.inverse_model_hessian`; on CUDA, in float32, in one launch."""
+    kernel = _kernel(rows.positions.device) if rows.positions.dtype == torch.float32 else None
+    return (kernel or hessian.inverse_model_hessian)(rows, model)
+
+
+@cache
+def _kernel(device: torch.device) -> Callable[[Rows, HessianModel], Tensor] | None:
+    """What does it in one launch, where that can be done."""
+    if device.type != "cuda":
+        return None
+    try:
+        # Triton is an extra.
+        from mlff_core.moves.hessian_triton import inverse_model_hessian
+
+        inverse_model_hessian(Rows.empty(1, 1, device, torch.float32), MODEL)
+    except Exception as error:  # whatever keeps its kernels from running here
+        log.warning("models of Hessians are made by plain operators: %s", error)
+        return None
+    return inverse_model_hessian
 
 
 def lbfgs_enter(rows: Rows, model_hessian: bool, near: bool = False) -> LbfgsMemory:

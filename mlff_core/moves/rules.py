@@ -143,8 +143,9 @@ def fell_apart(origin: Tensor, positions: Tensor, here: Tensor, cutoff: float) -
         here: Which are atoms and not padding, bool [n_rows, w].
         cutoff: Å.
     """
-    reach = REACH_CUTOFFS * cutoff
-    return connected(origin, here, reach) & ~connected(positions, here, reach)
+    both = torch.cat([origin, positions])
+    before, after = connected(both, here.repeat(2, 1), REACH_CUTOFFS * cutoff).chunk(2)
+    return before & ~after
 
 
 def connected(positions: Tensor, here: Tensor, reach: float) -> Tensor:

@@ -29,6 +29,8 @@ from mlff_core.chem.constraints import embedding_constraints
 from mlff_core.embedding import embedder, minimise_triton, packing
 from mlff_core.models.potential import load_potential
 from mlff_core.moves.held import HeldProtons
+from mlff_core.moves.hessian import RENEWED_MODEL
+from mlff_core.moves.hessian_triton import inverse_model_hessian
 from mlff_core.moves.minimise_triton import kernel_step
 from mlff_core.moves.rules import Rules
 from mlff_core.moves.settings import RelaxSettings
@@ -79,6 +81,7 @@ for force_field in (potential.coarse, HeldProtons(potential)):
             rows = Rows.pack(h, size, potential.device, torch.float32)
             state = enter(rows, RelaxSettings(model_hessian=size < 60 and n < 40))
             kernel_step(rows, rules, n * size, force_field.bare_step)(state)
+            inverse_model_hessian(rows, RENEWED_MODEL)
 for smiles in ("CO", "CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "C" * 30, "F/C=C/F"):
     mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
     embedder.embed_molecules(

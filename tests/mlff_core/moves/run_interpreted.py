@@ -16,8 +16,10 @@ import torch
 from mlff_core.batch import MolBatch
 from mlff_core.models.force_field import Domain, Outputs
 from mlff_core.models.potential import Potential
+from mlff_core.moves import hessian_triton
 from mlff_core.moves.dynamics import Dynamics
 from mlff_core.moves.held import HeldProtons, labelled
+from mlff_core.moves.hessian import MODEL, RENEWED_MODEL, inverse_model_hessian
 from mlff_core.moves.minimise_triton import kernel_step
 from mlff_core.moves.rules import Rules, SlotStatus
 from mlff_core.moves.settings import RelaxSettings
@@ -123,6 +125,19 @@ def springs() -> list[tuple[Outputs, Outputs]]:
     return [(force_field.evaluate(b), force_field.bare_step(b)) for b in (together, alone)]
 
 
+def hessians() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """(in float64 by plain operators, the kernel's) inverses of both models."""
+    rows = awkward_rows(torch.float32)
+    precise = rows._replace(positions=rows.positions.double())
+    return [
+        (
+            inverse_model_hessian(precise, model),
+            hessian_triton.inverse_model_hessian(rows, model),
+        )
+        for model in (MODEL, RENEWED_MODEL)
+    ]
+
+
 def main(out: str) -> None:
     """Take every step."""
     potential = Potential(random_model(3, n_features=16))
@@ -132,6 +147,7 @@ def main(out: str) -> None:
         "fire": relaxations(potential, "fire", False),
         "nve": dynamics(potential, 0.0),
         "langevin": dynamics(potential, 5.0),
+        "hessians": hessians(),
         "springs": [tuple(map(vars, pair)) for pair in springs()],
     }
     torch.save(results, out)

@@ -51,6 +51,15 @@ def test_a_step_of_the_kernels_is_a_step_of_the_plain_operators(results, case):
     assert {SlotStatus.VACANT, SlotStatus.CONVERGED, SlotStatus.NON_FINITE} <= codes
 
 
+@pytest.mark.parametrize("model", [0, 1], ids=["where they enter", "renewed"])
+def test_the_kernel_inverts_the_model_of_the_hessian(results, model):
+    expected, found = results["hessians"][model]
+    assert len(found) == 8
+    identity = torch.eye(expected.shape[1], dtype=expected.dtype)
+    assert ((expected - identity).abs().amax((1, 2)) > 0.1).sum() >= 5
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-5)
+
+
 def test_all_ways_to_end_came_up(results):
     codes = {int(c) for case in ("lbfgs", "fire") for c in results[case][-1][1]["status"]}
     assert SlotStatus.MAX_STEPS in codes

@@ -9,7 +9,10 @@ from mlff_core.models.potential import Potential
 from mlff_core.moves import in_flight
 from mlff_core.moves.baoab import make_step
 from mlff_core.moves.dynamics import Dynamics
+from mlff_core.moves.hessian import MODEL, RENEWED_MODEL
+from mlff_core.moves.lbfgs import inverse_model_hessian
 from mlff_core.moves.relax import relax
+from mlff_core.moves.slots import Molecule, Rows
 from mlff_core.moves.state import each
 from mlff_core.moves.step import step
 from mlff_core.moves.stepper import Stepper
@@ -49,6 +52,20 @@ def test_captured_steps_are_the_plain_ones(potential, optimizer, monkeypatch):
         assert found.status == plain.status
         assert torch.equal(found.n_steps, plain.n_steps)
         torch.testing.assert_close(found.energy, plain.energy, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("model", [MODEL, RENEWED_MODEL], ids=["where they enter", "renewed"])
+def test_the_inverse_of_the_model_hessian_is_that_of_plain_operators(model):
+    them = [random_molecule(n, seed=7) for n in (45, 130, 2, 64, 1, 33)]
+    rows = Rows.pack(
+        [Molecule(k, z, x, q) for k, (z, x, q) in enumerate(them)],
+        130, torch.device("cuda"), torch.float32,
+    )  # fmt: skip
+    found = inverse_model_hessian(rows, model)
+    assert found.dtype == torch.float32
+    expected = inverse_model_hessian(rows._replace(positions=rows.positions.double()), model)
+    assert (expected.diagonal(dim1=1, dim2=2) < 0.5).any(1).sum() >= 4
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-5)
 
 
 def test_the_steps_of_ase_are_those_on_a_cpu(potential):
