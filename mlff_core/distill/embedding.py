@@ -1,7 +1,8 @@
 """SMILES to RDKit conformers, in processes that run beside the GPU. Imports no torch.
 
-Plain ETKDGv3 in the processes of a screen's pool: whatever becomes of one of them, each molecule
-comes out, in the order given, or is counted with its reason.
+ETKDGv3 in the processes of a screen's pool: whatever becomes of one of them, each molecule comes
+out, in the order given, or is counted with its reason. SF5, PF6- and their kind get the bounds that
+a screen gives them: from RDKit's own they fly apart, with the teacher as well.
 """
 
 import queue
@@ -15,6 +16,7 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
+from mlff_core.chem.hypervalent import hypervalent_bounds
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.distill.molecules import quiet_rdkit
@@ -63,6 +65,9 @@ def embed(smiles: str, index: int, n_conformers: int, seed: int, timeout_s: int)
     parameters.randomSeed = (seed + 7919 * index) % 2**31
     parameters.timeout = timeout_s
     parameters.maxIterations = 100
+    bounds = hypervalent_bounds(mol)
+    if bounds is not None:
+        parameters.SetBoundsMat(bounds)
     rdDistGeom.EmbedMultipleConfs(mol, n_conformers, parameters)
     # Not the ids that it returns: after a timeout they name conformers that are not there.
     positions = np.array([conformer.GetPositions() for conformer in mol.GetConformers()])

@@ -38,3 +38,13 @@ def test_an_embedder_that_nobody_reads_can_be_closed():
     embedder = Embedder(SMILES, n_conformers=1, seed=1, n_processes=1)
     embedder.close()
     assert embedder.take() == []
+
+
+def test_no_two_fluorines_of_sf5_and_pf6_start_within_two_angstrom_of_each_other():
+    # On an octahedron with bonds of 1.6 Å they are 2.2 Å apart; by RDKit's own bounds 1.0 Å.
+    for smiles in ("CS(F)(F)(F)(F)F", "F[P-](F)(F)(F)(F)F"):
+        molecule = embed(smiles, 0, 4, 1, 10)
+        fluorines = molecule.positions[:, molecule.numbers == 9]
+        apart = np.linalg.norm(fluorines[:, :, None] - fluorines[:, None], axis=-1)
+        first, second = np.triu_indices(fluorines.shape[1], 1)
+        assert apart[:, first, second].min() > 2.0
