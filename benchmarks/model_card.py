@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks._harness import RESULTS, ROOT
-from benchmarks.model_pages import charges, few_atoms, not_for, rare
+from benchmarks.model_pages import charges, few_atoms, not_for, rare, torsions
 from benchmarks.model_pages import rows_of_markdown as table
 from mlff_core.distill.training_log import read_training_log
 from mlff_core.elements import SYMBOLS
@@ -729,7 +729,9 @@ def card(results: Results, checkpoint: Results, network: PaiNN, accuracy: Path) 
         *against_teacher(results["teacher"]),
         *(line for name, section in besides.items() if name in results
           for line in section(results[name])),
-        *(line for name, section in (("rare", rare), ("few_atoms", few_atoms), ("charges", charges))
+        *(line for name, section in (
+            ("torsions", torsions), ("rare", rare), ("few_atoms", few_atoms), ("charges", charges),
+        )
           if name in results for line in section(results[name], device(results[name]))),
         *conformers(results["conformers"]),
         *failures(results["teacher"]),

@@ -89,6 +89,35 @@ def few_atoms(part: Results, where: str) -> list[str]:
     ]
 
 
+def torsions(part: Results, where: str) -> list[str]:
+    """Profiles along scans of one torsion of each molecule."""
+    return [
+        "## Torsion profiles",
+        "",
+        f"One bond of each held-out molecule turned in {part['n_angles']} steps, measured on "
+        f"{where}. At each angle a member of the teacher relaxed all else; the student's energies "
+        "there against the teacher's, the mean of a profile taken off. Points more than "
+        f"{part['most_kcal_mol']:g} kcal/mol above the lowest, where atoms clash, are left out.",
+        "",
+        *rows_of_markdown(
+            "| profiles | points | energy MAE / RMSE, kcal/mol | highest point, median, kcal/mol",
+            "lrrrr",
+            [
+                [name, f"{row['n_molecules']:,}", f"{row['n_points']:,}",
+                 f"{row['energy_mae_kcal_mol']:.2f} / {row['energy_rmse_kcal_mol']:.2f}",
+                 f"{row['highest_median_kcal_mol']:.1f}"]
+                for name, row in part["rows"].items()
+            ],
+        ),
+        "The largest errors: "
+        + ", ".join(
+            f"`{m['smiles']}` ({m['largest_error_kcal_mol']:.1f})" for m in part["worst"][:5]
+        )
+        + ".",
+        "",
+    ]  # fmt: skip
+
+
 def not_for(name: str, results: Results, *, coulomb: bool = False) -> str:
     """The page that says what a model must not be used for.
 

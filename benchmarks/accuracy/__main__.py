@@ -16,6 +16,8 @@
         Their conformers relaxed by both from the same start.
     python benchmarks/accuracy protomers  --teacher FILE --held-out FILE --out OUT.json
         Energies of other protonation states of these molecules, charged as no table has them.
+    python benchmarks/accuracy torsions   --teacher FILE --held-out FILE --out OUT.json
+        Their profiles along scans of one torsion each.
     python benchmarks/accuracy displaced  --held-out FILE --out OUT.json
         What the student makes of molecules whose atoms are far from where they belong.
     python benchmarks/accuracy nve        --held-out FILE --out OUT.json
@@ -52,6 +54,7 @@ from benchmarks.accuracy import (
     protomers,
     rare,
     teacher,
+    torsions,
 )
 from benchmarks.accuracy.part import add_part, log, setting
 from mlff_core.models.potential import load_potential
@@ -66,6 +69,7 @@ COMMANDS: dict[str, ModuleType] = {
     "minima": minima,
     "rare": rare,
     "protomers": protomers,
+    "torsions": torsions,
     "displaced": displaced,
     "nve": nve,
     "conformers": conformers,

@@ -52,6 +52,8 @@ class SamplingConfig:
         max_displacement: See above.
         max_strain: Largest entry of the random strains.
         turned: Share of the conformers whose relaxation starts with one bond turned.
+        held: Share of these in which that bond does not turn back: all else relaxes, as in a scan
+            of a torsion.
         parted: Share of the distorted geometries in which a hydrogen is away from its atom.
     """
 
@@ -65,6 +67,7 @@ class SamplingConfig:
     max_displacement: float = 0.08
     max_strain: float = 0.06
     turned: float = 0.25
+    held: float = 0.0
     parted: float = 0.0
 
     def __post_init__(self) -> None:
@@ -111,7 +114,11 @@ def sample(
     early = torch.where(uniform(0, 1) < 0.3, 0.0, 0.4 * uniform(0, 1).square())
     late = uniform(0.2, 0.9)
     kept = (torch.where(uniform(0, 1) < 0.5, early, late) * config.relax_steps).long()
-    path, minimum = relax_path(driver, numbers, start, charge, config.relax_steps, kept)
+    relaxing = driver
+    if config.held:
+        holds = (turn != 0) & (uniform(0, 1) < config.held)
+        relaxing = holding(driver, numbers, start, axis, side, holds)
+    path, minimum = relax_path(relaxing, numbers, start, charge, config.relax_steps, kept)
     hot = trajectory(
         driver,
         numbers,
@@ -212,6 +219,52 @@ def turn_bond(positions: Tensor, axis: Tensor, side: Tensor, angle: Tensor) -> T
     )
     moves = side & (axis[:, :1] != axis[:, 1:])
     return torch.where(moves[..., None], origin[:, None, :] + turned, positions)
+
+
+def holding(
+    driver: Driver, numbers: Tensor, positions: Tensor, axis: Tensor, side: Tensor, holds: Tensor
+) -> Driver:
+    """A driver without the part of its forces that turns a bond, as a scan of a torsion wants it.
+
+    The torsion angle is that of the bond and of an atom beside each end. Its gradient is that of
+    A. Blondel and M. Karplus, J. Comput. Chem. 1996, 17, 1132.
+
+    Args:
+        driver: What gives forces.
+        numbers: Atomic numbers, 0 on padding, int64 [n, width].
+        positions: Where a relaxation starts, Å [n, width, 3].
+        axis: The two atoms of the bond, int64 [n, 2].
+        side: Atoms on the second's side of it, bool [n, width].
+        holds: In which molecules, bool [n].
+    """
+    rows = torch.arange(len(axis), device=axis.device)
+    four = []
+    for end, own in ((axis[:, 0], ~side & (numbers > 0)), (axis[:, 1], side)):
+        far = (positions - positions[rows, end][:, None]).square().sum(-1).sqrt()
+        own = own & (far > 0)
+        # What is bound to the end, rather no hydrogen.
+        four.append(torch.where(own, far + (numbers == 1), torch.inf).argmin(1))
+    four = [four[0], axis[:, 0], axis[:, 1], four[1]]
+
+    def drive(numbers: Tensor, x: Tensor, charge: Tensor) -> Tensor:
+        forces = driver(numbers, x, charge)
+        i, j, k, last = (x[rows, atom].double() for atom in four)
+        f, g, h = i - j, j - k, last - k
+        a, b = torch.cross(f, g, dim=-1), torch.cross(h, g, dim=-1)
+        length = g.norm(dim=-1, keepdim=True).clamp(min=1e-3)
+        a = a / a.square().sum(-1, keepdim=True).clamp(min=1e-3)
+        b = b / b.square().sum(-1, keepdim=True).clamp(min=1e-3)
+        along = (f * g).sum(-1, keepdim=True) / length * a
+        along = along - (h * g).sum(-1, keepdim=True) / length * b
+        parts = -length * a, length * a + along, -along - length * b, length * b
+        gradient = torch.zeros_like(x, dtype=torch.float64)
+        for atom, part in zip(four, parts, strict=True):
+            gradient[rows, atom] += torch.where(holds[:, None], part, 0.0)
+        share = (gradient * forces).sum((1, 2), keepdim=True)
+        square = gradient.square().sum((1, 2), keepdim=True).clamp(min=1e-6)
+        return forces - (gradient * (share / square)).to(forces)
+
+    return drive
 
 
 def relax_path(

@@ -13,6 +13,7 @@ from mlff_core.distill.sampling import (
     SamplingConfig,
     fire_state,
     fire_step,
+    holding,
     parted,
     relax_path,
     sample,
@@ -167,3 +168,38 @@ def test_hydrogens_part_only_where_a_recipe_says_so():
         longest[share] = max(found)
     assert longest[0.0] < 1.3
     assert longest[1.0] > 1.7
+
+
+def test_a_held_torsion_relaxes_all_else_and_a_free_one_turns_back():
+    """Springs between all atoms pull an ethane that is turned and swollen back to staggered."""
+    numbers, x = ethane()
+    side = torch.zeros(1, 8, dtype=torch.bool)
+    side[0, [1, 5, 6, 7]] = True
+    axis = torch.tensor([[0, 1]])
+    rest = torch.cdist(x, x)
+    start = turn_bond(x, axis, side, torch.tensor([0.7])) * 1.05
+
+    def springs(z: torch.Tensor, y: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+        y = y.detach().requires_grad_()
+        energy = (torch.cdist(y, y) - rest).square().sum()
+        return -torch.autograd.grad(energy, y)[0]
+
+    def torsion(y: torch.Tensor) -> float:
+        """Of the two hydrogens that the bond of the fixture has next to it."""
+        i, j, k, last = y[0, [2, 0, 1, 5]].double()
+        a, b = torch.linalg.cross(j - i, k - j), torch.linalg.cross(k - j, last - k)
+        sine = (torch.linalg.norm(k - j) * (j - i)) @ b
+        return float(torch.atan2(sine, a @ b))
+
+    ends = []
+    for holds in (True, False):
+        driver = holding(springs, numbers, start, axis, side, torch.tensor([holds]))
+        _, end = relax_path(driver, numbers, start, torch.zeros(1), 200, STEP)
+        ends.append(end)
+    at_first = torsion(start)
+    assert abs(torsion(ends[0]) - at_first) < 0.03
+    assert abs(torsion(ends[1]) - torsion(x)) < 0.01
+    assert abs(torsion(ends[1]) - at_first) > 0.5
+    # All else went back to what it was, the five per cent too much among it.
+    assert (torch.cdist(start, start) - rest)[0, 0, 1] > 0.07
+    assert abs((torch.cdist(ends[0], ends[0]) - rest)[0, 0, 1]) < 0.02
