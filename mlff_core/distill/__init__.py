@@ -3,6 +3,7 @@
 molecules.py   which molecules, and on which side of the split each stands
 teacher.py     the teacher's TorchScript files behind one class
 teacher_force_field.py  the teacher behind the port of `models.force_field`
+second_teacher.py   a student that went before, its labels mixed with the teacher's
 aimnet2.py     the networks in them, evaluated together
 protomers.py   protonation states of a molecule
 embedding.py   SMILES -> RDKit conformers, in processes beside the GPU

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from mlff_core.distill.embedding import Embedder
-from mlff_core.distill.evaluation import driver_of
+from mlff_core.distill.evaluation import driver_of, on_padded
 from mlff_core.distill.labelling import Buckets, LabelConfig, fill, pad
 from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.ranks import Ranks
 from mlff_core.distill.reference_energy import fit_reference_energy
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig
+from mlff_core.distill.second_teacher import TwoTeachers
 from mlff_core.distill.teacher import LabelsMolecules
 from mlff_core.distill.training import Trainer, TrainingConfig
 from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
@@ -57,6 +58,10 @@ class StageConfig:
             their share of the time.
         driver: Weights that drive the sampling, a shipped model's name or a file: a smaller network
             takes less time for it. Empty for the student as it becomes.
+        second_teacher: Weights of a student that went before, a shipped model's name or a file,
+            whose labels are mixed with the teacher's (`second_teacher.TwoTeachers`); empty for
+            none.
+        second_share: Their share in a label.
         student_drives_after: Without such weights, steps after which a new student drives the
             sampling; until then a member of the teacher does.
         checkpoint_s: Time between checkpoints.
@@ -76,6 +81,8 @@ class StageConfig:
     label_share: float = 0.35
     max_repeats: float = 12.0
     driver: str = ""
+    second_teacher: str = ""
+    second_share: float = 0.5
     student_drives_after: int = 3000
     checkpoint_s: float = 30.0
     validate_s: float = 60.0
@@ -123,7 +130,11 @@ class Stage:
         ranks: Ranks,
     ):
         self.began = time.monotonic()
-        self.embedder, self.teacher, self.device = embedder, teacher, teacher.device
+        self.embedder, self.device = embedder, teacher.device
+        self.teacher: LabelsMolecules = teacher
+        if stage.second_teacher:
+            second = load_potential(stage.second_teacher, device=self.device)
+            self.teacher = TwoTeachers(teacher, on_padded(second), stage.second_share)
         self.stage, self.sampling, self.labels, self.ranks = stage, sampling, labels, ranks
         self.is_new = isinstance(start, PaiNNConfig)
         if isinstance(start, PaiNNConfig):
