@@ -29,16 +29,20 @@ SIZES = (1, 2, 3, 7, 16, 31, 33, 64, 65, 66, 67, 90, 130, 250)
 HELD = 2e6
 
 
-def shipped() -> list[str]:
-    """The shipped model, where there is one."""
+def is_there(name: str) -> bool:
+    """Whether a shipped model is."""
     try:
-        find_model("default")
+        find_model(name)
     except ModelFileError:
-        return []
-    return ["default"]
+        return False
+    return True
 
 
-@pytest.fixture(scope="module", params=["random", *shipped()])
+#: Shipped models of the width that `fast` takes one product for, without partial charges and with.
+SHIPPED = [name for name in ("default", "charged") if is_there(name)]
+
+
+@pytest.fixture(scope="module", params=["random", *SHIPPED])
 def network(request) -> PaiNN:
     if request.param == "random":
         return random_model(1)
@@ -142,10 +146,10 @@ def test_energies_of_dense_clouds_are_as_near_to_float64_as_plain_pytorch(networ
 
 
 @pytest.mark.usefixtures("first_block")
-@pytest.mark.skipif(not shipped(), reason="needs the shipped model")
+@pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize(("precision", "worst"), [("float32", 1e-4), ("fast", 2e-3)])
-def test_forces_and_relative_energies_of_conformers_are_kept(precision, worst):
-    network = read_checkpoint(find_model("default"))[0]
+def test_forces_and_relative_energies_of_conformers_are_kept(name, precision, worst):
+    network = read_checkpoint(find_model(name))[0]
     data = np.load(MOLECULES)
     spans = zip(data["ptr"][:-1], data["ptr"][1:], data["charge"], strict=True)
     few = [(data["numbers"][a:b], data["positions"][a:b], int(q)) for a, b, q in spans][::8]
