@@ -10,7 +10,7 @@ from mlff_core.batch import MolBatch
 from mlff_core.errors import ModelFileError
 from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.painn import PaiNN
-from mlff_core.models.reference import find_model
+from mlff_core.models.reference import SHORT_NAMES, find_model
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops.program import AnalyticEngine
 from mlff_core.ops.triton import engine as engines
@@ -25,8 +25,9 @@ pytestmark = [
 
 MOLECULES = Path(__file__).parents[4] / "benchmarks" / "molecules.npz"
 SIZES = (1, 2, 3, 7, 16, 31, 33, 64, 65, 66, 67, 90, 130, 250)
-#: Forces in eV/Å on the way to which no gradient leaves what the products hold.
-HELD = 2e6
+#: Forces in eV/Å of what is no molecule. What a trained model makes of such clouds, up to 10⁹, it
+#: makes by cancellation that multiplies every rounding: how far float32 is off there is chance.
+SENSIBLE = 90.0
 
 
 def is_there(name: str) -> bool:
@@ -38,8 +39,9 @@ def is_there(name: str) -> bool:
     return True
 
 
-#: Shipped models of the width that `fast` takes one product for, without partial charges and with.
+#: Shipped models of either kind, without partial charges and with, and all of them.
 SHIPPED = [name for name in ("default", "charged") if is_there(name)]
+ALL_SHIPPED = [name for name in SHORT_NAMES if is_there(name)]
 
 
 @pytest.fixture(scope="module", params=["random", *SHIPPED])
@@ -68,16 +70,21 @@ def first_block(request, monkeypatch):
 @pytest.fixture(scope="module")
 def batch(network):
     clouds = [random_molecule(n, n, charge=n % 3 - 1) for n in SIZES]
-    both = MolBatch.from_arrays([*NAMED_MOLECULES.values(), *clouds], device="cuda")
+    rng = np.random.default_rng(0)
+    hot = [(z, x + rng.normal(scale=0.07, size=x.shape), q) for z, x, q in drug_like()[::16]]
+    both = MolBatch.from_arrays([*NAMED_MOLECULES.values(), *clouds, *hot], device="cuda")
     _, forces = in_float64(network, both)
-    largest = torch.zeros(both.n_mols, dtype=torch.float64, device="cuda").index_reduce(
-        0, both.mol_idx, forces.abs().amax(1), "amax"
-    )
-    # Two of float16 hold 1.6e7 and no more: what a trained model makes of the largest cloud, where
-    # atoms are nearly on each other, may be beyond, and then is no number.
-    few = both.select([k for k, force in enumerate(largest.tolist()) if force < HELD])
-    assert few.n_mols >= both.n_mols - 1
+    largest = [float(f.abs().max()) for f in forces.split(both.ptr.diff().tolist())]
+    few = both.select([k for k, force in enumerate(largest) if force < SENSIBLE])
+    assert few.n_mols >= both.n_mols - 8
     return few
+
+
+def drug_like():
+    """Numbers, positions in Å and charge of 256 molecules."""
+    data = np.load(MOLECULES)
+    spans = zip(data["ptr"][:-1], data["ptr"][1:], data["charge"], strict=True)
+    return [(data["numbers"][a:b], data["positions"][a:b], int(q)) for a, b, q in spans]
 
 
 def engine_of(network, precision="float32"):
@@ -115,14 +122,12 @@ def test_float32_is_as_near_to_float64_as_plain_pytorch(network, batch):
     _, plain_forces, *_ = AnalyticEngine(on_gpu(network)).evaluate(*arguments(batch))
     true_energy, true_forces = in_float64(network, batch)
     assert ((energy - true_energy).abs() <= 1e-5 * atomic_scale(network, batch) + 1e-5).all()
-    # Forces of these clouds reach thousands of eV/Å where no molecule has ever been.
     assert (forces - true_forces).abs().max() <= 4 * (plain_forces - true_forces).abs().max() + 1e-5
 
 
 @pytest.mark.usefixtures("first_block")
 def test_fast_is_as_near_to_float64_as_plain_pytorch_with_products_as_coarse(network, batch):
-    # What a trained model makes of such clouds, forces of 10⁶ eV/Å, it makes by cancellation: how
-    # far coarse products take it from float64 is the model's doing. The kernels may add nothing.
+    # How far coarse products take it from float64 is the model's doing. The kernels may add nothing.
     _, forces, *_ = engine_of(network, "fast").step(*arguments(batch))
     _, coarse_forces, *_ = coarse_engine(on_gpu(network), "fast").evaluate(*arguments(batch))
     _, true_forces = in_float64(network, batch)
@@ -146,13 +151,11 @@ def test_energies_of_dense_clouds_are_as_near_to_float64_as_plain_pytorch(networ
 
 
 @pytest.mark.usefixtures("first_block")
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", ALL_SHIPPED)
 @pytest.mark.parametrize(("precision", "worst"), [("float32", 1e-4), ("fast", 2e-3)])
 def test_forces_and_relative_energies_of_conformers_are_kept(name, precision, worst):
     network = read_checkpoint(find_model(name))[0]
-    data = np.load(MOLECULES)
-    spans = zip(data["ptr"][:-1], data["ptr"][1:], data["charge"], strict=True)
-    few = [(data["numbers"][a:b], data["positions"][a:b], int(q)) for a, b, q in spans][::8]
+    few = drug_like()[::8]
     generator = torch.Generator("cuda").manual_seed(0)
     energies = []
     for _ in range(4):
@@ -174,7 +177,7 @@ def test_a_batch_in_pieces_gives_what_the_whole_gives(network, batch, monkeypatc
     monkeypatch.setattr(engines, "PIECE_MAX_ATOMS", 200)
     in_pieces = engine.evaluate(*arguments(batch))
     # Fewer rows take other tiles, and sum in another order; what that may change is measured by
-    # what plain float32 is off, which is 267 of 1.7e6 eV/Å in the largest of these clouds.
+    # what plain float32 is off.
     _, plain_forces, *_ = AnalyticEngine(on_gpu(network)).evaluate(*arguments(batch))
     _, true_forces = in_float64(network, batch)
     off = (plain_forces - true_forces).abs().max().item()
@@ -197,12 +200,15 @@ def test_a_graph_gives_what_the_launches_give_and_sees_new_coordinates(network, 
     for _ in range(2):  # The first call of a size compiles, the second captures.
         engine.evaluate(*arguments(batch))
     moved = batch.with_positions(batch.positions + 0.05 * torch.randn_like(batch.positions))
-    smaller = moved.select(range(len(NAMED_MOLECULES) + 8))
+    smaller = moved.select(range(batch.n_mols - 7))
     for some in (moved, smaller):
+        for _ in range(2):
+            engine.evaluate(*arguments(some))
         for found, expected in zip(
             engine.evaluate(*arguments(some)), engine.step(*arguments(some)), strict=True
         ):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert len(engine.graphs) == 2
     assert all(captured is not None for captured in engine.graphs.values())
 
 
@@ -263,9 +269,9 @@ def test_bad_molecules_get_nan_and_leave_the_others_alone(network, batch, fault,
     positions = batch.positions.clone()
     victims = torch.zeros(batch.n_mols, dtype=torch.bool, device="cuda")
     if fault == "too many neighbours":
-        monkeypatch.setattr(pairs, "MAX_NEIGHBORS", 48)
+        monkeypatch.setattr(pairs, "MAX_NEIGHBORS", 40)
         i, _ = neighbor_pairs(positions, batch.ptr, 5.0)
-        crowded = torch.bincount(i, minlength=batch.n_atoms) > 48
+        crowded = torch.bincount(i, minlength=batch.n_atoms) > 40
         victims[batch.mol_idx[crowded]] = True
         assert victims.any()
     else:
