@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import kernels
 import operators
 import rivals
 import torch
@@ -88,6 +89,8 @@ def main() -> None:
     ]
     if wanted("operator"):
         stages.append(lambda model: operators.rows(model, molecules, clock))
+    if wanted("kernel") and arguments.device == "cuda":
+        stages.append(lambda model: kernels.rows(model, molecules, clock))
     if wanted("stream") and arguments.device == "cuda":
         stages.append(lambda model: iter([ways.stream_row(model, molecules)]))
     stages.append(lambda model: ways.rows(model, molecules, slow, clock))

@@ -22,17 +22,18 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     for name, shape in result["models"].items():
         found = [r for r in result["rows"] if r.get("model") == name]
-        lines += ["", f"## {name}: {shape}", "", *_model(found)]
+        lines += ["", f"## {name}: {shape}", "", *_model(found, result["ceilings"])]
     others = [r for r in result["rows"] if "model" not in r]
     if others:
         lines += ["", "## Beside them", "", *_scaling(others)]
     return "\n".join(lines)
 
 
-def _model(rows: list[Row]) -> list[str]:
+def _model(rows: list[Row], ceilings: dict[str, float]) -> list[str]:
     operators = [r for r in rows if r["row"].startswith("operator: ")]
+    kernels = [r for r in rows if r["row"].startswith("kernel: ")]
     streams = [r for r in rows if "serial_us_per_molecule" in r]
-    steps = [r for r in rows if r not in operators and r not in streams]
+    steps = [r for r in rows if r not in operators and r not in streams and r not in kernels]
     lines = _scaling(steps) if steps else []
     if operators:
         lines += [
@@ -51,6 +52,7 @@ def _model(rows: list[Row]) -> list[str]:
             f"{r['flop_per_s'] / 1e12:.3g} | {r['bytes_per_s'] / 1e12:.3g} | "
             f"{r['relative_error']:.1e} |"
         )
+    lines += _kernels(kernels, ceilings)
     for r in streams:
         lines += [
             "",
@@ -58,6 +60,37 @@ def _model(rows: list[Row]) -> list[str]:
             f"{r['serial_us_per_molecule']:.3g} µs a molecule one after the other, "
             f"{r['overlapped_us_per_molecule']:.3g} with copies overlapped.",
         ]
+    return lines
+
+
+def _kernels(rows: list[Row], ceilings: dict[str, float]) -> list[str]:
+    """A table of kernels for each precision and number of molecules."""
+    lines: list[str] = []
+    for precision, n_mols in dict.fromkeys((r["precision"], r["n_mols"]) for r in rows):
+        mine = [r for r in rows if (r["precision"], r["n_mols"]) == (precision, n_mols)]
+        lines += [
+            "",
+            f"| kernel, `{precision}`, molecules: {n_mols} | µs of a step | share | TFLOP/s | "
+            "of the unit's | TB/s | of the memory's |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for r in mine:
+            name = r["row"].removeprefix("kernel: ")
+            if "failed" in r:
+                lines.append(f"| {name} | {r['failed']} | | | | | |")
+                continue
+            line = f"| {name} | {r['us']:.1f} | {r['share']:.1%} |"
+            if "flop_per_s" in r:
+                unit = {"matrix units": "bf16", "float32": "float32"}[r["unit"]]
+                line += (
+                    f" {r['flop_per_s'] / 1e12:.3g} | "
+                    f"{r['flop_per_s'] / ceilings[f'{unit}_flop_per_s']:.0%} | "
+                    f"{r['bytes_per_s'] / 1e12:.3g} | "
+                    f"{r['bytes_per_s'] / ceilings['copy_bytes_per_s']:.0%} |"
+                )
+            else:
+                line += " | | | |"
+            lines.append(line)
     return lines
 
 
