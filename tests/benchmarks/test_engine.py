@@ -85,3 +85,19 @@ def test_it_starts_outside_an_installed_package_and_says_where_it_ran(tmp_path) 
     text = out.with_suffix(".md").read_text(encoding="utf-8")
     assert "message_bwd" in text
     assert "numba fails" in text
+
+
+def test_kernels_stand_beside_what_the_device_can_do() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    kernels, report = load("engine/kernels.py"), load("engine/report.py")
+    todo = kernels.work(1000, 20_000, 256, 3, 4, (2, 1))
+    # Vectors are mixed by weights of 512 · 256, three times for two addends.
+    assert todo["linear_1x2"][0] == 3 * 3 * 2 * 3000 * 256 * 512
+    assert todo["linear_2x1"][0] == todo["linear_1x2"][0] / 3
+    row = {"precision": "fast", "n_mols": 16, "us": 100.0, "share": 0.25}
+    done = {"flop_per_s": 2e14, "bytes_per_s": 1e12, "unit": "matrix units"}
+    rows = [{"row": "kernel: linear_1x2", **row, **done}, {"row": "kernel: others", **row}]
+    ceilings = {"bf16_flop_per_s": 8e14, "copy_bytes_per_s": 4e12}
+    *_, known, others = report._kernels(rows, ceilings)
+    assert known == "| linear_1x2 | 100.0 | 25.0% | 200 | 25% | 1 | 25% |"
+    assert others == "| others | 100.0 | 25.0% | | | | |"

@@ -127,7 +127,7 @@ def test_float32_is_as_near_to_float64_as_plain_pytorch(network, batch):
 
 @pytest.mark.usefixtures("first_block")
 def test_fast_is_as_near_to_float64_as_plain_pytorch_with_products_as_coarse(network, batch):
-    # How far coarse products take it from float64 is the model's doing. The kernels may add nothing.
+    # How far coarse products take it is the model's doing. The kernels may add nothing.
     _, forces, *_ = engine_of(network, "fast").step(*arguments(batch))
     _, coarse_forces, *_ = coarse_engine(on_gpu(network), "fast").evaluate(*arguments(batch))
     _, true_forces = in_float64(network, batch)
