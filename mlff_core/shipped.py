@@ -4,6 +4,7 @@ They lie in the folder `datasets` of a checkout, which is no package, and in a w
 `mlff_core/shipped`.
 """
 
+import csv
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +42,16 @@ def libraries() -> list[str]:
     for place in _PLACES:
         if place.is_dir():
             return sorted(p.name for p in place.iterdir() if (p / "README.md").is_file())
+    return []
+
+
+def drugs() -> list[str]:
+    """SMILES of the library `druglike`; none if it is not there."""
+    for place in _PLACES:
+        file = place / "druglike" / "druglike.csv"
+        if file.exists():
+            with file.open(encoding="utf-8", newline="") as lines:
+                return [row["smiles"] for row in csv.DictReader(lines)]
     return []
 
 

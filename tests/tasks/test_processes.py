@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from pydantic import TypeAdapter
 from flows.call import ScreenCall
 from flows.settings import chemistry_of
 from mlff_core.arrow import read_arrow, rows_of
-from mlff_core.chem.constrained import on_a_core
+from mlff_core.chem.constrained import SIDE_BY_SIDE, on_a_core
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.embedding.on_device import Straggler
 from mlff_core.library.records import Record
 from mlff_core.models.reference import refer_to_model
 from mlff_core.shard import StepReport, embed_shard
+from mlff_core.shipped import drugs
 from tasks import opened as live
 from tasks import processes as module
 from tasks.processes import EmbeddingProcesses
@@ -198,6 +200,36 @@ def test_processes_that_were_begun_beforehand_embed_the_first_shard(tmp_path: Pa
         opened.close()
     assert begun.process.poll() is not None
     assert not list(tmp_path.iterdir())
+
+
+class Cores:
+    """Notes what is asked of it, once someone takes the answers."""
+
+    n_workers = 3
+
+    def __init__(self) -> None:
+        self.prepared: list[str] = []
+        self.done = threading.Event()
+
+    def map(self, records: Sequence[tuple], *_: object, **__: object) -> Iterator[None]:
+        for _number, _identifier, smiles in records:
+            self.prepared.append(smiles)
+            yield
+        self.done.set()
+
+
+def test_every_core_gets_to_know_the_drugs_and_nobody_waits_for_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setup, cores = (ChemistrySettings(), "cpu", 3), Cores()
+    monkeypatch.setitem(module._pools, setup, cores)
+    familiar = drugs()[: module.FAMILIAR]
+    assert len(set(familiar)) == module.FAMILIAR
+    assert module.learn(familiar, setup) is None
+    assert cores.done.wait(60)
+    assert Counter(cores.prepared) == dict.fromkeys(familiar, 3)
+    # Those that travel together are different: a core is not given three times the same.
+    assert len(set(cores.prepared[:SIDE_BY_SIDE])) == SIDE_BY_SIDE
 
 
 def test_a_screen_begins_the_processes_that_its_shards_are_embedded_by() -> None:
