@@ -82,8 +82,10 @@ def judge_ensemble(molecule: PreparedMolecule, conformers: Sequence[ConformerRow
     converged = [c for c in conformers if c.status == ConformerStatus.CONVERGED]
     if not converged:
         return
-    if len(converged) > 1:
-        _mark_duplicates(molecule, converged)
+    if len(converged) == 1:  # as most screens have them: all of it is this one
+        converged[0].boltzmann_weight, molecule.n_unique_conformers = 1.0, 1
+        return
+    _mark_duplicates(molecule, converged)
     new = [c for c in converged if c.duplicate_of is None]
     told = populations(
         [_energy(c) for c in new],
@@ -92,9 +94,8 @@ def judge_ensemble(molecule: PreparedMolecule, conformers: Sequence[ConformerRow
     for conformer, weight in zip(new, told.weights, strict=True):
         conformer.boltzmann_weight = float(weight)
     molecule.n_unique_conformers = len(new)
-    if len(converged) > 1:
-        molecule.ensemble_free_energy_ev = told.free_energy_ev
-        molecule.conformational_entropy_cal_mol_k = told.entropy_ev_k * EV_KCAL_MOL * 1000.0
+    molecule.ensemble_free_energy_ev = told.free_energy_ev
+    molecule.conformational_entropy_cal_mol_k = told.entropy_ev_k * EV_KCAL_MOL * 1000.0
 
 
 def _mark_duplicates(molecule: PreparedMolecule, converged: Sequence[ConformerRow]) -> None:
