@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks._harness import RESULTS, ROOT
-from benchmarks.model_pages import charges, few_atoms, not_for, rare, torsions
+from benchmarks.model_pages import charges, few_atoms, not_for, other_bonds, rare, torsions
 from benchmarks.model_pages import rows_of_markdown as table
 from mlff_core.distill.training_log import read_training_log
 from mlff_core.elements import SYMBOLS
@@ -730,7 +730,8 @@ def card(results: Results, checkpoint: Results, network: PaiNN, accuracy: Path) 
         *(line for name, section in besides.items() if name in results
           for line in section(results[name])),
         *(line for name, section in (
-            ("torsions", torsions), ("rare", rare), ("few_atoms", few_atoms), ("charges", charges),
+            ("other_bonds", other_bonds), ("torsions", torsions), ("rare", rare),
+            ("few_atoms", few_atoms), ("charges", charges),
         )
           if name in results for line in section(results[name], device(results[name]))),
         *conformers(results["conformers"]),

@@ -14,6 +14,8 @@
         Errors on molecules with something that the training hardly saw, beside the others.
     python benchmarks/accuracy minima     --teacher FILE --held-out FILE --out OUT.json
         Their conformers relaxed by both from the same start.
+    python benchmarks/accuracy other_bonds --teacher FILE --held-out FILE --out OUT.json
+        Which of them the student relaxes to other bonds, and whether the teacher does, too.
     python benchmarks/accuracy protomers  --teacher FILE --held-out FILE --out OUT.json
         Energies of other protonation states of these molecules, charged as no table has them.
     python benchmarks/accuracy torsions   --teacher FILE --held-out FILE --out OUT.json
@@ -51,6 +53,7 @@ from benchmarks.accuracy import (
     members,
     minima,
     nve,
+    other_bonds,
     protomers,
     rare,
     teacher,
@@ -68,6 +71,7 @@ COMMANDS: dict[str, ModuleType] = {
     "few_atoms": few_atoms,
     "minima": minima,
     "rare": rare,
+    "other_bonds": other_bonds,
     "protomers": protomers,
     "torsions": torsions,
     "displaced": displaced,

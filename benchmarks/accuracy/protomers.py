@@ -8,18 +8,15 @@ import torch
 from rdkit import Chem
 
 from benchmarks.accuracy import held_out
-from benchmarks.accuracy.part import Part, log
-from mlff_core.batch import MolBatch
+from benchmarks.accuracy.other_bonds import rearranged, relaxed
+from benchmarks.accuracy.part import Part
 from mlff_core.cores import usable_cores
-from mlff_core.distill import minima
 from mlff_core.distill.protomers import protomer
 from mlff_core.distill.steps import embed_all
 from mlff_core.distill.teacher import Teacher
 from mlff_core.distill.teacher_force_field import TeacherForceField
 from mlff_core.models.force_field import evaluate_checked
 from mlff_core.models.potential import Potential
-from mlff_core.moves.relax import relax
-from mlff_core.status import ConformerStatus
 from mlff_core.units import EV_KCAL_MOL
 
 #: Errors in kcal/mol from which on the energy of a molecule is counted as far off.
@@ -38,19 +35,9 @@ def measure(arguments: argparse.Namespace, student: Potential) -> Part:
     teacher = Teacher(arguments.teacher, student.device)
     smiles = other_states(held_out.smiles_of(arguments, student), arguments, student)
     molecules, failed = embed_all(smiles, 1, arguments.seed, usable_cores())
-    starts = MolBatch.from_arrays([(m.numbers, m.positions[0], m.charge) for m in molecules])
-    found = relax(starts, student, fmax=0.05)
-    converged = np.array([s == ConformerStatus.CONVERGED for s in found.status])
-    topologies = [minima.topology_of(m) for m in molecules]
-    changed = converged & minima.have_other_bonds(found.batch, topologies)
+    found, converged, changed, theirs = relaxed(molecules, student, teacher)
     done = np.flatnonzero(converged & ~changed).tolist()
-    log(f"relaxed {converged.sum()} of {len(molecules)}, {changed.sum()} to other bonds")
     in_place, energies = TeacherForceField(teacher, student.device), []
-    theirs = np.zeros(len(molecules), bool)
-    if changed.any():
-        again = np.flatnonzero(changed).tolist()
-        ends = relax(starts.select(again), in_place, fmax=0.05)
-        theirs[again] = minima.have_other_bonds(ends.batch, [topologies[k] for k in again])
     for k in range(0, len(done), arguments.at_once):
         some = found.batch.select(done[k : k + arguments.at_once])
         energies.append(evaluate_checked(in_place, some).energy.cpu())
@@ -68,10 +55,7 @@ def measure(arguments: argparse.Namespace, student: Potential) -> Part:
         "n_embedded": len(molecules),
         "embedding_failed": dict(failed),
         "n_converged": int(converged.sum()),
-        "rearranged": [
-            {"smiles": smiles[molecules[k].index], "teacher_too": bool(theirs[k])}
-            for k in np.flatnonzero(changed)
-        ],
+        "rearranged": rearranged(smiles, molecules, changed, theirs),
         "far_off_kcal_mol": FAR_OFF_KCAL_MOL,
         "groups": {
             name: sizes_of_errors(error[chosen])

@@ -16,13 +16,14 @@ import torch
 from ase.data import atomic_masses
 from rdkit import Chem
 
-from benchmarks import model_card
+from benchmarks import model_card, model_pages
 from benchmarks.accuracy import (
     displaced,
     far,
     labels,
     members,
     nve,
+    other_bonds,
     part,
     protomers,
     teacher,
@@ -189,6 +190,14 @@ def test_protonation_states_that_pass_a_proton_on_are_listed_and_not_compared(
         "all": 2, "groups of one sign": 2,
     }  # fmt: skip
     assert {w["smiles"] for w in found["worst"]} == set(states[1:])
+    zwitterions = tmp_path / "zwitterions.parquet"
+    pq.write_table(pa.table({"smiles": states, "charge": [0, -1, 1]}), zwitterions)
+    monkeypatch.setattr(other_bonds, "Teacher", lambda _, device: springs(device))
+    options = {"held_out": zwitterions, "molecules": 3, "conformers": 1}
+    bonds = other_bonds.measure(argparse.Namespace(teacher=None, seed=7, **options), student)
+    assert bonds["rearranged"] == found["rearranged"]
+    text = "\n".join(model_pages.other_bonds(bonds, "a CPU"))
+    assert ("0 where the teacher does not." if changes_bonds else f"not: `{states[0]}`.") in text
     text = "\n".join(model_card.protomers({**found, "device": "CPU"}))
     assert "1 came to other bonds than those of the SMILES (from the same start the " in text
     assert f"the teacher brings {changes_bonds:d} of them to others, too)" in text
