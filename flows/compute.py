@@ -19,6 +19,7 @@ from tasks import opened as live
 from tasks.charges import charges
 from tasks.embed import embed
 from tasks.progress import heard_by
+from tasks.relax import AT_ONCE as RELAXED_WITH
 from tasks.relax import relax
 from tasks.rescore import rescore
 from tasks.solvate import solvate
@@ -32,8 +33,8 @@ SHARDS_IN_FLIGHT, IN_FLIGHT_WITH_CARD = 4, 8
 #: one end. Where the card embeds, stragglers hold up a shard for seconds; others have the
 #: processes meanwhile.
 EMBEDDED_AT_ONCE, AT_ONCE_WITH_CARD = 2, 5
-#: Shards in the stage that relaxes, of which one at a time has the card.
-RELAXED_AT_ONCE = 2
+#: Shards in the stage that relaxes, one more than have the card at once: it is read meanwhile.
+RELAXED_AT_ONCE = RELAXED_WITH["cuda"] + 1
 
 
 def open_model(opened: OpenedCall, engine: Engine, watcher: Watcher) -> Literal["cpu", "cuda"]:

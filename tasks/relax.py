@@ -1,4 +1,4 @@
-"""The step that relaxes a shard's conformers on the device; one at a time has the device."""
+"""The step that relaxes a shard's conformers on the device; few at a time have the device."""
 
 import threading
 from contextlib import AbstractContextManager, nullcontext
@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from mlff_core.models.potential import Backend, Device, Precision
 
 
-#: Held by the shard that has the device. Others are read or written meanwhile.
-_DEVICE: Final = threading.Lock()
+#: Shards that have the device at once. One leaves a card idle while it begins and while it waits
+#: for its slowest molecules; on a CPU one has all cores, all the time.
+AT_ONCE: Final = {"cuda": 2, "cpu": 1}
+
+#: Held by those that have it. Others are read or written meanwhile.
+_TURNS: Final = {kind: threading.Semaphore(n) for kind, n in AT_ONCE.items()}
 
 
 def relax(
@@ -62,7 +66,7 @@ def relax(
             options,
             told,
             pre_relax=first,
-            turn=_DEVICE,
+            turn=_TURNS[force_field.device.type],
         )
 
 

@@ -1,4 +1,4 @@
-"""Shards that are relaxed side by side: one at a time has the device."""
+"""Shards that are relaxed side by side: one at a time has a CPU, two have a card."""
 
 import sys
 import threading
@@ -40,28 +40,36 @@ def test_threads_hand_over_quickly_where_one_launches_kernels(
     assert step.relax(0, str(tmp_path), "model", "sha", device, "auto", "auto", settings).n_records
 
 
-def test_two_shards_are_in_the_stage_and_one_has_the_device(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("device", "at_once"), [("cpu", 1), ("cuda", 2)])
+def test_three_shards_are_in_the_stage_and_some_have_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, at_once: int
 ) -> None:
-    both_there = threading.Barrier(2, timeout=60)
+    all_there = threading.Barrier(3, timeout=60)
+    together = threading.Barrier(at_once, timeout=60)
+    entered: list[int] = []
     has_it: list[int] = []
     most: list[int] = []
 
     def relax_shard(
         *_: object, pre_relax: object, turn: AbstractContextManager[object]
     ) -> StepReport:
-        both_there.wait()  # each has read its shard, neither waits for the other
+        all_there.wait()  # each has read its shard, none waits for the others
         with turn:
+            entered.append(1)
             has_it.append(1)
+            if len(entered) <= at_once:
+                together.wait()  # so many are let in before one is done
             most.append(len(has_it))
             has_it.pop()
-        both_there.wait()
+        all_there.wait()
         return StepReport(n_records=1)
 
     monkeypatch.setattr(step, "relax_shard", relax_shard)
-    monkeypatch.setattr(step, "potential", lambda *_: SimpleNamespace(device=torch.device("cpu")))
-    arguments = str(tmp_path), "model", "sha", "cpu", "numba", "float32", RelaxSettings()
-    with ThreadPoolExecutor(2) as threads:
-        reports = list(threads.map(lambda shard: step.relax(shard, *arguments), range(2)))
-    assert [report.n_records for report in reports] == [1, 1]
-    assert most == [1, 1]
+    monkeypatch.setattr(step, "own_stream", lambda _: nullcontext())
+    monkeypatch.setattr(step, "hand_over_quickly", lambda: None)
+    monkeypatch.setattr(step, "potential", lambda *_: SimpleNamespace(device=torch.device(device)))
+    arguments = str(tmp_path), "model", "sha", device, "auto", "float32", RelaxSettings()
+    with ThreadPoolExecutor(3) as threads:
+        reports = list(threads.map(lambda shard: step.relax(shard, *arguments), range(3)))
+    assert [report.n_records for report in reports] == [1, 1, 1]
+    assert max(most) == at_once
