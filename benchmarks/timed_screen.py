@@ -5,6 +5,7 @@ has the same.
 """
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -34,10 +35,6 @@ PARTS = (
 )
 
 
-#: Samples for each walk through the processes.
-_SAMPLES_A_WALK = 4
-
-
 class Load:
     """How busy the card and the cores are while it is entered, and which processes compute."""
 
@@ -46,42 +43,38 @@ class Load:
         #: Time, share of the card, share of the cores; when the processes were looked at last, and
         #: core seconds of each of PARTS until then.
         self.samples: list[tuple[float, ...]] = []
-        self._spent: dict[tuple[int, float], tuple[int, float]] = {}
+        self._spent: tuple[float, ...] = (time.monotonic(), *(0.0 for _ in PARTS))
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._threads = [
+            threading.Thread(target=work, daemon=True) for work in (self._watch, self._listen)
+        ]
 
     def __enter__(self) -> Self:
         psutil.cpu_percent()
-        self._thread.start()
+        self._walk = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("core_seconds.py")), str(os.getpid())],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
-        self._thread.join()
+        self._walk.kill()
+        self._walk.wait()
+        for thread in self._threads:
+            thread.join()
+
+    def _listen(self) -> None:
+        assert self._walk.stdout is not None
+        for line in self._walk.stdout:
+            self._spent = tuple(map(float, line.split()))
 
     def _watch(self) -> None:
-        spent = time.monotonic(), *self._core_seconds()
         while not self._end.wait(self.interval_s):
             busy = _card_busy(), psutil.cpu_percent() / 100.0
-            # To walk through all processes costs the one that relaxes a tenth of its interpreter.
-            if len(self.samples) % _SAMPLES_A_WALK == 0:
-                spent = time.monotonic(), *self._core_seconds()
-            self.samples.append((time.monotonic(), *busy, *spent))
-
-    def _core_seconds(self) -> list[float]:
-        """So far, of this process, of its children, and of theirs; those that ended included."""
-        level = {os.getpid(): 0}
-        own = psutil.Process()
-        for process in [own, *own.children(recursive=True)]:
-            try:
-                depth = 0 if process.pid == own.pid else level.get(process.ppid(), 1) + 1
-                level[process.pid] = depth
-                spent = process.cpu_times()
-                key = process.pid, process.create_time()
-                self._spent[key] = min(depth, len(PARTS) - 1), spent.user + spent.system
-            except psutil.Error:  # it has ended meanwhile
-                continue
-        return [sum(s for d, s in self._spent.values() if d == k) for k in range(len(PARTS))]
+            self.samples.append((time.monotonic(), *busy, *self._spent))
 
     def write(self, file: Path, begun: float) -> None:
         """All samples as comma-separated values, seconds counted from `begun`."""
