@@ -25,6 +25,7 @@ from tasks.rescore import rescore
 from tasks.solvate import solvate
 from tasks.thermo import thermo
 from tasks.write import write
+from tasks.writer import WRITERS
 
 #: Shards between the first stage and the last: one in each, another that is embedded, and one that
 #: waits for the device, so that the device never waits for it; and where the card embeds.
@@ -120,6 +121,7 @@ def stages(plan: ScreenPlan) -> tuple[Stage, ...]:
                 metadata=plan.part_metadata(),
                 apart=plan.device == "cuda",
             ),
+            width=WRITERS if plan.device == "cuda" else 1,
             retries=2,
         ),
     )

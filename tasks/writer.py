@@ -1,23 +1,29 @@
-"""The process that writes tables beside one that drives a card.
+"""The processes that write tables beside one that drives a card.
 
 What Python does with ten thousand rows keeps an interpreter's lock for seconds. A thread that
 launches kernels would wait for it at each of them.
 """
 
-import threading
+import queue
 from pathlib import Path
+from typing import Final
 
 from mlff_core.chem.pool import WorkerProcess
 from mlff_core.shard import StepReport, write_shard
 from mlff_core.store import Location, Store
 
+#: Processes: one writes a shard in the time in which a card relaxes one by the small model.
+WRITERS: Final = 2
+
 
 class TableWriter:
-    """Writes shards as `shard.write_shard` does, elsewhere; the process starts with the first."""
+    """Writes shards as `shard.write_shard` does, elsewhere; a process starts with its first."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: WorkerProcess | None = None
+        #: Those that have nothing to do; None: not started.
+        self._idle: queue.LifoQueue[WorkerProcess | None] = queue.LifoQueue()
+        for _ in range(WRITERS):
+            self._idle.put(None)
 
     def run(
         self,
@@ -33,31 +39,34 @@ class TableWriter:
             RuntimeError: The process ended before it was done; the next call starts another.
             Exception: What the writing raised.
         """
-        with self._lock:
-            try:
-                if self._process is None:
-                    self._process = WorkerProcess()
-                    self._process.wait_until_ready(write_here, None)
-                connection = self._process.connection
-                connection.send((shard, embedded_file, relaxed_file, out, metadata))
-                answer = connection.recv()
-            except (EOFError, OSError) as error:
-                self._end()
+        process = self._idle.get()
+        try:
+            if process is None:
+                process = WorkerProcess()
+                process.wait_until_ready(write_here, None)
+            process.connection.send((shard, embedded_file, relaxed_file, out, metadata))
+            answer = process.connection.recv()
+        except BaseException as error:  # it may have an answer that nobody waits for any more
+            if process is not None:
+                process.end()
+            process = None
+            if isinstance(error, (EOFError, OSError)):
                 raise RuntimeError("the process that writes tables ended") from error
+            raise
+        finally:
+            self._idle.put(process)
         if isinstance(answer, Exception):
             raise answer
         assert isinstance(answer, StepReport)
         return answer
 
     def close(self) -> None:
-        """End the process, if it was started."""
-        with self._lock:
-            self._end()
-
-    def _end(self) -> None:
-        if self._process is not None:
-            self._process.end()
-        self._process = None
+        """End the processes that were started, when they are done."""
+        them = [self._idle.get() for _ in range(WRITERS)]
+        for process in them:
+            if process is not None:
+                process.end()
+            self._idle.put(None)
 
 
 def write_here(
@@ -68,7 +77,7 @@ def write_here(
     metadata: dict[str, str],
     extra: None,
 ) -> StepReport | Exception:
-    """In that process: write a shard; what is raised is sent back, and the process lives on."""
+    """In such a process: write a shard; what is raised is sent back, and the process lives on."""
     try:
         return write_shard(shard, embedded_file, relaxed_file, out, metadata)
     except Exception as error:

@@ -12,7 +12,7 @@ from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.prepare import prepare
 from mlff_core.schema import ConformerRow
 from mlff_core.shard import write_shard
-from tasks.writer import TableWriter
+from tasks.writer import WRITERS, TableWriter
 
 METADATA = {"run_key": "a key"}
 
@@ -47,10 +47,23 @@ def test_what_goes_wrong_is_raised_here_and_the_next_shard_is_written(
     try:
         with pytest.raises(FileNotFoundError, match=r"gone\.arrow"):
             writer.run(0, files[0], tmp_path / "gone.arrow", tmp_path, METADATA)
-        assert writer._process is not None
-        os.kill(writer._process.process.pid, signal.SIGKILL)
+        [process] = [one for one in writer._idle.queue if one is not None]
+        os.kill(process.process.pid, signal.SIGKILL)
         with pytest.raises(RuntimeError, match="ended"):
             writer.run(0, *files, tmp_path, METADATA)
         assert writer.run(0, *files, tmp_path, METADATA).n_records == 2
     finally:
         writer.close()
+
+
+def test_two_shards_are_written_at_once(files: tuple[Path, Path], tmp_path: Path) -> None:
+    writer = TableWriter()
+    try:
+        first = writer._idle.get()  # one is at work
+        assert writer.run(1, *files, tmp_path, METADATA).n_records == 2
+        writer._idle.put(first)
+        assert writer.run(2, *files, tmp_path, METADATA).n_records == 2
+        assert len(list((tmp_path / "molecules").glob("*.parquet"))) == 2
+    finally:
+        writer.close()
+    assert list(writer._idle.queue) == [None] * WRITERS
