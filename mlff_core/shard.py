@@ -10,8 +10,8 @@ import heapq
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -253,7 +253,7 @@ def relax_shard(
 
     `progress` is called with the molecules that are through; one of several conformers counts by
     their share. `pre_relax` is a cheaper model to walk with first. `turn` is entered while the
-    device is in use: another shard may be read or written meanwhile.
+    device is in use: others may be read or written meanwhile.
     """
     # Torch takes seconds to import; a call is checked, and molecules are embedded, without it.
     from mlff_core.moves.held import relax_where_protons_moved
@@ -273,34 +273,29 @@ def relax_shard(
             owners.append((molecule, index))
             conformers.append((molecule.numbers, positions, molecule.charge or 0))
     frozen = [molecule.frozen for molecule, _ in owners]
+    held_bonds = [molecule.held_bonds for molecule, _ in owners]
     n_all = n_records(molecules)
     keeps = None
     if pre_relax is not None:
         topologies = {id(molecule): topology_of(molecule) for molecule in molecules}
         judged_by = [topologies[id(molecule)] for molecule, _ in owners]
-        keeps = keeps_bonds(judged_by, [molecule.held_bonds for molecule, _ in owners])
-    waiting = time.monotonic()
-    with turn or nullcontext():
-        waited = time.monotonic() - waiting
-        results = relax_conformers(
-            conformers,
-            potential,
-            settings,
-            frozen=frozen,
-            pre_relax=pre_relax,
-            keeps=keeps,
-            progress=progress and (lambda n: progress(n * n_all // len(conformers))),
-        )
-        held = relax_where_protons_moved(
-            [
-                (*conformer, molecule.held_bonds)
-                for conformer, (molecule, _) in zip(conformers, owners, strict=True)
-            ],
-            results,
-            potential,
-            settings,
-            frozen,
-        )
+        keeps = keeps_bonds(judged_by, held_bonds)
+    waited_s: list[float] = []
+    results = relax_conformers(
+        conformers,
+        potential,
+        settings,
+        frozen=frozen,
+        pre_relax=pre_relax,
+        keeps=keeps,
+        progress=progress and (lambda n: progress(n * n_all // len(conformers))),
+        turn=_waiting(turn or nullcontext(), waited_s),
+    )
+    # A few, which leave a device all but idle: the next shard has it meanwhile.
+    held = relax_where_protons_moved(
+        [(*own, bonds) for own, bonds in zip(conformers, held_bonds, strict=True)],
+        results, potential, settings, frozen,
+    )  # fmt: skip
     rows = [
         relaxed_row(molecule, index, held.get(k, result), held=k in held)
         for k, ((molecule, index), result) in enumerate(zip(owners, results, strict=True))
@@ -311,7 +306,7 @@ def relax_shard(
         batch_sizes[result.bucket] = max(batch_sizes.get(result.bucket, 0), result.batch_size)
     return StepReport(
         n_records(molecules),
-        {"relax": time.monotonic() - started - waited},
+        {"relax": time.monotonic() - started - sum(waited_s)},
         ran=Ran(
             potential.device_name,
             potential.backend,
@@ -321,6 +316,15 @@ def relax_shard(
             batch_sizes,
         ),
     )
+
+
+@contextmanager
+def _waiting(turn: AbstractContextManager[object], waited_s: list[float]) -> Iterator[None]:
+    """A turn, and how long it was waited for."""
+    started = time.monotonic()
+    with turn:
+        waited_s.append(time.monotonic() - started)
+        yield
 
 
 def relaxed_row(

@@ -8,6 +8,7 @@ places (`in_flight.py`).
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -173,6 +174,7 @@ def relax_conformers(
     pre_relax: ForceField | None = None,
     keeps: Keeps | None = None,
     progress: Callable[[int], None] | None = None,
+    turn: AbstractContextManager[object] | None = None,
 ) -> list[Relaxed]:
     """Relax many conformers of mixed sizes, bucket by bucket.
 
@@ -192,6 +194,7 @@ def relax_conformers(
             None: all.
         progress: Called with the number of conformers that have ended, after each; an end by
             `pre_relax` counts half.
+        turn: Entered while the device is in use.
 
     Returns:
         One entry a conformer, in the order given. Its status is None if it did not fit into
@@ -218,15 +221,16 @@ def relax_conformers(
     if settings.batching == "auto" and potential.device.type == "cuda":
         _join_few(by_bucket, sizes)
     groups = [(molecules, sizes[name]) for name, molecules in by_bucket.items()]
-    for ended in relax_groups(groups, potential, settings, n_threads, pre_relax, keeps):
-        if isinstance(ended, Relaxed):
-            results[ended.index] = ended
-            n_done += 1
-        else:
-            n_halfway += 1
-        if progress is not None:
-            # Who was not handed over has ended all at once.
-            progress((max(n_halfway, n_done) + n_done) // 2)
+    with turn or nullcontext():
+        for ended in relax_groups(groups, potential, settings, n_threads, pre_relax, keeps):
+            if isinstance(ended, Relaxed):
+                results[ended.index] = ended
+                n_done += 1
+            else:
+                n_halfway += 1
+            if progress is not None:
+                # Who was not handed over has ended all at once.
+                progress((max(n_halfway, n_done) + n_done) // 2)
     assert n_done == len(conformers)
     return [relaxed for relaxed in results if relaxed is not None]
 
