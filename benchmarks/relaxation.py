@@ -85,6 +85,16 @@ class TimedStepper(Stepper):
         end.record()
         self.marks.append((begin, end))
 
+    @classmethod
+    def seconds(cls, since: torch.cuda.Event) -> float:
+        """How long steps ran since an event, those that ran side by side counted once."""
+        spans = [tuple(since.elapsed_time(mark) for mark in pair) for pair in cls.marks]
+        busy = until = 0.0
+        for begin, end in sorted(spans):
+            busy += max(end - max(begin, until), 0.0)
+            until = max(until, end)
+        return busy / 1e3
+
 
 def in_flight(
     potential: Potential, n_slots: int | None, n_threads: int | None = None, **settings: Any
@@ -131,15 +141,17 @@ def measure(
         conformers = load_conformers(n_now, seed=100 + k)
         TimedStepper.marks = []
         synchronize(potential.device)
+        since = torch.cuda.Event(enable_timing=True) if cuda else None
+        if since is not None:
+            since.record()
         begin = time.perf_counter()
         ended = run(conformers)
         synchronize(potential.device)
         wall = time.perf_counter() - begin
         if k:
             seconds.append(wall)
-            if cuda:
-                on_device = sum(a.elapsed_time(b) for a, b in TimedStepper.marks) / 1e3
-                busy.append(on_device / wall)
+            if since is not None:
+                busy.append(TimedStepper.seconds(since) / wall)
     status = Counter(str(r.status) for r in ended)
     n_steps = np.array([r.n_steps for r in ended])
     atom_steps = sum(len(r.positions) * (r.n_steps + 1) for r in ended)

@@ -33,6 +33,8 @@ LAG = {"cuda": 1, "cpu": 0}
 #: slots. Programs with nothing but padding end at once, so it need not be soon; what it costs is
 #: another capture.
 COMPACT_AT = 4
+#: While more are to come, molecules enter as soon as one in so many slots could be filled.
+ENTER_SHARE = 8
 
 
 @dataclass(frozen=True)
@@ -153,27 +155,37 @@ class InFlight:
         return read + [molecule for molecule in self.occupants if molecule is not None]
 
     def __iter__(self) -> Iterator[Relaxed | HandedOver]:
+        yield from (ended for ended in self.turns() if ended is not None)
+
+    def turns(self) -> Iterator[Relaxed | HandedOver | None]:
+        """Each molecule as it ends or is handed over, and None where another walk may go on."""
         judge = self.judge
-        if self.into is not None:
-            for molecule, relaxed in self._walk():
+        for end in self._walk():
+            if end is None:
+                yield None
+                continue
+            molecule, relaxed = end
+            if self.into is not None:
                 self.into.add(_onward(molecule, relaxed))
                 yield HandedOver(molecule.index)
-            return
+            elif judge is None:
+                yield relaxed
+            else:
+                yield from judge.add(molecule, relaxed)
         if judge is None:
-            yield from (relaxed for _, relaxed in self._walk())
             return
-        for molecule, relaxed in self._walk():
-            yield from judge.add(molecule, relaxed)
         yield from judge.end()
         if judge.again and not self.waiting.closed:
             again = WaitingQueue([molecule.restarted() for molecule in judge.again])
             n_slots = min(self.n_slots, len(judge.again))
-            for ended in InFlight(again, judge.potential, self.settings, n_slots, coarse=False):
-                judge.again = [left for left in judge.again if left.index != ended.index]
+            second = InFlight(again, judge.potential, self.settings, n_slots, coarse=False)
+            for ended in second.turns():
+                if ended is not None:
+                    judge.again = [left for left in judge.again if left.index != ended.index]
                 yield ended
 
-    def _walk(self) -> Iterator[tuple[Molecule, Relaxed]]:
-        """Each molecule, as it ends."""
+    def _walk(self) -> Iterator[tuple[Molecule, Relaxed] | None]:
+        """Each molecule, as it ends, and None where the host would wait for the device."""
         device = self.potential.device
         dtype = torch.float64 if self.optimizer.double else self.potential.dtype
         rows = Rows.empty(self.n_slots, self.width, device, dtype)
@@ -186,9 +198,13 @@ class InFlight:
             # On a CPU another thread may have handed over one more.
             self._fill(rows, stepper.state)
             if not self._under_way:
-                break
+                if not self.waiting.open:
+                    break
+                yield None
+                continue
             # A graph of one step, which takes half as long to make as one of two.
             stepper.run(burst)
+            yield None
             checks.append(StatusCheck(Transfer(stepper.state.status), list(self.occupants)))
             while self.readouts:
                 yield from self._read(self.readouts[0])
@@ -243,7 +259,9 @@ class InFlight:
         Where nobody waits for a slot it is done when all have ended, or those that are left get
         fewer slots.
         """
-        if self.waiting or LAG[self.potential.device.type] == 0:
+        if self.waiting or self.waiting.open or LAG[self.potential.device.type] == 0:
+            return True
+        if self.into is not None and self.into.open:  # somebody waits for them
             return True
         return self._n_atoms(without=ended) == 0 or self._is_too_wide(without=ended)
 
@@ -252,7 +270,7 @@ class InFlight:
 
         Those that are left then get fewer slots, for which a captured step is captured anew.
         """
-        if self.waiting or self.capacity <= FEW_ATOMS:
+        if self.waiting or self.waiting.open or self.capacity <= FEW_ATOMS:
             return False
         return 0 < COMPACT_AT * self._n_atoms(without) <= self.capacity
 
@@ -269,6 +287,9 @@ class InFlight:
     def _fill(self, rows: Rows, state: RelaxState) -> None:
         """Give vacant slots to waiting molecules, in order, as long as their atoms fit."""
         if not self.waiting:
+            return
+        # A few at a time would take the host as long as many.
+        if self.waiting.open and ENTER_SHARE * len(self.waiting) < self.n_slots:
             return
         vacant = [slot for slot, molecule in enumerate(self.occupants) if molecule is None]
         molecules = self.waiting.take(len(vacant), self.capacity - self._n_atoms())

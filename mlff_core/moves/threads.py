@@ -3,23 +3,20 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from queue import Empty, Queue
 
 import torch
 
 from mlff_core.models.force_field import ForceField
-from mlff_core.moves.in_flight import HandedOver, InFlight, Keeps, Relaxed, not_relaxed
+from mlff_core.moves.in_flight import HandedOver, Keeps, Relaxed, not_relaxed
+from mlff_core.moves.legs import Leg, is_out_of_memory, legs_of
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule
-from mlff_core.moves.waiting import WaitingQueue
+from mlff_core.moves.turns import in_turns
 
 #: Most batches side by side on a CPU: all share one interpreter, for which more would wait. What
 #: they gain has been measured on two cores.
 MAX_THREADS = 16
-#: Moves that a molecule makes with a cheaper force field at most. Nine of ten need fewer; slow ones
-#: would keep all others waiting for the next walk, in which they go on from where they are.
-MOST_BEFORE = 100
 
 
 def relax_molecules(
@@ -58,77 +55,6 @@ def relax_molecules(
             yield ended
 
 
-@dataclass(frozen=True)
-class _Leg:
-    """A walk that molecules of one size class make; all that `InFlight` is told of it.
-
-    Attributes:
-        waiting: Those whose turn it is.
-        potential: What they walk with.
-        settings: What is asked for.
-        n_slots: Most molecules in a force call.
-        near: Another force field has led them near to a minimum.
-        into: Where they wait for the next leg; None: this is the last.
-        keeps: Which ends of it are of the molecules asked for; the others wait in `again`.
-        again: See there.
-    """
-
-    waiting: WaitingQueue
-    potential: ForceField
-    settings: RelaxSettings
-    n_slots: int
-    near: bool = False
-    into: WaitingQueue | None = None
-    keeps: Keeps | None = None
-    again: WaitingQueue | None = None
-
-    def in_flight(self, n_slots: int) -> InFlight:
-        """Begin it in so many slots."""
-        return InFlight(
-            self.waiting, self.potential, self.settings, n_slots, near=self.near, into=self.into,
-            keeps=self.keeps, again=self.again,
-        )  # fmt: skip
-
-    def shared(self, n_threads: int) -> "_Leg":
-        """The share of a thread, as long as nobody has begun."""
-        expected = len(self.waiting.sizes)
-        if not expected:
-            return self
-        return replace(self, n_slots=min(self.n_slots, -(-expected // n_threads)))
-
-
-def _legs(
-    groups: Sequence[tuple[Sequence[Molecule], int]],
-    potential: ForceField,
-    settings: RelaxSettings,
-    pre_relax: ForceField | None,
-    keeps: Keeps | None,
-) -> list[_Leg]:
-    """The walks of all groups, in their order.
-
-    All first walks come before all second ones. Those who have to begin again are few and walk
-    together, whatever their size, last of all.
-    """
-    if pre_relax is None or settings.max_steps == 0:
-        return [
-            _Leg(WaitingQueue(molecules), potential, settings, n_slots)
-            for molecules, n_slots in groups
-        ]
-    begin = replace(
-        settings, fmax=settings.fmax_before, max_steps=min(settings.max_steps, MOST_BEFORE)
-    )
-    again = WaitingQueue([])
-    first, last = [], []
-    for molecules, n_slots in groups:
-        between = WaitingQueue([], expected=molecules)
-        first.append(_Leg(WaitingQueue(molecules), pre_relax, begin, n_slots, into=between))
-        last.append(
-            _Leg(between, potential, settings, n_slots, near=True, keeps=keeps, again=again)
-        )
-    fewest = min((n_slots for _, n_slots in groups), default=1)
-    return [*first, *last, _Leg(again, potential, settings, fewest)]
-
-
 def relax_groups(
     groups: Sequence[tuple[Sequence[Molecule], int]],
     potential: ForceField,
@@ -149,15 +75,17 @@ def relax_groups(
         raise ValueError(f"n_threads: expected {most}, found {n_threads!r}")
     groups = [(molecules, n_slots) for molecules, n_slots in groups if molecules]
     n_threads = min(n_threads, sum(len(molecules) for molecules, _ in groups))
-    legs = _legs(groups, potential, settings, pre_relax, keeps)
+    legs = legs_of(groups, potential, settings, pre_relax, keeps)
     if n_threads > 1:
-        yield from _side_by_side([leg.shared(n_threads) for leg in legs], n_threads)
+        yield from _side_by_side([leg.shared(n_threads) for leg in legs.all], n_threads)
+    elif legs.first and not on_cpu:
+        yield from in_turns(legs.first, legs.last)
     # Nobody, or those for whom there was no memory beside others.
-    for leg in legs:
+    for leg in legs.all:
         yield from _relax_alone(leg)
 
 
-def _relax_alone(leg: _Leg) -> Iterator[Relaxed | HandedOver]:
+def _relax_alone(leg: Leg) -> Iterator[Relaxed | HandedOver]:
     """What ends in one batch, and in others with fewer slots after it if memory runs out."""
     waiting, n_slots = leg.waiting, min(leg.n_slots, len(leg.waiting))
     while waiting:
@@ -184,7 +112,7 @@ def _relax_alone(leg: _Leg) -> Iterator[Relaxed | HandedOver]:
         n_slots = max(n_slots // 2, 1)
 
 
-def _side_by_side(legs: Sequence[_Leg], n_threads: int) -> Iterator[Relaxed | HandedOver]:
+def _side_by_side(legs: Sequence[Leg], n_threads: int) -> Iterator[Relaxed | HandedOver]:
     """What ends in batches side by side: threads, each with one core, that walk leg after leg.
 
     A batch that runs out of memory puts its molecules back and ends its thread, and leaves the
@@ -248,11 +176,3 @@ def _side_by_side(legs: Sequence[_Leg], n_threads: int) -> Iterator[Relaxed | Ha
             with suppress(Empty):
                 ended.get(timeout=0.01)
         torch.set_num_threads(n_before)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on the card or on the host."""
-    # PyTorch has no class of its own for the host's memory.
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        "can't allocate memory" in str(error)
-    )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mlff_core.batch import MolBatch
 from mlff_core.buckets import TABLE, Batching, batch_sizes, bucket_of
 from mlff_core.models.force_field import ForceField
-from mlff_core.moves.threads import is_out_of_memory
+from mlff_core.moves.legs import is_out_of_memory
 from mlff_core.units import WAVENUMBER_PER_CM
 
 #: Atomic numbers, positions in Å [n_atoms, 3] and charge.

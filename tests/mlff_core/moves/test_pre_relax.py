@@ -10,11 +10,13 @@ from mlff_core.chem.prepare import prepare
 from mlff_core.chem.topology import Topology, rearrangements
 from mlff_core.models.force_field import Outputs
 from mlff_core.models.potential import Potential
-from mlff_core.moves import threads
+from mlff_core.moves import legs
+from mlff_core.moves.in_flight import HandedOver, Relaxed
 from mlff_core.moves.pre_relax import keeps_bonds
 from mlff_core.moves.relax import _join_few, relax, relax_conformers
 from mlff_core.moves.settings import RelaxSettings
-from mlff_core.moves.slots import Molecule
+from mlff_core.moves.slots import Molecule, molecules_of
+from mlff_core.moves.turns import in_turns
 from mlff_core.outcome import topology_of
 from mlff_core.status import ConformerStatus
 from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
@@ -106,7 +108,7 @@ def test_both_walks_count_as_steps_and_the_dear_one_computes_less():
 
 
 def test_slow_ones_go_on_with_the_dear_one_after_so_many_moves(monkeypatch):
-    monkeypatch.setattr(threads, "MOST_BEFORE", 3)
+    monkeypatch.setattr(legs, "MOST_BEFORE", 3)
     cheap = Cheap()
     found = relax(molecules(), own := Counting(), pre_relax=cheap, **ASKED)
     assert found.status == [ConformerStatus.CONVERGED] * 5
@@ -136,6 +138,53 @@ def test_a_path_does_not_depend_on_who_is_beside_it():
         assert torch.equal(few.n_steps, together.n_steps)
     alone = relax(batch.select([2]), Counting(), pre_relax=Cheap(), **ASKED)
     assert alone.n_steps[0] == together.n_steps[2]
+
+
+@pytest.mark.parametrize("n_slots", [1, 2, 5])
+def test_walks_that_take_turns_lead_where_they_lead_one_after_the_other(n_slots):
+    batch, settings = molecules(), RelaxSettings(fmax=0.05, max_steps=400)
+    one_after_the_other = relax(batch, Counting(), pre_relax=Cheap(), **ASKED)
+    groups = [(molecules_of(batch, np.ones(batch.n_atoms, bool)), n_slots)] * 2
+    walks = legs.legs_of(groups, own := Counting(), settings, cheap := Cheap(), None)
+    ended = list(in_turns(walks.first, walks.last))
+    handed = [k for k, end in enumerate(ended) if isinstance(end, HandedOver)]
+    reported = [k for k, end in enumerate(ended) if isinstance(end, Relaxed)]
+    # All are here, and the first had ended before the last was handed over.
+    assert len(handed) == len(reported) == 10
+    assert reported[0] < handed[-1]
+    for k in reported:
+        end = ended[k]
+        expected = one_after_the_other.energy[end.index]
+        assert end.energy == pytest.approx(float(expected), abs=1e-10)
+        assert end.n_steps == one_after_the_other.n_steps[end.index]
+    assert own.n_computed + cheap.n_computed == 2 * int(one_after_the_other.n_steps.sum()) + 3 * 10
+    assert not any(leg.waiting for leg in walks.all)
+
+
+class Full(Cheap):
+    """Has no memory for more than so many molecules."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+
+    def evaluate(self, batch):
+        if int((batch.ptr.diff() > 0).sum()) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().evaluate(batch)
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_a_walk_without_memory_leaves_its_molecules_to_the_caller_and_the_other_goes_on(which):
+    batch, settings = molecules(), RelaxSettings(fmax=0.05, max_steps=400)
+    cheap, own = (Full(2), Counting()) if which == "first" else (Cheap(), Full(2))
+    given = molecules_of(batch, np.ones(batch.n_atoms, bool))
+    walks = legs.legs_of([(given, 5)], own, settings, cheap, None)
+    ended = list(in_turns(walks.first, walks.last))
+    left = walks.first[0].waiting if which == "first" else walks.last[0].waiting
+    assert len(left) + sum(isinstance(end, Relaxed) for end in ended) == 5
+    assert len(left) >= 3
+    assert not left.open
 
 
 @pytest.mark.parametrize("most", [0, 1, 5])
