@@ -50,7 +50,7 @@ from mlff_core.calculator import PaiNNCalculator
 from mlff_core.chem.superpose import aligned_rmsd
 from mlff_core.cores import usable_cores
 from mlff_core.models.potential import Potential, load_potential
-from mlff_core.moves.in_flight import Relaxed
+from mlff_core.moves.ended import Relaxed
 from mlff_core.moves.relax import relax, relax_conformers
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule

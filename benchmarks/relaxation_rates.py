@@ -32,7 +32,7 @@ from mlff_core.chem.topology import Topology, rearrangements
 from mlff_core.elements import COVALENT_RADII
 from mlff_core.models.potential import Potential, load_potential
 from mlff_core.models.reference import SHORT_NAMES
-from mlff_core.moves.in_flight import Keeps, Relaxed
+from mlff_core.moves.ended import Keeps, Relaxed
 from mlff_core.moves.pre_relax import keeps_bonds
 from mlff_core.moves.relax import relax, relax_conformers
 from mlff_core.moves.settings import RelaxSettings

@@ -21,7 +21,7 @@ from mlff_core import load_potential
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.prepare import prepare
 from mlff_core.models.potential import Potential
-from mlff_core.moves.in_flight import Relaxed
+from mlff_core.moves.ended import Relaxed
 from mlff_core.moves.relax import relax_conformers
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.status import MoleculeStatus

@@ -25,7 +25,7 @@ from mlff_core.chem.held import SANE, stretched
 from mlff_core.chem.topology import BROKEN
 from mlff_core.elements import COVALENT_RADII
 from mlff_core.models.force_field import Domain, ForceField, Outputs
-from mlff_core.moves.in_flight import Relaxed
+from mlff_core.moves.ended import Relaxed
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule, free_atoms
 from mlff_core.moves.threads import relax_molecules

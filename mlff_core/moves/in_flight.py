@@ -1,7 +1,7 @@
 """In-flight batching: molecules that have ended leave their slots, and waiting ones enter."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 
 from mlff_core.buckets import bucket_of
 from mlff_core.models.force_field import ForceField
+from mlff_core.moves.ended import USABLE, HandedOver, Keeps, Relaxed
 from mlff_core.moves.judge import Judge, coarse_of
 from mlff_core.moves.optimizers import OPTIMIZERS
 from mlff_core.moves.rules import Rules, SlotStatus, fell_apart
@@ -19,7 +20,6 @@ from mlff_core.moves.status_check import StatusCheck, wait_for
 from mlff_core.moves.step import enter, renew, step
 from mlff_core.moves.stepper import Stepper
 from mlff_core.moves.waiting import WaitingQueue
-from mlff_core.status import ConformerStatus
 
 #: A step over so few atoms takes the device less time than the host needs to look after it.
 FEW_ATOMS = 4096
@@ -35,53 +35,6 @@ LAG = {"cuda": 1, "cpu": 0}
 COMPACT_AT = 4
 #: While more are to come, molecules enter as soon as one in so many slots could be filled.
 ENTER_SHARE = 8
-
-
-@dataclass(frozen=True)
-class Relaxed:
-    """How one molecule ended, on the host.
-
-    Attributes:
-        index: Its place in the caller's order.
-        positions: Å [n_atoms, 3]; the last accepted point.
-        energy: eV, there; NaN, as all that follows but the steps, if it is not finite at the start.
-        initial_energy: eV.
-        forces: eV/Å [n_atoms, 3], there, those on atoms that may not move included.
-        max_force: Largest on an atom that may move, eV/Å.
-        n_steps: Moves made; force calls are one more.
-        status: None if the molecule did not fit into memory alone, so nothing is known of it.
-        bucket: Its size class.
-        batch_size: Molecules that were computed at once where it ended.
-    """
-
-    index: int
-    positions: np.ndarray
-    energy: float
-    initial_energy: float
-    forces: np.ndarray
-    max_force: float
-    n_steps: int
-    status: ConformerStatus | None
-    bucket: str
-    batch_size: int
-
-
-#: Says of molecules, by their places in the caller's order and where they ended in Å, whether each
-#: is still the molecule that was asked for.
-Keeps = Callable[[Sequence[int], Sequence[np.ndarray]], Sequence[bool]]
-
-_USABLE = (ConformerStatus.CONVERGED, ConformerStatus.MAX_STEPS)
-
-
-@dataclass(frozen=True)
-class HandedOver:
-    """One molecule that has ended a walk after which another one comes.
-
-    Attributes:
-        index: Its place in the caller's order.
-    """
-
-    index: int
 
 
 class InFlight:
@@ -339,7 +292,7 @@ class InFlight:
         kept = {end.index for end in ends}
         if self.keeps is not None and self.again is not None:
             moved = {m.index for m in readout.molecules if m.given is not None}
-            asked = [end for end in ends if end.index in moved and end.status in _USABLE]
+            asked = [end for end in ends if end.index in moved and end.status in USABLE]
             answers = self.keeps([e.index for e in asked], [e.positions for e in asked])
             fine = {end.index for end, fine in zip(asked, answers, strict=True) if fine}
             kept -= moved - fine
@@ -373,7 +326,7 @@ class InFlight:
 
 def _onward(molecule: Molecule, relaxed: Relaxed) -> Molecule:
     """From where a molecule goes on after a walk: from its start, if the walk led nowhere."""
-    if relaxed.status in _USABLE:
+    if relaxed.status in USABLE:
         return molecule.moved(relaxed.positions, relaxed.n_steps)
     return molecule
 
@@ -389,19 +342,3 @@ class _Readout:
 
     arrays: Transfer
     molecules: list[Molecule]
-
-
-def not_relaxed(molecule: Molecule) -> Relaxed:
-    nan = float("nan")
-    return Relaxed(
-        index=molecule.index,
-        positions=molecule.positions,
-        energy=nan,
-        initial_energy=nan,
-        forces=np.full((molecule.size, 3), nan),
-        max_force=nan,
-        n_steps=0,
-        status=None,
-        bucket=bucket_of(molecule.size),
-        batch_size=1,
-    )

@@ -13,18 +13,16 @@ where the molecule was given.
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from mlff_core.batch import MolBatch
 from mlff_core.models.force_field import ForceField, HasCoarse
+from mlff_core.moves.ended import Relaxed
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule, Transfer, to_device
 from mlff_core.status import ConformerStatus
-
-if TYPE_CHECKING:
-    from mlff_core.moves.in_flight import Relaxed
 
 #: Molecules that are judged at once, each at its start and at its end, on a device; on a CPU as
 #: many as walk at once.
@@ -52,7 +50,7 @@ class _Asked(NamedTuple):
         forces: eV/Å, likewise.
     """
 
-    ends: list[tuple[Molecule, "Relaxed"]]
+    ends: list[tuple[Molecule, Relaxed]]
     energy: Transfer
     forces: Transfer
 
@@ -88,14 +86,14 @@ class Judge:
         ends = [end for asked in self._asked for end in asked.ends] + self._waiting
         return [molecule for molecule, _ in ends] + self.again
 
-    def add(self, molecule: Molecule, relaxed: "Relaxed") -> Iterator["Relaxed"]:
+    def add(self, molecule: Molecule, relaxed: Relaxed) -> Iterator[Relaxed]:
         """One more; yields verdicts that have come meanwhile."""
         self._waiting.append((molecule, relaxed))
         if len(self._waiting) >= self._at_once:
             yield from self._answers()
             self._ask()
 
-    def end(self) -> Iterator["Relaxed"]:
+    def end(self) -> Iterator[Relaxed]:
         """The verdicts that are left."""
         if self._waiting:
             self._ask()
@@ -124,7 +122,7 @@ class Judge:
         self._asked.append(_Asked(ends, Transfer(out.energy), Transfer(out.forces)))
         self._waiting = []
 
-    def _answers(self) -> Iterator["Relaxed"]:
+    def _answers(self) -> Iterator[Relaxed]:
         while self._asked:
             asked = self._asked[0]
             n_mols = len(asked.ends)
@@ -148,7 +146,7 @@ class Judge:
             self._asked.popleft()
             yield from verdicts
 
-    def _of_own(self, relaxed: "Relaxed", initial_energy: float) -> "Relaxed | None":
+    def _of_own(self, relaxed: Relaxed, initial_energy: float) -> Relaxed | None:
         """What is reported of one whose end was computed; None if it has to walk again."""
         if relaxed.status == ConformerStatus.CONVERGED and not relaxed.energy <= initial_energy:
             return None
@@ -158,11 +156,11 @@ class Judge:
     def _verdict(
         self,
         molecule: Molecule,
-        relaxed: "Relaxed",
+        relaxed: Relaxed,
         initial_energy: float,
         energy: float,
         forces: np.ndarray,
-    ) -> "Relaxed | None":
+    ) -> Relaxed | None:
         """What is reported of a molecule; None if it has to walk again."""
         if not np.isfinite(relaxed.energy):  # no point was accepted: nothing is known
             return relaxed

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 
 from mlff_core.models.force_field import ForceField
-from mlff_core.moves.in_flight import InFlight, Keeps
+from mlff_core.moves.ended import Keeps
+from mlff_core.moves.in_flight import InFlight
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule
 from mlff_core.moves.waiting import WaitingQueue

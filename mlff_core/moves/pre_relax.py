@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mlff_core.chem.held import stretched
 from mlff_core.chem.topology import BROKEN, FORMED, RADII, Topology, cos_dihedrals, rearranged
-from mlff_core.moves.in_flight import Keeps
+from mlff_core.moves.ended import Keeps
 
 
 class _Limits(NamedTuple):

@@ -20,7 +20,7 @@ from torch import Tensor
 from mlff_core.batch import MolBatch, require_batch
 from mlff_core.buckets import TABLE, batch_sizes, bucket_of
 from mlff_core.models.force_field import ForceField, require_force_field
-from mlff_core.moves.in_flight import Keeps, Relaxed
+from mlff_core.moves.ended import Keeps, Relaxed
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule, free_atoms, frozen_atoms, molecules_of
 from mlff_core.moves.threads import relax_groups, relax_molecules

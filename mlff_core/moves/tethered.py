@@ -18,8 +18,8 @@ from torch import Tensor
 from mlff_core.batch import MolBatch
 from mlff_core.buckets import batch_sizes, bucket_of
 from mlff_core.models.force_field import Domain, ForceField, Outputs
+from mlff_core.moves.ended import Relaxed
 from mlff_core.moves.held import HeldProtons, labelled, without_springs
-from mlff_core.moves.in_flight import Relaxed
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule
 from mlff_core.moves.threads import relax_molecules

@@ -8,7 +8,7 @@ from queue import Empty, Queue
 import torch
 
 from mlff_core.models.force_field import ForceField
-from mlff_core.moves.in_flight import HandedOver, Keeps, Relaxed, not_relaxed
+from mlff_core.moves.ended import HandedOver, Keeps, Relaxed, not_relaxed
 from mlff_core.moves.legs import Leg, is_out_of_memory, legs_of
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule

@@ -12,7 +12,7 @@ from functools import cache
 
 import torch
 
-from mlff_core.moves.in_flight import HandedOver, Relaxed
+from mlff_core.moves.ended import HandedOver, Relaxed
 from mlff_core.moves.legs import Leg, is_out_of_memory
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlff_core.chem.topology import Topology, rearrangements
 from mlff_core.models.force_field import ForceField
-from mlff_core.moves.in_flight import Relaxed
+from mlff_core.moves.ended import Relaxed
 from mlff_core.moves.relax import relax_conformers
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.properties.vibrations import Geometry, softest_mode

@@ -22,8 +22,8 @@ from mlff_core.chem.molecule import PreparedMolecule
 from mlff_core.chem.superpose import aligned_rmsd
 from mlff_core.chem.topology import Topology, rearrangements
 from mlff_core.models.force_field import ForceField
+from mlff_core.moves.ended import Relaxed
 from mlff_core.moves.held import relax_where_protons_moved
-from mlff_core.moves.in_flight import Relaxed
 from mlff_core.moves.relax import relax_conformers
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.tethered import relax_tethered

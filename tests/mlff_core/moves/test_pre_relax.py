@@ -11,7 +11,7 @@ from mlff_core.chem.topology import Topology, rearrangements
 from mlff_core.models.force_field import Outputs
 from mlff_core.models.potential import Potential
 from mlff_core.moves import legs
-from mlff_core.moves.in_flight import HandedOver, Relaxed
+from mlff_core.moves.ended import HandedOver, Relaxed
 from mlff_core.moves.pre_relax import keeps_bonds
 from mlff_core.moves.relax import _join_few, relax, relax_conformers
 from mlff_core.moves.settings import RelaxSettings
