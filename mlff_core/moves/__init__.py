@@ -13,6 +13,8 @@ slots.py             rows of molecules that stay on the device while they move
 state.py             what changes while they do
 waiting.py           the queue in front of the slots
 status_check.py      how they are doing, on its way to the host
+exchange.py          molecules enter slots and leave them
+exchange_triton.py   the same for L-BFGS, as kernels
 ended.py             how the walk of a molecule ended
 in_flight.py         molecules that have ended leave, waiting ones enter
 judge.py             the ends of walks with a coarse force field

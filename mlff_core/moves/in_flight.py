@@ -10,14 +10,15 @@ import torch
 from mlff_core.buckets import bucket_of
 from mlff_core.models.force_field import ForceField
 from mlff_core.moves.ended import USABLE, HandedOver, Keeps, Relaxed
+from mlff_core.moves.exchange import enter_slots, has_kernels, leave_slots, renew_slots
 from mlff_core.moves.judge import Judge, coarse_of
 from mlff_core.moves.optimizers import OPTIMIZERS
-from mlff_core.moves.rules import Rules, SlotStatus, fell_apart
+from mlff_core.moves.rules import Rules, SlotStatus
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule, Rows, Transfer, to_device
-from mlff_core.moves.state import RelaxState, each, overwrite, take
+from mlff_core.moves.state import RelaxState, each, take
 from mlff_core.moves.status_check import StatusCheck, wait_for
-from mlff_core.moves.step import enter, renew, step
+from mlff_core.moves.step import enter, step
 from mlff_core.moves.stepper import Stepper
 from mlff_core.moves.waiting import WaitingQueue
 
@@ -170,8 +171,8 @@ class InFlight:
             renewing = [slot for slot in renewing if slot not in self.renewed]
             if renewing:
                 self.renewed.update(renewing)
-                waiting = to_device(np.array(renewing), device)
-                renew(rows, stepper.state, waiting, self.settings)
+                kernels = has_kernels(stepper.state, self.potential)
+                renew_slots(rows, stepper.state, renewing, self.settings, kernels=kernels)
             ended = check.ended(self.occupants)
             if ended and self._is_due(ended):
                 self._collect(rows, stepper.state, ended)
@@ -246,7 +247,6 @@ class InFlight:
             return
         vacant = [slot for slot, molecule in enumerate(self.occupants) if molecule is None]
         molecules = self.waiting.take(len(vacant), self.capacity - self._n_atoms())
-        device = rows.sizes.device
         for near in (True, False):
             these = [m for m in molecules if (m.given is not None) == near]
             if not these:
@@ -255,36 +255,20 @@ class InFlight:
             for slot, molecule in zip(slots, these, strict=True):
                 self.occupants[slot] = molecule
                 self.renewed.discard(slot)
-            index = to_device(np.array(slots), device)
-            entering = Rows.pack(these, self.width, device, rows.positions.dtype)
-            begun = enter(entering, self.settings, near=near)
-            if near:
-                before = np.array([molecule.n_before for molecule in these], np.int64)
-                begun = begun._replace(n_steps=to_device(before, device))
-            overwrite(rows, index, entering)
-            overwrite(state, index, begun)
+            enter_slots(
+                rows, state, slots, these, self.settings, near=near,
+                kernels=has_kernels(state, self.potential),
+            )  # fmt: skip
 
     def _collect(self, rows: Rows, state: RelaxState, ended: list[int]) -> None:
         """Begin to read out the molecules that ended, and free their slots."""
-        index = to_device(np.array(ended), rows.sizes.device)
-        positions = state.positions[index]
-        here = rows.numbers[index] != 0
-        apart = fell_apart(rows.positions[index], positions, here, self.potential.cutoff)
-        status = state.status[index]
-        apart &= status != SlotStatus.NON_FINITE
-        status = torch.where(apart, SlotStatus.EXPLODED.value, status)
-        state.status.index_fill_(0, index, SlotStatus.VACANT.value)
         # Everything in one transfer.
-        single = (state.energy, state.initial_energy, state.max_force, state.n_steps)
-        columns = [status, *(tensor[index] for tensor in single)]
-        rest = torch.stack([column.double() for column in columns], 1)
-        arrays = torch.cat(
-            [positions.flatten(1).double(), state.forces[index].flatten(1).double(), rest], 1
-        )
+        cutoff, kernels = self.potential.cutoff, has_kernels(state, self.potential)
+        arrays = Transfer(leave_slots(rows, state, ended, cutoff, kernels=kernels))
         molecules = [molecule for slot in ended if (molecule := self.occupants[slot]) is not None]
         for slot in ended:
             self.occupants[slot] = None
-        self.readouts.append(_Readout(Transfer(arrays), molecules))
+        self.readouts.append(_Readout(arrays, molecules))
 
     def _read(self, readout: "_Readout") -> Iterator[tuple[Molecule, Relaxed]]:
         """What has been read out; who begins again waits once more."""

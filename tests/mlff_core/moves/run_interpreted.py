@@ -16,14 +16,16 @@ import torch
 from mlff_core.batch import MolBatch
 from mlff_core.models.force_field import Domain, Outputs
 from mlff_core.models.potential import Potential
-from mlff_core.moves import hessian_triton
+from mlff_core.moves import exchange_triton, hessian_triton
 from mlff_core.moves.dynamics import Dynamics
+from mlff_core.moves.exchange import enter_slots, leave_slots, renew_slots
 from mlff_core.moves.held import HeldProtons, labelled
 from mlff_core.moves.hessian import MODEL, RENEWED_MODEL, inverse_model_hessian
 from mlff_core.moves.minimise_triton import kernel_step
 from mlff_core.moves.rules import Rules, SlotStatus
 from mlff_core.moves.settings import RelaxSettings
-from mlff_core.moves.state import each
+from mlff_core.moves.slots import Molecule, Rows
+from mlff_core.moves.state import each, take
 from mlff_core.moves.step import enter, renew, step
 from mlff_core.testing import awkward_rows, random_model, random_molecule
 
@@ -74,6 +76,71 @@ def relaxations(potential: Potential, optimizer: str, model_hessian: bool) -> li
             state = each(torch.clone, state)
             renew(rows, state, waiting, settings)
     return taken
+
+
+def exchanges() -> list:
+    """(before, plain, the kernels') rows, state and what is told of those that leave."""
+    rows = awkward_rows(torch.float32)
+    n, width = rows.free.shape
+    rng = torch.Generator().manual_seed(1)
+
+    def random(like: torch.Tensor) -> torch.Tensor:
+        if like.dtype == torch.bool:
+            return like
+        return torch.rand(like.shape, generator=rng).to(like.dtype) + (1 if like.dim() < 2 else 0)
+
+    settings = RelaxSettings()
+    state = each(random, enter(rows, settings))
+    # What does not move has no history.
+    state.memory.y.mul_(rows.free.repeat_interleave(3, 1)[:, None])
+    first = int(rows.sizes.argmax())
+    chosen = torch.tensor([first, *(k for k in range(n) if k != first and rows.sizes[k] > 1)][:4])
+    # Two have lost an atom on their way, one of them with a force that is no number.
+    state.positions[chosen[:2], 0] += 40.0
+    state.status.fill_(SlotStatus.CONVERGED)[chosen[1]] = SlotStatus.NON_FINITE
+    found = []
+
+    def both(plain, kernels):
+        here, there = ((each(torch.clone, rows), each(torch.clone, state)) for _ in range(2))
+        told = plain(*here), kernels(*there)
+        found.append(
+            [
+                {"told": t, **r._asdict(), **flat(s)}
+                for t, (r, s) in zip((None, *told), ((rows, state), here, there), strict=True)
+            ]
+        )
+
+    both(
+        lambda r, s: leave_slots(r, s, chosen.tolist(), 5.0, kernels=False),
+        lambda r, s: exchange_triton.leave_slots(r, s, chosen, 5.0),
+    )
+    molecules = [
+        Molecule(k, *random_molecule(size, seed=5), np.arange(size) != 1, None, 3 * k)
+        for k, size in enumerate((width, 2, 1))
+    ]
+    slots = chosen[:3]
+
+    def enter_kernels(r, s):
+        entering = Rows.pack(molecules, width, r.sizes.device, torch.float32)
+        before = torch.tensor([m.n_before for m in molecules])
+        inverse = inverse_model_hessian(entering)
+        none = torch.zeros_like(before)
+        exchange_triton.enter_slots(r, s, slots, entering, inverse, before, none)
+
+    both(
+        lambda r, s: enter_slots(
+            r, s, slots.tolist(), molecules, settings, near=False, kernels=False
+        ),
+        enter_kernels,
+    )
+
+    def renew_kernels(r, s):
+        here = take(r, chosen)._replace(positions=s.positions[chosen])
+        inverse = inverse_model_hessian(here, RENEWED_MODEL)
+        exchange_triton.renew_slots(r, s, chosen, inverse)
+
+    both(lambda r, s: renew_slots(r, s, chosen.tolist(), settings, kernels=False), renew_kernels)
+    return found
 
 
 def dynamics(potential: Potential, friction_per_ps: float) -> list:
@@ -145,6 +212,7 @@ def main(out: str) -> None:
         "lbfgs": relaxations(potential, "lbfgs", True),
         "lbfgs, constant": relaxations(potential, "lbfgs", False),
         "fire": relaxations(potential, "fire", False),
+        "exchanges": exchanges(),
         "nve": dynamics(potential, 0.0),
         "langevin": dynamics(potential, 5.0),
         "hessians": hessians(),

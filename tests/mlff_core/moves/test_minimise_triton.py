@@ -84,3 +84,23 @@ def test_the_springs_of_held_bonds_are_those_of_the_plain_operators(results):
     assert torch.equal(alone["energy"][0], kernel["energy"][0])
     # In company its forces have the same springs on top of others of the model.
     assert torch.equal(alone["forces"], kernel["forces"][:5])
+
+
+def test_who_leaves_enters_or_is_renewed_is_as_by_plain_operators(results):
+    leave, enter, renew = results["exchanges"]
+    for before, plain, kernels in (leave, enter, renew):
+        changed = 0
+        for name, expected in plain.items():
+            if expected is None:
+                continue
+            exact = name not in ("inverse_forces", "inverse_y")
+            tolerance = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-4, "atol": 1e-5}
+            close(name, kernels[name], expected, **tolerance)
+            changed += name != "told" and not torch.equal(expected, before[name])
+        assert changed > 0
+    assert (leave[1]["status"] == SlotStatus.VACANT).sum() >= 4
+    # Two have lost an atom on their way; who was not finite counts as that all the same.
+    told = leave[1]["told"][:, -5].tolist()
+    assert told == [SlotStatus.EXPLODED, SlotStatus.NON_FINITE, *[SlotStatus.CONVERGED] * 2]
+    assert (enter[1]["energy"] == torch.inf).sum() == 3
+    assert (renew[1]["renewed"] == 1).sum() >= 4
