@@ -32,6 +32,7 @@ from mlff_core.embedding.schedule import schedule
 from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.force_field import Outputs
 from mlff_core.models.potential import Potential, Precision
+from mlff_core.moves import exchange_triton
 from mlff_core.moves.held import HeldProtons
 from mlff_core.moves.hessian import MODEL
 from mlff_core.moves.hessian_triton import inverse_model_hessian
@@ -176,6 +177,7 @@ def _launch_moves(potential: Potential) -> None:
     inverse_model_hessian(Rows.empty(2, 8, potential.device, torch.float32), MODEL)
     rules = Rules.of(RelaxSettings(), potential.dtype, potential.cutoff)
     for width in _TILES:
+        _launch_exchanges(width, potential.device)
         for n_slots, n_atoms in _SLOTS:
             rows = Rows.empty(n_slots, width, potential.device, potential.dtype)
             state = enter(rows, RelaxSettings(model_hessian=False))
@@ -192,6 +194,24 @@ def _launch_moves(potential: Potential) -> None:
     springs = HeldProtons(potential)
     if springs.bare_step is not None:
         springs.bare_step(_atoms(100, potential.device))
+
+
+def _launch_exchanges(width: int, device: torch.device) -> None:
+    """Molecules that enter slots, leave them, or begin anew."""
+    rows = Rows.empty(2, width, device, torch.float32)
+    inverse = torch.zeros(2, 3 * width, 3 * width, device=device)
+    state = enter(rows, RelaxSettings(model_hessian=False))
+    memory = state.memory._replace(
+        inverse=inverse,
+        inverse_forces=torch.zeros_like(state.memory.s[:, 0]),
+        inverse_y=torch.zeros_like(state.memory.s),
+        renewed=torch.zeros_like(rows.sizes),
+    )
+    state = state._replace(memory=memory)
+    index, none = torch.arange(2, device=device), torch.zeros_like(rows.sizes)
+    exchange_triton.enter_slots(rows, state, index, rows, inverse.clone(), none, none)
+    exchange_triton.renew_slots(rows, state, index, inverse.clone())
+    exchange_triton.leave_slots(rows, state, index, 5.0)
 
 
 def _always(out: Outputs, batch: MolBatch) -> Outputs:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from mlff_core.models.force_field import ForceField
-from mlff_core.moves.hessian import MODEL, RENEWED_MODEL, inverse_model_hessian
+from mlff_core.moves.hessian import MODEL, RENEWED_MODEL
+from mlff_core.moves.lbfgs import inverse_model_hessian
 from mlff_core.moves.rules import SlotStatus, fell_apart
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule, Rows, arrays_of, to_device, to_device_together

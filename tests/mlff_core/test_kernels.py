@@ -28,6 +28,7 @@ from mlff_core.batch import MolBatch
 from mlff_core.chem.constraints import embedding_constraints
 from mlff_core.embedding import embedder, minimise_triton, packing
 from mlff_core.models.potential import load_potential
+from mlff_core.moves import exchange_triton
 from mlff_core.moves.held import HeldProtons
 from mlff_core.moves.hessian import RENEWED_MODEL
 from mlff_core.moves.hessian_triton import inverse_model_hessian
@@ -82,6 +83,11 @@ for force_field in (potential.coarse, HeldProtons(potential)):
             state = enter(rows, RelaxSettings(model_hessian=size < 60 and n < 40))
             kernel_step(rows, rules, n * size, force_field.bare_step)(state)
             inverse_model_hessian(rows, RENEWED_MODEL)
+            if state.memory.inverse is not None:
+                i, m = torch.arange(n), torch.zeros(n, 3 * size, 3 * size)
+                exchange_triton.enter_slots(rows, state, i, rows, m, rows.charge, rows.charge)
+                exchange_triton.renew_slots(rows, state, i, m)
+                exchange_triton.leave_slots(rows, state, i, float("inf"))
 for smiles in ("CO", "CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "C" * 30, "F/C=C/F"):
     mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
     embedder.embed_molecules(

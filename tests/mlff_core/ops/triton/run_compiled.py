@@ -20,7 +20,7 @@ from triton.runtime.jit import JITFunction
 from mlff_core.batch import MolBatch
 from mlff_core.models.force_field import Outputs
 from mlff_core.models.painn import PaiNNConfig
-from mlff_core.moves import dynamics_triton, hessian_triton, minimise_triton
+from mlff_core.moves import dynamics_triton, exchange_triton, hessian_triton, minimise_triton
 from mlff_core.moves.baoab import Integrator
 from mlff_core.moves.hessian import MODEL
 from mlff_core.moves.rules import Rules
@@ -112,7 +112,12 @@ def compile_moves() -> None:
         settings = RelaxSettings(optimizer, model_hessian=model_hessian)
         rules = Rules.of(settings, torch.float32, 5.0)
         minimise_triton.kernel_step(rows, rules, 4, nothing)(enter(rows, settings))
-    hessian_triton.inverse_model_hessian(rows, MODEL)
+    inverse = hessian_triton.inverse_model_hessian(rows, MODEL)
+    state = enter(rows, RelaxSettings())
+    index = torch.zeros(1, dtype=torch.int64)
+    exchange_triton.enter_slots(rows, state, index, rows, inverse, index, index)
+    exchange_triton.renew_slots(rows, state, index, inverse)
+    exchange_triton.leave_slots(rows, state, index, 5.0)
     for langevin in (True, False):
         one = torch.ones(1, dtype=torch.float64)
         v = torch.zeros(1, 3, 3, dtype=torch.float64)
