@@ -60,7 +60,6 @@ class InFlight:
         near: bool = False,
         into: WaitingQueue | None = None,
         keeps: Keeps | None = None,
-        again: WaitingQueue | None = None,
     ):
         """Make room.
 
@@ -73,12 +72,11 @@ class InFlight:
             near: Another force field has led them near to a minimum.
             into: Where those that have ended go on; nothing is reported of them here.
             keeps: Those that another force field led on and that end as another molecule, or
-                nowhere, are not reported here.
-            again: Where these wait to begin once more where they were given.
+                nowhere, wait to begin once more where they were given.
         """
         self.waiting, self.potential, self.settings = waiting, potential, settings
         self.n_slots, self.optimizer = n_slots, OPTIMIZERS[settings.optimizer]
-        self.near, self.into, self.keeps, self.again = near, into, keeps, again
+        self.near, self.into, self.keeps = near, into, keeps
         self.judge: Judge | None = None
         found = coarse_of(potential, settings) if coarse else None
         if into is None and (found is not None or near):
@@ -274,7 +272,7 @@ class InFlight:
         """What has been read out; who begins again waits once more."""
         ends = list(self._ends(readout))
         kept = {end.index for end in ends}
-        if self.keeps is not None and self.again is not None:
+        if self.keeps is not None:
             moved = {m.index for m in readout.molecules if m.given is not None}
             asked = [end for end in ends if end.index in moved and end.status in USABLE]
             answers = self.keeps([e.index for e in asked], [e.positions for e in asked])
@@ -284,8 +282,8 @@ class InFlight:
             molecule = readout.molecules.pop(0)
             if end.index in kept:
                 yield molecule, end
-            elif self.again is not None:
-                self.again.add(molecule.restarted())
+            else:
+                self.waiting.add(molecule.restarted())
 
     def _ends(self, readout: "_Readout") -> Iterator[Relaxed]:
         """How those that have been read out ended."""

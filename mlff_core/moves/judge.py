@@ -16,12 +16,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from mlff_core.batch import MolBatch
 from mlff_core.models.force_field import ForceField, HasCoarse
 from mlff_core.moves.ended import Relaxed
 from mlff_core.moves.settings import RelaxSettings
-from mlff_core.moves.slots import Molecule, Transfer, to_device
+from mlff_core.moves.slots import Molecule, Transfer, to_device_together
 from mlff_core.status import ConformerStatus
 
 #: Molecules that are judged at once, each at its start and at its end, on a device; on a CPU as
@@ -110,13 +111,15 @@ class Judge:
         numbers = np.concatenate([molecule.numbers for molecule, _ in ends] * each)
         positions = np.concatenate(places)
         charge = np.array([molecule.charge for molecule, _ in ends] * each, np.int64)
-        batch = MolBatch(
-            numbers=to_device(numbers.astype(np.int64), device),
-            positions=to_device(positions, device, dtype),
-            mol_idx=to_device(np.repeat(np.arange(len(sizes)), sizes), device),
-            ptr=to_device(np.concatenate([[0], np.cumsum(sizes)]), device),
-            charge=to_device(charge, device),
-        )
+        real = np.float32 if dtype == torch.float32 else np.float64
+        together = [
+            numbers.astype(np.int64),
+            positions.astype(real),
+            np.repeat(np.arange(len(sizes)), sizes),
+            np.concatenate([[0], np.cumsum(sizes)]),
+            charge,
+        ]
+        batch = MolBatch(*to_device_together(together, device))
         # The bare step, because a graph for each number of atoms would be made and used once.
         out = (self.potential.bare_step or self.potential.evaluate)(batch)
         self._asked.append(_Asked(ends, Transfer(out.energy), Transfer(out.forces)))

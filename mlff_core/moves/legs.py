@@ -29,8 +29,7 @@ class Leg:
         n_slots: Most molecules in a force call.
         near: Another force field has led them near to a minimum.
         into: Where they wait for the next leg; None: this is the last.
-        keeps: Which ends of it are of the molecules asked for; the others wait in `again`.
-        again: See there.
+        keeps: Which ends of it are of the molecules asked for; the others begin again in it.
     """
 
     waiting: WaitingQueue
@@ -40,13 +39,12 @@ class Leg:
     near: bool = False
     into: WaitingQueue | None = None
     keeps: Keeps | None = None
-    again: WaitingQueue | None = None
 
     def in_flight(self, n_slots: int) -> InFlight:
         """Begin it in so many slots."""
         return InFlight(
             self.waiting, self.potential, self.settings, n_slots, near=self.near, into=self.into,
-            keeps=self.keeps, again=self.again,
+            keeps=self.keeps,
         )  # fmt: skip
 
     def shared(self, n_threads: int) -> "Leg":
@@ -63,17 +61,15 @@ class Legs(NamedTuple):
     Attributes:
         first: With a cheaper force field, if there is one, one for each size class.
         last: What follows, in the same order.
-        again: Of those who have to begin again: few, so they walk together, whatever their size.
     """
 
     first: list[Leg]
     last: list[Leg]
-    again: list[Leg]
 
     @property
     def all(self) -> list[Leg]:
         """One after the other."""
-        return [*self.first, *self.last, *self.again]
+        return [*self.first, *self.last]
 
 
 def legs_of(
@@ -89,18 +85,16 @@ def legs_of(
             Leg(WaitingQueue(molecules), potential, settings, n_slots)
             for molecules, n_slots in groups
         ]
-        return Legs([], only, [])
+        return Legs([], only)
     begin = replace(
         settings, fmax=settings.fmax_before, max_steps=min(settings.max_steps, MOST_BEFORE)
     )
-    again = WaitingQueue([])
     first, last = [], []
     for molecules, n_slots in groups:
         between = WaitingQueue([], expected=molecules)
         first.append(Leg(WaitingQueue(molecules), pre_relax, begin, n_slots, into=between))
-        last.append(Leg(between, potential, settings, n_slots, near=True, keeps=keeps, again=again))
-    fewest = min((n_slots for _, n_slots in groups), default=1)
-    return Legs(first, last, [Leg(again, potential, settings, fewest)])
+        last.append(Leg(between, potential, settings, n_slots, near=True, keeps=keeps))
+    return Legs(first, last)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
