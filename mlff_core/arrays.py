@@ -94,10 +94,13 @@ def checked_arrays(k: int, molecule: Any) -> Arrays:
         raise ValueError(
             f"molecule {k}: positions: expected ({len(numbers)}, 3), found {positions.shape}"
         )
-    with np.errstate(invalid="ignore"):
+    if numbers.dtype.kind == "i":
         whole = numbers.astype(np.int64)
-    if (whole != numbers).any():
-        raise ValueError(f"molecule {k}: numbers: expected whole numbers, found {given!r}")
+    else:
+        with np.errstate(invalid="ignore"):
+            whole = numbers.astype(np.int64)
+        if (whole != numbers).any():
+            raise ValueError(f"molecule {k}: numbers: expected whole numbers, found {given!r}")
     return whole, positions.astype(np.float64), whole_number(q, f"molecule {k}: charge")
 
 

@@ -37,6 +37,8 @@ COMPACT_AT = 4
 #: While more are to come, molecules enter as soon as one in so many slots could be filled.
 ENTER_SHARE = 8
 
+_WORDS = {status.value: status.word for status in SlotStatus if status > SlotStatus.RUNNING}
+
 
 class InFlight:
     """Molecules under way in a fixed number of slots, and those that wait for one.
@@ -45,6 +47,7 @@ class InFlight:
 
     Attributes:
         potential: What they walk with.
+        n_atoms: Of the molecules in the slots.
         judge: Who judges the ends of a walk with a coarse force field, or from where another one
             led to; None if it is neither.
     """
@@ -91,6 +94,7 @@ class InFlight:
         # A captured step has a fixed number of atoms: what the slots hold on average, and a bit.
         self.capacity = max(self.width, int(np.ceil(1.05 * np.mean(sizes) * n_slots)))
         self.occupants: list[Molecule | None] = [None] * n_slots
+        self.n_atoms = 0
         self.readouts: deque[_Readout] = deque()
         #: Slots whose molecules have got their other model of the Hessian.
         self.renewed: set[int] = set()
@@ -195,14 +199,10 @@ class InFlight:
             return Stepper(compiled_step(rows, state, potential, self.rules), state)
         return Stepper(lambda now: step(rows, now, potential, self.settings, self.rules), state)
 
-    def _n_atoms(self, without: Sequence[int] = ()) -> int:
+    def _without(self, slots: Sequence[int]) -> int:
         """Atoms of the molecules in the slots, but for some of these."""
-        out = set(without)
-        return sum(
-            molecule.size
-            for slot, molecule in enumerate(self.occupants)
-            if molecule is not None and slot not in out
-        )
+        leaving = (self.occupants[slot] for slot in slots)
+        return self.n_atoms - sum(molecule.size for molecule in leaving if molecule is not None)
 
     def _is_due(self, ended: Sequence[int]) -> bool:
         """Whether to read out now who has ended.
@@ -215,7 +215,7 @@ class InFlight:
             return True
         if self.into is not None and self.into.open:  # somebody waits for them
             return True
-        return self._n_atoms(without=ended) == 0 or self._is_too_wide(without=ended)
+        return self._without(ended) == 0 or self._is_too_wide(without=ended)
 
     def _is_too_wide(self, without: Sequence[int] = ()) -> bool:
         """Whether nobody waits any more and most places are empty, but for some of these.
@@ -224,7 +224,7 @@ class InFlight:
         """
         if self.waiting or self.waiting.open or self.capacity <= FEW_ATOMS:
             return False
-        return 0 < COMPACT_AT * self._n_atoms(without) <= self.capacity
+        return 0 < COMPACT_AT * self._without(without) <= self.capacity
 
     def _compact(self, rows: Rows, state: RelaxState) -> tuple[Rows, RelaxState]:
         """Leave out the vacant slots for good."""
@@ -232,7 +232,7 @@ class InFlight:
         self.occupants = [self.occupants[slot] for slot in taken]
         self.renewed = {k for k, slot in enumerate(taken) if slot in self.renewed}
         # Whoever begins again must fit.
-        self.capacity = max(self.width, self._n_atoms())
+        self.capacity = max(self.width, self.n_atoms)
         index = to_device(np.array(taken), rows.sizes.device)
         return take(rows, index), take(state, index)
 
@@ -244,7 +244,8 @@ class InFlight:
         if self.waiting.open and ENTER_SHARE * len(self.waiting) < self.n_slots:
             return
         vacant = [slot for slot, molecule in enumerate(self.occupants) if molecule is None]
-        molecules = self.waiting.take(len(vacant), self.capacity - self._n_atoms())
+        molecules = self.waiting.take(len(vacant), self.capacity - self.n_atoms)
+        self.n_atoms += sum(molecule.size for molecule in molecules)
         for near in (True, False):
             these = [m for m in molecules if (m.given is not None) == near]
             if not these:
@@ -264,6 +265,7 @@ class InFlight:
         cutoff, kernels = self.potential.cutoff, has_kernels(state, self.potential)
         arrays = Transfer(leave_slots(rows, state, ended, cutoff, kernels=kernels))
         molecules = [molecule for slot in ended if (molecule := self.occupants[slot]) is not None]
+        self.n_atoms = self._without(ended)
         for slot in ended:
             self.occupants[slot] = None
         self.readouts.append(_Readout(arrays, molecules))
@@ -287,11 +289,14 @@ class InFlight:
 
     def _ends(self, readout: "_Readout") -> Iterator[Relaxed]:
         """How those that have been read out ended."""
-        n = 3 * self.width
-        for molecule, row in zip(readout.molecules, readout.arrays.wait().numpy(), strict=True):
-            if row[2 * n + 1] == np.inf:  # no point was accepted
-                row[n : 2 * n] = row[2 * n + 1 : -1] = np.nan  # nothing is known, and not zero
-            status, energy, initial_energy, max_force, n_steps = row[2 * n :].tolist()
+        n, rows = 3 * self.width, readout.arrays.wait().numpy()
+        for molecule, row, numbers in zip(
+            readout.molecules, rows, rows[:, 2 * n :].tolist(), strict=True
+        ):
+            status, energy, initial_energy, max_force, n_steps = numbers
+            if energy == np.inf:  # no point was accepted
+                # Nothing is known, and not zero.
+                energy = initial_energy = max_force = row[n : 2 * n] = np.nan
             yield Relaxed(
                 index=molecule.index,
                 positions=row[:n].reshape(-1, 3)[: molecule.size].copy(),
@@ -300,7 +305,7 @@ class InFlight:
                 forces=row[n : 2 * n].reshape(-1, 3)[: molecule.size].copy(),
                 max_force=max_force,
                 n_steps=int(n_steps),
-                status=SlotStatus(int(status)).word,
+                status=_WORDS[int(status)],
                 bucket=bucket_of(molecule.size),
                 batch_size=self.n_slots,
             )

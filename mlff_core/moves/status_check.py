@@ -1,8 +1,9 @@
 """How molecules in flight are doing, on its way to the host while the device goes on."""
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from mlff_core.moves.rules import SlotStatus
 from mlff_core.moves.slots import Molecule, Transfer
@@ -22,18 +23,24 @@ class StatusCheck:
 
     def ended(self, occupants: list[Molecule | None]) -> list[int]:
         """The slots whose molecules have ended and are still there."""
-        return [slot for slot, status in self._still(occupants) if status > SlotStatus.RUNNING]
+        return self._still(occupants, self._now > SlotStatus.RUNNING.value)
 
     def renewing(self, occupants: list[Molecule | None]) -> list[int]:
         """The slots whose molecules wait for another model of their Hessian."""
-        return [slot for slot, status in self._still(occupants) if status == SlotStatus.RENEWING]
+        return self._still(occupants, self._now == SlotStatus.RENEWING.value)
 
-    def _still(self, occupants: list[Molecule | None]) -> Iterator[tuple[int, int]]:
-        """Slots and statuses of the molecules that are still there."""
-        for slot, status in enumerate(self.status.wait().tolist()):
+    @property
+    def _now(self) -> np.ndarray:
+        return self.status.wait().numpy()
+
+    def _still(self, occupants: list[Molecule | None], chosen: np.ndarray) -> list[int]:
+        """Of the chosen slots, bool [n_slots], those whose molecules are still there."""
+        return [
+            slot
+            for slot in np.flatnonzero(chosen).tolist()
             # Whoever entered since has a status of its own to come.
-            if occupants[slot] is not None and occupants[slot] is self.occupants[slot]:
-                yield slot, status
+            if occupants[slot] is not None and occupants[slot] is self.occupants[slot]
+        ]
 
 
 def wait_for(checks: deque[StatusCheck]) -> None:
