@@ -26,34 +26,48 @@ from _harness import RESULTS, Results, environment, in_words, render
 from relaxation_rates import MAX_STEPS, Below
 
 from mlff_core.models.potential import load_potential
-from mlff_core.moves import lbfgs, minimise_numba
+from mlff_core.moves import exchange, lbfgs, minimise_numba
 from mlff_core.moves.hessian import MODEL, RENEWED_MODEL, HessianModel
 from mlff_core.moves.relax import relax
 from mlff_core.moves.state import LbfgsMemory
 
 #: Springs in pairs alone, each resisting motion across it by a quarter, on a stiff ground.
 STIFF = HessianModel(40.0, 4.0, 0.0, 80.0, 10.0, 4.0, 0.0, 0.0, 20.0)
-#: Variant -> model at first, when it is renewed, and the force in eV/Å below which it is.
-VARIANTS: dict[str, tuple[HessianModel, HessianModel, float]] = {
-    "shipped": (MODEL, RENEWED_MODEL, lbfgs.RENEW_BELOW),
-    "renewed as at first": (MODEL, MODEL, lbfgs.RENEW_BELOW),
-    "never renewed": (MODEL, MODEL, 0.0),
-    "stiff ground, no angles, never renewed": (STIFF, STIFF, 0.0),
-    "at first as renewed": (RENEWED_MODEL, RENEWED_MODEL, lbfgs.RENEW_BELOW),
-    "renewed below 0.6": (MODEL, RENEWED_MODEL, 0.6),
-    "renewed below 0.1": (MODEL, RENEWED_MODEL, 0.1),
+#: The shipped one, on a stiffer ground.
+FIRMER = RENEWED_MODEL._replace(ground=0.8)
+BELOW = (lbfgs.RENEW_BELOW, lbfgs.RENEW_AGAIN_BELOW)
+#: Variant -> model at first, when it is renewed, and the forces in eV/Å below which it is.
+VARIANTS: dict[str, tuple[HessianModel, HessianModel, tuple[float, float]]] = {
+    "shipped": (MODEL, RENEWED_MODEL, BELOW),
+    "renewed as at first": (MODEL, MODEL, BELOW),
+    "never renewed": (MODEL, MODEL, (0.0, 0.0)),
+    "stiff ground, no angles, never renewed": (STIFF, STIFF, (0.0, 0.0)),
+    "at first as renewed": (RENEWED_MODEL, RENEWED_MODEL, BELOW),
+    "renewed once, firmer ground": (MODEL, FIRMER, (0.3, 0.0)),
+    "renewed once": (MODEL, RENEWED_MODEL, (0.3, 0.0)),
+    "renewed twice, firmer ground": (MODEL, FIRMER, BELOW),
+    "renewed below 0.3 and 0.05": (MODEL, RENEWED_MODEL, (0.3, 0.05)),
+    "renewed below 0.6 and 0.1": (MODEL, RENEWED_MODEL, (0.6, 0.1)),
 }
 FMAX = (0.05, 0.03)
 
 
 @contextmanager
-def variant(first: HessianModel, later: HessianModel, renew_below: float) -> Iterator[None]:
+def variant(first: HessianModel, later: HessianModel, below: tuple[float, float]) -> Iterator[None]:
     """L-BFGS with other constants, in all three ways to step."""
-    constants = partial(lbfgs.LbfgsConstants, renew_below=renew_below)
+    constants = partial(lbfgs.LbfgsConstants, renew_below=below[0], renew_again_below=below[1])
+    modules: list[Any] = [lbfgs, exchange]
+    if torch.cuda.is_available():
+        from mlff_core.moves import exchange_triton
+
+        modules.append(exchange_triton)
     with ExitStack() as stack:
-        changed = {"MODEL": first, "RENEWED_MODEL": later, "RENEW_BELOW": renew_below}
+        changed = {"MODEL": first, "RENEWED_MODEL": later}
+        changed |= {"RENEW_BELOW": below[0], "RENEW_AGAIN_BELOW": below[1]}
         for name, value in changed.items():
-            stack.enter_context(patch.object(lbfgs, name, value))
+            for module in modules:
+                if hasattr(module, name):
+                    stack.enter_context(patch.object(module, name, value))
         stack.enter_context(patch.object(minimise_numba, "LbfgsConstants", constants))
         if torch.cuda.is_available():
             from mlff_core.moves.minimise_triton import KERNELS

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mlff_core.models.force_field import ForceField
 from mlff_core.moves.hessian import MODEL, RENEWED_MODEL
-from mlff_core.moves.lbfgs import inverse_model_hessian
+from mlff_core.moves.lbfgs import RENEWALS, inverse_model_hessian
 from mlff_core.moves.rules import SlotStatus, fell_apart
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule, Rows, arrays_of, to_device, to_device_together
@@ -51,7 +51,7 @@ def enter_slots(
     """
     device, width = rows.sizes.device, rows.free.shape[1]
     before = np.array([molecule.n_before for molecule in molecules], np.int64)
-    renewed = np.full(len(slots), int(near), np.int64)
+    renewed = np.full(len(slots), RENEWALS if near else 0, np.int64)
     packed = arrays_of(molecules, width, rows.positions.dtype)
     together = to_device_together([np.array(slots), before, renewed, *packed], device)
     index, n_before, was_renewed, *sent = together

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mlff_core.moves.lbfgs import HISTORY, LONGEST_STEP
+from mlff_core.moves.lbfgs import HISTORY, LONGEST_STEP, RENEW_AGAIN_BELOW, RENEWALS
 from mlff_core.moves.rules import REACH_CUTOFFS, Codes, SlotStatus
 from mlff_core.moves.slots import Rows
 from mlff_core.moves.state import RelaxState
@@ -27,7 +27,7 @@ def enter_kernel(
     entering,  # slots.Rows, free as uint8
     inverse,  # of their model Hessians [n, 3 width, 3 width]
     n_before,  # moves made before, int64 [n]
-    renewed,  # 1 where the models are those that others get on their way, int64 [n]
+    renewed,  # how often their models count as made anew, int64 [n]
     index,  # their slots, int64 [n]
     rows,  # slots.Rows, free as uint8, in place
     state,  # RelaxState with LbfgsMemory, in place
@@ -178,6 +178,8 @@ def renew_kernel(
     rows,  # slots.Rows, free as uint8
     state,  # RelaxState with LbfgsMemory, in place
     width,
+    again_below,  # eV/Å
+    RENEWALS: tl.constexpr,
     HISTORY: tl.constexpr,
     W: tl.constexpr,
     ROWS: tl.constexpr,
@@ -202,7 +204,8 @@ def renew_kernel(
         product = _times(matrix, memory.y + place, free, width, size, coordinate, inside, ROWS)
         tl.store(memory.inverse_y + place + coordinate, product, mask=inside)
     tl.store(memory.scale + slot, tl.full([], 1.0, tl.float64))
-    tl.store(memory.renewed + slot, tl.full([], 1, tl.int64))
+    near = tl.load(state.max_force + slot) < again_below
+    tl.store(memory.renewed + slot, tl.where(near, RENEWALS, 1).to(tl.int64))
     _copy(matrix, memory.inverse + slot * n * n, n * n, COPIED)
     tl.store(state.status + slot, tl.zeros([], tl.int64))
 
@@ -229,7 +232,7 @@ def enter_slots(
         entering: Who enters, in as wide rows.
         inverse: Of their model Hessians, Å²/eV [n, 3 w, 3 w].
         n_before: Moves that they made before, int64 [n].
-        renewed: 1 where the models are those that others get on their way, int64 [n].
+        renewed: How often the models count as made anew, int64 [n].
     """
     width = rows.free.shape[1]
     W = tile_width(width)
@@ -287,6 +290,8 @@ def renew_slots(rows: Rows, state: RelaxState, index: Tensor, inverse: Tensor) -
         _bytes(rows),
         state,
         width,
+        RENEW_AGAIN_BELOW,
+        RENEWALS=RENEWALS,
         HISTORY=HISTORY,
         W=W,
         ROWS=8,

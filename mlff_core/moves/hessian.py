@@ -42,7 +42,7 @@ class HessianModel(NamedTuple):
 #: Where a molecule enters: far from a minimum stiffer springs reach lower energies sooner.
 MODEL = HessianModel(29.0, 4.1, 0.0, 80.0, 1.4, 4.7, 2.0, 3.7, 1.0)
 #: Nearer to it: fitted to the default student's own Hessians at the minima of 128 molecules.
-RENEWED_MODEL = HessianModel(16.5, 3.5, 1.37, 80.0, 3.0, 5.1, 2.4, 0.0, 0.8)
+RENEWED_MODEL = HessianModel(16.5, 3.5, 1.37, 80.0, 3.0, 5.1, 2.4, 0.0, 0.2)
 #: Two atoms nearer than this, in q, may be bonded, and each atom bends towards so many at most.
 BONDED, MOST_BONDS = 1.35, 4
 #: In q - 1, from where springs count as nothing.

@@ -96,8 +96,8 @@ class InFlight:
         self.occupants: list[Molecule | None] = [None] * n_slots
         self.n_atoms = 0
         self.readouts: deque[_Readout] = deque()
-        #: Slots whose molecules have got their other model of the Hessian.
-        self.renewed: set[int] = set()
+        #: When molecules got another model of their Hessian last, by their slots.
+        self.renewed: dict[int, int] = {}
 
     @property
     def unfinished(self) -> list[Molecule]:
@@ -150,6 +150,7 @@ class InFlight:
         stepper = self._stepper(rows, state)
         burst, lag = BURST[device.type], LAG[device.type]
         checks: deque[StatusCheck] = deque()
+        n_bursts = 0
         while not self.waiting.closed:
             # On a CPU another thread may have handed over one more.
             self._fill(rows, stepper.state)
@@ -161,7 +162,9 @@ class InFlight:
             # A graph of one step, which takes half as long to make as one of two.
             stepper.run(burst)
             yield None
-            checks.append(StatusCheck(Transfer(stepper.state.status), list(self.occupants)))
+            n_bursts += 1
+            status = Transfer(stepper.state.status)
+            checks.append(StatusCheck(status, list(self.occupants), n_bursts))
             while self.readouts:
                 yield from self._read(self.readouts[0])
                 self.readouts.popleft()
@@ -170,9 +173,9 @@ class InFlight:
             check = checks.popleft()
             renewing = check.renewing(self.occupants)
             # A later check, under way already, may still find them waiting.
-            renewing = [slot for slot in renewing if slot not in self.renewed]
+            renewing = [slot for slot in renewing if self.renewed.get(slot, -1) < check.burst]
             if renewing:
-                self.renewed.update(renewing)
+                self.renewed |= dict.fromkeys(renewing, n_bursts)
                 kernels = has_kernels(stepper.state, self.potential)
                 renew_slots(rows, stepper.state, renewing, self.settings, kernels=kernels)
             ended = check.ended(self.occupants)
@@ -230,7 +233,8 @@ class InFlight:
         """Leave out the vacant slots for good."""
         taken = [slot for slot, molecule in enumerate(self.occupants) if molecule is not None]
         self.occupants = [self.occupants[slot] for slot in taken]
-        self.renewed = {k for k, slot in enumerate(taken) if slot in self.renewed}
+        renewed = enumerate(self.renewed.get(slot, -1) for slot in taken)
+        self.renewed = dict(renewed)
         # Whoever begins again must fit.
         self.capacity = max(self.width, self.n_atoms)
         index = to_device(np.array(taken), rows.sizes.device)
@@ -253,7 +257,7 @@ class InFlight:
             slots, vacant = vacant[: len(these)], vacant[len(these) :]
             for slot, molecule in zip(slots, these, strict=True):
                 self.occupants[slot] = molecule
-                self.renewed.discard(slot)
+                self.renewed.pop(slot, None)
             enter_slots(
                 rows, state, slots, these, self.settings, near=near,
                 kernels=has_kernels(state, self.potential),

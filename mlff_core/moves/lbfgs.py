@@ -23,8 +23,10 @@ HISTORY = 10
 MIN_RADIUS = 1e-3
 #: Initial curvature in eV/Å² where no model of the Hessian is wanted (ASE).
 CURVATURE = 70.0
-#: Largest force in eV/Å below which the model of the Hessian is made anew, once.
-RENEW_BELOW = 0.3
+#: Largest force in eV/Å below which the model of the Hessian is made anew, and once more.
+RENEW_BELOW, RENEW_AGAIN_BELOW = 0.3, 0.1
+#: How often that is.
+RENEWALS = 2
 
 
 class LbfgsConstants(NamedTuple):
@@ -35,6 +37,7 @@ class LbfgsConstants(NamedTuple):
     min_radius: float = MIN_RADIUS
     curvature: float = CURVATURE
     renew_below: float = RENEW_BELOW
+    renew_again_below: float = RENEW_AGAIN_BELOW
 
 
 def inverse_model_hessian(rows: Rows, model: HessianModel) -> Tensor:
@@ -62,7 +65,7 @@ def _kernel(device: torch.device) -> Callable[[Rows, HessianModel], Tensor] | No
 def lbfgs_enter(rows: Rows, model_hessian: bool, near: bool = False) -> LbfgsMemory:
     """No history, the full trust radius, and the inverse of the model Hessian if it is wanted.
 
-    Near a minimum the model is at once the one that others get on their way.
+    Near a minimum the model is at once the one that others get on their way, and stays.
     """
     n_slots, width = rows.numbers.shape
     zeros = rows.positions.new_zeros
@@ -80,7 +83,7 @@ def lbfgs_enter(rows: Rows, model_hessian: bool, near: bool = False) -> LbfgsMem
         inverse=inverse_model_hessian(rows, RENEWED_MODEL if near else MODEL),
         inverse_forces=zeros(n_slots, 3 * width),
         inverse_y=zeros(n_slots, HISTORY, 3 * width),
-        renewed=torch.full_like(rows.sizes, int(near)),
+        renewed=torch.full_like(rows.sizes, RENEWALS if near else 0),
     )
 
 
@@ -92,7 +95,8 @@ def lbfgs_renews(memory: LbfgsMemory, max_force: Tensor) -> Tensor:
     """
     if memory.renewed is None:
         return torch.zeros_like(max_force, dtype=torch.bool)
-    return (memory.renewed == 0) & (max_force < RENEW_BELOW)
+    below = torch.where(memory.renewed == 0, RENEW_BELOW, RENEW_AGAIN_BELOW)
+    return (memory.renewed < RENEWALS) & (max_force < below)
 
 
 def lbfgs_renew(rows: Rows, memory: LbfgsMemory, forces: Tensor) -> LbfgsMemory:
@@ -114,7 +118,8 @@ def lbfgs_renew(rows: Rows, memory: LbfgsMemory, forces: Tensor) -> LbfgsMemory:
         inverse_forces=times(forces.flatten(1)),
         inverse_y=torch.stack([times(y) for y in memory.y.unbind(1)], 1),
         scale=torch.ones_like(memory.scale),
-        renewed=torch.ones_like(memory.renewed),
+        # Whoever is that near already needs no other one soon.
+        renewed=torch.where(longest(forces) < RENEW_AGAIN_BELOW, RENEWALS, 1),
     )
 
 
@@ -128,7 +133,7 @@ def lbfgs_step(memory: LbfgsMemory, point: Point) -> tuple[Tensor, Tensor, Lbfgs
     - pairs without positive curvature are not kept, so that every direction leads downhill;
     - the initial Hessian is scaled by the newest curvature (eq. 7.20) and may be a model of the
       molecule's own, `inverse_model_hessian`, instead of a constant; below RENEW_BELOW it is made
-      anew at the point that was come to, once.
+      anew at the point that was come to, and once more below RENEW_AGAIN_BELOW.
     """
     n_slots, width = point.free.shape
     accept = point.first | point.not_above
@@ -176,7 +181,12 @@ def lbfgs_step(memory: LbfgsMemory, point: Point) -> tuple[Tensor, Tensor, Lbfgs
     shorter = (0.5 * torch.minimum(memory.radius, memory.longest)).clamp(min=MIN_RADIUS)
     radius = torch.where(accept, (2.0 * memory.radius).clamp(max=LONGEST_STEP), shorter)
     displacement = direction.view(n_slots, width, 3)
-    longest = displacement.square().sum(-1).amax(-1).sqrt()
-    displacement = displacement * (radius / longest.clamp(min=1e-12)).clamp(max=1.0)[:, None, None]
-    longest = torch.minimum(longest, radius)
-    return accept, displacement, changed._replace(scale=scale, radius=radius, longest=longest)
+    furthest = longest(displacement)
+    displacement = displacement * (radius / furthest.clamp(min=1e-12)).clamp(max=1.0)[:, None, None]
+    furthest = torch.minimum(furthest, radius)
+    return accept, displacement, changed._replace(scale=scale, radius=radius, longest=furthest)
+
+
+def longest(vectors: Tensor) -> Tensor:
+    """Length of the longest vector of each row [n_rows, w, 3]."""
+    return vectors.square().sum(-1).amax(-1).sqrt()

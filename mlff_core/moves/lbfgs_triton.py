@@ -158,7 +158,9 @@ def lbfgs_kernel(
     tl.store(memory.radius + slot, radius)
     tl.store(memory.longest + slot, tl.minimum(longest, radius))
     if HAS_MODEL:
-        renew_below = tl.where(tl.load(memory.renewed + slot) == 0, CONSTANTS.renew_below, 0.0)
+        renewed = tl.load(memory.renewed + slot)
+        renew_below = tl.where(renewed == 1, CONSTANTS.renew_again_below, 0.0)
+        renew_below = tl.where(renewed == 0, CONSTANTS.renew_below, renew_below)
     else:
         renew_below = 0.0
 

@@ -247,8 +247,11 @@ def minimise(
             n_steps[slot] += 1
             for k in range(n):
                 trial[slot, k] = positions[slot, k] + direction[k] * shorter
-            if has_model and renewed[slot] == 0 and max_force[slot] < constants.renew_below:
-                status[slot] = codes.renewing
+            if has_model and renewed[slot] < 2:
+                again = renewed[slot] == 1
+                below = constants.renew_again_below if again else constants.renew_below
+                if max_force[slot] < below:
+                    status[slot] = codes.renewing
 
 
 def compiled_step(

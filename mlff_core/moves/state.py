@@ -49,7 +49,7 @@ class LbfgsMemory(NamedTuple):
         inverse_forces: Its product with the accepted forces [n_slots, 3 w]. Products with it cost
             more than all else, so those that come again are kept.
         inverse_y: Its products with y [n_slots, history, 3 w].
-        renewed: 1 once it is the model at a point on the way, 0 before, int64 [n_slots].
+        renewed: How often the model has been made anew on the way, int64 [n_slots].
     """
 
     s: Tensor

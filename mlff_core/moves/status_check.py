@@ -16,10 +16,12 @@ class StatusCheck:
     Attributes:
         status: `SlotStatus` of each, int64 [n_slots].
         occupants: Who was in each slot.
+        burst: Which burst it was.
     """
 
     status: Transfer
     occupants: list[Molecule | None]
+    burst: int
 
     def ended(self, occupants: list[Molecule | None]) -> list[int]:
         """The slots whose molecules have ended and are still there."""

@@ -8,6 +8,7 @@ from mlff_core.moves.lbfgs import (
     CURVATURE,
     HISTORY,
     LONGEST_STEP,
+    RENEW_AGAIN_BELOW,
     RENEW_BELOW,
     lbfgs_enter,
     lbfgs_renew,
@@ -196,12 +197,18 @@ def test_a_renewed_model_is_that_of_the_point_come_to_and_keeps_the_pairs():
     assert found.s is memory.s
     assert found.y is memory.y
     assert found.renewed.tolist() == [1]
+    nearer = lbfgs_renew(moved, memory, forces * RENEW_AGAIN_BELOW / 2)
+    assert nearer.renewed.tolist() == [2]
 
 
-def test_a_model_is_renewed_once_and_only_near_the_minimum():
-    memory = lbfgs_enter(rows_of(*[random_molecule(3)] * 3), model_hessian=True)
-    memory.renewed[2] = 1
-    forces = torch.tensor([RENEW_BELOW * 1.01, RENEW_BELOW * 0.99, RENEW_BELOW * 0.99])
-    assert lbfgs_renews(memory, forces).tolist() == [False, True, False]
+def test_a_model_is_renewed_twice_and_only_near_the_minimum():
+    memory = lbfgs_enter(rows_of(*[random_molecule(3)] * 6), model_hessian=True)
+    memory.renewed[:] = torch.tensor([0, 0, 1, 1, 2, 2])
+    forces = torch.tensor([RENEW_BELOW, RENEW_AGAIN_BELOW])
+    forces = torch.cat([forces * 1.01, forces * 0.99, forces * 0.0])[[0, 2, 2, 3, 3, 4]]
+    expected = [False, True, False, True, False, False]
+    assert lbfgs_renews(memory, forces).tolist() == expected
+    near = lbfgs_enter(rows_of(random_molecule(3)), model_hessian=True, near=True)
+    assert lbfgs_renews(near, forces[5:]).tolist() == [False]
     constant = lbfgs_enter(rows_of(random_molecule(3)), model_hessian=False)
     assert lbfgs_renews(constant, forces[1:2]).tolist() == [False]
