@@ -34,8 +34,10 @@ LAG = {"cuda": 1, "cpu": 0}
 #: slots. Programs with nothing but padding end at once, so it need not be soon; what it costs is
 #: another capture.
 COMPACT_AT = 4
-#: While more are to come, molecules enter as soon as one in so many slots could be filled.
-ENTER_SHARE = 8
+#: While more are to come, molecules enter when one in so many slots can be filled.
+ENTER_SHARE = 2
+#: Then, if no more than one place in so many is taken, steps wait for them.
+REST_SHARE = 8
 
 _WORDS = {status.value: status.word for status in SlotStatus if status > SlotStatus.RUNNING}
 
@@ -154,9 +156,9 @@ class InFlight:
         while not self.waiting.closed:
             # On a CPU another thread may have handed over one more.
             self._fill(rows, stepper.state)
-            if not self._under_way:
-                if not self.waiting.open:
-                    break
+            if not self._under_way and not self.waiting.open:
+                break
+            if self._rests():
                 yield None
                 continue
             # A graph of one step, which takes half as long to make as one of two.
@@ -194,7 +196,8 @@ class InFlight:
             from mlff_core.moves.minimise_triton import kernel_step
 
             run = kernel_step(rows, self.rules, self.capacity, potential.bare_step)
-            return Stepper(run, state, graph=potential.device.type == "cuda")
+            on_card = potential.device.type == "cuda"
+            return Stepper(run, state, graph=on_card, shares_memory=True)
         if self.optimizer.numba and potential.device.type == "cpu":
             # To import it loads what Numba has compiled, which CUDA need not wait for.
             from mlff_core.moves.minimise_numba import compiled_step
@@ -206,6 +209,10 @@ class InFlight:
         """Atoms of the molecules in the slots, but for some of these."""
         leaving = (self.occupants[slot] for slot in slots)
         return self.n_atoms - sum(molecule.size for molecule in leaving if molecule is not None)
+
+    def _rests(self) -> bool:
+        """Whether to wait for more: a step of few takes nearly as long as one of many."""
+        return self.waiting.open and REST_SHARE * self.n_atoms < self.capacity
 
     def _is_due(self, ended: Sequence[int]) -> bool:
         """Whether to read out now who has ended.
@@ -244,7 +251,7 @@ class InFlight:
         """Give vacant slots to waiting molecules, in order, as long as their atoms fit."""
         if not self.waiting:
             return
-        # A few at a time would take the host as long as many.
+        # A few at a time would take the host as long as many, and the device nearly so.
         if self.waiting.open and ENTER_SHARE * len(self.waiting) < self.n_slots:
             return
         vacant = [slot for slot, molecule in enumerate(self.occupants) if molecule is None]
