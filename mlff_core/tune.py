@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default=",".join(SHORT_NAMES))
     parser.add_argument("--sizes", default=",".join(tiles.CLASSES))
-    parser.add_argument("--precisions", default="fp16x3,fp16")
+    parser.add_argument("--precisions", default="fp16x3,fp16x3on,fp16")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     models, sizes, precisions = (

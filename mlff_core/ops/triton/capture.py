@@ -4,6 +4,7 @@ import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -29,11 +30,16 @@ def no_collection() -> Iterator[None]:
 
 
 @contextmanager
-def recording(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
+def recording(graph: torch.cuda.CUDAGraph, pool: Any = None) -> Iterator[None]:
     """Record what the block launches into a graph; garbage is collected before, and not during.
 
     Other threads of the process may use the device meanwhile.
+
+    Args:
+        graph: To record into.
+        pool: From `torch.cuda.graph_pool_handle`, where graphs that never run at the same time
+            share the memory of what they work with; None: its own.
     """
     gc.collect()
-    with no_collection(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with no_collection(), torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         yield

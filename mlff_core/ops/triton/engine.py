@@ -1,8 +1,8 @@
 """The Triton engine: energy and forces of a batch from our own kernels, forward and backward.
 
-Below GRAPH_MAX_ATOMS a step costs the card less than its launches cost the host, so the step is
-recorded as a CUDA graph once for each capacity and replayed; capacities are rungs of a geometric
-ladder, and what a batch leaves free is padding.
+A step of few atoms costs the card less than its launches cost the host, and one of many begins
+with kernels that do, so the step is recorded as a CUDA graph once for each capacity and replayed;
+capacities are rungs of a geometric ladder, and what a batch leaves free is padding.
 """
 
 import logging
@@ -11,11 +11,12 @@ from bisect import bisect_right
 from collections import OrderedDict
 from copy import deepcopy
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
+from triton.runtime import driver
 
 from mlff_core.ops.program import AnalyticEngine, forward_and_back
 from mlff_core.ops.triton import fill as filling
@@ -40,7 +41,6 @@ from mlff_core.ops.triton.pairs import pairs
 from mlff_core.ops.triton.readout import molecules
 from mlff_core.ops.triton.steps import PRODUCT_PRECISION, Gathered, KernelSteps, Weights
 from mlff_core.ops.triton.tiles import load as load_tiles
-from mlff_core.ops.triton.tiles import row_class
 
 if TYPE_CHECKING:
     from mlff_core.models.painn import PaiNN
@@ -52,8 +52,6 @@ settle_keys(
     pairing, readout, filling,
 )  # fmt: skip
 
-#: Batches of more atoms are launched kernel by kernel.
-GRAPH_MAX_ATOMS = 32768
 #: Batches of more atoms are worked through in pieces, which bounds the memory of what is saved for
 #: the backward pass; a larger piece is hardly faster.
 PIECE_MAX_ATOMS = 45056
@@ -136,8 +134,11 @@ class TritonEngine:
         self.reference_energy = model.reference_energy
         self.partial_charges = deepcopy(model.partial_charges)
         self.charges_after = config.charges_after
-        self.compiled: set[tuple[str, str]] = set()
         self.graphs: OrderedDict[GraphKey, CapturedStep | None] = OrderedDict()
+        self.seen: set[GraphKey] = set()
+        #: Memory that all recorded steps work in, one at a time, and the stream of the last one.
+        self.pool: Any = None
+        self.stream: torch.cuda.Stream | None = None
         device = self.reference_energy.device
         #: Where the sizes of the kernels' tiles come from.
         self.tiles = "shipped"
@@ -181,7 +182,7 @@ class TritonEngine:
         NaN. Can be captured in a CUDA graph; outside of one, never waits for the device but at the
         first call with a new capacity and with more than PIECE_MAX_ATOMS atoms.
         """
-        n_atoms, n_mols = len(numbers), len(charge)
+        n_atoms, n_mols = numbers.shape[0], charge.shape[0]
         if n_atoms == 0 or n_mols == 0:
             nothing = torch.zeros_like(charge, dtype=torch.float64), torch.zeros_like(positions)
             return (
@@ -199,12 +200,10 @@ class TritonEngine:
             return self.step(*batch)
         if n_atoms > PIECE_MAX_ATOMS:
             return self._in_pieces(*batch)
-        if n_atoms > GRAPH_MAX_ATOMS:
-            return self.step(*batch)
-        # Whoever captures a step of this size next must find its kernels compiled.
-        classes = row_class(n_atoms), row_class(3 * n_atoms)
-        if classes not in self.compiled:
-            self.compiled.add(classes)
+        # What comes once is not recorded; and whoever captures a step of this size next must find
+        # its kernels compiled.
+        if key not in self.seen:
+            self.seen.add(key)
             return self.step(*batch)
         if key not in self.graphs:
             if len(self.graphs) == MAX_GRAPHS:
@@ -215,14 +214,25 @@ class TritonEngine:
 
     def _replay(self, key: GraphKey, captured: CapturedStep, batch: Inputs) -> tuple[Tensor, ...]:
         """What a recorded step gives for a batch that it has room for."""
+        self._after_the_last()
         captured.fill(batch)
         captured.graph.replay()
         self.graphs.move_to_end(key)
-        n_atoms, n_mols = len(batch[0]), len(batch[4])
+        n_atoms, n_mols = batch[0].shape[0], batch[4].shape[0]
         found = captured.energy[:n_mols].clone(), captured.forces[:n_atoms].clone()
         if captured.charges is None:
             return found
         return *found, captured.charges[:n_atoms].clone()
+
+    def _after_the_last(self) -> None:
+        """Wait for the last replay, on whatever stream it was: all work in the same memory."""
+        # The handle alone, since the stream itself takes eight microseconds.
+        handle = driver.active.get_current_stream(self.reference_energy.device.index)
+        if self.stream is None or handle != self.stream.cuda_stream:
+            stream = torch.cuda.current_stream()
+            if self.stream is not None:
+                stream.wait_stream(self.stream)
+            self.stream = stream
 
     def _in_pieces(
         self, numbers: Tensor, positions: Tensor, mol_idx: Tensor, ptr: Tensor, charge: Tensor
@@ -239,7 +249,9 @@ class TritonEngine:
             end = max(bisect_right(starts, starts[first] + PIECE_MAX_ATOMS) - 1, first + 1)
             a, b = starts[first], starts[end]
             if b > a:
-                energy[first:end], *of_atoms = self.step(
+                # One molecule may be larger than a piece.
+                compute = self.step if b - a > PIECE_MAX_ATOMS else self.evaluate
+                energy[first:end], *of_atoms = compute(
                     numbers[a:b],
                     positions[a:b],
                     mol_idx[a:b] - first,
@@ -266,14 +278,13 @@ class TritonEngine:
             charge.new_zeros(mols),
         )
         expected_energy, expected_forces = self.step(*inputs)[:2]
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            # Compiles what this capacity needs, which a recording must not.
-            self.step(*buffers)
-        torch.cuda.current_stream().wait_stream(stream)
+        # Compiles what this capacity needs, which a recording must not.
+        self.step(*buffers)
+        if self.pool is None:
+            self.pool = torch.cuda.graph_pool_handle()
+        self._after_the_last()
         graph = torch.cuda.CUDAGraph()
-        with recording(graph):
+        with recording(graph, self.pool):
             energy, forces, *charges = self.step(*buffers)
         captured = CapturedStep(graph, Filling(buffers), energy, forces, *charges)
         captured.fill(inputs)

@@ -15,11 +15,11 @@ from torch import Tensor
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 #: Numbers that a program copies of each tensor.
 _BLOCK = 256
-#: A kernel compiled for tensors that begin at multiples of so many bytes reads them 16 at a time.
-_ALIGNED = 16
+#: Arguments that are given from anywhere in memory: one kernel for all of them.
+_GIVEN = ["numbers_ptr", "positions_ptr", "mol_idx_ptr", "ptr_ptr", "charge_ptr"]
 
 
-@triton.jit(do_not_specialize=["n_atoms", "n_mols", "room"])
+@triton.jit(do_not_specialize=["n_atoms", "n_mols", "room"], do_not_specialize_on_alignment=_GIVEN)
 def fill_kernel(
     numbers_ptr,  # int64 [n_atoms]
     positions_ptr,  # [n_atoms, 3]
@@ -66,26 +66,27 @@ class Filling:
     """`fill` of the same buffers again and again, for which the host has little to do.
 
     Triton looks at each argument of a launch to find the kernel compiled for it, which takes longer
-    than the copy itself. From the second time on it is known; it was compiled for tensors of the
-    buffers' types that begin at multiples of _ALIGNED bytes, and others are launched as at first.
+    than the copy itself, and the card waits for it. From the second time on the kernel is known,
+    and gets addresses in place of tensors; tensors of other types than the buffers' are launched
+    as at first.
     """
 
     def __init__(self, buffers: Inputs):
         self.buffers = buffers
-        self.room = len(buffers[4])
+        self.room = buffers[4].shape[0]
+        self.types = tuple(buffer.dtype for buffer in buffers)
+        self.addresses = tuple(buffer.data_ptr() for buffer in buffers)
         self.compiled: Any = None
 
     def __call__(self, given: Inputs) -> None:
         """Copy a batch."""
         given = tuple(t if t.is_contiguous() else t.contiguous() for t in given)
-        n_atoms, n_mols, room = len(given[0]), len(given[4]), self.room
+        n_atoms, n_mols, room = given[0].shape[0], given[4].shape[0], self.room
         grid = (-(-max(n_atoms, room + 1) // _BLOCK), 1, 1)
-        usual = not any(
-            t.data_ptr() % _ALIGNED or t.dtype != buffer.dtype
-            for t, buffer in zip(given, self.buffers, strict=True)
-        )
+        usual = self.types == tuple(t.dtype for t in given)
         if usual and self.compiled is not None:
-            self.compiled[grid](*given, *self.buffers, n_atoms, n_mols, room, _BLOCK)
+            addresses = (t.data_ptr() for t in given)
+            self.compiled[grid](*addresses, *self.addresses, n_atoms, n_mols, room, _BLOCK)
             return
         compiled = fill_kernel[grid](
             *(t.detach() for t in given), *self.buffers, n_atoms, n_mols, room, _BLOCK, num_warps=4

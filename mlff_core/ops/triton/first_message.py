@@ -230,6 +230,7 @@ def by_elements_kernel(
     reach_ptr,  # int32 [n_atoms]
     end_ptr,  # int32 [1]
     y_ptr,  # [n_rows, N_OUT]
+    operand_ptr,  # y as an operand [n_rows, n_pieces, N_OUT], unused without PRODUCTS
     n_rows,
     n_charges,
     N_IN: tl.constexpr,
@@ -240,6 +241,7 @@ def by_elements_kernel(
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
     ADD: tl.constexpr,
+    PRODUCTS: tl.constexpr,  # precision of those that take the operand, or ""
     OVERLAP: tl.constexpr,
 ):
     PIECE: tl.constexpr = N_OUT * N_IN
@@ -272,10 +274,14 @@ def by_elements_kernel(
     if ADD:
         acc += tl.load(other_ptr + y, mask=real[:, None], other=0.0)
     tl.store(y_ptr + y, acc, mask=real[:, None])
+    if PRODUCTS != "":
+        PIECES_OUT: tl.constexpr = 1 if PRODUCTS == "fp16" else 2
+        operand = operand_ptr + wide * (PIECES_OUT * N_OUT) + n[None, :]
+        store_operand(operand, acc, real[:, None], N_OUT, PRODUCTS)
 
 
 def first_message_fwd(
-    q: Tensor, rows: PairRows, weights: FirstWeights
+    q: Tensor, rows: PairRows, weights: FirstWeights, operand: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """q + dq [n_atoms, n_features], dmu [n_atoms, 3, n_features], and what the way back needs.
 
@@ -285,6 +291,7 @@ def first_message_fwd(
         q: Scalar features [n_atoms, n_features].
         rows: The pairs.
         weights: Of the first block.
+        operand: As in `message.message_fwd`, for products like these.
     """
     n_atoms, n_features = q.shape
     precision, n_columns = weights.precision[0], weights.n_columns
@@ -331,6 +338,7 @@ def first_message_fwd(
             reach,
             rows.end,
             y,
+            y if which == 0 or operand is None else operand,
             n_rows,
             weights.n_charges,
             N_IN=n_columns,
@@ -338,6 +346,7 @@ def first_message_fwd(
             ATOM_ROWS=n_rows // n_atoms,
             PRECISION=precision,
             ADD=which == 0,
+            PRODUCTS="" if which == 0 or operand is None else precision,
             **sizes,
             **overlap(n_atoms),
         )

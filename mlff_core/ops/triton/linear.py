@@ -54,12 +54,16 @@ def load_weights(w_ptr, n, k, N_IN: tl.constexpr, PIECE: tl.constexpr):
 def split(x, PRECISION: tl.constexpr):
     """x in the addends that `product` takes: high, low. Meaning: `split_plain`.
 
-    One product takes the largest that there is for what is beyond; of three, it is not a number.
+    What is beyond becomes the largest that there is; of "fp16x3", it is not a number.
     """
-    if PRECISION == "fp16":
+    if PRECISION != "fp16x3":
         ALL: tl.constexpr = tl.PropagateNan.ALL
-        high = tl.clamp(x, -65504.0, 65504.0, propagate_nan=ALL).to(tl.float16)
-        return high, high
+        x = tl.clamp(x, -65504.0, 65504.0, propagate_nan=ALL)
+        high = x.to(tl.float16)
+        if PRECISION == "fp16":
+            return high, high
+        else:
+            return high, (x - high.to(tl.float32)).to(tl.float16)
     else:
         x *= _INVERSE_RANGE
         high = x.to(tl.float16)
@@ -92,17 +96,22 @@ def store_operand(x_ptr, x, mask, N_IN: tl.constexpr, PRECISION: tl.constexpr):
 def product(x, w, acc, PRECISION: tl.constexpr):
     """acc + x · w, with x from `split` and w from `load_weights`. Meaning: `product_plain`.
 
-    "fp16x3" keeps float32's accuracy; "fp16" is one product instead of three. The matrix units cut
-    off where float32 rounds, at each addition: a sum begins anew with every call, its small terms
-    first, so that little is lost that way. Where rows are few, the three sums run side by side.
+    "fp16x3" keeps float32's accuracy. The matrix units cut off where float32 rounds, at each
+    addition: a sum begins anew with every call, its small terms first, so that little is lost that
+    way. Where rows are few, the three sums run side by side. "fp16x3on" and "fp16", which is one
+    product instead of three, go on with the sum where it is, in the matrix units.
     """
     high, low = x
     w_high, w_low = w
-    zero = tl.zeros(acc.shape, tl.float32)
     SIDE_BY_SIDE: tl.constexpr = high.shape[0] <= 16
     if PRECISION == "fp16":
-        return acc + dot_16(high, w_high, zero)
+        return dot_16(high, w_high, acc)
+    elif PRECISION == "fp16x3on":
+        acc = dot_16(low, w_high, acc)
+        acc = dot_16(high, w_low, acc)
+        return dot_16(high, w_high, acc)
     else:
+        zero = tl.zeros(acc.shape, tl.float32)
         part = dot_16(low, w_high, zero)
         if SIDE_BY_SIDE:
             part += dot_16(high, w_low, zero)
@@ -209,11 +218,6 @@ def new_operand(n_rows: int, n_in: int, precision: str, device: torch.device) ->
     return torch.empty(n_rows, pieces, n_in, dtype=torch.float16, device=device)
 
 
-def precision_of(operand: Tensor) -> str:
-    """How products are computed that take an operand."""
-    return "fp16" if operand.shape[1] == 1 else "fp16x3"
-
-
 def linear(
     x: Tensor,
     w: Tensor,
@@ -236,7 +240,7 @@ def linear(
         w: Weights, split for the precision [2, n_out, n_in].
         b: Bias [n_out].
         end: Number of atoms that are no padding, int32 [1]; of the others nothing is written.
-        precision: "fp16x3" or "fp16".
+        precision: "fp16x3", "fp16x3on" or "fp16"; see `product`.
         atom_rows: Rows of an atom, side by side.
         add: Added to the result [n_rows, n_out].
         silu_slope_of: Hidden layer whose silu slope multiplies the result [n_rows, n_out].
@@ -314,18 +318,20 @@ def mlp_bwd(
 
 def split_weights(w: Tensor, precision: str) -> Tensor:
     """Weights [n_out, n_in] as the addends that `product` takes, float16 [2, n_out, n_in]."""
-    return split_plain(w * RANGE if precision == "fp16x3" else w)
+    if precision == "fp16x3":
+        return split_plain(w * RANGE)
+    return split_plain(w, 1.0 if precision == "fp16x3on" else LOW_SCALE)
 
 
-def split_plain(x: Tensor) -> Tensor:
-    """Two addends, float16 [2, ...], the second one LOW_SCALE times as large.
+def split_plain(x: Tensor, low_scale: float = LOW_SCALE) -> Tensor:
+    """Two addends, float16 [2, ...], the second one low_scale times as large.
 
     What float16 cannot hold becomes the largest that it can.
     """
     largest = torch.finfo(torch.float16).max
     x = x.clamp(-largest, largest)
     high = x.half()
-    return torch.stack([high, ((x - high.float()) * LOW_SCALE).half()])
+    return torch.stack([high, ((x - high.float()) * low_scale).half()])
 
 
 def product_plain(x: Tensor, w: Tensor, precision: str) -> Tensor:
@@ -337,6 +343,9 @@ def product_plain(x: Tensor, w: Tensor, precision: str) -> Tensor:
     w_high, w_low = split_weights(w, precision).float()
     if precision == "fp16":
         return split_plain(x)[0].float() @ w_high.T
+    if precision == "fp16x3on":
+        x_high, x_low = split_plain(x, 1.0).float()
+        return x_low @ w_high.T + x_high @ w_low.T + x_high @ w_high.T
     x_high, x_low = split_plain(x / RANGE).float()
     return (x_low @ w_high.T + x_high @ w_low.T) / LOW_SCALE + x_high @ w_high.T
 

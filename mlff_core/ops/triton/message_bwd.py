@@ -17,7 +17,6 @@ from torch import Tensor
 
 from mlff_core.ops.filters import FilterTable
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import precision_of
 from mlff_core.ops.triton.message import gather, load_pair, over_pairs
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.spline import spline_weights
@@ -207,6 +206,7 @@ def message_bwd(
     gathered: tuple[Tensor, Tensor] | None = None,
     uv: Tensor | None = None,
     g_a_mu: Tensor | None = None,
+    products: str = "",
 ) -> tuple[Tensor, Tensor] | None:
     """Gradients with respect to phi and mu, None where there is no mu, and with respect to pairs.
 
@@ -224,6 +224,7 @@ def message_bwd(
         uv: What the update block before has kept [n_atoms, 3, 2 n_features].
         g_a_mu: From `linear.new_operand`; written: what `update_bwd.gradient_in_a_mu` makes of
             uv and dE/dmu, which are at hand here.
+        products: How those are computed that take it.
 
     Returns:
         dE/dphi [n_atoms, 3 n_features] and dE/dmu [n_atoms, 3, n_features].
@@ -261,7 +262,7 @@ def message_bwd(
         N_PULL=N_PULL,
         DEGREE=table.degree,
         HAS_MU=mu is not None,
-        PRODUCTS="" if g_a_mu is None else precision_of(g_a_mu),
+        PRODUCTS="" if g_a_mu is None else products,
         ADD=add,
         BLOCK_F=n_features // n_slices,
         **launch.options,

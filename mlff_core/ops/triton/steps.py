@@ -32,26 +32,16 @@ if TYPE_CHECKING:
     from mlff_core.models.painn import PaiNN
 
 #: How products of matrices are computed under each choice of `precision`, forward and backward:
-#: fp16x3 keeps float32's accuracy.
-PRODUCT_PRECISION = {"float32": ("fp16x3", "fp16x3"), "fast": ("fp16x3", "fp16x3")}
-#: Width from which `fast` takes one product in float16 instead of three for gradients, but for the
-#: first of all. By that rounding and the splines, emulated, forces of the default model, of this
-#: width, are off by up to 9e-4 eV/Å over 128 hot geometries of 32 drug-like molecules. Those of the
-#: small one were by up to 2.4e-3, which is more than `fast` may.
-ONE_PRODUCT_FROM = 256
+#: fp16x3 keeps float32's accuracy. Of gradients `fast` takes one product in float16 instead of
+#: three, but for the first of all. By that rounding and the splines, emulated, forces of the
+#: shipped models are off by up to 1.2e-3 eV/Å over 64 hot geometries of 32 drug-like molecules.
+PRODUCT_PRECISION = {"float32": ("fp16x3", "fp16x3"), "fast": ("fp16x3on", "fp16")}
 #: Splines of the filters under each choice: degree, and intervals between 0 and the cutoff.
 FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 240)}
 
 
 #: Types in which neighbours read each other's features, and their gradients; None: float32.
 Gathered = tuple[torch.dtype | None, torch.dtype | None]
-
-
-def products_of(precision: str, n_features: int) -> tuple[str, str]:
-    """How products are computed, forward and backward, in a model of this width."""
-    forward, backward = PRODUCT_PRECISION[precision]
-    one = precision == "fast" and n_features >= ONE_PRODUCT_FROM
-    return forward, "fp16" if one else backward
 
 
 class PhiWeights(NamedTuple):
@@ -139,7 +129,7 @@ class Weights(NamedTuple):
                 what the precision says.
             gathered: Types in which neighbours read features, and gradients; None: float32.
         """
-        precisions = products or products_of(precision, model.config.n_features)
+        precisions = products or PRODUCT_PRECISION[precision]
 
         def forward(w: Tensor) -> Tensor:
             return split_weights(w, precisions[0])
@@ -228,6 +218,7 @@ class KernelSteps:
         pull: After the way back, as `message_bwd` writes it.
         kept: What each update block has kept for its way back.
         reach: What the first block's messages leave for the way back, where they are products.
+        mixed: The last vectors that `message_fwd` gave, and the same as an operand.
         told: The last gradient in vectors that `message_bwd` gave, and what `gradient_in_a_mu`
             would make of it in the block before.
     """
@@ -239,6 +230,7 @@ class KernelSteps:
         self.weights, self.rows, self.repulsion = weights, rows, repulsion
         self.kept: dict[int, UpdateSaved] = {}
         self.reach: Tensor | None = None
+        self.mixed: tuple[Tensor, Tensor] | None = None
         self.told: tuple[Tensor, Tensor] | None = None
 
     def short(self, x: Tensor | None, short: torch.dtype | None) -> Tensor | None:
@@ -261,13 +253,17 @@ class KernelSteps:
         self, k: int, phi: Tensor, q: Tensor, mu: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """As in `Steps`."""
-        first = self.weights.first
-        if mu is None and first is not None and worth_it(*q.shape):
-            q, mu, self.reach = first_message_fwd(q, self.rows, first)
-            return q, mu
-        filters = self.weights.blocks[k].filters
-        short = self.short(mu, self.weights.gathered[0])
-        return message_fwd(phi, mu, q, self.rows, filters, short)
+        first, (n_atoms, n_features) = self.weights.first, q.shape
+        operand = new_operand(3 * n_atoms, n_features, self.weights.forward_precision, q.device)
+        if mu is None and first is not None and worth_it(n_atoms, n_features):
+            q, mu, self.reach = first_message_fwd(q, self.rows, first, operand)
+        else:
+            filters = self.weights.blocks[k].filters
+            short = self.short(mu, self.weights.gathered[0])
+            products = self.weights.forward_precision
+            q, mu = message_fwd(phi, mu, q, self.rows, filters, short, operand, products)
+        self.mixed = mu, operand
+        return q, mu
 
     def update_fwd(
         self, k: int, q: Tensor, mu: Tensor
@@ -275,6 +271,8 @@ class KernelSteps:
         """As in `Steps`; nothing reads the vectors after the last block."""
         blocks = self.weights.blocks
         last = k == len(blocks) - 1
+        operand = None if self.mixed is None or self.mixed[0] is not mu else self.mixed[1]
+        self.mixed = None
         out = update_fwd(
             q,
             mu,
@@ -282,6 +280,7 @@ class KernelSteps:
             end=self.rows.end,
             with_mu=not last,
             precision=self.weights.forward_precision,
+            operand=operand,
         )
         self.kept[k] = out[2]
         return out
@@ -329,10 +328,9 @@ class KernelSteps:
         short_q, short_mu = (self.short(g, self.weights.gathered[1]) for g in (g_q, g_mu))
         gathered = None if short_q is None or short_mu is None else (short_q, short_mu)
         before, operand = self.kept.get(k - 1), None
+        products = self.weights.first_back(k - 1)
         if before is not None:
-            n_atoms, n_features = g_q.shape
-            precision = self.weights.backward_precision
-            operand = new_operand(n_atoms, n_features, precision, g_q.device)
+            operand = new_operand(*g_q.shape, products, g_q.device)
         gradients = message_bwd(
             g_q,
             g_mu,
@@ -345,6 +343,7 @@ class KernelSteps:
             gathered=gathered,
             uv=None if before is None else before.uv,
             g_a_mu=operand,
+            products=products,
         )
         self.told = None
         if gradients is not None and operand is not None:

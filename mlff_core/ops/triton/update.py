@@ -239,6 +239,7 @@ def update_fwd(
     end: Tensor,
     with_mu: bool,
     precision: str,
+    operand: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, UpdateSaved]:
     """Scalars, vectors (None without `with_mu`) and what the backward needs.
 
@@ -249,10 +250,11 @@ def update_fwd(
         end: Number of atoms that are no padding, int32 [1]; of the others nothing is written.
         with_mu: Whether anything after this block reads the vectors.
         precision: As in `linear.linear`.
+        operand: mu as one; None where the walk has not left it.
     """
     n_atoms, n_features = q.shape
     widths = (n_features, n_features, n_features)
-    flat = mu.view(3 * n_atoms, n_features)
+    flat = mu.view(3 * n_atoms, n_features) if operand is None else operand
     uv = linear(flat, weights.uv, end=end, atom_rows=3, precision=precision)
     hidden, q_out = q.new_empty(n_atoms, n_features), q.new_empty(n_atoms, n_features)
     silu = new_operand(n_atoms, n_features, precision, q.device)

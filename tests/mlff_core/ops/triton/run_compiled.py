@@ -145,7 +145,7 @@ def compile_tiles(*, candidates: bool) -> list[str]:
     failures = []
     model = random_model().requires_grad_(False)
     width, sizes = model.config.n_features, list(tiles.CLASSES)
-    for products in ("fp16x3", "fp16"):
+    for products in ("fp16x3", "fp16x3on", "fp16"):
         engines = tune.make_engines(model, products)
         for size in sizes:
             tiles.CLASSES = {size: 0}

@@ -27,7 +27,7 @@ def test_what_is_multiplied_may_be_far_larger_than_float16_can_hold():
 
 @pytest.mark.parametrize(
     ("precision", "least", "most"),
-    [("fp16x3", 0.0, 1e-6), ("fp16", 1e-4, 1e-3)],
+    [("fp16x3", 0.0, 1e-6), ("fp16x3on", 0.0, 1e-6), ("fp16", 1e-4, 1e-3)],
 )
 def test_a_product_is_as_far_from_float64_as_its_pieces_are_long(precision, least, most):
     generator = torch.Generator().manual_seed(0)
