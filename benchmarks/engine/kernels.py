@@ -39,7 +39,7 @@ def work(
     found = {
         "linear_1x1": (inner * (forward + backward), inner * ((2 + f) + (2 + b)), 0.0),
         "linear_1x3": (inner * 3 * forward, inner * (f + 3), 0.0),
-        "linear_3x1": (inner * 3 * backward, inner * (4 + b), 0.0),
+        "linear_3x1": (inner * 3 * backward, inner * (1 + 4 * b), 0.0),
         "linear_1x2": (blocks * 6 * forward, blocks * (3 * f + 6), 0.0),
         "linear_2x1": (blocks * 6 * backward, blocks * (6 * b + 6) - 3, 0.0),
         "update_hidden": (blocks * 2 * forward, blocks * (5 + f), 0.0),
@@ -48,7 +48,7 @@ def work(
         "update_bwd_in": (blocks * 2 * backward, blocks * (11 + 7 * b) - 4, 0.0),
         "readout": (forward, 2.0, 0.0),
         "message_fwd": (0.0, inner * (11 + 3 * f), inner * (3 * terms + 9)),
-        "message_bwd": (0.0, inner * (19 + b), inner * (6 * terms + 25)),
+        "message_bwd": (0.0, inner * (16 + 4 * b), inner * (6 * terms + 25)),
     }
     return {
         kernel: (

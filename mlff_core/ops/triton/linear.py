@@ -218,6 +218,16 @@ def new_operand(n_rows: int, n_in: int, precision: str, device: torch.device) ->
     return torch.empty(n_rows, pieces, n_in, dtype=torch.float16, device=device)
 
 
+def value_of(operand: Tensor, precision: str) -> Tensor:
+    """The numbers that an operand stands for, float32 [n_rows, n_in]."""
+    high, *low = operand.float().unbind(1)
+    if precision == "fp16":
+        return high
+    if precision == "fp16x3on":
+        return high + low[0]
+    return (high + low[0] / LOW_SCALE) * RANGE
+
+
 def linear(
     x: Tensor,
     w: Tensor,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mlff_core.ops.filters import FilterTable
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
+from mlff_core.ops.triton.linear import new_operand, store_operand
 from mlff_core.ops.triton.message import gather, load_pair, over_pairs
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.spline import spline_weights
@@ -54,7 +55,7 @@ def message_bwd_kernel(
     geometry_ptr,  # [n_atoms, stride, N_GEOMETRY]
     end_ptr,  # int32 [1]
     pull_ptr,  # [n_atoms, stride, n_features / BLOCK_F, N_PULL], added to with ADD
-    g_phi_ptr,  # [n_atoms, 3 n_features], unused without HAS_MU
+    g_phi_ptr,  # operand [n_atoms, n_pieces, 3 n_features], unused without HAS_MU
     g_mu_out_ptr,  # [n_atoms, 3, n_features], unused without HAS_MU
     uv_ptr,  # of the update block before [n_atoms, 3, 2 n_features], unused without PRODUCTS
     g_a_mu_ptr,  # operand [n_atoms, n_pieces, n_features], unused without PRODUCTS
@@ -67,7 +68,8 @@ def message_bwd_kernel(
     N_PULL: tl.constexpr,
     DEGREE: tl.constexpr,
     HAS_MU: tl.constexpr,
-    PRODUCTS: tl.constexpr,  # precision of those that take the operand, or ""
+    PRODUCTS: tl.constexpr,  # precision of those that take g_a_mu, or ""
+    OPERAND: tl.constexpr,  # of those that take g_phi
     ADD: tl.constexpr,
     ATOMS: tl.constexpr,
     SPLIT: tl.constexpr,
@@ -162,12 +164,15 @@ def message_bwd_kernel(
     if HAS_MU:
         atom = tl.program_id(0) * ATOMS + tl.arange(0, ATOMS)
         real = atom[:, None] < n_atoms
-        told = atom.to(tl.int64)[:, None] * PHI + f
-        tl.store(g_phi_ptr + told, over_pairs(g_phi1, ATOMS, SPLIT, BLOCK_F), mask=real)
-        told += N_FEATURES
-        tl.store(g_phi_ptr + told, over_pairs(g_phi2, ATOMS, SPLIT, BLOCK_F), mask=real)
-        told += N_FEATURES
-        tl.store(g_phi_ptr + told, over_pairs(g_phi3, ATOMS, SPLIT, BLOCK_F), mask=real)
+        PIECES: tl.constexpr = 1 if OPERAND == "fp16" else 2
+        g_phi = g_phi_ptr + atom.to(tl.int64)[:, None] * (PIECES * PHI) + f
+        g_phi1 = over_pairs(g_phi1, ATOMS, SPLIT, BLOCK_F)
+        store_operand(g_phi, g_phi1, real, PHI, OPERAND)
+        g_phi2 = over_pairs(g_phi2, ATOMS, SPLIT, BLOCK_F)
+        store_operand(g_phi + N_FEATURES, g_phi2, real, PHI, OPERAND)
+        g_phi3 = over_pairs(g_phi3, ATOMS, SPLIT, BLOCK_F)
+        store_operand(g_phi + 2 * N_FEATURES, g_phi3, real, PHI, OPERAND)
+        told = atom.to(tl.int64)[:, None] * PHI + 2 * N_FEATURES + f
         phi3 = tl.load(phi_ptr + told, mask=real, other=0.0).to(tl.float32)
         vector = atom.to(tl.int64)[:, None] * (3 * N_FEATURES) + f
         x = tl.load(own_g_mu_ptr + vector, mask=real, other=0.0)
@@ -203,6 +208,7 @@ def message_bwd(
     pull: Tensor,
     *,
     add: bool,
+    precision: str,
     gathered: tuple[Tensor, Tensor] | None = None,
     uv: Tensor | None = None,
     g_a_mu: Tensor | None = None,
@@ -220,6 +226,7 @@ def message_bwd(
         pull: From `new_pull`; written: what the message from atom a to its neighbour b gives to
             dE/d(x_a - x_b), eV/Å, in the pair's place of a's row, a slice of the features each.
         add: Add to pull rather than overwrite it.
+        precision: How products are computed that take dE/dphi.
         gathered: g_q and g_mu as neighbours read them, in a shorter type; None: as they are.
         uv: What the update block before has kept [n_atoms, 3, 2 n_features].
         g_a_mu: From `linear.new_operand`; written: what `update_bwd.gradient_in_a_mu` makes of
@@ -227,12 +234,13 @@ def message_bwd(
         products: How those are computed that take it.
 
     Returns:
-        dE/dphi [n_atoms, 3 n_features] and dE/dmu [n_atoms, 3, n_features].
+        dE/dphi as an operand of 3 n_features columns, and dE/dmu [n_atoms, 3, n_features].
     """
     n_atoms, n_features = g_q.shape
     gradients = None
     if mu is not None:
-        gradients = torch.empty_like(phi, dtype=mu.dtype), torch.empty_like(mu)
+        g_phi = new_operand(n_atoms, 3 * n_features, precision, g_q.device)
+        gradients = g_phi, torch.empty_like(mu)
     read_q, read_mu = gathered or (g_q, g_mu)
     launch = launch_of("message_bwd", n_atoms, n_features)
     n_slices = pull.shape[2]
@@ -263,6 +271,7 @@ def message_bwd(
         DEGREE=table.degree,
         HAS_MU=mu is not None,
         PRODUCTS="" if g_a_mu is None else products,
+        OPERAND=precision,
         ADD=add,
         BLOCK_F=n_features // n_slices,
         **launch.options,

@@ -340,6 +340,7 @@ class KernelSteps:
             blocks[k].filters,
             self.pull,
             add=add,
+            precision=self.weights.backward_precision,
             gathered=gathered,
             uv=None if before is None else before.uv,
             g_a_mu=operand,

@@ -51,12 +51,21 @@ def results(steps: Steps, case: Case) -> Results:
         elif name == "phi_bwd":
             out = (out,)
         elif name == "message_bwd":
-            out = (*out, position_gradient(steps, case))
+            out = (*in_numbers(steps, *out), position_gradient(steps, case))
         elif name == "first_message_bwd":
             out = (position_gradient(steps, case),)  # On top of that of the last block.
         found[name] = tuple(out)
     found["position_gradient"] = found["message_bwd"][2:]
     return found | {name: tuple(call()) for name, call in of_charges(steps, case).items()}
+
+
+def in_numbers(steps: Steps, g_phi: Tensor, g_mu: Tensor) -> tuple[Tensor, Tensor]:
+    """What the walk back gives, of which kernels leave the first as the next product takes it."""
+    if not isinstance(steps, ExchangeableSteps):
+        from mlff_core.ops.triton.linear import value_of
+
+        g_phi = value_of(g_phi, steps.weights.backward_precision)
+    return g_phi, g_mu
 
 
 def of_charges(steps: Steps, case: Case) -> dict[str, Callable[[], object]]:
