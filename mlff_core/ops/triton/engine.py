@@ -227,7 +227,8 @@ class TritonEngine:
     def _after_the_last(self) -> None:
         """Wait for the last replay, on whatever stream it was: all work in the same memory."""
         # The handle alone, since the stream itself takes eight microseconds.
-        handle = driver.active.get_current_stream(self.reference_energy.device.index)
+        card: Any = driver.active
+        handle = card.get_current_stream(self.reference_energy.device.index)
         if self.stream is None or handle != self.stream.cuda_stream:
             stream = torch.cuda.current_stream()
             if self.stream is not None:

@@ -330,7 +330,7 @@ class KernelSteps:
         before, operand = self.kept.get(k - 1), None
         products = self.weights.first_back(k - 1)
         if before is not None:
-            operand = new_operand(*g_q.shape, products, g_q.device)
+            operand = new_operand(len(g_q), g_q.shape[1], products, g_q.device)
         gradients = message_bwd(
             g_q,
             g_mu,

@@ -15,8 +15,8 @@ def steps(monkeypatch):
     seen = []
 
     @contextmanager
-    def graph(_, capture_error_mode):
-        seen.append(f"capture, {capture_error_mode}")
+    def graph(_, pool, capture_error_mode):
+        seen.append(f"capture in {pool}, {capture_error_mode}")
         yield
 
     monkeypatch.setattr(torch.cuda, "graph", graph)
@@ -25,10 +25,10 @@ def steps(monkeypatch):
 
 
 def test_garbage_is_collected_before_a_recording_and_not_during(steps):
-    with recording(None):
+    with recording(None, "shared memory"):
         assert not gc.isenabled()
     assert gc.isenabled()
-    assert steps == ["collect", "capture, thread_local"]
+    assert steps == ["collect", "capture in shared memory, thread_local"]
 
 
 @pytest.mark.usefixtures("steps")

@@ -228,6 +228,21 @@ def test_a_graph_takes_coordinates_that_begin_anywhere_in_memory(network, batch)
         assert torch.equal(forces, results[1][1])
 
 
+def test_recorded_steps_share_their_memory_and_leave_each_other_alone(network, batch):
+    engine = engine_of(network)
+    some = [batch, batch.select(range(4, batch.n_mols - 8)), batch.select(range(6))]
+    first = [[engine.evaluate(*arguments(b)) for _ in range(3)][-1] for b in some]
+    assert len(engine.graphs) == len(some)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    for stream in (torch.cuda.current_stream(), side, torch.cuda.current_stream()):
+        with torch.cuda.stream(stream):
+            again = [engine.evaluate(*arguments(b)) for b in some]
+        torch.cuda.synchronize()
+        for found, expected in zip(again, first, strict=True):
+            assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
+
+
 def test_a_caller_can_capture_a_step_and_change_the_molecules_in_it(network, batch):
     engine = engine_of(network)
     few, other = batch.select([2, 3, 4, 9]), batch.select([5, 4])
