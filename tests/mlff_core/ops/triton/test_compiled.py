@@ -73,6 +73,7 @@ def test_what_lies_between_two_force_calls_compiles_once_for_every_way_to_move(c
         "end_move_kernel",
         "fire_kernel",
         "gather_kernel",
+        "inverse_hessian_kernel",
         "lbfgs_kernel",  # with a model of the Hessian and without
         "lbfgs_kernel",
     ]
