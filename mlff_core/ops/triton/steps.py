@@ -36,12 +36,25 @@ if TYPE_CHECKING:
 #: three, but for the first of all. By that rounding and the splines, emulated, forces of the
 #: shipped models are off by up to 1.2e-3 eV/Å over 64 hot geometries of 32 drug-like molecules.
 PRODUCT_PRECISION = {"float32": ("fp16x3", "fp16x3"), "fast": ("fp16x3on", "fp16")}
+#: Width from which the first of a block's gradients is worth one product, but for the last block's.
+WIDE = 256
 #: Splines of the filters under each choice: degree, and intervals between 0 and the cutoff.
 FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 240)}
 
 
 #: Types in which neighbours read each other's features, and their gradients; None: float32.
 Gathered = tuple[torch.dtype | None, torch.dtype | None]
+
+
+def first_back_of(k: int, n_blocks: int, n_features: int, precisions: tuple[str, str]) -> str:
+    """How the first product of an update block is computed on the way back.
+
+    Through the last block's come all gradients: with one product in place of three there, it was
+    most of what forces of some molecules were off by. In a narrow model, whose sums have fewer
+    terms, those of the other blocks matter as well.
+    """
+    forward, backward = precisions
+    return forward if k == n_blocks - 1 or n_features < WIDE else backward
 
 
 class PhiWeights(NamedTuple):
@@ -104,13 +117,9 @@ class Weights(NamedTuple):
     gathered: Gathered = (None, None)
 
     def first_back(self, k: int) -> str:
-        """How the first product of an update block is computed on the way back.
-
-        Through the last block's come all gradients: with one product in place of three there, it
-        was most of what forces of some molecules were off by.
-        """
-        last = k == len(self.blocks) - 1
-        return self.forward_precision if last else self.backward_precision
+        """As `first_back_of`, of this model."""
+        precisions = self.forward_precision, self.backward_precision
+        return first_back_of(k, len(self.blocks), self.tables.element.shape[1], precisions)
 
     @classmethod
     def lay_out(
@@ -167,7 +176,7 @@ class Weights(NamedTuple):
                         w2,
                         b2,
                         precisions,
-                        precisions[0] if len(laid_out) == n_blocks - 1 else precisions[1],
+                        first_back_of(len(laid_out), n_blocks, model.config.n_features, precisions),
                     ),
                 )
             )

@@ -35,6 +35,8 @@ TILE_CANDIDATES = {
         Tile(128, 128, 64, 8, 3),
         Tile(64, 128, 64, 4, 2),
         Tile(64, 64, 64, 4, 3),
+        Tile(64, 32, 64, 4, 3),
+        Tile(128, 64, 64, 8, 3),
     ],
     "medium": [
         Tile(16, 64, 32, 4, 3),
@@ -71,6 +73,7 @@ LAUNCH_CANDIDATES = {
         Launch(4, 1, 128, 4),
         Launch(1, 1, 256, 2),
         Launch(1, 1, 256, 2, 112),
+        Launch(1, 1, 64, 1, 64),
     ],
     "medium": [
         Launch(4, 1, 32, 1),
