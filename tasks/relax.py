@@ -70,10 +70,17 @@ def relax(
         )
 
 
+#: The stream of each thread: what is kept of freed memory is of a stream.
+_OWN: Final = threading.local()
+
+
 def own_stream(device: "torch.device") -> AbstractContextManager[object]:
     """On a card, a stream beside those on which other shards are relaxed."""
     if device.type != "cuda":
         return nullcontext()
     import torch  # takes seconds: molecules are embedded without it
 
-    return torch.cuda.stream(torch.cuda.Stream(device))
+    streams = vars(_OWN).setdefault("streams", {})
+    if device not in streams:
+        streams[device] = torch.cuda.Stream(device)
+    return torch.cuda.stream(streams[device])
