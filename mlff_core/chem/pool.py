@@ -144,8 +144,9 @@ class EmbeddingPool:
         self.n_workers = n_workers or usable_cores()
         self._prepare = prepare
         self._nicer = nicer
-        # Class, number, job; who is asked for first has the lower class. None: closed.
-        self._jobs: queue.PriorityQueue[tuple[int, int, Job | None]] = queue.PriorityQueue()
+        # Class, record, number, job; the lower class goes first, then the earlier record. None:
+        # closed.
+        self._jobs: queue.PriorityQueue[tuple[int, int, int, Job | None]] = queue.PriorityQueue()
         self._number = count()
         self._lock = threading.Lock()  # guards the three below
         self._threads: list[threading.Thread] = []
@@ -176,7 +177,8 @@ class EmbeddingPool:
         `PreparedMolecule` that failed.
 
         Reads `records` a bounded number ahead of what was taken from it. Several threads may each
-        be in a `map` of their own.
+        be in a `map` of their own: earlier records go first, whoever asked for them, so that what
+        follows on a shard begins while the next one is prepared.
 
         Args:
             records: See above.
@@ -237,7 +239,7 @@ class EmbeddingPool:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the embedding pool was closed")
-            self._jobs.put((0 if urgent else 1, next(self._number), job))
+            self._jobs.put((0 if urgent else 1, job.records[0][0], next(self._number), job))
             if len(self._threads) < self.n_workers:
                 thread = threading.Thread(
                     target=self._supervise, name=f"embedding-{len(self._threads)}", daemon=True
@@ -246,9 +248,9 @@ class EmbeddingPool:
                 thread.start()
         return job.future
 
-    def _end_of_jobs(self) -> tuple[int, int, None]:
+    def _end_of_jobs(self) -> tuple[int, int, int, None]:
         """Before all jobs; no two are the same, for a queue compares what it holds."""
-        return -1, next(self._number), None
+        return -1, 0, next(self._number), None
 
     def _supervise(self) -> None:
         """Keep one worker process fed, and replace it when it is gone, until the pool closes."""
@@ -272,7 +274,7 @@ class EmbeddingPool:
             if not wait and self._jobs.qsize() <= self.n_workers:
                 return None
             try:
-                _, _, job = self._jobs.get(block=wait)
+                *_, job = self._jobs.get(block=wait)
             except queue.Empty:
                 return None
             if job is None:

@@ -138,6 +138,17 @@ def test_what_is_urgent_goes_before_what_was_asked_for_earlier(obey, tmp_path: P
         assert len(list(patient)) == 41
 
 
+def test_an_earlier_record_goes_before_what_was_asked_for_earlier(obey, tmp_path: Path):
+    seen = tmp_path / "seen"
+    later = [(100 + k, None, word) for k, word in enumerate(["a", *["sleep 0.05"] * 40])]
+    with EmbeddingPool(ChemistrySettings(), n_workers=1, prepare=obey) as pool:
+        shard = pool.map([*later, (200, None, f"die-once {seen}")])
+        next(shard)  # all the others are under way
+        assert said(pool.map(numbered("b"))) == ["b"]
+        assert not seen.exists()
+        assert len(list(shard)) == 41
+
+
 def test_a_molecule_that_hangs_costs_its_worker_and_nobody_else(obey):
     settings = ChemistrySettings(hard_timeout_s=0.5)
     words = ["a", "b", "sleep 600", "c", "d", "e", "sleep 600", "f", "g", "h"]
