@@ -42,11 +42,14 @@ CORES_EACH: Final = 4
 MEMORY_EACH: Final = 6 * 2**30
 #: Slices that a process has at once: its cores prepare the one while it embeds the other.
 LANES: Final = 2
-#: Cores of the machine for each molecule that takes seconds: two in a thousand do.
-CORES_A_STRAGGLER: Final = 4
+#: Cores of the machine for each molecule that takes seconds: two in a thousand do. A shard is not
+#: relaxed before its last one is there.
+CORES_A_STRAGGLER: Final = 2
 #: By how much these processes are nicer than the one that relaxes, and their cores than they: what
 #: drives the card never waits for a core, nor does an import of torch for those of RDKit.
 NICER: Final = 5
+#: And those that have the stragglers, for which a whole shard waits.
+STRAGGLERS_NICER: Final = 2
 #: Records that a process embeds at once: many, because the card takes as long for half of them, and
 #: few enough that all processes have work until the end of a shard.
 RECORDS_AT_ONCE: Final = 2500
@@ -89,7 +92,7 @@ class EmbeddingProcesses:
         self._shards = itertools.count()
         self._beginning: list[threading.Thread] = []
         self._stragglers = EmbeddingPool(
-            settings, max(1, cores // CORES_A_STRAGGLER), prepare=on_a_core, nicer=NICER
+            settings, max(1, cores // CORES_A_STRAGGLER), prepare=on_a_core, nicer=STRAGGLERS_NICER
         )
 
     def begin(self) -> None:
