@@ -14,6 +14,7 @@ import itertools
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -731,7 +732,8 @@ def card(results: Results, checkpoint: Results, network: PaiNN, accuracy: Path) 
           for line in section(results[name])),
         *(line for name, section in (
             ("other_bonds", other_bonds), ("torsions", torsions), ("rare", rare),
-            ("few_atoms", few_atoms), ("charges", charges),
+            ("few_atoms", few_atoms),
+            ("charges", partial(charges, beside=not network.config.charges_after)),
         )
           if name in results for line in section(results[name], device(results[name]))),
         *conformers(results["conformers"]),

@@ -20,14 +20,16 @@ def rows_of_markdown(head: str, align: str, rows: list[list[str]]) -> list[str]:
     return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
 
 
-def charges(part: Results, where: str) -> list[str]:
-    """Partial charges and dipole moments."""
+def charges(part: Results, where: str, *, beside: bool) -> list[str]:
+    """Partial charges and dipole moments; `beside` is what reads them, if not the model itself."""
+    of_its_own = (
+        "They are read from the features, by a file beside the model, and change no energy."
+    )
     return [
         "## Partial charges",
         "",
         "What `--charges` and `get_charges` give, against the teacher's on held-out molecules, "
-        f"on {where}. They are read from the features and change no energy. Must: 0.01 e and "
-        "0.15 D.",
+        f"on {where}. {of_its_own + ' ' if beside else ''}Must: 0.01 e and 0.15 D.",
         "",
         *rows_of_markdown(
             "| geometries | charges, MAE, e | dipole moment, MAE, D",
