@@ -23,6 +23,8 @@ FORMED_AROUND_CORNER: Final = 1.03
 
 #: Pairs of atoms in one array operation of `rearrangements`.
 _PAIRS_AT_ONCE: Final = 500_000
+#: By how many Å² a squared distance of `_too_near` may be off in single precision, and more.
+_ROUNDING: Final = 0.01
 
 #: Covalent radii in Å by atomic number; 1.5 where the model has no element anyway.
 RADII: Final = np.full(120, 1.5)
@@ -95,14 +97,18 @@ def rearrangements(
         topologies: One a geometry.
     """
     answers: list[str | None] = [None] * len(positions)
-    squares = np.cumsum([len(x) ** 2 for x in positions])
+    sizes = np.array([len(x) for x in positions], np.int64)
+    order = np.argsort(sizes, kind="stable")  # alike ones together: `_too_near` pads
+    squares = np.cumsum(sizes[order] ** 2)
     # Pieces of a bounded number of pairs keep the arrays of all pairs small.
     first = 0
-    while first < len(positions):
+    while first < len(order):
         base = squares[first - 1] if first else 0
         last = max(first + 1, int(np.searchsorted(squares, base + _PAIRS_AT_ONCE, "right")))
-        odd = _odd(positions[first:last], topologies[first:last])
-        for k in (first + np.flatnonzero(odd)).tolist():
+        piece = order[first:last].tolist()
+        odd = _odd([positions[k] for k in piece], [topologies[k] for k in piece])
+        for place in np.flatnonzero(odd).tolist():
+            k = piece[place]
             answers[k] = rearranged(positions[k], *topologies[k])
         first = last
     return answers
@@ -127,20 +133,52 @@ def _odd(positions: Sequence[NDArray], topologies: Sequence[Topology]) -> NDArra
     bonds, owner = gathered("bonds", 2)
     i, j = bonds.T
     odd[owner[~(_norm(x[i] - x[j]) <= BROKEN * (radii[i] + radii[j]))]] = True
-    # Pairs a < b of each molecule: row a of a molecule of n atoms has the n - 1 - a later ones.
-    partners = np.concatenate([np.arange(n - 1, -1, -1) for n in sizes])
-    a = np.repeat(np.arange(len(x)), partners)
-    b = a + 1 + np.arange(len(a)) - np.repeat(np.cumsum(partners) - partners, partners)
-    close = np.flatnonzero(_norm(x[a] - x[b]) < FORMED * (radii[a] + radii[b]))
-    bonded = np.minimum(i, j) * len(x) + np.maximum(i, j)
-    new = close[~np.isin(a[close] * len(x) + b[close], bonded)]
-    odd[np.searchsorted(start, a[new], "right") - 1] = True
+    with np.errstate(invalid="ignore", over="ignore"):
+        odd |= _too_near(x, radii, start, bonds - start[owner, None], owner)
     centres, owner = gathered("chirality", 4)
     p, q, r, s = x[centres.T]
     odd[owner[~(np.einsum("ni,ni->n", p - s, np.cross(q - s, r - s)) > 0)]] = True
     doubles, owner = gathered("double_bonds", 4)
     odd[owner[~(cos_dihedrals(x, doubles) * doubles[:, 4] > 0)]] = True
     return odd
+
+
+def _too_near(
+    x: NDArray[np.float64],
+    radii: NDArray[np.float64],
+    start: NDArray[np.integer],
+    bonds: NDArray[np.integer],
+    owner: NDArray[np.integer],
+) -> NDArray[np.bool_]:
+    """Geometries with atoms as near as bonded ones that are not, and a few that all but have some.
+
+    Args:
+        x: Å, of all, one behind the other [n_atoms, 3].
+        radii: Å [n_atoms].
+        start: Where each begins, and the end.
+        bonds: Atoms counted in each [n_bonds, 2].
+        owner: Whose bonds these are.
+    """
+    sizes = np.diff(start)
+    n, width = len(sizes), int(sizes.max(initial=0))
+    here = np.arange(width) < sizes[:, None]
+    spread = np.zeros((n, width, 3), np.float32)
+    # About an atom of each: single precision is lost far from the origin.
+    spread[here] = x - x[np.repeat(start[:-1], sizes)]
+    reach = np.full((n, width), np.nan, np.float32)  # beyond the atoms nothing is near
+    reach[here] = FORMED * radii
+    squared = np.einsum("nai,nai->na", spread, spread)
+    apart = spread @ spread.transpose(0, 2, 1)
+    apart *= -2.0
+    apart += squared[:, :, None]
+    apart += squared[:, None]
+    apart[:, np.arange(width), np.arange(width)] = np.inf
+    i, j = bonds.T
+    apart[owner, i, j] = apart[owner, j, i] = np.inf
+    limit = reach[:, :, None] + reach[:, None]
+    limit *= limit
+    limit += _ROUNDING
+    return (apart < limit).any((1, 2))
 
 
 def _norm(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
