@@ -5,6 +5,7 @@ launches kernels would wait for it at each of them.
 """
 
 import queue
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -17,13 +18,15 @@ WRITERS: Final = 2
 
 
 class TableWriter:
-    """Writes shards as `shard.write_shard` does, elsewhere; a process starts with its first."""
+    """Writes shards as `shard.write_shard` does, elsewhere; all start with the first shard."""
 
     def __init__(self) -> None:
         #: Those that have nothing to do; None: not started.
         self._idle: queue.LifoQueue[WorkerProcess | None] = queue.LifoQueue()
         for _ in range(WRITERS):
             self._idle.put(None)
+        self._begun = threading.Lock()  # held from the first shard on
+        self._starting = threading.Thread(target=self._start_others, daemon=True)
 
     def run(
         self,
@@ -40,10 +43,12 @@ class TableWriter:
             Exception: What the writing raised.
         """
         process = self._idle.get()
+        if self._begun.acquire(blocking=False):
+            # The last shard would wait for the start of a process that is not needed before.
+            self._starting.start()
         try:
             if process is None:
-                process = WorkerProcess()
-                process.wait_until_ready(write_here, None)
+                process = _started()
             process.connection.send((shard, embedded_file, relaxed_file, out, metadata))
             answer = process.connection.recv()
         except BaseException as error:  # it may have an answer that nobody waits for any more
@@ -60,6 +65,16 @@ class TableWriter:
         assert isinstance(answer, StepReport)
         return answer
 
+    def _start_others(self) -> None:
+        for _ in range(WRITERS - 1):
+            process = self._idle.get()
+            try:
+                process = process or _started()
+            except (EOFError, OSError):  # who needs it tries again, and says it
+                process = None
+            finally:
+                self._idle.put(process)
+
     def close(self) -> None:
         """End the processes that were started, when they are done."""
         them = [self._idle.get() for _ in range(WRITERS)]
@@ -67,6 +82,16 @@ class TableWriter:
             if process is not None:
                 process.end()
             self._idle.put(None)
+
+
+def _started() -> WorkerProcess:
+    process = WorkerProcess()
+    try:
+        process.wait_until_ready(write_here, None)
+    except BaseException:
+        process.end()
+        raise
+    return process
 
 
 def write_here(

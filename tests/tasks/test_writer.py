@@ -44,6 +44,7 @@ def test_what_goes_wrong_is_raised_here_and_the_next_shard_is_written(
     files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     writer = TableWriter()
+    writer._begun.acquire()  # no other is started
     try:
         with pytest.raises(FileNotFoundError, match=r"gone\.arrow"):
             writer.run(0, files[0], tmp_path / "gone.arrow", tmp_path, METADATA)
@@ -56,14 +57,20 @@ def test_what_goes_wrong_is_raised_here_and_the_next_shard_is_written(
         writer.close()
 
 
-def test_two_shards_are_written_at_once(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_all_processes_start_with_the_first_shard_and_end_in_the_end(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
     writer = TableWriter()
     try:
-        first = writer._idle.get()  # one is at work
         assert writer.run(1, *files, tmp_path, METADATA).n_records == 2
-        writer._idle.put(first)
+        writer._starting.join()
+        processes = [one for one in writer._idle.queue if one is not None]
+        assert len(processes) == len(set(map(id, processes))) == WRITERS
+        first = writer._idle.get()  # one is at work
         assert writer.run(2, *files, tmp_path, METADATA).n_records == 2
+        writer._idle.put(first)
         assert len(list((tmp_path / "molecules").glob("*.parquet"))) == 2
     finally:
         writer.close()
+    assert all(process.process.poll() is not None for process in processes)
     assert list(writer._idle.queue) == [None] * WRITERS
