@@ -178,7 +178,8 @@ def _too_near(
     limit = reach[:, :, None] + reach[:, None]
     limit *= limit
     limit += _ROUNDING
-    return (apart < limit).any((1, 2))
+    near: NDArray[np.bool_] = (apart < limit).reshape(n, -1).any(1)
+    return near
 
 
 def _norm(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
