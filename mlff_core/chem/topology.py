@@ -178,7 +178,8 @@ def _too_near(
     limit = reach[:, :, None] + reach[:, None]
     limit *= limit
     limit += _ROUNDING
-    near: NDArray[np.bool_] = (apart < limit).reshape(n, -1).any(1)
+    near = np.zeros(n, bool)
+    near[np.nonzero(apart < limit)[0]] = True
     return near
 
 
