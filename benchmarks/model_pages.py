@@ -77,18 +77,20 @@ def few_atoms(part: Results, where: str) -> list[str]:
         "## Small and hypervalent molecules",
         "",
         f"{len(found)} molecules relaxed by both from the same start, on {where}: the largest "
-        f"difference of a bond's length. {len(found) - len(off)} are within {BOND_BOUND} Å; the "
-        "others:",
+        f"difference of a bond's length. {len(found) - len(off)} are within {BOND_BOUND} Å"
+        + ("; the others:" if off else "."),
         "",
-        *rows_of_markdown(
-            "SMILES | largest difference, Å | the student",
-            "lrl",
-            [
-                [f"`{m['smiles']}`", f"{m['largest_error_angstrom']:.2f}", m["status"][0]]
-                for m in off
-            ],
-        ),
+        *(few_atoms_off(off) if off else []),
     ]
+
+
+def few_atoms_off(off: list[Results]) -> list[str]:
+    """Those whose bonds are elsewhere than the teacher's."""
+    return rows_of_markdown(
+        "SMILES | largest difference, Å | the student",
+        "lrl",
+        [[f"`{m['smiles']}`", f"{m['largest_error_angstrom']:.2f}", m["status"][0]] for m in off],
+    )
 
 
 def other_bonds(part: Results, where: str) -> list[str]:
@@ -193,13 +195,14 @@ def not_for(name: str, results: Results, *, coulomb: bool = False) -> str:
             m for m in results["few_atoms"]["molecules"] if m["largest_error_angstrom"] > BOND_BOUND
         ]
         worst = sorted(off, key=lambda m: -m["largest_error_angstrom"])[:8]
-        lines.append(
-            f"- **Molecules of few atoms, and hypervalent ones**: of "
-            f"{len(results['few_atoms']['molecules'])} tried {len(off)} have a bond that is off by "
-            f"more than {BOND_BOUND} Å, "
-            + ", ".join(f"`{m['smiles']}`" for m in worst)
-            + " most of all."
-        )
+        if worst:
+            lines.append(
+                f"- **Molecules of few atoms, and hypervalent ones**: of "
+                f"{len(results['few_atoms']['molecules'])} tried {len(off)} have a bond that is "
+                f"off by more than {BOND_BOUND} Å, "
+                + ", ".join(f"`{m['smiles']}`" for m in worst)
+                + " most of all."
+            )
     if "far" in results and not coulomb:
         lines.append(
             "- **Charges far apart in one molecule**: the student hears of an atom beyond 15 Å not "

@@ -14,7 +14,7 @@ from benchmarks.accuracy.held_out import embedded
 from benchmarks.accuracy.part import Part, log
 from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.evaluation import on_padded
-from mlff_core.distill.labelling import pad
+from mlff_core.distill.labelling import LabelConfig, closest_contact, pad
 from mlff_core.distill.sampling import holding, relax_path, turn_bond
 from mlff_core.distill.teacher import Teacher
 from mlff_core.models.potential import Potential
@@ -43,7 +43,11 @@ def measure(arguments: argparse.Namespace, student: Potential) -> Part:
     for at in range(0, len(can_turn), AT_ONCE):
         chunk = can_turn[at : at + AT_ONCE]
         found = scanned(chunk, teacher, student, arguments.steps)
-        profiles += [(m, *kept(energies)) for m, energies in zip(chunk, found, strict=True)]
+        profiles += [
+            (molecule, *kept(energies))
+            for molecule, energies in zip(chunk, found, strict=True)
+            if np.isfinite(energies).any()
+        ]
         log(f"{at + len(chunk)} of {len(can_turn)} profiles")
     rows = {
         "all": profiles,
@@ -94,12 +98,18 @@ def scanned(
     )  # fmt: skip
     _, x = relax_path(driver, numbers, start, charge, n_steps, torch.zeros_like(charge))
     both = teacher(numbers, x, charge).energy, on_padded(student)(numbers, x, charge)[0]
-    return torch.stack([e.double().view(n, N_ANGLES) * EV_KCAL_MOL for e in both], 1).cpu().numpy()
+    # Where the teacher lets two atoms collapse, it is wrong by thousands of kcal/mol, and sure.
+    close = closest_contact(numbers, x) < LabelConfig().min_contact
+    energies = [torch.where(close, torch.nan, e.double() * EV_KCAL_MOL) for e in both]
+    return torch.stack([e.view(n, N_ANGLES) for e in energies], 1).cpu().numpy()
 
 
 def kept(energies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Errors and the teacher's profile in kcal/mol, without clashes; the errors' mean is zero."""
-    theirs = energies[0] - energies[0].min()
+    """Errors and the teacher's profile in kcal/mol, without clashes; the errors' mean is zero.
+
+    A number that is none is a clash as well.
+    """
+    theirs = energies[0] - np.nanmin(energies[0])
     low = theirs < MOST
     off = (energies[1] - energies[0])[low]
     return off - off.mean(), theirs[low]

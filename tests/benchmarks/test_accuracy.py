@@ -316,8 +316,9 @@ def test_molecules_moved_a_little_find_back(tmp_path, monkeypatch):
 
 
 def test_errors_of_a_torsion_profile_are_about_its_mean_and_without_clashes():
-    theirs = np.array([3.0, 5.0, 4.0, 90.0])
-    off, profile = torsions.kept(np.array([theirs, theirs + np.array([11.0, 10.0, 12.0, 50.0])]))
+    theirs = np.array([3.0, 5.0, 4.0, 90.0, np.nan])
+    more = np.array([11.0, 10.0, 12.0, 50.0, np.nan])
+    off, profile = torsions.kept(np.array([theirs, theirs + more]))
     assert off.tolist() == [0.0, -1.0, 1.0]
     assert profile.tolist() == [0.0, 2.0, 1.0]
     found = torsions.summary([(None, off, profile), (None, 3 * off, 2 * profile)])

@@ -84,3 +84,6 @@ def test_the_page_of_what_not_to_do_has_the_numbers_that_were_measured():
     assert "1 are within 0.02 Å" in section
     assert "| `II` | 0.06 | converged |" in section
     assert "`O`" not in section
+    few["molecules"] = few["molecules"][1:]
+    assert "1 are within 0.02 Å." in model_pages.few_atoms(few, "a CPU")[2]
+    assert "few atoms" not in model_pages.not_for("the model", results | {"few_atoms": few})
