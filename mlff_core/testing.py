@@ -180,7 +180,7 @@ def coarse_engine(
     What is left between it and the kernels is the order in which they add up, so the kernels may be
     no farther from float64 than twice what it is.
     """
-    from mlff_core.ops.triton.steps import FILTER_SPLINES, PRODUCT_PRECISION
+    from mlff_core.ops.triton.steps import FILTER_SPLINES, products_of
 
     tables: list[tuple[Tensor, FilterTable]] = []
 
@@ -215,7 +215,7 @@ def coarse_engine(
 
         return run
 
-    forward, backward = products or PRODUCT_PRECISION[precision]
+    forward, backward = products or products_of(precision, model.config.n_features)
     atom_ops = AtomOps(
         **{
             name: coarse(operator, backward if name in ("mlp_bwd", "update_bwd") else forward)

@@ -32,12 +32,13 @@ if TYPE_CHECKING:
     from mlff_core.models.painn import PaiNN
 
 #: How products of matrices are computed under each choice of `precision`, forward and backward:
-#: fp16x3 keeps float32's accuracy. Of gradients `fast` takes one product in float16 instead of
-#: three, but for the first of all. By that rounding and the splines, emulated, forces of the
-#: shipped models are off by up to 1.2e-3 eV/Å over 64 hot geometries of 32 drug-like molecules.
-PRODUCT_PRECISION = {"float32": ("fp16x3", "fp16x3"), "fast": ("fp16x3on", "fp16")}
-#: Width from which the first of a block's gradients is worth one product, but for the last block's.
-WIDE = 256
+#: fp16x3 keeps float32's accuracy.
+PRODUCT_PRECISION = {"float32": ("fp16x3", "fp16x3"), "fast": ("fp16x3on", "fp16x3on")}
+#: Width from which `fast` takes one product in float16 instead of three for gradients, but for the
+#: first of all. By that rounding and the splines forces of the default model are off by up to
+#: 1.2e-3 eV/Å over 128 hot geometries of 32 drug-like molecules and 64 at rest. Those of the small
+#: one, of half the width, were by up to 2.5e-3 in one of the 64, which is more than `fast` may.
+ONE_PRODUCT_FROM = 256
 #: Splines of the filters under each choice: degree, and intervals between 0 and the cutoff.
 FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 240)}
 
@@ -46,15 +47,11 @@ FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 240)}
 Gathered = tuple[torch.dtype | None, torch.dtype | None]
 
 
-def first_back_of(k: int, n_blocks: int, n_features: int, precisions: tuple[str, str]) -> str:
-    """How the first product of an update block is computed on the way back.
-
-    Through the last block's come all gradients: with one product in place of three there, it was
-    most of what forces of some molecules were off by. In a narrow model, whose sums have fewer
-    terms, those of the other blocks matter as well.
-    """
-    forward, backward = precisions
-    return forward if k == n_blocks - 1 or n_features < WIDE else backward
+def products_of(precision: str, n_features: int) -> tuple[str, str]:
+    """How products are computed, forward and backward, in a model of this width."""
+    forward, backward = PRODUCT_PRECISION[precision]
+    one = precision == "fast" and n_features >= ONE_PRODUCT_FROM
+    return forward, "fp16" if one else backward
 
 
 class PhiWeights(NamedTuple):
@@ -117,9 +114,13 @@ class Weights(NamedTuple):
     gathered: Gathered = (None, None)
 
     def first_back(self, k: int) -> str:
-        """As `first_back_of`, of this model."""
-        precisions = self.forward_precision, self.backward_precision
-        return first_back_of(k, len(self.blocks), self.tables.element.shape[1], precisions)
+        """How the first product of an update block is computed on the way back.
+
+        Through the last block's come all gradients: with one product in place of three there, it
+        was most of what forces of some molecules were off by.
+        """
+        last = k == len(self.blocks) - 1
+        return self.forward_precision if last else self.backward_precision
 
     @classmethod
     def lay_out(
@@ -138,7 +139,7 @@ class Weights(NamedTuple):
                 what the precision says.
             gathered: Types in which neighbours read features, and gradients; None: float32.
         """
-        precisions = products or PRODUCT_PRECISION[precision]
+        precisions = products or products_of(precision, model.config.n_features)
 
         def forward(w: Tensor) -> Tensor:
             return split_weights(w, precisions[0])
@@ -176,7 +177,7 @@ class Weights(NamedTuple):
                         w2,
                         b2,
                         precisions,
-                        first_back_of(len(laid_out), n_blocks, model.config.n_features, precisions),
+                        precisions[0] if len(laid_out) == n_blocks - 1 else precisions[1],
                     ),
                 )
             )

@@ -176,6 +176,11 @@ def test_forces_and_relative_energies_of_conformers_are_kept(
     relative = torch.stack(energies)
     relative -= relative[0].clone()
     assert relative.abs().max() <= 0.02 / EV_KCAL_MOL
+    # One of the first 64 at rest is farther off than any of those that were displaced.
+    at_rest = MolBatch.from_arrays(drug_like()[:64], device="cuda")
+    _, forces, *_ = engine_of(network, precision).step(*arguments(at_rest))
+    _, true_forces = in_float64(network, at_rest)
+    assert (forces - true_forces).abs().max() <= worst
 
 
 def test_a_batch_in_pieces_gives_what_the_whole_gives(network, batch, monkeypatch):
