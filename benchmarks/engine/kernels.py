@@ -103,6 +103,7 @@ def rows(model: PaiNN, molecules: Molecules, clock: Clock) -> Iterator[dict]:
                             "unit": unit,
                         }
                     yield record
-                yield {"row": "kernel: others", **about, "us": rest, "share": rest / whole}
+                if rest > 0.001 * whole:
+                    yield {"row": "kernel: others", **about, "us": rest, "share": rest / whole}
             except Exception as error:
                 yield {"row": "kernel: all", **about, "failed": reason(error)}

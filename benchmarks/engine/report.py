@@ -76,6 +76,8 @@ def _kernels(rows: list[Row], ceilings: dict[str, float]) -> list[str]:
         ]
         for r in mine:
             name = r["row"].removeprefix("kernel: ")
+            if r.get("share", 1.0) < 0.001:  # What is left over where all others are listed.
+                continue
             if "failed" in r:
                 lines.append(f"| {name} | {r['failed']} | | | | | |")
                 continue
