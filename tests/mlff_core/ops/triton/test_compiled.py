@@ -71,11 +71,14 @@ def test_what_lies_between_two_force_calls_compiles_once_for_every_way_to_move(c
         "begin_move_kernel",  # with a bath and without
         "begin_move_kernel",
         "end_move_kernel",
+        "enter_kernel",
         "fire_kernel",
         "gather_kernel",
         "inverse_hessian_kernel",
         "lbfgs_kernel",  # with a model of the Hessian and without
         "lbfgs_kernel",
+        "leave_kernel",
+        "renew_kernel",
     ]
 
 
