@@ -76,7 +76,10 @@ def test_those_that_are_not_at_rest_by_the_other_walk_again_with_it():
     found, expected = relax(batch, force_field, **asked), alone(batch, **asked)
     assert found.status == expected.status
     assert torch.equal(found.n_steps, expected.n_steps)
-    assert torch.equal(found.energy, expected.energy)
+    # The same walk but for rounding: matrices are as wide as the largest molecule beside it.
+    torch.testing.assert_close(found.energy, expected.energy, rtol=0, atol=1e-9)
+    at_rest = expected.batch.positions
+    torch.testing.assert_close(found.batch.positions, at_rest, rtol=0, atol=1e-9)
 
 
 def test_steps_that_run_out_are_said_to_have_run_out_by_the_other_s_forces():
