@@ -169,8 +169,12 @@ def plot(result: dict, path: Path) -> None:
             own = [row for row in rows if row["each"] == n]
             axes[2].loglog([row["size"] for row in own], [row["conformers_per_s"] for row in own],
                            "o-", color=shade, label=f"{n} a molecule")  # fmt: skip
+        when = ", an earlier run" if result["speed_is_of_before"] else ""
         axes[2].set(xlabel="atoms up to", ylabel="conformers/s",
-                    title=f"Speed on {result['machine']['device']}")  # fmt: skip
+                    title=f"Speed on {result['machine']['device']}{when}")  # fmt: skip
+        sizes = sorted({row["size"] for row in rows})
+        axes[2].set_xticks(sizes, labels=[str(size) for size in sizes])
+        axes[2].xaxis.minorticks_off()
     for axis in axes:
         axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
