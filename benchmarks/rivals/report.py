@@ -25,11 +25,13 @@ def markdown(result: dict[str, Any]) -> str:
         cells = [
             r["row"],
             f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}",
-            f"{r['n']:,}",
+            f"{r['n']:,}" + (f" of {r['asked']:,}" if r["n"] < r["asked"] else ""),
             "" if r["converged"] != r["converged"] else f"{r['converged']:.1%}",
             "" if r["mae"] is None else f"{r['mae']:.2f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    if any(r["n"] < r["asked"] for r in ran):
+        lines += ["", "Where not all ended, time was over: rate and share are of those that had."]
     failed = [r for r in result["rows"] if "failed" in r]
     if failed:
         lines += ["", "| did not run | reason |", "|---|---|"]
