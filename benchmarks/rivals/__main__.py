@@ -42,6 +42,7 @@ from benchmarks.rivals.models import (
 from benchmarks.rivals.programs import gfn2_of, mmff_of, nvmolkit, on_cores, xtbloom
 from benchmarks.rivals.report import markdown, plot
 from mlff_core.cores import usable_cores
+from mlff_core.models.reference import find_model
 
 #: In the order in which they are run, so that a run cut short has the most telling.
 WAYS: dict[str, Way] = {
@@ -115,6 +116,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.render is None:
         device = torch.device(arguments.device)
+        if device.type == "cuda":
+            # As a screen does: one process alone takes longer than any way may.
+            from mlff_core.kernels import compile_kernels
+
+            for name in ("default", "small"):
+                compile_kernels(find_model(name))
         starts = starts_of(arguments.most, usable_cores())
         # Tables name the card and say how many cores others had.
         result = Results(
