@@ -10,6 +10,7 @@ no quiet machine: nothing is timed.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -93,18 +94,14 @@ def row_of(name: str, fmax: float, below: Below) -> dict[str, Any]:
 
 def markdown(result: dict[str, Any]) -> str:
     """A table for each model, a row for each variant and fmax."""
-    about = in_words(result["environment"])
-    lines = [
-        "Made by `python benchmarks/relaxation_steps.py` from the JSON beside it.",
-        "",
-        f"{about}; {result['conformers']} conformers.",
-    ]
-    for name, yardstick in result["yardstick"].items():
+    lines = ["Made by `python benchmarks/relaxation_steps.py` from the JSON beside it."]
+    for name, about in result["models"].items():
         lines += [
             "",
             f"## {name}",
             "",
-            f"Started 0.001 Å off, {yardstick:.1%} come to the same minimum.",
+            f"{in_words(about['environment'])}; {about['conformers']} conformers; started 0.001 Å "
+            f"off, {about['yardstick']:.1%} come to the same minimum.",
             "",
             "| variant | fmax, eV/Å | steps: mean | median | 90 % | left, kcal/mol: median | mean "
             "| same minimum |",
@@ -129,25 +126,26 @@ def main() -> None:
     parser.add_argument("--conformers", type=int, default=128)
     parser.add_argument("--variants", default=";".join(VARIANTS), help="separated by semicolons")
     parser.add_argument("--minutes", type=float, default=5.0, help="no row begins later")
+    parser.add_argument("--add", action="store_true", help="to what the file has of other models")
     parser.add_argument("--render", type=Path, metavar="JSON", help="only the tables of it")
     arguments = parser.parse_args()
     if arguments.render:
         render(arguments.render, markdown)
         return
-    clock = Clock(arguments.minutes)
-    yardstick: dict[str, float] = {}
-    results = Results(
-        arguments.out,
-        {
-            "environment": environment(torch.device(arguments.device)),
-            "conformers": arguments.conformers,
-            "yardstick": yardstick,
-        },
-    )
-    for model in arguments.models.split(","):
+    clock, models = Clock(arguments.minutes), arguments.models.split(",")
+    results = Results(arguments.out, {"models": {}})
+    if arguments.add:
+        kept = json.loads(arguments.out.read_text(encoding="utf-8"))
+        kept["rows"] = [row for row in kept["rows"] if row["model"] not in models]
+        results.content |= kept
+    for model in models:
         potential = load_potential(model, device=arguments.device, precision="float32")
         below = Below(potential, arguments.conformers)
-        yardstick[model] = below.yardstick
+        results.content["models"][model] = {
+            "environment": environment(torch.device(arguments.device)),
+            "conformers": arguments.conformers,
+            "yardstick": below.yardstick,
+        }
         for name in arguments.variants.split(";"):
             for fmax in FMAX:
                 if clock.left():
