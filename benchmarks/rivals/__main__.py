@@ -49,18 +49,18 @@ WAYS: dict[str, Way] = {
     "default model, auto": Way(ours("default", "auto"), 4096, 20.0),
     "small model, auto": Way(ours("small", "auto"), 4096, 20.0),
     "MMFF94, RDKit, all cores": Way(on_cores(mmff_of, "rdkit", "mmff94_relaxed"), 2048, 12.0),
-    "default model, eager PyTorch": Way(differentiated(False), 512, 12.0),
-    "AIMNet2, one member, TorchScript": Way(teacher(1, scripted=True), 768, 15.0),
-    "AIMNet2, mean of four, TorchScript": Way(teacher(4, scripted=True), 384, 20.0),
+    "default model, eager PyTorch": Way(differentiated(False), 1024, 15.0),
+    "AIMNet2, one member, TorchScript": Way(teacher(1, scripted=True), 2048, 20.0),
+    "AIMNet2, mean of four, TorchScript": Way(teacher(4, scripted=True), 1024, 25.0),
     "GFN2-xTB, tblite, all cores": Way(on_cores(gfn2_of, "tblite", "gfn2"), 128, 30.0),
     "default model, float32": Way(ours("default", "float32"), 4096, 20.0),
     "default model, torch-sim's FIRE": Way(torch_sim, 512, 15.0),
     "default model, ASE LBFGS one by one": Way(ase_one_by_one, 64, 6.0),
-    "AIMNet2, mean of four, batched networks": Way(teacher(4, scripted=False), 384, 10.0),
+    "AIMNet2, mean of four, batched networks": Way(teacher(4, scripted=False), 1024, 20.0),
     "MMFF94, nvMolKit": Way(nvmolkit, 4096, 20.0),
     "GFN2-xTB, xTBloom, card": Way(xtbloom("cuda"), 64, 20.0),
     "GFN2-xTB, xTBloom, all cores": Way(xtbloom("cpu"), 64, 20.0),
-    "default model, torch.compile": Way(differentiated(True), 512, 15.0),
+    "default model, torch.compile": Way(differentiated(True), 1024, 15.0),
 }
 #: Seconds for what a way does before and after, and for what cannot be cut short.
 BESIDE = 60.0
@@ -89,7 +89,7 @@ def rows(
     for name in names:
         way = WAYS[name]
         bench = Bench(starts[: way.n], way.seconds, device, file)
-        record: dict[str, Any] = {"row": name}
+        record: dict[str, Any] = {"row": name, "commit": environment(device)["commit"][:7]}
         try:
             if device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -111,9 +111,11 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--most", type=int, default=4096, help="conformers of any way")
     parser.add_argument("--ways", default=";".join(WAYS), help="separated by semicolons")
+    parser.add_argument("--add", action="store_true", help="to what the file has of other ways")
     parser.add_argument("--plot", type=Path, help="where to; beside the JSON if not said")
     parser.add_argument("--render", type=Path, metavar="JSON", help="only table and plot of it")
     arguments = parser.parse_args()
+    names = arguments.ways.split(";")
     if arguments.render is None:
         device = torch.device(arguments.device)
         if device.type == "cuda":
@@ -133,7 +135,10 @@ def main() -> None:
                 "mean_atoms": float(np.mean([len(start.numbers) for start in starts])),
             },
         )
-        for row in rows(starts, arguments.ways.split(";"), device, arguments.teacher):
+        if arguments.add:
+            kept = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
+            result.content["rows"] = [row for row in kept if row["row"] not in names]
+        for row in rows(starts, names, device, arguments.teacher):
             result.add(row)
     file = arguments.render or arguments.out
     render(file, markdown)

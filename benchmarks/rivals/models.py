@@ -32,8 +32,8 @@ from mlff_core.moves.threads import relax_molecules
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.status import ConformerStatus
 
-#: Of what is not ours: as many as make the device busy, and fit.
-PLAIN_SLOTS = 256
+#: Molecules at once of what is not ours: as many as make the device busy, and fit.
+TEACHER_SLOTS, PLAIN_SLOTS = 1024, 512
 
 
 class Differentiated:
@@ -126,7 +126,7 @@ def teacher(members: int, scripted: bool) -> Callable[[Bench], Row]:
             raise FileNotFoundError("no file of the teacher was given")
         opened = Teacher(bench.teacher, bench.device, scripted=scripted)
         label = opened if members > 1 else (lambda z, x, q: opened.member(0, z, x, q))
-        return relaxed_by(bench, TeacherForceField(label, bench.device), PLAIN_SLOTS)
+        return relaxed_by(bench, TeacherForceField(label, bench.device), TEACHER_SLOTS)
 
     return row
 

@@ -9,15 +9,15 @@ from benchmarks.rivals.bench import FMAX
 
 def markdown(result: dict[str, Any]) -> str:
     """The table: what ran, and what did not."""
-    about_it = in_words(result["environment"])
+    about_it = in_words({k: v for k, v in result["environment"].items() if k != "commit"})
     lines = [
         "Made by `python benchmarks/rivals` from the JSON beside it.",
         "",
         f"{about_it}, {result['cores']} cores; {result['molecules']} molecules of "
         f"{result['mean_atoms']:.0f} atoms on average, to {FMAX} eV/Å.",
         "",
-        "| way | conformers/s | conformers | converged | error, kcal/mol |",
-        "|---|---:|---:|---:|---:|",
+        "| way | conformers/s | conformers | converged | error, kcal/mol | commit |",
+        "|---|---:|---:|---:|---:|---|",
     ]
     ran = [r for r in result["rows"] if "failed" not in r]
     for r in sorted(ran, key=lambda r: -r["conformers_per_s"]):
@@ -28,6 +28,7 @@ def markdown(result: dict[str, Any]) -> str:
             f"{r['n']:,}" + (f" of {r['asked']:,}" if r["n"] < r["asked"] else ""),
             "" if r["converged"] != r["converged"] else f"{r['converged']:.1%}",
             "" if r["mae"] is None else f"{r['mae']:.2f}",
+            r["commit"],
         ]
         lines.append("| " + " | ".join(cells) + " |")
     if any(r["n"] < r["asked"] for r in ran):

@@ -55,7 +55,7 @@ def test_every_way_is_a_row_and_the_table_says_which_were_cut_off(monkeypatch, t
     ]
     about = {"environment": {"device": "a card"}, "cores": 2, "molecules": 1, "mean_atoms": 3.0}
     text = markdown(about | {"rows": rows})
-    assert "| half, auto | 8 | 4 of 8 | 100.0% | 0.30 |" in text
+    assert "| half, auto | 8 | 4 of 8 | 100.0% | 0.30 | " in text
     assert "time was over" in text
     assert "time was over" not in markdown(about | {"rows": rows[1:]})
     plot(about | {"rows": rows}, tmp_path / "plot.png")
