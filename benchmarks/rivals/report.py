@@ -54,13 +54,14 @@ def plot(result: dict[str, Any], file: Path) -> None:
     axes.set_title(f"One {result['environment']['device']}, {result['cores']} cores")
     families = {"default": "tab:blue", "small": "tab:cyan", "AIMNet2": "tab:orange"}
     families |= {"MMFF94": "tab:green", "GFN2-xTB": "tab:red"}
-    # Points of one model lie in a line and may be close: numbers beside them, names in a list.
+    # Points of one model lie in a line and may be close: numbers above and below, names in a list.
     for k, r in enumerate(sorted(ran, key=lambda r: -r["conformers_per_s"]), 1):
         at = r["conformers_per_s"], r["mae"]
         color = families.get(r["row"].split()[0].rstrip(","), "black")
         axes.plot(*at, "o", color=color, label=f"{k}  {r['row']}")
-        axes.annotate(str(k), at, textcoords="offset points", xytext=(6, 5), fontsize=9)
-    axes.set_ylim(bottom=0.0)
+        beside = (5, 5 if k % 2 else -12)
+        axes.annotate(str(k), at, textcoords="offset points", xytext=beside, fontsize=9)
+    axes.set_ylim(bottom=-0.08)
     axes.margins(x=0.1, y=0.1)
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right upper", fontsize=8)
