@@ -229,8 +229,7 @@ def by_elements_kernel(
     kind_ptr,  # int32 [n_atoms]
     reach_ptr,  # int32 [n_atoms]
     end_ptr,  # int32 [1]
-    y_ptr,  # [n_rows, N_OUT]
-    operand_ptr,  # y as an operand [n_rows, n_pieces, N_OUT], unused without PRODUCTS
+    y_ptr,  # [n_rows, N_OUT]; with PRODUCTS an operand [n_rows, n_pieces, N_OUT]
     n_rows,
     n_charges,
     N_IN: tl.constexpr,
@@ -241,7 +240,7 @@ def by_elements_kernel(
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
     ADD: tl.constexpr,
-    PRODUCTS: tl.constexpr,  # precision of those that take the operand, or ""
+    PRODUCTS: tl.constexpr,  # precision of those that take y, or ""
     OVERLAP: tl.constexpr,
 ):
     PIECE: tl.constexpr = N_OUT * N_IN
@@ -273,25 +272,26 @@ def by_elements_kernel(
     y = wide * N_OUT + n[None, :]
     if ADD:
         acc += tl.load(other_ptr + y, mask=real[:, None], other=0.0)
-    tl.store(y_ptr + y, acc, mask=real[:, None])
-    if PRODUCTS != "":
+    if PRODUCTS == "":
+        tl.store(y_ptr + y, acc, mask=real[:, None])
+    else:
         PIECES_OUT: tl.constexpr = 1 if PRODUCTS == "fp16" else 2
-        operand = operand_ptr + wide * (PIECES_OUT * N_OUT) + n[None, :]
+        operand = y_ptr + wide * (PIECES_OUT * N_OUT) + n[None, :]
         store_operand(operand, acc, real[:, None], N_OUT, PRODUCTS)
 
 
 def first_message_fwd(
-    q: Tensor, rows: PairRows, weights: FirstWeights, operand: Tensor | None = None
+    q: Tensor, rows: PairRows, weights: FirstWeights
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """q + dq [n_atoms, n_features], dmu [n_atoms, 3, n_features], and what the way back needs.
+    """q + dq [n_atoms, n_features], dmu, and what the way back needs.
 
-    The last is how many chunks of each atom there is anything in, int32 [n_atoms].
+    dmu is an operand of 3 n_atoms rows, for products like these. The last is how many chunks of
+    each atom there is anything in, int32 [n_atoms].
 
     Args:
         q: Scalar features [n_atoms, n_features].
         rows: The pairs.
         weights: Of the first block.
-        operand: As in `message.message_fwd`, for products like these.
     """
     n_atoms, n_features = q.shape
     precision, n_columns = weights.precision[0], weights.n_columns
@@ -326,7 +326,8 @@ def first_message_fwd(
         num_stages=1,
         **overlap(n_atoms),
     )
-    q_out, mu_out = torch.empty_like(q), q.new_empty(n_atoms, 3, n_features)
+    q_out = torch.empty_like(q)
+    mu_out = new_operand(3 * n_atoms, n_features, precision, q.device)
     for which, (x, y) in enumerate(((s, q_out), (t, mu_out))):
         n_rows = len(x)
         sizes = tile_options("linear_2x1", precision, n_rows, n_features, n_features, n_columns)
@@ -338,7 +339,6 @@ def first_message_fwd(
             reach,
             rows.end,
             y,
-            y if which == 0 or operand is None else operand,
             n_rows,
             weights.n_charges,
             N_IN=n_columns,
@@ -346,7 +346,7 @@ def first_message_fwd(
             ATOM_ROWS=n_rows // n_atoms,
             PRECISION=precision,
             ADD=which == 0,
-            PRODUCTS="" if which == 0 or operand is None else precision,
+            PRODUCTS="" if which == 0 else precision,
             **sizes,
             **overlap(n_atoms),
         )

@@ -81,6 +81,18 @@ def load_operand(x_ptr, mask, N_IN: tl.constexpr, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def load_value(x_ptr, mask, N_IN: tl.constexpr, PRECISION: tl.constexpr):
+    """The numbers that `store_operand` has left at x_ptr. Meaning: `value_of`."""
+    high, low = load_operand(x_ptr, mask, N_IN, PRECISION)
+    x = high.to(tl.float32)
+    if PRECISION == "fp16x3on":
+        x += low.to(tl.float32)
+    elif PRECISION == "fp16x3":
+        x = (x + low.to(tl.float32) * (1.0 / _LOW_SCALE)) * (1.0 / _INVERSE_RANGE)
+    return x
+
+
+@triton.jit
 def store_operand(x_ptr, x, mask, N_IN: tl.constexpr, PRECISION: tl.constexpr):
     """Leave x as the addends that `product` takes, the low ones N_IN numbers behind.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mlff_core.ops.filters import FilterTable
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import store_operand
+from mlff_core.ops.triton.linear import new_operand, store_operand
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.spline import spline_weights
 from mlff_core.ops.triton.tiles import launch_of
@@ -147,8 +147,7 @@ def message_fwd_kernel(
     geometry_ptr,  # [n_atoms, stride, N_GEOMETRY]
     end_ptr,  # int32 [1]
     q_out_ptr,  # [n_atoms, n_features]
-    mu_out_ptr,  # [n_atoms, 3, n_features]
-    operand_ptr,  # operand [3 n_atoms, n_pieces, n_features], unused without PRODUCTS
+    mu_out_ptr,  # operand [3 n_atoms, n_pieces, n_features]
     n_atoms,
     stride,  # of a row
     inverse_knot,  # 1 / distance of two knots
@@ -157,7 +156,7 @@ def message_fwd_kernel(
     N_GEOMETRY: tl.constexpr,
     DEGREE: tl.constexpr,
     HAS_MU: tl.constexpr,
-    PRODUCTS: tl.constexpr,  # precision of those that take the operand, or ""
+    PRODUCTS: tl.constexpr,  # precision of those that take the vectors
     ATOMS: tl.constexpr,
     SPLIT: tl.constexpr,
     BLOCK_F: tl.constexpr,
@@ -223,15 +222,11 @@ def message_fwd_kernel(
         y += tl.load(own_mu_ptr + vector + N_FEATURES, mask=real, other=0.0)
         z += tl.load(own_mu_ptr + vector + 2 * N_FEATURES, mask=real, other=0.0)
     tl.store(q_out_ptr + scalar, q, mask=real)
-    tl.store(mu_out_ptr + vector, x, mask=real)
-    tl.store(mu_out_ptr + vector + N_FEATURES, y, mask=real)
-    tl.store(mu_out_ptr + vector + 2 * N_FEATURES, z, mask=real)
-    if PRODUCTS != "":
-        PIECE: tl.constexpr = N_FEATURES if PRODUCTS == "fp16" else 2 * N_FEATURES
-        operand = operand_ptr + atom.to(tl.int64)[:, None] * (3 * PIECE) + f
-        store_operand(operand, x, real, N_FEATURES, PRODUCTS)
-        store_operand(operand + PIECE, y, real, N_FEATURES, PRODUCTS)
-        store_operand(operand + 2 * PIECE, z, real, N_FEATURES, PRODUCTS)
+    PIECE: tl.constexpr = N_FEATURES if PRODUCTS == "fp16" else 2 * N_FEATURES
+    mu_out = mu_out_ptr + atom.to(tl.int64)[:, None] * (3 * PIECE) + f
+    store_operand(mu_out, x, real, N_FEATURES, PRODUCTS)
+    store_operand(mu_out + PIECE, y, real, N_FEATURES, PRODUCTS)
+    store_operand(mu_out + 2 * PIECE, z, real, N_FEATURES, PRODUCTS)
 
 
 def message_fwd(
@@ -241,10 +236,10 @@ def message_fwd(
     rows: PairRows,
     table: FilterTable,
     gathered_mu: Tensor | None = None,
-    operand: Tensor | None = None,
-    products: str = "",
+    *,
+    products: str,
 ) -> tuple[Tensor, Tensor]:
-    """q + dq [n_atoms, n_features] and mu + dmu [n_atoms, 3, n_features].
+    """q + dq [n_atoms, n_features], and mu + dmu as an operand of 3 n_atoms rows.
 
     Args:
         phi: What each atom says [n_atoms, 3 n_features]; where there is no mu, what each kind of
@@ -254,12 +249,11 @@ def message_fwd(
         rows: The pairs.
         table: Of the block's filters.
         gathered_mu: mu as neighbours read it, in a shorter type; None: as it is.
-        operand: From `linear.new_operand`, of 3 n_atoms rows; written: mu + dmu.
-        products: How those are computed that take it.
+        products: How those are computed that take the vectors.
     """
     n_atoms, n_features = q.shape
     q_out = torch.empty_like(q)
-    mu_out = q.new_empty(n_atoms, 3, n_features)
+    mu_out = new_operand(3 * n_atoms, n_features, products, q.device)
     launch = launch_of("message_fwd", n_atoms, n_features)
     block_f = launch.features
     message_fwd_kernel[(triton.cdiv(n_atoms, launch.atoms), n_features // block_f)](
@@ -275,7 +269,6 @@ def message_fwd(
         rows.end,
         q_out,
         mu_out,
-        mu_out if operand is None else operand,
         n_atoms,
         rows.j.shape[1],
         table.inverse_knot,
@@ -284,7 +277,7 @@ def message_fwd(
         N_GEOMETRY=N_GEOMETRY,
         DEGREE=table.degree,
         HAS_MU=mu is not None,
-        PRODUCTS="" if operand is None else products,
+        PRODUCTS=products,
         BLOCK_F=block_f,
         **launch.options,
         **overlap(n_atoms),

@@ -280,9 +280,8 @@ def molecules(
         reference_energy: eV, float64 [n_elements].
         gradient: Of the repulsion, in eV/Å [n_atoms, 3].
         rows: The pairs.
-        pull: Of each pair in slices to be added up, and then put together: dE/d(-u), with u the unit
-            vector from a to b, in eV, and dE/dd in eV/Å, of which dE/d(x_a - x_b) is made
-            [n_atoms, stride, n_slices, 4].
+        pull: Of each pair dE/d(-u), with u the unit vector from a to b, in eV, and dE/dd in eV/Å,
+            in slices to be added up [n_atoms, stride, n_slices, 4].
     """
     n_mols, n_atoms = len(ptr) - 1, len(numbers)
     energy = torch.empty(n_mols, dtype=torch.float64, device=atomic.device)

@@ -228,7 +228,6 @@ class KernelSteps:
         pull: After the way back, as `message_bwd` writes it.
         kept: What each update block has kept for its way back.
         reach: What the first block's messages leave for the way back, where they are products.
-        mixed: The last vectors that `message_fwd` gave, and the same as an operand.
         told: The last gradient in vectors that `message_bwd` gave, and what `gradient_in_a_mu`
             would make of it in the block before.
     """
@@ -240,7 +239,6 @@ class KernelSteps:
         self.weights, self.rows, self.repulsion = weights, rows, repulsion
         self.kept: dict[int, UpdateSaved] = {}
         self.reach: Tensor | None = None
-        self.mixed: tuple[Tensor, Tensor] | None = None
         self.told: tuple[Tensor, Tensor] | None = None
 
     def short(self, x: Tensor | None, short: torch.dtype | None) -> Tensor | None:
@@ -262,27 +260,21 @@ class KernelSteps:
     def message_fwd(
         self, k: int, phi: Tensor, q: Tensor, mu: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """As in `Steps`."""
-        first, (n_atoms, n_features) = self.weights.first, q.shape
-        operand = new_operand(3 * n_atoms, n_features, self.weights.forward_precision, q.device)
-        if mu is None and first is not None and worth_it(n_atoms, n_features):
-            q, mu, self.reach = first_message_fwd(q, self.rows, first, operand)
-        else:
-            filters = self.weights.blocks[k].filters
-            short = self.short(mu, self.weights.gathered[0])
-            products = self.weights.forward_precision
-            q, mu = message_fwd(phi, mu, q, self.rows, filters, short, operand, products)
-        self.mixed = mu, operand
-        return q, mu
+        """As in `Steps`; the vectors are an operand, which nothing but `update_fwd` reads."""
+        first = self.weights.first
+        if mu is None and first is not None and worth_it(*q.shape):
+            q, mixed, self.reach = first_message_fwd(q, self.rows, first)
+            return q, mixed
+        filters, products = self.weights.blocks[k].filters, self.weights.forward_precision
+        short = self.short(mu, self.weights.gathered[0])
+        return message_fwd(phi, mu, q, self.rows, filters, short, products=products)
 
     def update_fwd(
         self, k: int, q: Tensor, mu: Tensor
     ) -> tuple[Tensor, Tensor | None, UpdateSaved]:
-        """As in `Steps`; nothing reads the vectors after the last block."""
+        """As in `Steps`; mu may be an operand. Nothing reads the vectors after the last block."""
         blocks = self.weights.blocks
         last = k == len(blocks) - 1
-        operand = None if self.mixed is None or self.mixed[0] is not mu else self.mixed[1]
-        self.mixed = None
         out = update_fwd(
             q,
             mu,
@@ -290,7 +282,6 @@ class KernelSteps:
             end=self.rows.end,
             with_mu=not last,
             precision=self.weights.forward_precision,
-            operand=operand,
         )
         self.kept[k] = out[2]
         return out

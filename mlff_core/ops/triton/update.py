@@ -8,6 +8,7 @@ inside the matrix products that produce or consume it.
 
 from typing import NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -18,6 +19,7 @@ from mlff_core.ops.triton.linear import (
     contiguous_transpose,
     linear,
     load_operand,
+    load_value,
     load_weights,
     new_operand,
     product,
@@ -153,7 +155,7 @@ def update_hidden_kernel(
 @triton.jit(do_not_specialize=["n_atoms"])
 def update_out_kernel(
     q_ptr,  # [n_atoms, n_features]
-    mu_ptr,  # [n_atoms, 3, n_features]
+    mu_ptr,  # [n_atoms, 3, n_features]; with PREPARED an operand [3 n_atoms, PIECES, n_features]
     uv_ptr,  # [n_atoms, 3, 2 n_features]
     silu_ptr,  # operand [n_atoms, PIECES, n_features]
     w_ptr,  # pieces of [3 n_features, n_features]
@@ -168,6 +170,7 @@ def update_out_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
+    PREPARED: tl.constexpr,
     WITH_MU: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):
@@ -223,9 +226,15 @@ def update_out_kernel(
         a_mu += tl.load(b_ptr + n)[None, :]
         tl.store(a, a_mu, mask=real)
         vector = wide * (3 * N_FEATURES) + n[None, :]
-        mx = tl.load(mu_ptr + vector, mask=real, other=0.0)
-        my = tl.load(mu_ptr + vector + N_FEATURES, mask=real, other=0.0)
-        mz = tl.load(mu_ptr + vector + 2 * N_FEATURES, mask=real, other=0.0)
+        if PREPARED:
+            mu = mu_ptr + wide * (3 * PIECES * N_FEATURES) + n[None, :]
+            mx = load_value(mu, real, N_FEATURES, PRECISION)
+            my = load_value(mu + PIECES * N_FEATURES, real, N_FEATURES, PRECISION)
+            mz = load_value(mu + 2 * PIECES * N_FEATURES, real, N_FEATURES, PRECISION)
+        else:
+            mx = tl.load(mu_ptr + vector, mask=real, other=0.0)
+            my = tl.load(mu_ptr + vector + N_FEATURES, mask=real, other=0.0)
+            mz = tl.load(mu_ptr + vector + 2 * N_FEATURES, mask=real, other=0.0)
         tl.store(mu_out_ptr + vector, mx + a_mu * ux, mask=real)
         tl.store(mu_out_ptr + vector + N_FEATURES, my + a_mu * uy, mask=real)
         tl.store(mu_out_ptr + vector + 2 * N_FEATURES, mz + a_mu * uz, mask=real)
@@ -239,22 +248,21 @@ def update_fwd(
     end: Tensor,
     with_mu: bool,
     precision: str,
-    operand: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, UpdateSaved]:
     """Scalars, vectors (None without `with_mu`) and what the backward needs.
 
     Args:
         q: [n_atoms, n_features].
-        mu: [n_atoms, 3, n_features].
+        mu: [n_atoms, 3, n_features]; or an operand of 3 n_atoms rows.
         weights: Of the block.
         end: Number of atoms that are no padding, int32 [1]; of the others nothing is written.
         with_mu: Whether anything after this block reads the vectors.
         precision: As in `linear.linear`.
-        operand: mu as one; None where the walk has not left it.
     """
     n_atoms, n_features = q.shape
     widths = (n_features, n_features, n_features)
-    flat = mu.view(3 * n_atoms, n_features) if operand is None else operand
+    prepared = mu.dtype == torch.float16
+    flat = mu if prepared else mu.view(3 * n_atoms, n_features)
     uv = linear(flat, weights.uv, end=end, atom_rows=3, precision=precision)
     hidden, q_out = q.new_empty(n_atoms, n_features), q.new_empty(n_atoms, n_features)
     silu = new_operand(n_atoms, n_features, precision, q.device)
@@ -275,7 +283,7 @@ def update_fwd(
         **overlap(n_atoms),
     )
     a = q.new_empty(n_atoms, 3 * n_features)
-    mu_out = mu.new_empty(mu.shape) if with_mu else None
+    mu_out = q.new_empty(n_atoms, 3, n_features) if with_mu else None
     sizes = tile_options("update_out", precision, n_atoms, *widths)
     grid = piece_grid(n_atoms, n_features, sizes)
     update_out_kernel[grid](
@@ -287,11 +295,12 @@ def update_fwd(
         weights.b2,
         a,
         q_out,
-        mu if mu_out is None else mu_out,
+        q if mu_out is None else mu_out,
         end,
         n_atoms,
         N_FEATURES=n_features,
         PRECISION=precision,
+        PREPARED=prepared,
         WITH_MU=with_mu,
         **sizes,
         **overlap(n_atoms),
