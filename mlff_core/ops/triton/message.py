@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mlff_core.ops.filters import FilterTable
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import new_operand, store_operand
+from mlff_core.ops.triton.linear import load_kept, new_operand, store_operand
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.spline import spline_weights
 from mlff_core.ops.triton.tiles import launch_of
@@ -137,8 +137,7 @@ def over_pairs(x, ATOMS: tl.constexpr, SPLIT: tl.constexpr, BLOCK_F: tl.constexp
 @triton.jit(do_not_specialize=["n_atoms"])
 def message_fwd_kernel(
     phi_ptr,  # [n_atoms, 3 n_features]; without HAS_MU [n_kinds, 2 n_features]
-    mu_ptr,  # as gathered [n_atoms, 3, n_features], unused without HAS_MU
-    own_mu_ptr,  # as added to [n_atoms, 3, n_features], unused without HAS_MU
+    mu_ptr,  # [n_atoms, 3, n_features], unused without HAS_MU
     q_ptr,  # [n_atoms, n_features]
     table_ptr,  # [n_knots, 3 n_features]
     kind_ptr,  # int32 [n_atoms]
@@ -218,9 +217,9 @@ def message_fwd_kernel(
     y = over_pairs(dy, ATOMS, SPLIT, BLOCK_F)
     z = over_pairs(dz, ATOMS, SPLIT, BLOCK_F)
     if HAS_MU:
-        x += tl.load(own_mu_ptr + vector, mask=real, other=0.0)
-        y += tl.load(own_mu_ptr + vector + N_FEATURES, mask=real, other=0.0)
-        z += tl.load(own_mu_ptr + vector + 2 * N_FEATURES, mask=real, other=0.0)
+        x += load_kept(mu_ptr + vector, real)
+        y += load_kept(mu_ptr + vector + N_FEATURES, real)
+        z += load_kept(mu_ptr + vector + 2 * N_FEATURES, real)
     tl.store(q_out_ptr + scalar, q, mask=real)
     PIECE: tl.constexpr = N_FEATURES if PRODUCTS == "fp16" else 2 * N_FEATURES
     mu_out = mu_out_ptr + atom.to(tl.int64)[:, None] * (3 * PIECE) + f
@@ -235,7 +234,6 @@ def message_fwd(
     q: Tensor,
     rows: PairRows,
     table: FilterTable,
-    gathered_mu: Tensor | None = None,
     *,
     products: str,
 ) -> tuple[Tensor, Tensor]:
@@ -244,11 +242,11 @@ def message_fwd(
     Args:
         phi: What each atom says [n_atoms, 3 n_features]; where there is no mu, what each kind of
             atom says, only the first two thirds of it [n_kinds, 2 n_features].
-        mu: Vector features [n_atoms, 3, n_features]; None for the first block, where they are 0.
+        mu: Vector features, float32 or float16 [n_atoms, 3, n_features]; None for the first block,
+            where they are 0.
         q: Scalar features [n_atoms, n_features].
         rows: The pairs.
         table: Of the block's filters.
-        gathered_mu: mu as neighbours read it, in a shorter type; None: as it is.
         products: How those are computed that take the vectors.
     """
     n_atoms, n_features = q.shape
@@ -258,7 +256,6 @@ def message_fwd(
     block_f = launch.features
     message_fwd_kernel[(triton.cdiv(n_atoms, launch.atoms), n_features // block_f)](
         phi,
-        phi if mu is None else mu if gathered_mu is None else gathered_mu,
         phi if mu is None else mu,
         q,
         table.rows,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mlff_core.ops.filters import FilterTable
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import new_operand, store_operand
+from mlff_core.ops.triton.linear import load_kept, new_operand, store_kept, store_operand
 from mlff_core.ops.triton.message import column, gather, load_pair, most, over_pairs, places
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.spline import spline_weights
@@ -141,9 +141,8 @@ def pull_of_one(pull, x2, gx, gy, gz, radial, ADD: tl.constexpr):
 
 @triton.jit(do_not_specialize=["n_atoms"])
 def message_bwd_kernel(
-    g_q_ptr,  # as gathered [n_atoms, n_features]
-    g_mu_ptr,  # as gathered [n_atoms, 3, n_features]
-    own_g_mu_ptr,  # as added to [n_atoms, 3, n_features], unused without HAS_MU
+    g_q_ptr,  # [n_atoms, n_features]
+    g_mu_ptr,  # [n_atoms, 3, n_features]
     phi_ptr,  # [n_atoms, 3 n_features]; without HAS_MU [n_kinds, 2 n_features]
     mu_ptr,  # [n_atoms, 3, n_features], unused without HAS_MU
     table_ptr,  # [n_knots, 3 n_features]
@@ -194,9 +193,9 @@ def message_bwd_kernel(
     if HAS_MU:
         phi3 = tl.load(phi + 2 * N_FEATURES).to(tl.float32)
         mu = mu_ptr + column(own.to(tl.int64)) * (3 * N_FEATURES) + f
-        mx = tl.load(mu) * phi3
-        my = tl.load(mu + N_FEATURES) * phi3
-        mz = tl.load(mu + 2 * N_FEATURES) * phi3
+        mx = tl.load(mu).to(tl.float32) * phi3
+        my = tl.load(mu + N_FEATURES).to(tl.float32) * phi3
+        mz = tl.load(mu + 2 * N_FEATURES).to(tl.float32) * phi3
         g_phi1 = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
         g_phi2 = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
         # Gradient of phi3 mu: times phi3 that of mu, times mu that of phi3, which wait to the end.
@@ -259,24 +258,23 @@ def message_bwd_kernel(
         g_phi2 = over_pairs(g_phi2, ATOMS, SPLIT, BLOCK_F)
         store_operand(g_phi + N_FEATURES, g_phi2, real, PHI, OPERAND)
         wide = atom.to(tl.int64)[:, None]
-        phi3 = tl.load(phi_ptr + wide * PHI + 2 * N_FEATURES + f, mask=real, other=0.0)
-        phi3 = phi3.to(tl.float32)
+        phi3 = load_kept(phi_ptr + wide * PHI + 2 * N_FEATURES + f, real)
         vector = wide * (3 * N_FEATURES) + f
         hx = over_pairs(hx, ATOMS, SPLIT, BLOCK_F)
         hy = over_pairs(hy, ATOMS, SPLIT, BLOCK_F)
         hz = over_pairs(hz, ATOMS, SPLIT, BLOCK_F)
-        g_phi3 = hx * tl.load(mu_ptr + vector, mask=real, other=0.0)
-        g_phi3 += hy * tl.load(mu_ptr + vector + N_FEATURES, mask=real, other=0.0)
-        g_phi3 += hz * tl.load(mu_ptr + vector + 2 * N_FEATURES, mask=real, other=0.0)
+        g_phi3 = hx * load_kept(mu_ptr + vector, real)
+        g_phi3 += hy * load_kept(mu_ptr + vector + N_FEATURES, real)
+        g_phi3 += hz * load_kept(mu_ptr + vector + 2 * N_FEATURES, real)
         store_operand(g_phi + 2 * N_FEATURES, g_phi3, real, PHI, OPERAND)
-        x = tl.load(own_g_mu_ptr + vector, mask=real, other=0.0) + phi3 * hx
-        tl.store(g_mu_out_ptr + vector, x, mask=real)
+        x = load_kept(g_mu_ptr + vector, real) + phi3 * hx
+        store_kept(g_mu_out_ptr + vector, x, real)
         vector += N_FEATURES
-        y = tl.load(own_g_mu_ptr + vector, mask=real, other=0.0) + phi3 * hy
-        tl.store(g_mu_out_ptr + vector, y, mask=real)
+        y = load_kept(g_mu_ptr + vector, real) + phi3 * hy
+        store_kept(g_mu_out_ptr + vector, y, real)
         vector += N_FEATURES
-        z = tl.load(own_g_mu_ptr + vector, mask=real, other=0.0) + phi3 * hz
-        tl.store(g_mu_out_ptr + vector, z, mask=real)
+        z = load_kept(g_mu_ptr + vector, real) + phi3 * hz
+        store_kept(g_mu_out_ptr + vector, z, real)
         if PRODUCTS != "":
             g_a_mu_operand(g_a_mu_ptr, x, y, z, uv_ptr, wide, f, real, N_FEATURES, PRODUCTS)
 
@@ -299,7 +297,6 @@ def message_bwd(
     *,
     add: bool,
     precision: str,
-    gathered: tuple[Tensor, Tensor] | None = None,
     uv: Tensor | None = None,
     g_a_mu: Tensor | None = None,
     products: str = "",
@@ -318,7 +315,6 @@ def message_bwd(
             `readout.molecules` puts it together: dE/d(-u) in eV and dE/dd in eV/Å.
         add: Add to pull rather than overwrite it.
         precision: How products are computed that take dE/dphi.
-        gathered: g_q and g_mu as neighbours read them, in a shorter type; None: as they are.
         uv: What the update block before has kept [n_atoms, 3, 2 n_features].
         g_a_mu: From `linear.new_operand`; written: what `update_bwd.gradient_in_a_mu` makes of
             uv and dE/dmu, which are at hand here.
@@ -331,13 +327,11 @@ def message_bwd(
     gradients = None
     if mu is not None:
         g_phi = new_operand(n_atoms, 3 * n_features, precision, g_q.device)
-        gradients = g_phi, torch.empty_like(mu)
-    read_q, read_mu = gathered or (g_q, g_mu)
+        gradients = g_phi, torch.empty_like(g_mu)
     launch = launch_of("message_bwd", n_atoms, n_features)
     n_slices = pull.shape[2]
     message_bwd_kernel[(triton.cdiv(n_atoms, launch.atoms), n_slices)](
-        read_q,
-        read_mu,
+        g_q,
         g_mu,
         phi,
         phi if mu is None else mu,

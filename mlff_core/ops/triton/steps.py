@@ -35,23 +35,28 @@ if TYPE_CHECKING:
 #: fp16x3 keeps float32's accuracy.
 PRODUCT_PRECISION = {"float32": ("fp16x3", "fp16x3"), "fast": ("fp16x3on", "fp16x3on")}
 #: Width from which `fast` takes one product in float16 instead of three for gradients, but for the
-#: first of all. By that rounding and the splines forces of the default model are off by up to
-#: 1.2e-3 eV/Å over 128 hot geometries of 32 drug-like molecules and 64 at rest. Those of the small
-#: one, of half the width, were by up to 2.5e-3 in one of the 64, which is more than `fast` may.
-ONE_PRODUCT_FROM = 256
+#: first of all, and keeps vectors, their gradients and what update blocks leave for the way back in
+#: float16. Those of the small model, of half the width, were off by up to 2.5e-3 eV/Å in one of 64
+#: molecules at rest for the products alone, which is more than `fast` may.
+COARSE_FROM = 256
 #: Splines of the filters under each choice: degree, and intervals between 0 and the cutoff.
 FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 240)}
-
-
-#: Types in which neighbours read each other's features, and their gradients; None: float32.
-Gathered = tuple[torch.dtype | None, torch.dtype | None]
 
 
 def products_of(precision: str, n_features: int) -> tuple[str, str]:
     """How products are computed, forward and backward, in a model of this width."""
     forward, backward = PRODUCT_PRECISION[precision]
-    one = precision == "fast" and n_features >= ONE_PRODUCT_FROM
-    return forward, "fp16" if one else backward
+    return forward, "fp16" if is_coarse(precision, n_features) else backward
+
+
+def is_coarse(precision: str, n_features: int) -> bool:
+    """Whether a model of this width takes what COARSE_FROM tells of."""
+    return precision == "fast" and n_features >= COARSE_FROM
+
+
+def kept_as(precision: str, n_features: int) -> torch.dtype:
+    """Type in which vectors and what is left for the way back are kept, at this width."""
+    return torch.float16 if is_coarse(precision, n_features) else torch.float32
 
 
 class PhiWeights(NamedTuple):
@@ -100,8 +105,8 @@ class Weights(NamedTuple):
         readout: Arguments of `readout` behind the features and the repulsion.
         forward_precision: How products are computed on the way to the energies.
         backward_precision: How on the way back.
-        gathered: Types in which neighbours read each other's features on the way to the energies,
-            and their gradients on the way back; None: float32.
+        kept: Type in which vectors, their gradients, and what update blocks leave for the way back
+            are kept.
     """
 
     tables: AtomTables
@@ -111,7 +116,7 @@ class Weights(NamedTuple):
     readout: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     forward_precision: str
     backward_precision: str
-    gathered: Gathered = (None, None)
+    kept: torch.dtype
 
     def first_back(self, k: int) -> str:
         """How the first product of an update block is computed on the way back.
@@ -128,7 +133,7 @@ class Weights(NamedTuple):
         model: "PaiNN",
         precision: str,
         products: tuple[str, str] | None = None,
-        gathered: Gathered = (None, None),
+        kept: torch.dtype | None = None,
     ) -> "Weights":
         """Copies of a model's weights.
 
@@ -137,7 +142,7 @@ class Weights(NamedTuple):
             precision: "float32" or "fast".
             products: How products of matrices are computed, forward and backward; None takes
                 what the precision says.
-            gathered: Types in which neighbours read features, and gradients; None: float32.
+            kept: Type of vectors and of what is left for the way back; likewise.
         """
         precisions = products or products_of(precision, model.config.n_features)
 
@@ -205,7 +210,7 @@ class Weights(NamedTuple):
             laid_out,
             readout_weights,
             *precisions,
-            gathered,
+            kept or kept_as(precision, model.config.n_features),
         )
 
 
@@ -241,21 +246,13 @@ class KernelSteps:
         self.reach: Tensor | None = None
         self.told: tuple[Tensor, Tensor] | None = None
 
-    def short(self, x: Tensor | None, short: torch.dtype | None) -> Tensor | None:
-        """Features in the type in which neighbours read them; None if that is their own."""
-        if x is None or short is None:
-            return None
-        largest = torch.finfo(short).max
-        return x.clamp(-largest, largest).to(short)
-
     def phi_fwd(self, k: int, q: Tensor) -> tuple[Tensor, Tensor]:
         """As in `Steps`; in the first block a table of all kinds of atoms takes their place."""
         phi, precision = self.weights.blocks[k].phi, self.weights.forward_precision
         if phi is None:
             return self.weights.first_phi, q
-        layers, short = (phi.w1, phi.b1, phi.w2, phi.b2), self.weights.gathered[0]
-        end, dtype = self.rows.end, short or torch.float32
-        return mlp_fwd(q, *layers, end=end, precision=precision, dtype=dtype)
+        layers = (phi.w1, phi.b1, phi.w2, phi.b2)
+        return mlp_fwd(q, *layers, end=self.rows.end, precision=precision)
 
     def message_fwd(
         self, k: int, phi: Tensor, q: Tensor, mu: Tensor | None
@@ -266,8 +263,7 @@ class KernelSteps:
             q, mixed, self.reach = first_message_fwd(q, self.rows, first)
             return q, mixed
         filters, products = self.weights.blocks[k].filters, self.weights.forward_precision
-        short = self.short(mu, self.weights.gathered[0])
-        return message_fwd(phi, mu, q, self.rows, filters, short, products=products)
+        return message_fwd(phi, mu, q, self.rows, filters, products=products)
 
     def update_fwd(
         self, k: int, q: Tensor, mu: Tensor
@@ -282,6 +278,7 @@ class KernelSteps:
             end=self.rows.end,
             with_mu=not last,
             precision=self.weights.forward_precision,
+            kept=self.weights.kept,
         )
         self.kept[k] = out[2]
         return out
@@ -326,8 +323,6 @@ class KernelSteps:
                 g_q, g_mu, self.rows, self.weights.first, self.reach, self.pull, add=add
             )
             return None
-        short_q, short_mu = (self.short(g, self.weights.gathered[1]) for g in (g_q, g_mu))
-        gathered = None if short_q is None or short_mu is None else (short_q, short_mu)
         before, operand = self.kept.get(k - 1), None
         products = self.weights.first_back(k - 1)
         if before is not None:
@@ -342,7 +337,6 @@ class KernelSteps:
             self.pull,
             add=add,
             precision=self.weights.backward_precision,
-            gathered=gathered,
             uv=None if before is None else before.uv,
             g_a_mu=operand,
             products=products,
