@@ -229,7 +229,8 @@ def by_elements_kernel(
     kind_ptr,  # int32 [n_atoms]
     reach_ptr,  # int32 [n_atoms]
     end_ptr,  # int32 [1]
-    y_ptr,  # [n_rows, N_OUT]; with PRODUCTS an operand [n_rows, n_pieces, N_OUT]
+    y_ptr,  # [n_rows, N_OUT], unused without KEEP
+    operand_ptr,  # y as an operand [n_rows, n_pieces, N_OUT], unused without PRODUCTS
     n_rows,
     n_charges,
     N_IN: tl.constexpr,
@@ -240,7 +241,8 @@ def by_elements_kernel(
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
     ADD: tl.constexpr,
-    PRODUCTS: tl.constexpr,  # precision of those that take y, or ""
+    KEEP: tl.constexpr,
+    PRODUCTS: tl.constexpr,  # precision of those that take the operand, or ""
     OVERLAP: tl.constexpr,
 ):
     PIECE: tl.constexpr = N_OUT * N_IN
@@ -272,26 +274,27 @@ def by_elements_kernel(
     y = wide * N_OUT + n[None, :]
     if ADD:
         acc += tl.load(other_ptr + y, mask=real[:, None], other=0.0)
-    if PRODUCTS == "":
+    if KEEP:
         tl.store(y_ptr + y, acc, mask=real[:, None])
-    else:
+    if PRODUCTS != "":
         PIECES_OUT: tl.constexpr = 1 if PRODUCTS == "fp16" else 2
-        operand = y_ptr + wide * (PIECES_OUT * N_OUT) + n[None, :]
+        operand = operand_ptr + wide * (PIECES_OUT * N_OUT) + n[None, :]
         store_operand(operand, acc, real[:, None], N_OUT, PRODUCTS)
 
 
 def first_message_fwd(
-    q: Tensor, rows: PairRows, weights: FirstWeights
-) -> tuple[Tensor, Tensor, Tensor]:
-    """q + dq [n_atoms, n_features], dmu, and what the way back needs.
+    q: Tensor, rows: PairRows, weights: FirstWeights, *, with_mu: bool
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """q + dq [n_atoms, n_features], dmu as an operand and as it is, and what the way back needs.
 
-    dmu is an operand of 3 n_atoms rows, for products like these. The last is how many chunks of
-    each atom there is anything in, int32 [n_atoms].
+    The operand, for products like these, and dmu as it is are as `message.message_fwd` gives them.
+    The last is how many chunks of each atom there is anything in, int32 [n_atoms].
 
     Args:
         q: Scalar features [n_atoms, n_features].
         rows: The pairs.
         weights: Of the first block.
+        with_mu: Whether anything but products reads the vectors.
     """
     n_atoms, n_features = q.shape
     precision, n_columns = weights.precision[0], weights.n_columns
@@ -327,7 +330,8 @@ def first_message_fwd(
         **overlap(n_atoms),
     )
     q_out = torch.empty_like(q)
-    mu_out = new_operand(3 * n_atoms, n_features, precision, q.device)
+    mu_out = q.new_empty(n_atoms, 3, n_features) if with_mu else None
+    operand = new_operand(3 * n_atoms, n_features, precision, q.device)
     for which, (x, y) in enumerate(((s, q_out), (t, mu_out))):
         n_rows = len(x)
         sizes = tile_options("linear_2x1", precision, n_rows, n_features, n_features, n_columns)
@@ -338,7 +342,8 @@ def first_message_fwd(
             rows.kind,
             reach,
             rows.end,
-            y,
+            q if y is None else y,
+            operand,
             n_rows,
             weights.n_charges,
             N_IN=n_columns,
@@ -346,8 +351,9 @@ def first_message_fwd(
             ATOM_ROWS=n_rows // n_atoms,
             PRECISION=precision,
             ADD=which == 0,
+            KEEP=y is not None,
             PRODUCTS="" if which == 0 else precision,
             **sizes,
             **overlap(n_atoms),
         )
-    return q_out, mu_out, reach
+    return q_out, operand, mu_out, reach

@@ -146,7 +146,8 @@ def message_fwd_kernel(
     geometry_ptr,  # [n_atoms, stride, N_GEOMETRY]
     end_ptr,  # int32 [1]
     q_out_ptr,  # [n_atoms, n_features]
-    mu_out_ptr,  # operand [3 n_atoms, n_pieces, n_features]
+    mu_out_ptr,  # [n_atoms, 3, n_features], unused without WITH_MU
+    operand_ptr,  # operand [3 n_atoms, n_pieces, n_features]
     n_atoms,
     stride,  # of a row
     inverse_knot,  # 1 / distance of two knots
@@ -155,7 +156,8 @@ def message_fwd_kernel(
     N_GEOMETRY: tl.constexpr,
     DEGREE: tl.constexpr,
     HAS_MU: tl.constexpr,
-    PRODUCTS: tl.constexpr,  # precision of those that take the vectors
+    WITH_MU: tl.constexpr,
+    PRODUCTS: tl.constexpr,  # precision of those that take the operand
     ATOMS: tl.constexpr,
     SPLIT: tl.constexpr,
     BLOCK_F: tl.constexpr,
@@ -221,11 +223,15 @@ def message_fwd_kernel(
         y += load_kept(mu_ptr + vector + N_FEATURES, real)
         z += load_kept(mu_ptr + vector + 2 * N_FEATURES, real)
     tl.store(q_out_ptr + scalar, q, mask=real)
+    if WITH_MU:
+        tl.store(mu_out_ptr + vector, x, mask=real)
+        tl.store(mu_out_ptr + vector + N_FEATURES, y, mask=real)
+        tl.store(mu_out_ptr + vector + 2 * N_FEATURES, z, mask=real)
     PIECE: tl.constexpr = N_FEATURES if PRODUCTS == "fp16" else 2 * N_FEATURES
-    mu_out = mu_out_ptr + atom.to(tl.int64)[:, None] * (3 * PIECE) + f
-    store_operand(mu_out, x, real, N_FEATURES, PRODUCTS)
-    store_operand(mu_out + PIECE, y, real, N_FEATURES, PRODUCTS)
-    store_operand(mu_out + 2 * PIECE, z, real, N_FEATURES, PRODUCTS)
+    operand = operand_ptr + atom.to(tl.int64)[:, None] * (3 * PIECE) + f
+    store_operand(operand, x, real, N_FEATURES, PRODUCTS)
+    store_operand(operand + PIECE, y, real, N_FEATURES, PRODUCTS)
+    store_operand(operand + 2 * PIECE, z, real, N_FEATURES, PRODUCTS)
 
 
 def message_fwd(
@@ -235,9 +241,13 @@ def message_fwd(
     rows: PairRows,
     table: FilterTable,
     *,
+    with_mu: bool,
     products: str,
-) -> tuple[Tensor, Tensor]:
-    """q + dq [n_atoms, n_features], and mu + dmu as an operand of 3 n_atoms rows.
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """q + dq [n_atoms, n_features], and mu + dmu as an operand, and as it is.
+
+    The operand has 3 n_atoms rows; as it is, mu + dmu is [n_atoms, 3, n_features], or None without
+    `with_mu`.
 
     Args:
         phi: What each atom says [n_atoms, 3 n_features]; where there is no mu, what each kind of
@@ -247,11 +257,13 @@ def message_fwd(
         q: Scalar features [n_atoms, n_features].
         rows: The pairs.
         table: Of the block's filters.
-        products: How those are computed that take the vectors.
+        with_mu: Whether anything but products reads the vectors.
+        products: How those are computed that take the operand.
     """
     n_atoms, n_features = q.shape
     q_out = torch.empty_like(q)
-    mu_out = new_operand(3 * n_atoms, n_features, products, q.device)
+    mu_out = q.new_empty(n_atoms, 3, n_features) if with_mu else None
+    operand = new_operand(3 * n_atoms, n_features, products, q.device)
     launch = launch_of("message_fwd", n_atoms, n_features)
     block_f = launch.features
     message_fwd_kernel[(triton.cdiv(n_atoms, launch.atoms), n_features // block_f)](
@@ -265,7 +277,8 @@ def message_fwd(
         rows.geometry,
         rows.end,
         q_out,
-        mu_out,
+        q if mu_out is None else mu_out,
+        operand,
         n_atoms,
         rows.j.shape[1],
         table.inverse_knot,
@@ -274,9 +287,10 @@ def message_fwd(
         N_GEOMETRY=N_GEOMETRY,
         DEGREE=table.degree,
         HAS_MU=mu is not None,
+        WITH_MU=with_mu,
         PRODUCTS=products,
         BLOCK_F=block_f,
         **launch.options,
         **overlap(n_atoms),
     )
-    return q_out, mu_out
+    return q_out, operand, mu_out

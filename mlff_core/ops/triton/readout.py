@@ -13,7 +13,6 @@ from torch import Tensor
 
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
 from mlff_core.ops.triton.linear import load_weights, product, sigmoid, split
-from mlff_core.ops.triton.message import load_four
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.tiles import tile_options
 
@@ -112,6 +111,15 @@ def molecule_energy(
     return tl.sum(total, 0)
 
 
+@triton.jit
+def summed(pull, listed, N_SLICES: tl.constexpr):
+    """A column of the pull of pairs, of all slices; 0 where no pair is listed."""
+    x = tl.load(pull, mask=listed, other=0.0)
+    for s in tl.static_range(1, N_SLICES):
+        x += tl.load(pull + 4 * s, mask=listed, other=0.0)
+    return x
+
+
 @triton.jit(do_not_specialize=["n_mols"])
 def molecule_kernel(
     atomic_ptr,  # [n_atoms]
@@ -178,19 +186,15 @@ def molecule_kernel(
                 there = pull_ptr + (row + e) * (4 * N_SLICES)
                 back = pull_ptr + (b * stride + place) * (4 * N_SLICES)
                 # The neighbour has the pair the other way round, u and all.
-                px = tl.zeros([BLOCK], tl.float32)
-                py = tl.zeros([BLOCK], tl.float32)
-                pz = tl.zeros([BLOCK], tl.float32)
-                slope = tl.zeros([BLOCK], tl.float32)
-                for s in tl.static_range(N_SLICES):
-                    x, y, z, r = load_four(there + 4 * s, listed)
-                    x_back, y_back, z_back, r_back = load_four(back + 4 * s, listed)
-                    px += x - x_back
-                    py += y - y_back
-                    pz += z - z_back
-                    slope += r + r_back
-                ux, uy, uz, d = load_four(geometry_ptr + (row + e) * N_GEOMETRY, listed)
-                inverse = 1.0 / tl.where(listed, d, 1.0)
+                px = summed(there, listed, N_SLICES) - summed(back, listed, N_SLICES)
+                py = summed(there + 1, listed, N_SLICES) - summed(back + 1, listed, N_SLICES)
+                pz = summed(there + 2, listed, N_SLICES) - summed(back + 2, listed, N_SLICES)
+                slope = summed(there + 3, listed, N_SLICES) + summed(back + 3, listed, N_SLICES)
+                pair = geometry_ptr + (row + e) * N_GEOMETRY
+                ux = tl.load(pair, mask=listed, other=0.0)
+                uy = tl.load(pair + 1, mask=listed, other=0.0)
+                uz = tl.load(pair + 2, mask=listed, other=0.0)
+                inverse = 1.0 / tl.load(pair + 3, mask=listed, other=1.0)
                 slope += (px * ux + py * uy + pz * uz) * inverse
                 gx += tl.sum(px * inverse - slope * ux, 0)
                 gy += tl.sum(py * inverse - slope * uy, 0)

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 #: How products of matrices are computed under each choice of `precision`, forward and backward:
 #: fp16x3 keeps float32's accuracy.
 PRODUCT_PRECISION = {"float32": ("fp16x3", "fp16x3"), "fast": ("fp16x3on", "fp16x3on")}
-#: Width from which `fast` takes one product in float16 instead of three for gradients, but for the
-#: first of all, and keeps vectors, their gradients and what update blocks leave for the way back in
-#: float16. Those of the small model, of half the width, were off by up to 2.5e-3 eV/Å in one of 64
-#: molecules at rest for the products alone, which is more than `fast` may.
+#: Width from which `fast` rounds to float16 what is multiplied for gradients, but for the first of
+#: all, and keeps vectors, their gradients and what update blocks leave for the way back in float16.
+#: Forces of the small model, of half the width, were off by up to 2.5e-3 eV/Å in one of 64 molecules
+#: at rest for such products (and weights) alone, which is more than `fast` may.
 COARSE_FROM = 256
 #: Splines of the filters under each choice: degree, and intervals between 0 and the cutoff.
 FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 240)}
@@ -204,7 +204,7 @@ class Weights(NamedTuple):
                 first_phi,
                 filter_matrix(first).detach(),
                 model.config.cutoff,
-                FILTER_SPLINES["float32"],
+                FILTER_SPLINES[precision],
                 precisions,
             ),
             laid_out,
@@ -233,6 +233,7 @@ class KernelSteps:
         pull: After the way back, as `message_bwd` writes it.
         kept: What each update block has kept for its way back.
         reach: What the first block's messages leave for the way back, where they are products.
+        mixed: The last vectors that `message_fwd` gave as an operand, and as they are.
         told: The last gradient in vectors that `message_bwd` gave, and what `gradient_in_a_mu`
             would make of it in the block before.
     """
@@ -244,6 +245,7 @@ class KernelSteps:
         self.weights, self.rows, self.repulsion = weights, rows, repulsion
         self.kept: dict[int, UpdateSaved] = {}
         self.reach: Tensor | None = None
+        self.mixed: tuple[Tensor, Tensor | None] | None = None
         self.told: tuple[Tensor, Tensor] | None = None
 
     def phi_fwd(self, k: int, q: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,12 +260,16 @@ class KernelSteps:
         self, k: int, phi: Tensor, q: Tensor, mu: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """As in `Steps`; the vectors are an operand, which nothing but `update_fwd` reads."""
-        first = self.weights.first
+        first, with_mu = self.weights.first, k < len(self.weights.blocks) - 1
         if mu is None and first is not None and worth_it(*q.shape):
-            q, mixed, self.reach = first_message_fwd(q, self.rows, first)
-            return q, mixed
-        filters, products = self.weights.blocks[k].filters, self.weights.forward_precision
-        return message_fwd(phi, mu, q, self.rows, filters, products=products)
+            q, operand, own, self.reach = first_message_fwd(q, self.rows, first, with_mu=with_mu)
+        else:
+            filters, products = self.weights.blocks[k].filters, self.weights.forward_precision
+            q, operand, own = message_fwd(
+                phi, mu, q, self.rows, filters, with_mu=with_mu, products=products
+            )
+        self.mixed = operand, own
+        return q, operand
 
     def update_fwd(
         self, k: int, q: Tensor, mu: Tensor
@@ -271,13 +277,19 @@ class KernelSteps:
         """As in `Steps`; mu may be an operand. Nothing reads the vectors after the last block."""
         blocks = self.weights.blocks
         last = k == len(blocks) - 1
+        own: Tensor | None = mu
+        operand: Tensor | None = None
+        if self.mixed is not None and self.mixed[0] is mu:
+            operand, own = self.mixed
+        self.mixed = None
         out = update_fwd(
             q,
-            mu,
+            own,
             blocks[k].update,
             end=self.rows.end,
             with_mu=not last,
             precision=self.weights.forward_precision,
+            operand=operand,
             kept=self.weights.kept,
         )
         self.kept[k] = out[2]

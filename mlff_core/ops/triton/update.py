@@ -20,7 +20,6 @@ from mlff_core.ops.triton.linear import (
     linear,
     load_kept,
     load_operand,
-    load_value,
     load_weights,
     new_operand,
     product,
@@ -158,7 +157,7 @@ def update_hidden_kernel(
 @triton.jit(do_not_specialize=["n_atoms"])
 def update_out_kernel(
     q_ptr,  # [n_atoms, n_features]
-    mu_ptr,  # [n_atoms, 3, n_features]; with PREPARED an operand [3 n_atoms, PIECES, n_features]
+    mu_ptr,  # [n_atoms, 3, n_features], unused without WITH_MU
     uv_ptr,  # [n_atoms, 3, 2 n_features]
     silu_ptr,  # operand [n_atoms, PIECES, n_features]
     w_ptr,  # pieces of [3 n_features, n_features]
@@ -173,7 +172,6 @@ def update_out_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
-    PREPARED: tl.constexpr,
     WITH_MU: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):
@@ -229,15 +227,9 @@ def update_out_kernel(
         a_mu += tl.load(b_ptr + n)[None, :]
         store_kept(a, a_mu, real)
         vector = wide * (3 * N_FEATURES) + n[None, :]
-        if PREPARED:
-            mu = mu_ptr + wide * (3 * PIECES * N_FEATURES) + n[None, :]
-            mx = load_value(mu, real, N_FEATURES, PRECISION)
-            my = load_value(mu + PIECES * N_FEATURES, real, N_FEATURES, PRECISION)
-            mz = load_value(mu + 2 * PIECES * N_FEATURES, real, N_FEATURES, PRECISION)
-        else:
-            mx = tl.load(mu_ptr + vector, mask=real, other=0.0)
-            my = tl.load(mu_ptr + vector + N_FEATURES, mask=real, other=0.0)
-            mz = tl.load(mu_ptr + vector + 2 * N_FEATURES, mask=real, other=0.0)
+        mx = tl.load(mu_ptr + vector, mask=real, other=0.0)
+        my = tl.load(mu_ptr + vector + N_FEATURES, mask=real, other=0.0)
+        mz = tl.load(mu_ptr + vector + 2 * N_FEATURES, mask=real, other=0.0)
         store_kept(mu_out_ptr + vector, mx + a_mu * ux, real)
         store_kept(mu_out_ptr + vector + N_FEATURES, my + a_mu * uy, real)
         store_kept(mu_out_ptr + vector + 2 * N_FEATURES, mz + a_mu * uz, real)
@@ -245,29 +237,34 @@ def update_out_kernel(
 
 def update_fwd(
     q: Tensor,
-    mu: Tensor,
+    mu: Tensor | None,
     weights: UpdateWeights,
     *,
     end: Tensor,
     with_mu: bool,
     precision: str,
+    operand: Tensor | None = None,
     kept: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor | None, UpdateSaved]:
     """Scalars, vectors (None without `with_mu`) and what the backward needs.
 
     Args:
         q: [n_atoms, n_features].
-        mu: [n_atoms, 3, n_features]; or an operand of 3 n_atoms rows.
+        mu: [n_atoms, 3, n_features]; may be None where there is an operand, without `with_mu`.
         weights: Of the block.
         end: Number of atoms that are no padding, int32 [1]; of the others nothing is written.
         with_mu: Whether anything after this block reads the vectors.
         precision: As in `linear.linear`.
+        operand: mu as one, of 3 n_atoms rows; None where the walk has not left it.
         kept: Type of the vectors and of most that the backward needs, float32 or float16.
     """
     n_atoms, n_features = q.shape
     widths = (n_features, n_features, n_features)
-    prepared = mu.dtype == torch.float16
-    flat = mu if prepared else mu.view(3 * n_atoms, n_features)
+    if operand is not None:
+        flat = operand
+    else:
+        assert mu is not None
+        flat = mu.view(3 * n_atoms, n_features)
     uv = linear(flat, weights.uv, end=end, atom_rows=3, precision=precision, dtype=kept)
     hidden, q_out = q.new_empty(n_atoms, n_features), q.new_empty(n_atoms, n_features)
     silu = new_operand(n_atoms, n_features, precision, q.device)
@@ -293,7 +290,7 @@ def update_fwd(
     grid = piece_grid(n_atoms, n_features, sizes)
     update_out_kernel[grid](
         q,
-        mu,
+        q if mu is None else mu,
         uv,
         silu,
         weights.w2,
@@ -305,7 +302,6 @@ def update_fwd(
         n_atoms,
         N_FEATURES=n_features,
         PRECISION=precision,
-        PREPARED=prepared,
         WITH_MU=with_mu,
         **sizes,
         **overlap(n_atoms),
