@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 PRODUCT_PRECISION = {"float32": ("fp16x3", "fp16x3"), "fast": ("fp16x3on", "fp16x3on")}
 #: Width from which `fast` rounds to float16 what is multiplied for gradients, but for the first of
 #: all, and keeps vectors, their gradients and what update blocks leave for the way back in float16.
-#: Forces of the small model, of half the width, were off by up to 2.5e-3 eV/Å in one of 64 molecules
-#: at rest for such products (and weights) alone, which is more than `fast` may.
+#: Forces of the small model, of half the width, were off by up to 2.5e-3 eV/Å in one of 64
+#: at rest where such products had weights in one addend, which is more than `fast` may.
 COARSE_FROM = 256
 #: Splines of the filters under each choice: degree, and intervals between 0 and the cutoff.
 FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 240)}
