@@ -180,8 +180,7 @@ def coarse_engine(
     What is left between it and the kernels is the order in which they add up, so the kernels may be
     no farther from float64 than twice what it is.
     """
-    from mlff_core.ops.triton.linear import product_plain
-    from mlff_core.ops.triton.steps import FILTER_SPLINES, kept_as, mixing_of, products_of
+    from mlff_core.ops.triton.steps import FILTER_SPLINES, kept_as, products_of
 
     tables: list[tuple[Tensor, FilterTable]] = []
 
@@ -213,7 +212,7 @@ def coarse_engine(
     def update_fwd(
         q: Tensor, mu: Tensor, uv: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
     ) -> tuple[Tensor, Tensor, plain.UpdateSaved]:
-        U_mu, V_mu = short(product_plain(mu, uv, mixing_of(forward, dtype))).chunk(2, dim=-1)
+        U_mu, V_mu = short(torch.nn.functional.linear(mu, uv)).chunk(2, dim=-1)
         V_norm = (V_mu.square().sum(1) + plain.NORM_FLOOR).sqrt()
         a, hidden = plain.mlp_fwd(torch.cat([q, V_norm], -1), w1, b1, w2, b2)
         a_mu, a_q_mu, a_q = a.chunk(3, dim=-1)

@@ -283,19 +283,18 @@ def by_elements_kernel(
 
 
 def first_message_fwd(
-    q: Tensor, rows: PairRows, weights: FirstWeights, *, with_mu: bool, products: str
+    q: Tensor, rows: PairRows, weights: FirstWeights, *, with_mu: bool
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """q + dq [n_atoms, n_features], dmu as an operand and as it is, and what the way back needs.
 
-    The operand and dmu as it is are as `message.message_fwd` gives them. The last is how many
-    chunks of each atom there is anything in, int32 [n_atoms].
+    The operand, for products like these, and dmu as it is are as `message.message_fwd` gives them.
+    The last is how many chunks of each atom there is anything in, int32 [n_atoms].
 
     Args:
         q: Scalar features [n_atoms, n_features].
         rows: The pairs.
         weights: Of the first block.
         with_mu: Whether anything but products reads the vectors.
-        products: How those are computed that take the operand.
     """
     n_atoms, n_features = q.shape
     precision, n_columns = weights.precision[0], weights.n_columns
@@ -332,7 +331,7 @@ def first_message_fwd(
     )
     q_out = torch.empty_like(q)
     mu_out = q.new_empty(n_atoms, 3, n_features) if with_mu else None
-    operand = new_operand(3 * n_atoms, n_features, products, q.device)
+    operand = new_operand(3 * n_atoms, n_features, precision, q.device)
     for which, (x, y) in enumerate(((s, q_out), (t, mu_out))):
         n_rows = len(x)
         sizes = tile_options("linear_2x1", precision, n_rows, n_features, n_features, n_columns)
@@ -353,7 +352,7 @@ def first_message_fwd(
             PRECISION=precision,
             ADD=which == 0,
             KEEP=y is not None,
-            PRODUCTS="" if which == 0 else products,
+            PRODUCTS="" if which == 0 else precision,
             **sizes,
             **overlap(n_atoms),
         )

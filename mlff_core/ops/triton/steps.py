@@ -59,11 +59,6 @@ def kept_as(precision: str, n_features: int) -> torch.dtype:
     return torch.float16 if is_coarse(precision, n_features) else torch.float32
 
 
-def mixing_of(forward: str, kept: torch.dtype) -> str:
-    """How products are computed that mix vectors, which they take in the bits that are kept."""
-    return "fp16" if kept == torch.float16 else forward
-
-
 class PhiWeights(NamedTuple):
     """Weights of what the atoms say, split in two.
 
@@ -123,11 +118,6 @@ class Weights(NamedTuple):
     backward_precision: str
     kept: torch.dtype
 
-    @property
-    def mixing(self) -> str:
-        """How the products are computed that mix vectors on the way to the energies."""
-        return mixing_of(self.forward_precision, self.kept)
-
     def first_back(self, k: int) -> str:
         """How the first product of an update block is computed on the way back.
 
@@ -155,7 +145,6 @@ class Weights(NamedTuple):
             kept: Type of vectors and of what is left for the way back; likewise.
         """
         precisions = products or products_of(precision, model.config.n_features)
-        kept = kept or kept_as(precision, model.config.n_features)
 
         def forward(w: Tensor) -> Tensor:
             return split_weights(w, precisions[0])
@@ -193,7 +182,6 @@ class Weights(NamedTuple):
                         w2,
                         b2,
                         precisions,
-                        mixing_of(precisions[0], kept),
                         precisions[0] if len(laid_out) == n_blocks - 1 else precisions[1],
                     ),
                 )
@@ -222,7 +210,7 @@ class Weights(NamedTuple):
             laid_out,
             readout_weights,
             *precisions,
-            kept,
+            kept or kept_as(precision, model.config.n_features),
         )
 
 
@@ -274,11 +262,9 @@ class KernelSteps:
         """As in `Steps`; the vectors are an operand, which nothing but `update_fwd` reads."""
         first, with_mu = self.weights.first, k < len(self.weights.blocks) - 1
         if mu is None and first is not None and worth_it(*q.shape):
-            q, operand, own, self.reach = first_message_fwd(
-                q, self.rows, first, with_mu=with_mu, products=self.weights.mixing
-            )
+            q, operand, own, self.reach = first_message_fwd(q, self.rows, first, with_mu=with_mu)
         else:
-            filters, products = self.weights.blocks[k].filters, self.weights.mixing
+            filters, products = self.weights.blocks[k].filters, self.weights.forward_precision
             q, operand, own = message_fwd(
                 phi, mu, q, self.rows, filters, with_mu=with_mu, products=products
             )
@@ -303,7 +289,6 @@ class KernelSteps:
             end=self.rows.end,
             with_mu=not last,
             precision=self.weights.forward_precision,
-            mixing=self.weights.mixing,
             operand=operand,
             kept=self.weights.kept,
         )

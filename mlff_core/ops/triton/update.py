@@ -68,19 +68,18 @@ class UpdateWeights(NamedTuple):
         w2: Tensor,
         b2: Tensor,
         precisions: tuple[str, str],
-        mixing: str,
         first_back: str,
     ) -> "UpdateWeights":
         """Split, with the transposes.
 
         The first arguments are those of plain.update_fwd; then follows how products are computed,
-        forward and backward, how the first one forward, and how the first one on the way back.
+        forward and backward, and how the first one on the way back.
         """
         forward, backward = precisions
         back = ((uv, backward), (w1, backward), (w2, first_back))
         transposed = [split_weights(contiguous_transpose(w), how) for w, how in back]
-        w1, w2 = (split_weights(w, forward) for w in (w1, w2))
-        return cls(split_weights(uv, mixing), w1, b1, w2, b2, *transposed)
+        uv, w1, w2 = (split_weights(w, forward) for w in (uv, w1, w2))
+        return cls(uv, w1, b1, w2, b2, *transposed)
 
 
 class UpdateSaved(NamedTuple):
@@ -244,7 +243,6 @@ def update_fwd(
     end: Tensor,
     with_mu: bool,
     precision: str,
-    mixing: str,
     operand: Tensor | None = None,
     kept: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor | None, UpdateSaved]:
@@ -257,7 +255,6 @@ def update_fwd(
         end: Number of atoms that are no padding, int32 [1]; of the others nothing is written.
         with_mu: Whether anything after this block reads the vectors.
         precision: As in `linear.linear`.
-        mixing: Likewise, of the first of the products, which mixes the vectors.
         operand: mu as one, of 3 n_atoms rows; None where the walk has not left it.
         kept: Type of the vectors and of most that the backward needs, float32 or float16.
     """
@@ -268,7 +265,7 @@ def update_fwd(
     else:
         assert mu is not None
         flat = mu.view(3 * n_atoms, n_features)
-    uv = linear(flat, weights.uv, end=end, atom_rows=3, precision=mixing, dtype=kept)
+    uv = linear(flat, weights.uv, end=end, atom_rows=3, precision=precision, dtype=kept)
     hidden, q_out = q.new_empty(n_atoms, n_features), q.new_empty(n_atoms, n_features)
     silu = new_operand(n_atoms, n_features, precision, q.device)
     sizes = tile_options("update_hidden", precision, n_atoms, *widths)
