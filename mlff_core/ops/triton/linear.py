@@ -112,14 +112,13 @@ def product(x, w, acc, PRECISION: tl.constexpr):
 
     "fp16x3" keeps float32's accuracy. The matrix units cut off where float32 rounds, at each
     addition: a sum begins anew with every call, its small terms first, so that little is lost that
-    way. Where rows are few, the three sums run side by side. "fp16x3on" and "fp16", which has x in
-    one addend and hence two products, go on with the sum where it is, in the matrix units.
+    way. Where rows are few, the three sums run side by side. "fp16x3on" and "fp16", which is one
+    product instead of three, go on with the sum where it is, in the matrix units.
     """
     high, low = x
     w_high, w_low = w
     SIDE_BY_SIDE: tl.constexpr = high.shape[0] <= 16
     if PRECISION == "fp16":
-        acc = dot_16(high, w_low, acc)
         return dot_16(high, w_high, acc)
     elif PRECISION == "fp16x3on":
         acc = dot_16(low, w_high, acc)
@@ -340,7 +339,7 @@ def split_weights(w: Tensor, precision: str) -> Tensor:
     """Weights [n_out, n_in] as the addends that `product` takes, float16 [2, n_out, n_in]."""
     if precision == "fp16x3":
         return split_plain(w * RANGE)
-    return split_plain(w, 1.0)
+    return split_plain(w, 1.0 if precision == "fp16x3on" else LOW_SCALE)
 
 
 def split_plain(x: Tensor, low_scale: float = LOW_SCALE) -> Tensor:
@@ -357,12 +356,12 @@ def split_plain(x: Tensor, low_scale: float = LOW_SCALE) -> Tensor:
 def product_plain(x: Tensor, w: Tensor, precision: str) -> Tensor:
     """The meaning of `product`: x [n_rows, n_in] · wᵀ of w [n_out, n_in], in float32.
 
-    Each factor is two addends, and the product of the two small ones is left out; of "fp16" x is
-    one.
+    Each factor is two addends, and the product of the two small ones is left out; of "fp16" all but
+    the product of the large ones.
     """
     w_high, w_low = split_weights(w, precision).float()
     if precision == "fp16":
-        return split_plain(x)[0].float() @ (w_high + w_low).T
+        return split_plain(x)[0].float() @ w_high.T
     if precision == "fp16x3on":
         x_high, x_low = split_plain(x, 1.0).float()
         return x_low @ w_high.T + x_high @ w_low.T + x_high @ w_high.T

@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 #: How products of matrices are computed under each choice of `precision`, forward and backward:
 #: fp16x3 keeps float32's accuracy.
 PRODUCT_PRECISION = {"float32": ("fp16x3", "fp16x3"), "fast": ("fp16x3on", "fp16x3on")}
-#: Width from which `fast` rounds to float16 what is multiplied for gradients, but for the first of
-#: all, and keeps vectors, their gradients and what update blocks leave for the way back in float16.
-#: Forces of the small model, of half the width, were off by up to 2.5e-3 eV/Å in one of 64
-#: at rest where such products had weights in one addend, which is more than `fast` may.
+#: Width from which `fast` takes one product in float16 instead of three for gradients, but for the
+#: first of all and those from which the geometry gets its own at once, in the first block; and keeps
+#: vectors, their gradients and what update blocks leave for the way back in float16. Forces of the
+#: small model, of half the width, were off by up to 2.5e-3 eV/Å in one of 64 molecules at rest for
+#: the products alone, which is more than `fast` may.
 COARSE_FROM = 256
 #: Splines of the filters under each choice: degree, and intervals between 0 and the cutoff.
 FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 240)}
@@ -204,8 +205,8 @@ class Weights(NamedTuple):
                 first_phi,
                 filter_matrix(first).detach(),
                 model.config.cutoff,
-                FILTER_SPLINES[precision],
-                precisions,
+                FILTER_SPLINES["float32"],
+                (precisions[0], precisions[0]),
             ),
             laid_out,
             readout_weights,

@@ -336,7 +336,7 @@ def update_bwd(
     g_q_out = g_q.new_empty(n_atoms, n_features)
     g_uv = new_operand(3 * n_atoms, 2 * n_features, precision, g_q.device)
     if n_atoms >= APART_FROM:
-        g_in = linear(g_hidden, weights.w1_t, end=end, precision=precision, dtype=saved.uv.dtype)
+        g_in = linear(g_hidden, weights.w1_t, end=end, precision=precision)
         update_bwd_mix_kernel[(triton.cdiv(n_atoms, ATOMS),)](
             g_in,
             g_q,
