@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: fp16x3 keeps float32's accuracy.
 PRODUCT_PRECISION = {"float32": ("fp16x3", "fp16x3"), "fast": ("fp16x3on", "fp16x3on")}
 #: Width from which `fast` takes one product in float16 instead of three for gradients, but for the
-#: first of all and those from which the geometry gets its own at once, in the first block; and keeps
+#: first of all and those from which the geometry gets its own, in the first block; and keeps
 #: vectors, their gradients and what update blocks leave for the way back in float16. Forces of the
 #: small model, of half the width, were off by up to 2.5e-3 eV/Å in one of 64 molecules at rest for
 #: the products alone, which is more than `fast` may.
