@@ -28,7 +28,7 @@ import statistics
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -410,8 +410,13 @@ def check(potential: Potential) -> dict[str, float]:
     return errors
 
 
-def measure_torch_sim(potential: Potential, n: int) -> list[dict[str, Any]]:
-    """Rows of torch-sim's optimisers over the same model, where it is installed."""
+def measure_torch_sim(
+    potential: Potential, conformers: list[Conformer], optimizers: Sequence[str] = ("fire", "lbfgs")
+) -> list[dict[str, Any]]:
+    """Rows of torch-sim's optimisers over the same model, where it is installed.
+
+    Its states have no total charge, so the conformers are of neutral molecules.
+    """
     if find_spec("torch_sim") is None:
         return [{"name": "torch-sim FIRE and L-BFGS", "skipped": "torch-sim is not installed"}]
     import torch_sim as ts
@@ -434,14 +439,13 @@ def measure_torch_sim(potential: Potential, n: int) -> list[dict[str, Any]]:
             out = potential.evaluate(MolBatch(numbers, state.positions, mol_idx, ptr, charge))
             return {"energy": out.energy.to(self.dtype), "forces": out.forces}
 
-    # torch-sim's state has no total charge, so only neutral molecules are compared.
-    conformers = [c for c in load_conformers(2 * n, seed=100) if c[2] == 0][:n]
+    n = len(conformers)
     model = Model()
     model.charges = [torch.zeros(0)]
     systems = [Atoms(z, x, cell=np.eye(3) * 100.0) for z, x, _ in conformers]
     found = getattr(ts, "Optimizer", ts.optimizers)
     rows: list[dict[str, Any]] = []
-    for label in ("fire", "lbfgs"):
+    for label in optimizers:
         name, optimizer = f"torch-sim {label}", getattr(found, label, None)
         if optimizer is None:
             rows.append({"name": name, "skipped": "not in the installed version of torch-sim"})
@@ -568,7 +572,8 @@ def measure_rows(
         rows.append(measure(name, run, potential, n_conformers, rounds, batch_size))
         show(rows[-1:])
     rows.append(measure_ase(potential, n_ase, min(rounds, 1)))
-    rows += measure_torch_sim(potential, min(n, 1024))
+    neutral = [c for c in load_conformers(2 * min(n, 1024), seed=100) if c[2] == 0]
+    rows += measure_torch_sim(potential, neutral[: min(n, 1024)])
     print()
     show(rows)
     against_ase = [

@@ -1,7 +1,7 @@
 """Steps that L-BFGS takes, and what it leaves, by its model of the Hessian and its renewal.
 
-    python benchmarks/relaxation_steps.py                      the default model, on a CUDA device
-    python benchmarks/relaxation_steps.py --device cpu --model small --conformers 24
+    python benchmarks/relaxation_steps.py                      both models, on a CUDA device
+    python benchmarks/relaxation_steps.py --device cpu --models small --conformers 24
     python benchmarks/relaxation_steps.py --render benchmarks/results/relaxation_steps.json
 
 Conformers as in relaxation.py, relaxed in float32; what is left is against where float32 comes to
@@ -10,6 +10,7 @@ no quiet machine: nothing is timed.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import torch
-from _harness import RESULTS, Results, environment, in_words, render
+from _harness import RESULTS, Clock, Results, environment, in_words, render
 from relaxation_rates import MAX_STEPS, Below
 
 from mlff_core.models.potential import load_potential
@@ -78,26 +79,41 @@ def variant(first: HessianModel, later: HessianModel, below: tuple[float, float]
         yield
 
 
+def row_of(name: str, fmax: float, below: Below) -> dict[str, Any]:
+    """Steps that a variant takes to an fmax, and what it leaves."""
+    with variant(*VARIANTS[name]):
+        ended = relax(below.batch, below.potential, fmax=fmax, max_steps=MAX_STEPS)
+    steps = ended.n_steps.cpu().numpy()
+    return {
+        "fmax": fmax,
+        "steps_mean": float(steps.mean()),
+        "steps_median": float(np.median(steps)),
+        "steps_90": float(np.quantile(steps, 0.9)),
+    } | below.above(ended.batch)
+
+
 def markdown(result: dict[str, Any]) -> str:
-    """A row for each variant and fmax."""
-    about = in_words(result["environment"])
-    lines = [
-        "Made by `python benchmarks/relaxation_steps.py` from the JSON beside it.",
-        "",
-        f"{about}; {result['conformers']} conformers, model {result['model']}; started 0.001 Å "
-        f"off, {result['yardstick']:.1%} come to the same minimum.",
-        "",
-        "| variant | fmax, eV/Å | steps: mean | median | 90 % | left, kcal/mol: median | mean | "
-        "same minimum |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for r in result["rows"]:
-        cells = [
-            r["row"], f"{r['fmax']:g}", f"{r['steps_mean']:.1f}", f"{r['steps_median']:.0f}",
-            f"{r['steps_90']:.0f}", f"{r['left_median']:.2f}", f"{r['left_mean']:.2f}",
-            f"{r['same_bottom']:.1%}",
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
+    """A table for each model, a row for each variant and fmax."""
+    lines = ["Made by `python benchmarks/relaxation_steps.py` from the JSON beside it."]
+    for name, about in result["models"].items():
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"{in_words(about['environment'])}; {about['conformers']} conformers; started 0.001 Å "
+            f"off, {about['yardstick']:.1%} come to the same minimum.",
+            "",
+            "| variant | fmax, eV/Å | steps: mean | median | 90 % | left, kcal/mol: median | mean "
+            "| same minimum |",
+            "|---|---:|---:|---:|---:|---:|---:|---:|",
+        ]
+        for r in (row for row in result["rows"] if row["model"] == name):
+            cells = [
+                r["row"], f"{r['fmax']:g}", f"{r['steps_mean']:.1f}", f"{r['steps_median']:.0f}",
+                f"{r['steps_90']:.0f}", f"{r['left_median']:.2f}", f"{r['left_mean']:.2f}",
+                f"{r['same_bottom']:.1%}",
+            ]  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -106,34 +122,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULTS / "relaxation_steps.json")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--model", default="default")
+    parser.add_argument("--models", default="default,small")
     parser.add_argument("--conformers", type=int, default=128)
     parser.add_argument("--variants", default=";".join(VARIANTS), help="separated by semicolons")
-    parser.add_argument("--render", type=Path, metavar="JSON", help="only the table of it")
+    parser.add_argument("--minutes", type=float, default=5.0, help="no row begins later")
+    parser.add_argument("--add", action="store_true", help="to what the file has of other models")
+    parser.add_argument("--render", type=Path, metavar="JSON", help="only the tables of it")
     arguments = parser.parse_args()
     if arguments.render:
         render(arguments.render, markdown)
         return
-    potential = load_potential(arguments.model, device=arguments.device, precision="float32")
-    below = Below(potential, arguments.conformers)
-    results = Results(
-        arguments.out,
-        {
+    clock, models = Clock(arguments.minutes), arguments.models.split(",")
+    results = Results(arguments.out, {"models": {}})
+    if arguments.add:
+        kept = json.loads(arguments.out.read_text(encoding="utf-8"))
+        kept["rows"] = [row for row in kept["rows"] if row["model"] not in models]
+        results.content |= kept
+    for model in models:
+        potential = load_potential(model, device=arguments.device, precision="float32")
+        below = Below(potential, arguments.conformers)
+        results.content["models"][model] = {
             "environment": environment(torch.device(arguments.device)),
-            "model": arguments.model,
             "conformers": arguments.conformers,
             "yardstick": below.yardstick,
-        },
-    )
-    for name in arguments.variants.split(";"):
-        for fmax in FMAX:
-            with variant(*VARIANTS[name]):
-                ended = relax(below.batch, potential, fmax=fmax, max_steps=MAX_STEPS)
-            steps = ended.n_steps.cpu().numpy()
-            row = {"row": name, "fmax": fmax, "steps_mean": float(steps.mean())}
-            row["steps_median"] = float(np.median(steps))
-            row["steps_90"] = float(np.quantile(steps, 0.9))
-            results.add(row | below.above(ended.batch))
+        }
+        for name in arguments.variants.split(";"):
+            for fmax in FMAX:
+                if clock.left():
+                    results.add({"model": model, "row": name} | row_of(name, fmax, below))
     results.finish(markdown)
 
 

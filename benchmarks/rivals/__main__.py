@@ -1,12 +1,13 @@
 """Ways to relaxed conformers that are not ours beside ours: one process, one card, one set.
 
-    python benchmarks/rivals --teacher FILE [--minutes 4] [--conformers 2048] [--few 64]
+    python benchmarks/rivals --teacher FILE [--ways NAME;NAME] [--most N]
     python benchmarks/rivals --render benchmarks/results/rivals.json
 
 The molecules are those of conformers.npz, which the student never saw: of each, conformers by
 ETKDGv3 as RDKit embeds them, again and again, each time turned and displaced by 0.02 Å. Every way
-relaxes them to fmax 0.05 eV/Å (MMFF94: to its programs' own end), from host arrays to host arrays,
-once after a short run that is not counted. What takes seconds a conformer gets `--few` of them.
+relaxes as many of them as suit it to fmax 0.05 eV/Å (MMFF94: to its programs' own end), from host
+arrays to host arrays, after a short run that is not counted. One whose time is over is judged by
+those that have ended, and the table says so.
 
 The error is that of conformers' energies among one molecule, against the teacher's mean of four,
 at the same minima (`mae` of accuracy/ranking.py; MMFF94's at its own minima next to them). What
@@ -15,8 +16,10 @@ cannot run is a row with its reason.
 
 import argparse
 import json
+import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from benchmarks._harness import RESULTS, Clock, Results, environment, reason, render
-from benchmarks.rivals.bench import Bench, Row, starts_of
+from benchmarks._harness import RESULTS, Results, environment, reason, render
+from benchmarks.rivals.bench import Bench, Start, Way, starts_of
 from benchmarks.rivals.models import (
     ase_one_by_one,
     differentiated,
@@ -39,37 +42,59 @@ from benchmarks.rivals.models import (
 from benchmarks.rivals.programs import gfn2_of, mmff_of, nvmolkit, on_cores, xtbloom
 from benchmarks.rivals.report import markdown, plot
 from mlff_core.cores import usable_cores
+from mlff_core.models.reference import find_model
 
-#: Way -> how; in the order in which they are run, so that a run cut short has the most telling.
-WAYS: dict[str, Callable[[Bench], Row]] = {
-    "default model, auto": ours("default", "auto"),
-    "small model, auto": ours("small", "auto"),
-    "AIMNet2, one member, TorchScript": teacher(1, scripted=True),
-    "MMFF94, RDKit, all cores": on_cores(mmff_of, "rdkit", "mmff94_relaxed", 1),
-    "default model, float32": ours("default", "float32"),
-    "GFN2-xTB, tblite, all cores": on_cores(gfn2_of, "tblite", "gfn2", 0),
-    "default model, eager PyTorch": differentiated(False),
-    "AIMNet2, mean of four, batched networks": teacher(4, scripted=False),
-    "GFN2-xTB, xTBloom, card": xtbloom("cuda"),
-    "GFN2-xTB, xTBloom, all cores": xtbloom("cpu"),
-    "MMFF94, nvMolKit": nvmolkit,
-    "default model, torch-sim": torch_sim,
-    "default model, ASE LBFGS one by one": ase_one_by_one,
-    "AIMNet2, mean of four, TorchScript": teacher(4, scripted=True),
-    "default model, torch.compile": differentiated(True),
+#: In the order in which they are run, so that a run cut short has the most telling.
+WAYS: dict[str, Way] = {
+    "default model, auto": Way(ours("default", "auto"), 4096, 20.0),
+    "small model, auto": Way(ours("small", "auto"), 4096, 20.0),
+    "MMFF94, RDKit, all cores": Way(on_cores(mmff_of, "rdkit", "mmff94_relaxed"), 2048, 12.0),
+    "default model, eager PyTorch": Way(differentiated(False), 1024, 15.0),
+    "AIMNet2, one member, TorchScript": Way(teacher(1, scripted=True), 2048, 20.0),
+    "AIMNet2, mean of four, TorchScript": Way(teacher(4, scripted=True), 1024, 25.0),
+    "GFN2-xTB, tblite, all cores": Way(on_cores(gfn2_of, "tblite", "gfn2"), 128, 30.0),
+    "default model, float32": Way(ours("default", "float32"), 4096, 20.0),
+    "default model, torch-sim's FIRE": Way(torch_sim, 512, 15.0),
+    "default model, ASE LBFGS one by one": Way(ase_one_by_one, 64, 6.0),
+    "AIMNet2, mean of four, batched networks": Way(teacher(4, scripted=False), 1024, 20.0),
+    "MMFF94, nvMolKit": Way(nvmolkit, 4096, 20.0),
+    "GFN2-xTB, xTBloom, card": Way(xtbloom("cuda"), 64, 20.0),
+    "GFN2-xTB, xTBloom, all cores": Way(xtbloom("cpu"), 64, 20.0),
+    "default model, torch.compile": Way(differentiated(True), 1024, 15.0),
 }
+#: Seconds for what a way does before and after, and for what cannot be cut short.
+BESIDE = 60.0
 
 
-def rows(bench: Bench, names: list[str], clock: Clock) -> Iterator[dict[str, Any]]:
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """A TimeoutError in what takes longer."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError(f"took longer than {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def rows(
+    starts: list[Start], names: list[str], device: torch.device, file: Path | None
+) -> Iterator[dict[str, Any]]:
     """Every way, or why not."""
     for name in names:
-        record: dict[str, Any] = {"row": name}
+        way = WAYS[name]
+        bench = Bench(starts[: way.n], way.seconds, device, file)
+        record: dict[str, Any] = {"row": name, "commit": environment(device)["commit"][:7]}
         try:
-            if not clock.left():
-                raise TimeoutError("no time was left")
-            if bench.device.type == "cuda":
+            if device.type == "cuda":
                 torch.cuda.empty_cache()
-            found = WAYS[name](bench)
+            with at_most(way.seconds + BESIDE):
+                found = way.run(bench)
             record |= found._asdict() | {"conformers_per_s": found.n / found.seconds}
         except ModuleNotFoundError as error:
             record["failed"] = f"not installed here: {error.name}"
@@ -84,16 +109,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "rivals.json")
     parser.add_argument("--teacher", type=Path, help="aimnet2_wb97m_ens_f.jpt")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--conformers", type=int, default=2048)
-    parser.add_argument("--few", type=int, default=64, help="of what takes seconds each")
+    parser.add_argument("--most", type=int, default=4096, help="conformers of any way")
     parser.add_argument("--ways", default=";".join(WAYS), help="separated by semicolons")
-    parser.add_argument("--minutes", type=float, default=4.0, help="no way begins later")
+    parser.add_argument("--add", action="store_true", help="to what the file has of other ways")
     parser.add_argument("--plot", type=Path, help="where to; beside the JSON if not said")
     parser.add_argument("--render", type=Path, metavar="JSON", help="only table and plot of it")
     arguments = parser.parse_args()
+    names = arguments.ways.split(";")
     if arguments.render is None:
         device = torch.device(arguments.device)
-        starts = starts_of(arguments.conformers, usable_cores())
+        if device.type == "cuda":
+            # As a screen does: one process alone takes longer than any way may.
+            from mlff_core.kernels import compile_kernels
+
+            for name in ("default", "small"):
+                compile_kernels(find_model(name))
+        starts = starts_of(arguments.most, usable_cores())
         # Tables name the card and say how many cores others had.
         result = Results(
             arguments.out,
@@ -104,8 +135,10 @@ def main() -> None:
                 "mean_atoms": float(np.mean([len(start.numbers) for start in starts])),
             },
         )
-        bench = Bench(starts, arguments.few, device, arguments.teacher)
-        for row in rows(bench, arguments.ways.split(";"), Clock(arguments.minutes)):
+        if arguments.add:
+            kept = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
+            result.content["rows"] = [row for row in kept if row["row"] not in names]
+        for row in rows(starts, names, device, arguments.teacher):
             result.add(row)
     file = arguments.render or arguments.out
     render(file, markdown)

@@ -1,10 +1,14 @@
 """What every way is given, and what it answers."""
 
 import os
-from concurrent.futures import ProcessPoolExecutor
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context
+from multiprocessing.pool import Pool
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +21,7 @@ from mlff_core.moves.settings import RelaxSettings
 FMAX, MAX_STEPS = 0.05, 300
 SETTINGS = RelaxSettings(fmax=FMAX, max_steps=MAX_STEPS)
 Conformer = tuple[np.ndarray, np.ndarray, int]
+T = TypeVar("T")
 
 
 class Start(NamedTuple):
@@ -35,36 +40,68 @@ class Start(NamedTuple):
     charge: int
 
 
+#: What a process tries first.
+WATER = Start(
+    "O", np.array([8, 1, 1]), np.array([[0.0, 0.0, 0.1], [0.0, 0.8, -0.5], [0.0, -0.8, -0.5]]), 0
+)
+
+
 class Row(NamedTuple):
     """How a way did.
 
     Attributes:
         n: Conformers relaxed.
-        seconds: For all of them.
+        asked: Of so many; more than `n` where time was over.
+        seconds: It took.
         converged: Share that ended as the way asks.
         mae: Of conformers' energies, kcal/mol; None where nothing says.
     """
 
     n: int
+    asked: int
     seconds: float
     converged: float
     mae: float | None
 
 
 class Bench(NamedTuple):
-    """What every way is given.
+    """What a way is given.
 
     Attributes:
-        starts: As many conformers as are wanted.
-        few: How many a slow way gets.
+        starts: What to relax.
+        seconds: It ends after so many, with those that have ended until then.
         device: Of the models.
         teacher: File of the ensemble; None for none.
     """
 
     starts: list[Start]
-    few: int
+    seconds: float
     device: torch.device
     teacher: Path | None
+
+
+class Way(NamedTuple):
+    """How to relax conformers, and how many.
+
+    Attributes:
+        run: How.
+        n: So many that it is as fast as it can be, and ends.
+        seconds: For which it may relax.
+    """
+
+    run: Callable[[Bench], Row]
+    n: int
+    seconds: float
+
+
+def taken(ends: Iterable[T], seconds: float) -> tuple[list[T], float]:
+    """What comes in so many seconds or little more, and how many it took."""
+    begin, found = time.perf_counter(), []
+    for end in ends:
+        found.append(end)
+        if time.perf_counter() - begin > seconds:
+            break
+    return found, time.perf_counter() - begin
 
 
 def embed(smiles: str) -> Chem.Mol:
@@ -79,8 +116,8 @@ def embed(smiles: str) -> Chem.Mol:
 def starts_of(n: int, processes: int) -> list[Start]:
     """So many conformers of the molecules of conformers.npz, no two alike."""
     smiles = about(CONFORMERS)["smiles"]
-    with pool(processes) as executor:
-        embedded = list(executor.map(embed, smiles, chunksize=2))
+    with workers(processes, embed, "O") as pool:
+        embedded = pool.map(embed, smiles, chunksize=1)
     found = [
         Start(text, numbers, conformer.GetPositions(), Chem.GetFormalCharge(mol))
         for text, mol in zip(smiles, embedded, strict=True)
@@ -107,12 +144,22 @@ def stored_mae(method: str) -> float:
     return float(np.mean([ranking(m[method], m["teacher"])["mae"] for m in stored(CONFORMERS)]))
 
 
-def pool(processes: int) -> ProcessPoolExecutor:
-    """Processes that know nothing of the card."""
-    return ProcessPoolExecutor(processes, get_context("spawn"), initializer=one_thread)
+@contextmanager
+def workers(processes: int, function: Callable[[Any], object], first: object) -> Iterator[Pool]:
+    """Processes that know nothing of the card, each with one core, which have tried a function."""
+    context = get_context("spawn")
+    ready = context.Barrier(processes + 1)
+    with context.Pool(processes, _begin, (function, first, ready)) as pool:
+        ready.wait(120.0)
+        yield pool
 
 
-def one_thread() -> None:
-    """Each of many processes computes on one core."""
+def _begin(function: Callable[[Any], object], first: object, ready: Barrier) -> None:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        function(first)
+    except BaseException:
+        ready.abort()
+        raise
+    ready.wait()

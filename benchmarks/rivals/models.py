@@ -1,27 +1,39 @@
 """Models behind our relaxation: ours, ours without kernels, the teacher; and others' over ours."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
-from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks._harness import synchronize
 from benchmarks.accuracy.ranking import CONFORMERS, ranking, stored
-from benchmarks.rivals.bench import FMAX, MAX_STEPS, SETTINGS, Bench, Conformer, Row, Start
+from benchmarks.rivals.bench import (
+    FMAX,
+    MAX_STEPS,
+    SETTINGS,
+    WATER,
+    Bench,
+    Conformer,
+    Row,
+    Start,
+    taken,
+)
 from mlff_core.batch import MolBatch
-from mlff_core.buckets import batch_sizes
 from mlff_core.distill.teacher import Teacher
 from mlff_core.distill.teacher_force_field import TeacherForceField
 from mlff_core.models.force_field import Domain, ForceField, Outputs
 from mlff_core.models.painn import PaiNN
 from mlff_core.models.potential import Potential, load_potential
+from mlff_core.moves.ended import Relaxed
 from mlff_core.moves.relax import relax_conformers
 from mlff_core.moves.slots import Molecule
 from mlff_core.moves.threads import relax_molecules
 from mlff_core.neighbors import neighbor_pairs
+from mlff_core.status import ConformerStatus
+
+#: Molecules at once of what is not ours: as many as make the device busy, and fit.
+TEACHER_SLOTS, PLAIN_SLOTS = 1024, 512
 
 
 class Differentiated:
@@ -62,32 +74,27 @@ def mae_of(force_field: ForceField) -> float:
 
 
 def relaxed_by(
-    force_field: ForceField,
-    starts: list[Start],
-    n_slots: int | None,
-    first: ForceField | None = None,
+    bench: Bench, force_field: ForceField, n_slots: int | None, first: ForceField | None = None
 ) -> Row:
     """Our relaxation over any force field; `n_slots` None for what "auto" says.
 
     With "auto" the slots are filled once before the clock starts, as kernels and graphs are made
     for these shapes; others have nothing to make but what a few molecules make too.
     """
-    conformers: list[Conformer] = [(s.numbers, s.positions, s.charge) for s in starts]
+    conformers: list[Conformer] = [(s.numbers, s.positions, s.charge) for s in bench.starts]
 
-    def run(some: list[Conformer]) -> list[Any]:
+    def ends(some: list[Conformer]) -> Iterator[Relaxed]:
         if n_slots is None:
-            return relax_conformers(some, force_field, SETTINGS, pre_relax=first)
+            yield from relax_conformers(some, force_field, SETTINGS, pre_relax=first)
+            return
         molecules = [Molecule(k, *conformer) for k, conformer in enumerate(some)]
-        return list(relax_molecules(molecules, force_field, SETTINGS, n_slots, n_threads=1))
+        yield from relax_molecules(molecules, force_field, SETTINGS, n_slots, n_threads=1)
 
-    run(conformers[: 1024 if n_slots is None else 8])
+    taken(ends(conformers[: 1024 if n_slots is None else 8]), bench.seconds)
     synchronize(force_field.device)
-    begin = time.perf_counter()
-    ended = run(conformers)
-    synchronize(force_field.device)
-    seconds = time.perf_counter() - begin
-    converged = np.mean([str(relaxed.status) == "converged" for relaxed in ended])
-    return Row(len(ended), seconds, float(converged), mae_of(force_field))
+    ended, seconds = taken(ends(conformers), bench.seconds)
+    converged = np.mean([relaxed.status == ConformerStatus.CONVERGED for relaxed in ended])
+    return Row(len(ended), len(conformers), seconds, float(converged), mae_of(force_field))
 
 
 def ours(model: str, precision: str) -> Callable[[Bench], Row]:
@@ -96,7 +103,7 @@ def ours(model: str, precision: str) -> Callable[[Bench], Row]:
     def row(bench: Bench) -> Row:
         how = {"device": bench.device, "precision": precision}
         first = load_potential("small", **how) if model == "default" else None
-        return relaxed_by(load_potential(model, **how), bench.starts, None, first)
+        return relaxed_by(bench, load_potential(model, **how), None, first)
 
     return row
 
@@ -106,10 +113,7 @@ def differentiated(compiled: bool) -> Callable[[Bench], Row]:
 
     def row(bench: Bench) -> Row:
         potential = load_potential("default", device=bench.device, backend="plain")
-        starts = bench.starts[: max(bench.few, len(bench.starts) // 8)]
-        # A quarter of the slots: its tensors of pairs are as many as its layers.
-        slots = max(batch_sizes("auto", bench.device, potential.bytes_per_edge)["large"] // 4, 8)
-        return relaxed_by(Differentiated(potential, compiled), starts, slots)
+        return relaxed_by(bench, Differentiated(potential, compiled), PLAIN_SLOTS)
 
     return row
 
@@ -122,22 +126,22 @@ def teacher(members: int, scripted: bool) -> Callable[[Bench], Row]:
             raise FileNotFoundError("no file of the teacher was given")
         opened = Teacher(bench.teacher, bench.device, scripted=scripted)
         label = opened if members > 1 else (lambda z, x, q: opened.member(0, z, x, q))
-        starts = bench.starts[: max(bench.few, len(bench.starts) // 8)]
-        return relaxed_by(TeacherForceField(label, bench.device), starts, len(starts))
+        return relaxed_by(bench, TeacherForceField(label, bench.device), TEACHER_SLOTS)
 
     return row
 
 
 def torch_sim(bench: Bench) -> Row:
-    """torch-sim's FIRE over the default model, the quicker of its two in relaxation.py."""
+    """torch-sim's FIRE over the default model; its states have no charge, so of neutral ones."""
     import_module("torch_sim")
     from benchmarks.relaxation import measure_torch_sim
 
     potential = load_potential("default", device=bench.device, precision="float32")
-    rows = measure_torch_sim(potential, max(bench.few, len(bench.starts) // 8))
-    best = max((r for r in rows if "conformers_per_s" in r), key=lambda r: r["conformers_per_s"])
-    seconds = best["conformers"] / best["conformers_per_s"]
-    return Row(best["conformers"], seconds, best["converged"], mae_of(potential))
+    neutral = [(s.numbers, s.positions, s.charge) for s in bench.starts if s.charge == 0]
+    measure_torch_sim(potential, neutral[:8], ("fire",))
+    (found,) = measure_torch_sim(potential, neutral, ("fire",))
+    seconds = len(neutral) / found["conformers_per_s"]
+    return Row(len(neutral), len(neutral), seconds, found["converged"], mae_of(potential))
 
 
 def ase_one_by_one(bench: Bench) -> Row:
@@ -147,10 +151,12 @@ def ase_one_by_one(bench: Bench) -> Row:
 
     potential = load_potential("default", device=bench.device, precision="float32")
     calculator = PaiNNCalculator(potential)
-    conformers = [(s.numbers, s.positions, s.charge) for s in bench.starts[: bench.few // 2]]
-    ase_relax(conformers[:1], calculator, FMAX, 5)
-    begin = time.perf_counter()
-    steps, _, _ = ase_relax(conformers, calculator, FMAX, MAX_STEPS)
-    seconds = time.perf_counter() - begin
+
+    def steps_of(start: Start, most: int = MAX_STEPS) -> int:
+        one = (start.numbers, start.positions, start.charge)
+        return ase_relax([one], calculator, FMAX, most)[0][0]
+
+    steps_of(WATER, 5)
+    steps, seconds = taken(map(steps_of, bench.starts), bench.seconds)
     converged = float(np.mean(np.array(steps) < MAX_STEPS))
-    return Row(len(conformers), seconds, converged, mae_of(potential))
+    return Row(len(steps), len(bench.starts), seconds, converged, mae_of(potential))

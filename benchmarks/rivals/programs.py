@@ -9,7 +9,17 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import rdForceFieldHelpers
 
-from benchmarks.rivals.bench import FMAX, MAX_STEPS, Bench, Row, Start, pool, stored_mae
+from benchmarks.rivals.bench import (
+    FMAX,
+    MAX_STEPS,
+    WATER,
+    Bench,
+    Row,
+    Start,
+    stored_mae,
+    taken,
+    workers,
+)
 from mlff_core.cores import usable_cores
 from mlff_core.units import BOHR_ANGSTROM, HARTREE_EV
 
@@ -44,22 +54,15 @@ def gfn2_of(start: Start) -> bool:
     return bool(LBFGS(atoms, logfile=None).run(fmax=FMAX, steps=MAX_STEPS))
 
 
-def on_cores(
-    function: Callable[[Start], bool], module: str, method: str, share: int
-) -> Callable[[Bench], Row]:
-    """A function of one conformer in a process a core; one in `share` of them, or the few."""
+def on_cores(function: Callable[[Start], bool], module: str, method: str) -> Callable[[Bench], Row]:
+    """A function of one conformer in a process a core."""
 
     def row(bench: Bench) -> Row:
         import_module(module)
-        n = bench.few if share == 0 else max(bench.few, len(bench.starts) // share)
-        processes, starts = usable_cores(), bench.starts[:n]
-        with pool(processes) as executor:
-            # Each process imports what it needs before the clock starts.
-            list(executor.map(function, starts[:processes], chunksize=1))
-            begin = time.perf_counter()
-            ended = list(executor.map(function, starts, chunksize=1 if share == 0 else 8))
-            seconds = time.perf_counter() - begin
-        return Row(n, seconds, float(np.mean(ended)), stored_mae(method))
+        with workers(usable_cores(), function, WATER) as pool:
+            ended, seconds = taken(pool.imap_unordered(function, bench.starts), bench.seconds)
+        n, converged = len(ended), float(np.mean(ended))
+        return Row(n, len(bench.starts), seconds, converged, stored_mae(method))
 
     return row
 
@@ -81,10 +84,11 @@ def xtbloom(backend: str) -> Callable[[Bench], Row]:
         found.optimize_batch(structures(bench.starts[:1]), fmax=limit, max_steps=2, **how)
         begin = time.perf_counter()
         ended = found.optimize_batch(
-            structures(bench.starts[: bench.few]), fmax=limit, max_steps=MAX_STEPS, **how
+            structures(bench.starts), fmax=limit, max_steps=MAX_STEPS, **how
         )
         seconds = time.perf_counter() - begin
-        return Row(bench.few, seconds, float(np.mean(ended.converged)), stored_mae("gfn2"))
+        n = len(bench.starts)
+        return Row(n, n, seconds, float(np.mean(ended.converged)), stored_mae("gfn2"))
 
     return row
 
@@ -96,4 +100,5 @@ def nvmolkit(bench: Bench) -> Row:
     optimize([Chem.Mol(mol) for mol in mols[:64]], maxIters=MMFF_STEPS)
     begin = time.perf_counter()
     optimize(mols, maxIters=MMFF_STEPS)
-    return Row(len(mols), time.perf_counter() - begin, float("nan"), stored_mae("mmff94_relaxed"))
+    n, seconds = len(mols), time.perf_counter() - begin
+    return Row(n, n, seconds, float("nan"), stored_mae("mmff94_relaxed"))

@@ -19,7 +19,6 @@ ended.py             how the walk of a molecule ended
 in_flight.py         molecules that have ended leave, waiting ones enter
 judge.py             the ends of walks with a coarse force field
 legs.py              the walks that molecules make, one after the other
-turns.py             two of them side by side on one card
 threads.py           several batches side by side, within the memory there is
 stepper.py           the same step over and over, as a CUDA graph if it can be
 optimizers.py        the minimisers by name:

@@ -113,6 +113,22 @@ def _connected(x, size, reach, W: tl.constexpr):
     return tl.where(n_reached >= size, 1, 0)
 
 
+@triton.jit
+def _own(index, sizes, width, W: tl.constexpr):
+    """A program's place in `index`, its slot, the atoms there, and a slot's coordinates [W, 4].
+
+    Rows of four, so that their number is a power of two; the last of each is not inside.
+    """
+    k = tl.program_id(0).to(tl.int64)
+    slot = tl.load(index + k)
+    size = tl.load(sizes + slot).to(tl.int32)
+    a = tl.arange(0, W)
+    axis = tl.arange(0, 4)
+    coordinate = a[:, None] * 3 + axis[None, :]
+    inside = (a[:, None] < width) & (axis[None, :] < 3)
+    return k, slot, size, coordinate, inside
+
+
 @triton.jit(do_not_specialize=["width"])
 def leave_kernel(
     rows,  # slots.Rows
@@ -125,13 +141,7 @@ def leave_kernel(
     VACANT: tl.constexpr,
     W: tl.constexpr,
 ):
-    k = tl.program_id(0).to(tl.int64)
-    slot = tl.load(index + k)
-    size = tl.load(rows.sizes + slot).to(tl.int32)
-    a = tl.arange(0, W)
-    axis = tl.arange(0, 4)
-    coordinate = a[:, None] * 3 + axis[None, :]
-    inside = (a[:, None] < width) & (axis[None, :] < 3)
+    k, slot, size, coordinate, inside = _own(index, rows.sizes, width, W)
     n = 3 * width
     row = out + k * (2 * n + 5)
     tile = slot * n + coordinate
@@ -185,13 +195,7 @@ def renew_kernel(
     ROWS: tl.constexpr,
     COPIED: tl.constexpr,
 ):
-    k = tl.program_id(0).to(tl.int64)
-    slot = tl.load(index + k)
-    size = tl.load(rows.sizes + slot).to(tl.int32)
-    a = tl.arange(0, W)
-    axis = tl.arange(0, 4)
-    coordinate = a[:, None] * 3 + axis[None, :]
-    inside = (a[:, None] < width) & (axis[None, :] < 3)
+    k, slot, size, coordinate, inside = _own(index, rows.sizes, width, W)
     n = 3 * width
     memory = state.memory
     matrix = inverse + k * n * n

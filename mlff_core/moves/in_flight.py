@@ -34,10 +34,6 @@ LAG = {"cuda": 1, "cpu": 0}
 #: slots. Programs with nothing but padding end at once, so it need not be soon; what it costs is
 #: another capture.
 COMPACT_AT = 4
-#: While more are to come, molecules enter when one in so many slots can be filled.
-ENTER_SHARE = 2
-#: Then, if no more than one place in so many is taken, steps wait for them.
-REST_SHARE = 8
 
 _WORDS = {status.value: status.word for status in SlotStatus if status > SlotStatus.RUNNING}
 
@@ -113,16 +109,8 @@ class InFlight:
         return read + [molecule for molecule in self.occupants if molecule is not None]
 
     def __iter__(self) -> Iterator[Relaxed | HandedOver]:
-        yield from (ended for ended in self.turns() if ended is not None)
-
-    def turns(self) -> Iterator[Relaxed | HandedOver | None]:
-        """Each molecule as it ends or is handed over, and None where another walk may go on."""
         judge = self.judge
-        for end in self._walk():
-            if end is None:
-                yield None
-                continue
-            molecule, relaxed = end
+        for molecule, relaxed in self._walk():
             if self.into is not None:
                 self.into.add(_onward(molecule, relaxed))
                 yield HandedOver(molecule.index)
@@ -137,13 +125,12 @@ class InFlight:
             again = WaitingQueue([molecule.restarted() for molecule in judge.again])
             n_slots = min(self.n_slots, len(judge.again))
             second = InFlight(again, judge.potential, self.settings, n_slots, coarse=False)
-            for ended in second.turns():
-                if ended is not None:
-                    judge.again = [left for left in judge.again if left.index != ended.index]
+            for ended in second:
+                judge.again = [left for left in judge.again if left.index != ended.index]
                 yield ended
 
-    def _walk(self) -> Iterator[tuple[Molecule, Relaxed] | None]:
-        """Each molecule, as it ends, and None where the host would wait for the device."""
+    def _walk(self) -> Iterator[tuple[Molecule, Relaxed]]:
+        """Each molecule, as it ends."""
         device = self.potential.device
         dtype = torch.float64 if self.optimizer.double else self.potential.dtype
         rows = Rows.empty(self.n_slots, self.width, device, dtype)
@@ -156,14 +143,10 @@ class InFlight:
         while not self.waiting.closed:
             # On a CPU another thread may have handed over one more.
             self._fill(rows, stepper.state)
-            if not self._under_way and not self.waiting.open:
+            if not self._under_way:
                 break
-            if self._rests():
-                yield None
-                continue
             # A graph of one step, which takes half as long to make as one of two.
             stepper.run(burst)
-            yield None
             n_bursts += 1
             status = Transfer(stepper.state.status)
             checks.append(StatusCheck(status, list(self.occupants), n_bursts))
@@ -210,10 +193,6 @@ class InFlight:
         leaving = (self.occupants[slot] for slot in slots)
         return self.n_atoms - sum(molecule.size for molecule in leaving if molecule is not None)
 
-    def _rests(self) -> bool:
-        """Whether to wait for more: a step of few takes nearly as long as one of many."""
-        return self.waiting.open and REST_SHARE * self.n_atoms < self.capacity
-
     def _is_due(self, ended: Sequence[int]) -> bool:
         """Whether to read out now who has ended.
 
@@ -221,9 +200,7 @@ class InFlight:
         Where nobody waits for a slot it is done when all have ended, or those that are left get
         fewer slots.
         """
-        if self.waiting or self.waiting.open or LAG[self.potential.device.type] == 0:
-            return True
-        if self.into is not None and self.into.open:  # somebody waits for them
+        if self.waiting or LAG[self.potential.device.type] == 0:
             return True
         return self._without(ended) == 0 or self._is_too_wide(without=ended)
 
@@ -232,7 +209,7 @@ class InFlight:
 
         Those that are left then get fewer slots, for which a captured step is captured anew.
         """
-        if self.waiting or self.waiting.open or self.capacity <= FEW_ATOMS:
+        if self.waiting or self.capacity <= FEW_ATOMS:
             return False
         return 0 < COMPACT_AT * self._without(without) <= self.capacity
 
@@ -250,9 +227,6 @@ class InFlight:
     def _fill(self, rows: Rows, state: RelaxState) -> None:
         """Give vacant slots to waiting molecules, in order, as long as their atoms fit."""
         if not self.waiting:
-            return
-        # A few at a time would take the host as long as many, and the device nearly so.
-        if self.waiting.open and ENTER_SHARE * len(self.waiting) < self.n_slots:
             return
         vacant = [slot for slot, molecule in enumerate(self.occupants) if molecule is None]
         molecules = self.waiting.take(len(vacant), self.capacity - self.n_atoms)

@@ -12,7 +12,6 @@ from mlff_core.moves.ended import HandedOver, Keeps, Relaxed, not_relaxed
 from mlff_core.moves.legs import Leg, is_out_of_memory, legs_of
 from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule
-from mlff_core.moves.turns import in_turns
 
 #: Most batches side by side on a CPU: all share one interpreter, for which more would wait. What
 #: they gain has been measured on two cores.
@@ -78,8 +77,6 @@ def relax_groups(
     legs = legs_of(groups, potential, settings, pre_relax, keeps)
     if n_threads > 1:
         yield from _side_by_side([leg.shared(n_threads) for leg in legs.all], n_threads)
-    elif legs.first and not on_cpu:
-        yield from in_turns(legs.first, legs.last)
     # Nobody, or those for whom there was no memory beside others.
     for leg in legs.all:
         yield from _relax_alone(leg)

@@ -12,7 +12,6 @@ class WaitingQueue:
 
     Attributes:
         closed: Whoever takes from it is to end as it is.
-        open: More will come while others are under way: whoever takes from it waits for them.
     """
 
     def __init__(self, molecules: Sequence[Molecule], expected: Sequence[Molecule] = ()):
@@ -26,7 +25,7 @@ class WaitingQueue:
         self._expected = [molecule.size for molecule in expected]
         self._taken: list[int] = []
         self._lock = threading.Lock()
-        self.closed = self.open = False
+        self.closed = False
 
     def __len__(self) -> int:
         return len(self._molecules)

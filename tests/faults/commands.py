@@ -88,6 +88,10 @@ class Nursery:
         for command in self._commands:  # what a test that failed left behind
             if command.status() is None:
                 command.kill(with_children=True)
+            # And a server that Prefect started for it, which it ends as a process ends by itself:
+            # commands here end at once.
+            with suppress(ProcessLookupError):
+                os.killpg(command.pid, signal.SIGKILL)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()

@@ -6,7 +6,7 @@ import torch
 
 from mlff_core.batch import MolBatch
 from mlff_core.models.potential import Potential
-from mlff_core.moves import in_flight, threads
+from mlff_core.moves import in_flight
 from mlff_core.moves.baoab import make_step
 from mlff_core.moves.dynamics import Dynamics
 from mlff_core.moves.hessian import MODEL, RENEWED_MODEL
@@ -91,18 +91,6 @@ def test_a_first_walk_by_another_model_leaves_all_numbers_to_the_one_that_is_ask
     for where, energy in ((batch, found.initial_energy), (found.batch, found.energy)):
         computed = potential(where).energy
         torch.testing.assert_close(energy, computed, rtol=0, atol=2e-3)
-
-
-def test_walks_that_take_turns_lead_where_they_lead_one_after_the_other(potential, monkeypatch):
-    first = Potential(random_model(4), device="cuda", backend="triton")
-    batch = MolBatch.from_arrays(molecules() * 3)
-    options = {"max_steps": 60, "fmax": 0.05, "pre_relax": first, "capacity": 10}
-    in_turns = relax(batch, potential, **options)
-    monkeypatch.setattr(threads, "in_turns", lambda first, last: iter(()))
-    one_after_the_other = relax(batch, potential, **options)
-    assert in_turns.status == one_after_the_other.status
-    assert torch.equal(in_turns.n_steps, one_after_the_other.n_steps)
-    assert torch.equal(in_turns.batch.positions, one_after_the_other.batch.positions)
 
 
 def test_who_enters_and_leaves_by_kernels_walks_as_by_plain_operators(potential, monkeypatch):
