@@ -32,6 +32,9 @@ class TrainingConfig:
         n_edges: Pairs in a batch, padding included; 0 likewise.
         learning_rate: At its height.
         final_rate: The last learning rate, as a share of the highest.
+        begins: Where on the way from the highest rate to the last one a stage begins, 0 to 1:
+            stages that go on from each other may be parts of one way.
+        ends: Where it ends.
         warmup_steps: Steps until the highest.
         optimizer: "adamw", or "muon" for the square blocks of the weights and AdamW for the rest.
         momentum: Of Muon.
@@ -61,6 +64,8 @@ class TrainingConfig:
     n_edges: int = 0
     learning_rate: float = 1e-3
     final_rate: float = 0.0
+    begins: float = 0.0
+    ends: float = 1.0
     warmup_steps: int = 500
     optimizer: str = "muon"
     momentum: float = 0.95
@@ -84,6 +89,10 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.n_mols < 2 or self.n_mols % 2:
             raise ValueError(f"n_mols: expected an even number of at least 2, found {self.n_mols}")
+        if not 0.0 <= self.begins < self.ends <= 1.0:
+            raise ValueError(
+                f"begins, ends: expected 0 <= begins < ends <= 1, found {self.begins}, {self.ends}"
+            )
         if self.optimizer not in ("muon", "adamw"):
             raise ValueError(f"optimizer: expected muon or adamw, found {self.optimizer!r}")
 
@@ -339,8 +348,9 @@ class Trainer:
     def step(self, progress: float) -> None:
         """One step at a point of the schedule, 0 to 1; does not wait for the device."""
         config = self.config
-        share = schedule(progress, self.step_count, config.warmup_steps, config.final_rate)
-        weight = config.pair_weight + (config.final_pair_weight - config.pair_weight) * progress
+        way = config.begins + (config.ends - config.begins) * min(1.0, max(0.0, progress))
+        share = schedule(way, self.step_count, config.warmup_steps, config.final_rate)
+        weight = config.pair_weight + (config.final_pair_weight - config.pair_weight) * way
         self.pair_weight.fill_(weight)
         self.optimizer.set_rate(config.learning_rate * share)
         if self._graphs is None:

@@ -21,10 +21,10 @@ products of what is listed above (`_second_centre_kernel`, `_second_neighbour_ke
 The first block has no vectors yet (m = 0), so neither p3, W3 nor M are there, and nothing asks for
 g_phi: kernels with PARTS = 2 instead of 3 leave all of that out.
 
-W and S are computed once for a block of the network, by the matrix units, and kept in float16,
-whose mantissa is that of TF32. So is what a kernel gathers, phi, mu, a and b: each of these rows is
-read some twenty times. Cotangents and gradients of filters are kept in bfloat16, whose range is
-float32's.
+W and S are computed once for a block of the network, by the matrix units, one row for both
+directions of a pair, and kept in float16, whose mantissa is that of TF32. So is what a kernel
+gathers, phi, mu, a and b: each of these rows is read some twenty times. Cotangents and gradients of
+filters are kept in bfloat16, whose range is float32's.
 """
 
 from typing import Any, NamedTuple
@@ -44,8 +44,9 @@ from mlff_core.ops.triton.linear import dot_16
 def _message_fwd_kernel(
     row,  # [n_atoms + 1]
     source,  # [n_edges]
+    pair,  # row of W of each row [n_edges]
     unit,  # [n_edges, 3]
-    W,  # [n_edges, PARTS F]
+    W,  # [n_edges / 2, PARTS F]
     phi,  # [n_atoms, PARTS F]
     mu,  # [n_atoms, 3, F]; only if PARTS is 3
     dq,  # [n_atoms, F]
@@ -71,11 +72,12 @@ def _message_fwd_kernel(
             inside = e < end
             here = inside[:, None]
             n = tl.load(source + e, mask=inside, other=0)
+            r = tl.load(pair + e, mask=inside, other=0)
             ux = tl.load(unit + e * 3, mask=inside, other=0.0)[:, None]
             uy = tl.load(unit + e * 3 + 1, mask=inside, other=0.0)[:, None]
             uz = tl.load(unit + e * 3 + 2, mask=inside, other=0.0)[:, None]
             # Rows beyond the end have zero filters, and add nothing.
-            at_w = e[:, None] * (PARTS * F) + f[None, :]
+            at_w = r[:, None] * (PARTS * F) + f[None, :]
             at_p = n[:, None] * (PARTS * F) + f[None, :]
             w1 = tl.load(W + at_w, mask=here, other=0.0).to(tl.float32)
             w2 = tl.load(W + at_w + F, mask=here, other=0.0).to(tl.float32)
@@ -101,9 +103,10 @@ def _message_fwd_kernel(
 def _message_bwd_kernel(
     row,  # [n_atoms + 1]
     source,  # [n_edges]
+    pair,  # row of W of each row [n_edges]
     unit,  # [n_edges, 3]
-    W,  # [n_edges, PARTS F]
-    S,  # [n_edges, PARTS F]; only if GEOMETRY
+    W,  # [n_edges / 2, PARTS F]
+    S,  # [n_edges / 2, PARTS F]; only if GEOMETRY
     phi,  # [n_atoms, PARTS F]
     mu,  # [n_atoms, 3, F]; only if PARTS is 3
     g_dq,  # [n_atoms, F]
@@ -147,10 +150,11 @@ def _message_bwd_kernel(
             inside = e < end
             here = inside[:, None]
             n = tl.load(source + e, mask=inside, other=0)
+            r = tl.load(pair + e, mask=inside, other=0)
             ux = tl.load(unit + e * 3, mask=inside, other=0.0)[:, None]
             uy = tl.load(unit + e * 3 + 1, mask=inside, other=0.0)[:, None]
             uz = tl.load(unit + e * 3 + 2, mask=inside, other=0.0)[:, None]
-            at_w = e[:, None] * (PARTS * F) + f[None, :]
+            at_w = r[:, None] * (PARTS * F) + f[None, :]
             at_n = n[:, None] * (3 * F) + f[None, :]
             a = tl.load(g_dq + n[:, None] * F + f[None, :]).to(tl.float32)
             bx = tl.load(g_dmu + at_n).to(tl.float32)
@@ -184,10 +188,11 @@ def _message_bwd_kernel(
                 tl.store(out + 2, -tl.sum(x2 * by, 1), mask=inside)
                 tl.store(out + 3, -tl.sum(x2 * bz, 1), mask=inside)
             if FILTERS:
-                tl.store(g_W + at_w, (a * p1).to(tl.bfloat16), mask=here)
-                tl.store(g_W + at_w + F, (beta * p2).to(tl.bfloat16), mask=here)
+                at_g = e[:, None] * (PARTS * F) + f[None, :]
+                tl.store(g_W + at_g, (a * p1).to(tl.bfloat16), mask=here)
+                tl.store(g_W + at_g + F, (beta * p2).to(tl.bfloat16), mask=here)
                 if PARTS == 3:
-                    tl.store(g_W + at_w + 2 * F, (gamma * p3).to(tl.bfloat16), mask=here)
+                    tl.store(g_W + at_g + 2 * F, (gamma * p3).to(tl.bfloat16), mask=here)
         if FEATURES:
             tl.store(g_phi + at_cp, tl.sum(acc_1, 0))
             tl.store(g_phi + at_cp + F, tl.sum(acc_2, 0))
@@ -211,19 +216,20 @@ def _message_bwd_kernel(
             tl.store(out + 2, zero, mask=inside)
             tl.store(out + 3, zero, mask=inside)
         if FILTERS:
-            at_w = e[:, None] * (PARTS * F) + f[None, :]
+            at_g = e[:, None] * (PARTS * F) + f[None, :]
             nothing = tl.zeros((BLOCK_E, BLOCK_F), tl.bfloat16)
             for part in tl.static_range(PARTS):
-                tl.store(g_W + at_w + part * F, nothing, mask=inside[:, None])
+                tl.store(g_W + at_g + part * F, nothing, mask=inside[:, None])
 
 
 @triton.jit
 def _second_centre_kernel(
     row,  # [n_atoms + 1]
     source,  # [n_edges]
+    pair,  # row of W of each row [n_edges]
     unit,  # [n_edges, 3]
-    W,  # [n_edges, PARTS F]
-    S,  # [n_edges, PARTS F]
+    W,  # [n_edges / 2, PARTS F]
+    S,  # [n_edges / 2, PARTS F]
     phi,  # [n_atoms, PARTS F]
     mu,  # [n_atoms, 3, F]; only if PARTS is 3
     g_dq,  # a [n_atoms, F]
@@ -276,17 +282,19 @@ def _second_centre_kernel(
             inside = e < end
             here = inside[:, None]
             n = tl.load(source + e, mask=inside, other=0)
+            r = tl.load(pair + e, mask=inside, other=0)
             D = tl.load(c_d + e, mask=inside, other=0.0)[:, None]
-            at_w = e[:, None] * (PARTS * F) + f[None, :]
+            at_w = r[:, None] * (PARTS * F) + f[None, :]
+            at_g = e[:, None] * (PARTS * F) + f[None, :]
             a = tl.load(g_dq + n[:, None] * F + f[None, :]).to(tl.float32)
             # D only ever meets the slope, so the product of the two stands in for it.
             s1 = tl.load(S + at_w, mask=here, other=0.0).to(tl.float32) * D
             acc_1 += a * s1
             if PARTS == 3:
-                tl.store(g_W + at_w, (a * P1).to(tl.bfloat16), mask=here)
+                tl.store(g_W + at_g, (a * P1).to(tl.bfloat16), mask=here)
             else:
-                tl.store(g_W + at_w, nothing, mask=here)
-            tl.store(g_S + at_w, (a * p1 * D).to(tl.bfloat16), mask=here)
+                tl.store(g_W + at_g, nothing, mask=here)
+            tl.store(g_S + at_g, (a * p1 * D).to(tl.bfloat16), mask=here)
             ux = tl.load(unit + e * 3, mask=inside, other=0.0)[:, None]
             uy = tl.load(unit + e * 3 + 1, mask=inside, other=0.0)[:, None]
             uz = tl.load(unit + e * 3 + 2, mask=inside, other=0.0)[:, None]
@@ -303,10 +311,10 @@ def _second_centre_kernel(
             s2 = tl.load(S + at_w + F, mask=here, other=0.0).to(tl.float32) * D
             acc_2 += beta * s2 + b_V * w2
             if PARTS == 3:
-                tl.store(g_W + at_w + F, (beta * P2 + b_V * p2).to(tl.bfloat16), mask=here)
+                tl.store(g_W + at_g + F, (beta * P2 + b_V * p2).to(tl.bfloat16), mask=here)
             else:
-                tl.store(g_W + at_w + F, (b_V * p2).to(tl.bfloat16), mask=here)
-            tl.store(g_S + at_w + F, (beta * p2 * D).to(tl.bfloat16), mask=here)
+                tl.store(g_W + at_g + F, (b_V * p2).to(tl.bfloat16), mask=here)
+            tl.store(g_S + at_g + F, (beta * p2 * D).to(tl.bfloat16), mask=here)
             if PARTS == 3:
                 gamma = bx * mx + by * my + bz * mz
                 b_M = bx * Mx + by * My + bz * Mz
@@ -318,8 +326,8 @@ def _second_centre_kernel(
                 acc_y += t3 * by
                 acc_z += t3 * bz
                 g3 = gamma * P3 + b_M * p3
-                tl.store(g_W + at_w + 2 * F, g3.to(tl.bfloat16), mask=here)
-                tl.store(g_S + at_w + 2 * F, (gamma * p3 * D).to(tl.bfloat16), mask=here)
+                tl.store(g_W + at_g + 2 * F, g3.to(tl.bfloat16), mask=here)
+                tl.store(g_S + at_g + 2 * F, (gamma * p3 * D).to(tl.bfloat16), mask=here)
         tl.store(out_phi + at_cp, tl.sum(acc_1, 0))
         tl.store(out_phi + at_cp + F, tl.sum(acc_2, 0))
         if PARTS == 3:
@@ -332,20 +340,21 @@ def _second_centre_kernel(
     for first in range(first_padding + tl.program_id(0) * BLOCK_E, n_edges, stride):
         e = first + tl.arange(0, BLOCK_E)
         here = (e < n_edges)[:, None]
-        at_w = e[:, None] * (PARTS * F) + f[None, :]
+        at_g = e[:, None] * (PARTS * F) + f[None, :]
         for part in tl.static_range(PARTS):
-            tl.store(g_W + at_w + part * F, nothing, mask=here)
-            tl.store(g_S + at_w + part * F, nothing, mask=here)
+            tl.store(g_W + at_g + part * F, nothing, mask=here)
+            tl.store(g_S + at_g + part * F, nothing, mask=here)
 
 
 @triton.jit
 def _second_neighbour_kernel(
     row,  # [n_atoms + 1]
     source,  # [n_edges]
+    pair,  # row of W of each row [n_edges]
     reverse,  # row of the opposite direction of each pair [n_edges]
     unit,  # [n_edges, 3]
-    W,  # [n_edges, PARTS F]
-    S,  # [n_edges, PARTS F]
+    W,  # [n_edges / 2, PARTS F]
+    S,  # [n_edges / 2, PARTS F]
     phi,  # [n_atoms, PARTS F]
     mu,  # [n_atoms, 3, F]; only if PARTS is 3
     c_phi,  # P [n_atoms, 3 F]; likewise
@@ -379,9 +388,10 @@ def _second_neighbour_kernel(
             inside = e < end
             here = inside[:, None]
             c = tl.load(source + e, mask=inside, other=0)
-            r = tl.load(reverse + e, mask=inside, other=0)
-            D = tl.load(c_d + r, mask=inside, other=0.0)[:, None]
-            at_w = e[:, None] * (PARTS * F) + f[None, :]
+            r = tl.load(pair + e, mask=inside, other=0)
+            back = tl.load(reverse + e, mask=inside, other=0)
+            D = tl.load(c_d + back, mask=inside, other=0.0)[:, None]
+            at_w = r[:, None] * (PARTS * F) + f[None, :]
             at_p = c[:, None] * (PARTS * F) + f[None, :]
             at_n = c[:, None] * (3 * F) + f[None, :]
             s1 = tl.load(S + at_w, mask=here, other=0.0).to(tl.float32) * D
@@ -389,9 +399,9 @@ def _second_neighbour_kernel(
             ux = tl.load(unit + e * 3, mask=inside, other=0.0)[:, None]
             uy = tl.load(unit + e * 3 + 1, mask=inside, other=0.0)[:, None]
             uz = tl.load(unit + e * 3 + 2, mask=inside, other=0.0)[:, None]
-            Vx = tl.load(c_u + r * 3, mask=inside, other=0.0)[:, None]
-            Vy = tl.load(c_u + r * 3 + 1, mask=inside, other=0.0)[:, None]
-            Vz = tl.load(c_u + r * 3 + 2, mask=inside, other=0.0)[:, None]
+            Vx = tl.load(c_u + back * 3, mask=inside, other=0.0)[:, None]
+            Vy = tl.load(c_u + back * 3 + 1, mask=inside, other=0.0)[:, None]
+            Vz = tl.load(c_u + back * 3 + 2, mask=inside, other=0.0)[:, None]
             w2 = tl.load(W + at_w + F, mask=here, other=0.0).to(tl.float32)
             s2 = tl.load(S + at_w + F, mask=here, other=0.0).to(tl.float32) * D
             p2 = tl.load(phi + at_p + F).to(tl.float32)
@@ -491,15 +501,31 @@ class _Pairs:
         self.row, self.reverse, self.n_programs = row, reverse, n_programs
         self._basis: tuple[Tensor, Tensor] | None = None
         self._filters: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-        self._places: dict[torch.dtype, tuple[Tensor, Tensor, Tensor]] = {}
+        self._places: dict[torch.dtype, tuple[Tensor, ...]] = {}
+        self._halves: tuple[Tensor, Tensor] | None = None
 
-    def places(self, edges: Edges, n_features: int) -> tuple[Tensor, Tensor, Tensor]:
-        """First rows, sources and reverse rows, in as few bits as hold the places of filters."""
+    def halves(self, edges: Edges) -> tuple[Tensor, Tensor]:
+        """For each row the place of its pair in a list of pairs without direction, int64 [n_edges];
+        and a row of each of these pairs, int64 [n_edges // 2]."""
+        if self._halves is None:
+            rows = torch.arange(len(edges.j), device=edges.j.device)
+            first = (edges.i < edges.j) & (rows < self.row[-1])
+            place = first.cumsum(0) - 1
+            n_pairs = len(rows) // 2
+            # One more than there is: rows that are no first ones are written there.
+            listed = torch.zeros(n_pairs + 1, dtype=torch.int64, device=rows.device)
+            listed.scatter_(0, torch.where(first, place, n_pairs), rows)
+            self._halves = torch.where(first, place, place[self.reverse]), listed[:n_pairs]
+        return self._halves
+
+    def places(self, edges: Edges, n_features: int) -> tuple[Tensor, ...]:
+        """First rows, sources, places of pairs and reverse rows, in as few bits as hold the places
+        of filters."""
         narrow = 6 * n_features * len(edges.j) <= _MOST_NARROW
         dtype = torch.int32 if narrow else torch.int64
         if dtype not in self._places:
-            of_pairs = self.row.to(dtype), edges.j.to(dtype), self.reverse.to(dtype)
-            self._places[dtype] = of_pairs
+            every = self.row, edges.j, self.halves(edges)[0], self.reverse
+            self._places[dtype] = tuple(x.to(dtype) for x in every)
         return self._places[dtype]
 
     def launch(self, kernel: Any, n_features: int, *arguments: Any, **flags: Any) -> None:
@@ -519,19 +545,21 @@ class _Pairs:
         """Basis above slope, padded to a width that the matrix units take.
 
         Returns:
-            float16 [2 n_edges, width]; and bfloat16 [2 n_edges, 2 width], where the second half
-            holds what the first rounds off.
+            float16 [2 (n_edges // 2), width], of pairs without direction; and bfloat16 [2 n_edges,
+            2 width], where the second half holds what the first rounds off.
         """
         if self._basis is None:
             both = torch.cat([edges.basis, edges.slope])
             both = torch.nn.functional.pad(both, (0, -both.shape[1] % 8))
             high = both.bfloat16()
             low = (both - high.float()).bfloat16()
-            self._basis = both.half(), torch.cat([high, low], 1)
+            _, listed = self.halves(edges)
+            half = torch.cat([both[listed], both[listed + len(edges.j)]]).half()
+            self._basis = half, torch.cat([high, low], 1)
         return self._basis
 
     def filters(self, edges: Edges, filters: Tensor) -> tuple[Tensor, Tensor]:
-        """W and S of every pair, each float16 [n_edges, len(filters)]."""
+        """W and S of every pair, each float16 [n_edges // 2, len(filters)]."""
         # The forward and the backward pass of a block meet the same filters: compute them once.
         if id(filters) not in self._filters:
             half, _ = self.basis(edges)
@@ -548,7 +576,8 @@ class _Pairs:
         # Any width is a multiple of what it has in common with a power of two.
         block_f = min(tile.block_f, width & -width)
         out = torch.empty(N_SHARES, width, parts.shape[1], device=g.device)
-        _filter_gradient_kernel[(N_SHARES, width // block_f)](
+        kernel: Any = _filter_gradient_kernel
+        kernel[(N_SHARES, width // block_f)](
             g,
             parts,
             out,
@@ -576,12 +605,13 @@ class _MessageFwd(torch.autograd.Function):
         phi, mu = _gathered(phi, mu)
         dq = torch.empty(n_atoms, n_features, device=phi.device)
         dmu = torch.empty(n_atoms, 3, n_features, device=phi.device)
-        row, source, _ = pairs.places(edges, n_features)
+        row, source, pair, _ = pairs.places(edges, n_features)
         pairs.launch(
             _message_fwd_kernel,
             n_features,
             row,
             source,
+            pair,
             edges.unit,
             W,
             phi,
@@ -601,7 +631,7 @@ class _MessageFwd(torch.autograd.Function):
         phi, mu, W = ctx.saved_tensors
         # A cotangent, whose size is that of the loss.
         g_dq, g_dmu = g_dq.bfloat16().contiguous(), g_dmu.bfloat16().contiguous()
-        g_W = torch.empty_like(W, dtype=torch.bfloat16)
+        g_W = W.new_empty(len(ctx.edges.j), W.shape[1], dtype=torch.bfloat16)
         g_phi, g_mu, _ = _first(ctx.pairs, ctx.edges, g_dq, g_dmu, phi, mu, W, None, g_W)
         g_filters = ctx.pairs.filter_gradient(ctx.edges, g_W, ctx.n_basis)
         return None, None, g_phi, g_mu, g_filters, None
@@ -620,12 +650,13 @@ def _first(pairs, edges, g_dq, g_dmu, phi, mu, W, S, g_W):
     g_mu = torch.empty(mu.shape, device=device) if mu is not None else None
     parts = n_features // min(TILES["_message_bwd_kernel"].block_f, n_features)
     g_geometry = torch.empty(parts, n_edges, 4, device=device) if geometry else None
-    row, source, _ = pairs.places(edges, n_features)
+    row, source, pair, _ = pairs.places(edges, n_features)
     pairs.launch(
         _message_bwd_kernel,
         n_features,
         row,
         source,
+        pair,
         edges.unit,
         W,
         S if geometry else W,
@@ -674,12 +705,13 @@ class _MessageBwd(torch.autograd.Function):
         out_a = torch.empty(g_dq.shape, device=device)
         out_b = torch.empty(g_dmu.shape, device=device)
         g_WS = torch.empty(2 * n_edges, W.shape[1], dtype=torch.bfloat16, device=device)
-        row, source, reverse = pairs.places(edges, n_features)
+        row, source, pair, reverse = pairs.places(edges, n_features)
         pairs.launch(
             _second_centre_kernel,
             n_features,
             row,
             source,
+            pair,
             edges.unit,
             W,
             S,
@@ -704,6 +736,7 @@ class _MessageBwd(torch.autograd.Function):
             n_features,
             row,
             source,
+            pair,
             reverse,
             edges.unit,
             W,

@@ -250,6 +250,18 @@ def test_the_schedule_warms_up_and_ends_at_nothing():
     assert schedule(1.2, 500, 100) == 0.0
 
 
+def test_stages_may_be_parts_of_one_way_from_the_highest_rate_to_none(pool):
+    rates = []
+    for part in ({"begins": 0.0, "ends": 0.5}, {"begins": 0.5, "ends": 1.0}, {}):
+        trainer, _ = trained(pool, 1, **part)
+        for progress in (0.0, 0.5, 1.0):
+            trainer.step_count = 1000  # warm
+            trainer.step(progress)
+            rates.append(float(trainer.optimizer.learning_rate) / 5e-3)
+    cosine = [0.5 * (1.0 + np.cos(np.pi * way)) for way in (0, 0.25, 0.5, 0.5, 0.75, 1, 0, 0.5, 1)]
+    assert rates == pytest.approx(cosine, abs=1e-6)
+
+
 def test_reference_energies_are_those_that_made_the_sums():
     rng = np.random.default_rng(0)
     elements = (1, 6, 8)
@@ -307,7 +319,12 @@ def test_muon_takes_the_square_blocks_and_adamw_the_rest():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"n_mols": 7}, "n_mols"), ({"optimizer": "sgd"}, "sgd")]
+    ("change", "message"),
+    [
+        ({"n_mols": 7}, "n_mols"),
+        ({"optimizer": "sgd"}, "sgd"),
+        ({"begins": 0.5, "ends": 0.5}, "begins < ends"),
+    ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
