@@ -128,6 +128,13 @@ class EdgeOps:
     position_gradient: Callable[[Edges, Tensor, Tensor, int], Tensor] = plain.position_gradient
 
 
+def repulsion(edges: Edges, Z: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Plain meaning of `EdgeOps.repulsion`, for who fuses it."""
+    i, j = edges.i, edges.j
+    pair, slope = plain.repulsion_fwd_bwd(edges.distance, Z[i], Z[j], radius[i] + radius[j])
+    return torch.zeros_like(Z).index_add(0, i, 0.5 * pair), 0.5 * slope
+
+
 #: Plain PyTorch, on any device, differentiable once more.
 PLAIN_OPS = EdgeOps(plain.message_fwd, plain.message_bwd)
 
@@ -222,6 +229,8 @@ def energy_forces_and_charges(
     ops: EdgeOps = PLAIN_OPS,
     atom_ops: AtomOps = PLAIN_ATOM_OPS,
     layout: Layout | None = None,
+    charge_ops: ChargeOps = PLAIN_CHARGE_OPS,
+    edge_geometry: Callable[..., Edges] = plain.edge_geometry,
 ) -> Computed:
     """What a model says of every molecule; with `PLAIN_OPS` differentiable in the weights.
 
@@ -239,10 +248,12 @@ def energy_forces_and_charges(
         ops: The operators that run over pairs.
         atom_ops: The operators that run over atoms.
         layout: Where the atoms of each molecule that has charges are; None finds it.
+        charge_ops: The operators over molecules.
+        edge_geometry: That of `plain`, or what means the same.
     """
     config = model.config
-    edges = plain.edge_geometry(positions, i, j, config.n_rbf, config.cutoff)
-    more = (edges, ops, atom_ops, PLAIN_CHARGE_OPS, layout)
+    edges = edge_geometry(positions, i, j, config.n_rbf, config.cutoff)
+    more = (edges, ops, atom_ops, charge_ops, layout)
     return _computed(model, numbers, positions, mol_idx, charge, *more)
 
 

@@ -10,17 +10,18 @@ from mlff_core.distill.optimizer import Optimizer, joined_blocks, orthogonalised
 from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.reference_energy import fit_reference_energy
 from mlff_core.distill.training import (
+    Fused,
     Metrics,
     Trainer,
     TrainingConfig,
     charge_losses,
-    compiled_atom_ops,
+    compiled,
     losses,
     schedule,
 )
 from mlff_core.models.painn import PaiNN, PaiNNConfig
 from mlff_core.neighbors import neighbor_pairs
-from mlff_core.ops.program import PLAIN_ATOM_OPS, PLAIN_OPS
+from mlff_core.ops.program import PLAIN_OPS
 from mlff_core.testing import SpringTeacher, random_molecule
 
 SMALL = PaiNNConfig(n_features=16, n_interactions=2)
@@ -344,15 +345,15 @@ def test_batches_are_sized_by_the_atoms_and_pairs_of_the_pool(pool):
 
 # The tracer looks at the gradients of tensors that have none.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-def test_compiled_operators_give_the_same_gradient(pool):
-    trainer, _ = trained(pool, 1)
+@pytest.mark.parametrize("charges", [{}, {"charges_after": 1, "coulomb": True}])
+def test_compiled_operators_give_the_same_gradient(pool, charges):
+    trainer, _ = trained(pool, 1, dataclasses.replace(SMALL, **charges))
     config = trainer.config
     batch = pool.draw(8, config.n_atoms, config.n_edges, SMALL.cutoff)
     gradients = []
     # Traced and differentiated as for a card, but not turned into machine code.
-    for atom_ops in (PLAIN_ATOM_OPS, compiled_atom_ops("aot_eager")):
-        trainer.atom_ops = atom_ops
+    for trainer.fused in (Fused(), compiled("aot_eager")):
         loss = trainer.loss(batch, PLAIN_OPS)
         gradients.append(torch.autograd.grad(loss, trainer.parameters))
-    for plain, compiled in zip(*gradients, strict=True):
-        torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-6)
+    for meant, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, meant, rtol=1e-4, atol=1e-6)
