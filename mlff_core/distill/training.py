@@ -2,29 +2,18 @@
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from mlff_core.distill.fused import Fused, compiled, edge_ops
 from mlff_core.distill.metrics import Metrics
 from mlff_core.distill.optimizer import Optimizer
 from mlff_core.distill.pool import FixedBatch, LabelPool
 from mlff_core.distill.ranks import Ranks
 from mlff_core.models.painn import PaiNN
-from mlff_core.ops import plain
-from mlff_core.ops.charges import PLAIN_CHARGE_OPS, ChargeOps, coulomb
-from mlff_core.ops.plain import Edges
-from mlff_core.ops.program import (
-    PLAIN_ATOM_OPS,
-    PLAIN_OPS,
-    AtomOps,
-    EdgeOps,
-    energy_forces_and_charges,
-    repulsion,
-)
+from mlff_core.ops.program import EdgeOps, energy_forces_and_charges
 from mlff_core.ops.triton.capture import recording
 
 
@@ -190,45 +179,6 @@ def _what_charges_do(student: PaiNN) -> list[Tensor]:
     """The weights that `TrainingConfig.charge_rate` is about."""
     read = student.partial_charges
     return [] if read is None else [p for p in (read.feedback, read.strength) if p is not None]
-
-
-def edge_ops(row: Tensor, reverse: Tensor) -> EdgeOps:
-    """Triton kernels on CUDA, plain PyTorch elsewhere."""
-    if row.device.type != "cuda":
-        return PLAIN_OPS
-    from mlff_core.ops.triton.message_twice import triton_edge_ops
-
-    return triton_edge_ops(row, reverse)
-
-
-class Fused(NamedTuple):
-    """What a step is made of beside the operators over pairs.
-
-    Attributes:
-        atom_ops: The operators over atoms.
-        charge_ops: Those over molecules.
-        edge_geometry: Distances, unit vectors and basis of the pairs.
-        repulsion: As in `EdgeOps`; None for what they have.
-    """
-
-    atom_ops: AtomOps = PLAIN_ATOM_OPS
-    charge_ops: ChargeOps = PLAIN_CHARGE_OPS
-    edge_geometry: Callable[..., Edges] = plain.edge_geometry
-    repulsion: Callable[[Edges, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
-
-
-def compiled(backend: str = "inductor") -> Fused:
-    """The same, each of which `torch.compile` fuses for the sizes it meets."""
-
-    def fused(op: Callable[..., Any]) -> Callable[..., Any]:
-        return torch.compile(op, dynamic=False, backend=backend)
-
-    return Fused(
-        AtomOps(*map(fused, PLAIN_ATOM_OPS)),
-        PLAIN_CHARGE_OPS._replace(coulomb=fused(coulomb)),
-        fused(plain.edge_geometry),
-        fused(repulsion),
-    )
 
 
 class Trainer:

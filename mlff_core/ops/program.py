@@ -128,13 +128,6 @@ class EdgeOps:
     position_gradient: Callable[[Edges, Tensor, Tensor, int], Tensor] = plain.position_gradient
 
 
-def repulsion(edges: Edges, Z: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-    """Plain meaning of `EdgeOps.repulsion`, for who fuses it."""
-    i, j = edges.i, edges.j
-    pair, slope = plain.repulsion_fwd_bwd(edges.distance, Z[i], Z[j], radius[i] + radius[j])
-    return torch.zeros_like(Z).index_add(0, i, 0.5 * pair), 0.5 * slope
-
-
 #: Plain PyTorch, on any device, differentiable once more.
 PLAIN_OPS = EdgeOps(plain.message_fwd, plain.message_bwd)
 
@@ -249,10 +242,9 @@ def energy_forces_and_charges(
         atom_ops: The operators that run over atoms.
         layout: Where the atoms of each molecule that has charges are; None finds it.
         charge_ops: The operators over molecules.
-        edge_geometry: That of `plain`, or what means the same.
+        edge_geometry: `plain.edge_geometry`.
     """
-    config = model.config
-    edges = edge_geometry(positions, i, j, config.n_rbf, config.cutoff)
+    edges = edge_geometry(positions, i, j, model.config.n_rbf, model.config.cutoff)
     more = (edges, ops, atom_ops, charge_ops, layout)
     return _computed(model, numbers, positions, mol_idx, charge, *more)
 

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from mlff_core.distill.fused import Fused, compiled
 from mlff_core.distill.optimizer import Optimizer, joined_blocks, orthogonalised, square_blocks
 from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.reference_energy import fit_reference_energy
 from mlff_core.distill.training import (
-    Fused,
     Metrics,
     Trainer,
     TrainingConfig,
     charge_losses,
-    compiled,
     losses,
     schedule,
 )
