@@ -37,7 +37,6 @@ from torch.autograd.function import once_differentiable
 
 from mlff_core.ops.plain import Edges
 from mlff_core.ops.program import EdgeOps
-from mlff_core.ops.triton.linear import dot_16
 
 
 @triton.jit
@@ -434,34 +433,6 @@ def _second_neighbour_kernel(
         tl.store(out_b + atom * (3 * F) + 2 * F + f, tl.sum(acc_z, 0))
 
 
-@triton.jit
-def _filter_gradient_kernel(
-    g,  # gradient of W, or of W above S [n_rows, width]
-    basis,  # [n_rows, n_basis]
-    out,  # [programs, width, n_basis]
-    n_rows,
-    width,
-    n_basis,
-    BLOCK_E: tl.constexpr,
-    BLOCK_F: tl.constexpr,
-    BASIS: tl.constexpr,
-):
-    """Each program's share of g^T basis: few columns, and a sum over half a million rows."""
-    f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
-    k = tl.arange(0, BASIS)
-    acc = tl.zeros((BLOCK_F, BASIS), tl.float32)
-    stride = tl.num_programs(0) * BLOCK_E
-    for first in range(tl.program_id(0) * BLOCK_E, n_rows, stride):
-        e = first + tl.arange(0, BLOCK_E)
-        here = (e < n_rows)[:, None]
-        some = tl.load(g + e[:, None] * width + f[None, :], mask=here, other=0.0)
-        seen = here & (k < n_basis)[None, :]
-        known = tl.load(basis + e[:, None] * n_basis + k[None, :], mask=seen, other=0.0)
-        acc = dot_16(tl.trans(some), known, acc)
-    at = (tl.program_id(0) * width + f[:, None]) * n_basis + k[None, :]
-    tl.store(out + at, acc, mask=(k < n_basis)[None, :])
-
-
 class Tile(NamedTuple):
     """Pairs and features that a program handles at once, and its warps."""
 
@@ -470,19 +441,16 @@ class Tile(NamedTuple):
     num_warps: int
 
 
-#: What was fastest on one H200.
+#: What was fastest on one H200 with 256 features.
 TILES: dict[str, Tile] = {
-    "_message_fwd_kernel": Tile(4, 64, 2),
-    "_message_bwd_kernel": Tile(2, 128, 2),
-    "_second_centre_kernel": Tile(2, 128, 2),
-    "_second_neighbour_kernel": Tile(8, 64, 2),
-    "_filter_gradient_kernel": Tile(64, 128, 4),
+    "_message_fwd_kernel": Tile(2, 64, 1),
+    "_message_bwd_kernel": Tile(2, 256, 1),
+    "_second_centre_kernel": Tile(1, 256, 2),
+    "_second_neighbour_kernel": Tile(8, 64, 1),
 }
 
 #: Programs of a kernel for each block of features.
-N_PROGRAMS = 4224
-#: Programs of `_filter_gradient_kernel` for each block of features: each leaves a matrix to add up.
-N_SHARES = 132
+N_PROGRAMS = 8448
 
 #: Most elements that a tensor over pairs may have for its places to fit in 32 bits.
 _MOST_NARROW = 2**31 - 1
@@ -572,24 +540,7 @@ class _Pairs:
     def filter_gradient(self, edges: Edges, g: Tensor, n_basis: int) -> Tensor:
         """Gradient of the filter weights [width, n_basis] from that of W, or of W above S."""
         _, parts = self.basis(edges)
-        tile, (n_rows, width) = TILES["_filter_gradient_kernel"], g.shape
-        # Any width is a multiple of what it has in common with a power of two.
-        block_f = min(tile.block_f, width & -width)
-        out = torch.empty(N_SHARES, width, parts.shape[1], device=g.device)
-        kernel: Any = _filter_gradient_kernel
-        kernel[(N_SHARES, width // block_f)](
-            g,
-            parts,
-            out,
-            n_rows,
-            width,
-            parts.shape[1],
-            BLOCK_E=tile.block_e,
-            BLOCK_F=block_f,
-            BASIS=max(16, triton.next_power_of_2(parts.shape[1])),
-            num_warps=tile.num_warps,
-        )
-        high, low = out.sum(0).chunk(2, -1)
+        high, low = (g.T @ parts[: len(g)]).float().chunk(2, -1)
         return (high + low)[:, :n_basis]
 
 
