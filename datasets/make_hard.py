@@ -6,7 +6,8 @@ TABLE has the column `smiles`. Two fifths of what is chosen are like the table; 
 that it has little of and on which the errors are largest: several charged groups, charges on sp2
 nitrogen, sulfur and carbon (azolides, sulfonamidates, dyes, fused cations), rare elements,
 hypervalent sulfur and phosphorus, bonds between two nitrogens or oxygens, and small molecules. To
-these come molecules of a few atoms that are written here, which no table holds. HARD has the column
+these come molecules of a few atoms that are written here, which no table holds, and records of two
+molecules, ions most of them, that are placed apart (`max_parts` of the recipe). HARD has the column
 `kind` besides. Nothing is held out here: the recipe's split does that, by connectivity, and makes
 other protonation states of what it takes, which stay on their molecule's side
 (`mlff_core.distill.molecules`).
@@ -22,7 +23,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlff_core.distill.molecules import UNUSUAL_CHARGE
+from mlff_core.distill.molecules import UNUSUAL_CHARGE, smiles_charge
 from mlff_core.store import whole_file
 
 #: Nitro groups, whose charges are none.
@@ -45,6 +46,9 @@ KINDS: Final[dict[str, tuple[re.Pattern[str], float]]] = {
 }  # fmt: skip
 #: The share of molecules with several charged groups, with one, and of few atoms.
 SEVERAL, ONE, SMALL = 0.13, 0.13, 0.04
+
+#: The share of records of two molecules, and the most heavy atoms of either.
+TWO, IN_TWO = 0.03, 12
 
 #: What no table holds.
 WRITTEN: Final = re.findall(
@@ -88,6 +92,23 @@ def kind_of(text: str) -> str:
     return "common" if not groups else "one charge" if groups == 1 else "several charges"
 
 
+def of_two(smiles: list[str], n: int, rng: random.Random) -> list[str]:
+    """Records of two small molecules: six in ten a cation and an anion, two in ten like ions, and
+    the others an ion and a molecule without a charge."""
+    small = [text for text in smiles if n_heavy(text) <= IN_TWO]
+    by_sign: dict[int, list[str]] = {-1: [], 0: [], 1: []}
+    for text in [*small, *WRITTEN]:
+        charge = smiles_charge(text)
+        if abs(charge) < 2:
+            by_sign[charge].append(text)
+    found = []
+    for _ in range(n if all(by_sign.values()) else 0):
+        sign, drawn = rng.choice((-1, 1)), rng.random()
+        other = -sign if drawn < 0.6 else sign if drawn < 0.8 else 0
+        found.append(f"{rng.choice(by_sign[sign])}.{rng.choice(by_sign[other])}")
+    return found
+
+
 def chosen(smiles: list[str], n: int, seed: int) -> list[tuple[str, str]]:
     """SMILES and their kinds, in a random order, without any twice."""
     shares = {name: share for name, (_, share) in KINDS.items()}
@@ -103,6 +124,7 @@ def chosen(smiles: list[str], n: int, seed: int) -> list[tuple[str, str]]:
         if room[kind] and text not in found:
             found[text] = kind
             room[kind] -= 1
+    found |= dict.fromkeys(of_two(order, round(n * TWO), rng), "two apart")
     rows = list(found.items())
     rng.shuffle(rows)
     return rows

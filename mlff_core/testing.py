@@ -173,14 +173,14 @@ def coarse_engine(
     model: PaiNN,
     precision: str,
     products: tuple[str, str] | None = None,
-    gathered: tuple[torch.dtype | None, torch.dtype | None] = (None, None),
+    kept: torch.dtype | None = None,
 ) -> AnalyticEngine:
-    """Plain PyTorch with the splines, products and short types of `TritonEngine`, whose these are.
+    """Plain PyTorch with the splines, products and kept types of `TritonEngine`, whose these are.
 
     What is left between it and the kernels is the order in which they add up, so the kernels may be
     no farther from float64 than twice what it is.
     """
-    from mlff_core.ops.triton.steps import FILTER_SPLINES, products_of
+    from mlff_core.ops.triton.steps import FILTER_SPLINES, kept_as, products_of
 
     tables: list[tuple[Tensor, FilterTable]] = []
 
@@ -196,17 +196,34 @@ def coarse_engine(
     def message_fwd(
         phi: Tensor, mu: Tensor, edges: Edges, filters: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return plain.message_fwd(short(phi, 0), short(mu, 0), *splined(edges, filters))
+        return plain.message_fwd(phi, mu, *splined(edges, filters))
 
     def message_bwd(
         g_dq: Tensor, g_dmu: Tensor, phi: Tensor, mu: Tensor, edges: Edges, filters: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        pairs, weights = splined(edges, filters)
-        return plain.message_bwd(short(g_dq, 1), short(g_dmu, 1), short(phi, 0), mu, pairs, weights)
+        return plain.message_bwd(g_dq, g_dmu, phi, mu, *splined(edges, filters))
 
-    def short(x: Tensor, way: int) -> Tensor:
-        dtype = gathered[way]
-        return x if dtype is None else x.to(dtype).to(x.dtype)
+    dtype = kept or kept_as(precision, model.config.n_features)
+
+    def short(x: Tensor) -> Tensor:
+        largest = torch.finfo(dtype).max
+        return x.clamp(-largest, largest).to(dtype).to(x.dtype)
+
+    def update_fwd(
+        q: Tensor, mu: Tensor, uv: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
+    ) -> tuple[Tensor, Tensor, plain.UpdateSaved]:
+        U_mu, V_mu = short(torch.nn.functional.linear(mu, uv)).chunk(2, dim=-1)
+        V_norm = (V_mu.square().sum(1) + plain.NORM_FLOOR).sqrt()
+        a, hidden = plain.mlp_fwd(torch.cat([q, V_norm], -1), w1, b1, w2, b2)
+        a_mu, a_q_mu, a_q = a.chunk(3, dim=-1)
+        q_new, mu_new = q + a_q + a_q_mu * (U_mu * V_mu).sum(1), mu + a_mu[:, None, :] * U_mu
+        return q_new, short(mu_new), plain.UpdateSaved(U_mu, V_mu, V_norm, short(a), hidden)
+
+    def update_bwd(
+        g_q: Tensor, g_mu: Tensor, saved: plain.UpdateSaved, uv: Tensor, w1: Tensor, w2: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        g_q, g_mu = plain.update_bwd(g_q, short(g_mu), saved, uv, w1, w2)
+        return g_q, short(g_mu)
 
     def coarse(operator: Any, how: str) -> Any:
         def run(*arguments: Any) -> Any:
@@ -216,13 +233,14 @@ def coarse_engine(
         return run
 
     forward, backward = products or products_of(precision, model.config.n_features)
-    atom_ops = AtomOps(
+    atom_ops = PLAIN_ATOM_OPS._asdict() | {"update_fwd": update_fwd, "update_bwd": update_bwd}
+    coarse_ops = AtomOps(
         **{
             name: coarse(operator, backward if name in ("mlp_bwd", "update_bwd") else forward)
-            for name, operator in PLAIN_ATOM_OPS._asdict().items()
+            for name, operator in atom_ops.items()
         }
     )
-    return AnalyticEngine(model, EdgeOps(message_fwd, message_bwd), atom_ops)
+    return AnalyticEngine(model, EdgeOps(message_fwd, message_bwd), coarse_ops)
 
 
 class SpringTeacher:

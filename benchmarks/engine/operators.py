@@ -74,7 +74,7 @@ def compare(model: PaiNN, molecules: Molecules, make: Callable[[Case], Steps]) -
             for x, near, y in zip(
                 *(results(ready[name]())[:first] for ready in (found, rounded, true)), strict=True
             ):
-                scale = float(y.abs().max())
+                x, scale = x.view(y.shape), float(y.abs().max())
                 bound = TIMES * float((near.double() - y).abs().max()) + RELATIVE * scale
                 error = require_close(x, y, bound, name) / scale
                 errors[name] = max(errors[name], error)

@@ -45,31 +45,14 @@ from mlff_core.ops.triton.tiles import Launch, Tile
 from mlff_core.ops.triton.tune import kernel_times
 from mlff_core.units import EV_KCAL_MOL
 
-#: Neighbours read features and gradients in 16 bits, and add up in 32.
-SHORT = (torch.float16, torch.float16)
 #: Engine -> its keyword arguments.
 ENGINES: dict[str, dict[str, Any]] = {
     "float32": {"precision": "float32"},
     "fast": {"precision": "fast"},
-    "fast, one product back": {"precision": "fast", "products": ("fp16x3", "fp16")},
+    "fast, three products back": {"precision": "fast", "products": ("fp16x3on", "fp16x3on")},
     "fast, one product": {"precision": "fast", "products": ("fp16", "fp16")},
-    "fast, 16-bit neighbours": {"precision": "fast", "gathered": SHORT},
-    "fast, 16-bit gradients": {"precision": "fast", "gathered": (None, torch.float16)},
-    "fast, one product back, 16-bit gradients": {
-        "precision": "fast",
-        "products": ("fp16x3", "fp16"),
-        "gathered": (None, torch.float16),
-    },
-    "fast, one product back, 16-bit neighbours": {
-        "precision": "fast",
-        "products": ("fp16x3", "fp16"),
-        "gathered": SHORT,
-    },
-    "fast, one product, 16-bit neighbours": {
-        "precision": "fast",
-        "products": ("fp16", "fp16"),
-        "gathered": SHORT,
-    },
+    "fast, kept in 32 bits": {"precision": "fast", "kept": torch.float32},
+    "fast, kept in 16 bits": {"precision": "fast", "kept": torch.float16},
 }
 #: Pieces of the walks over pairs, beside those in use: (forward, backward).
 WALKS: dict[str, tuple[Launch, Launch]] = {
@@ -88,7 +71,7 @@ PIECES: dict[str, Tile] = {
     "pieces 128·256·32·8": Tile(128, 256, 32, 8, 3),
 }
 #: Engines on which pieces are tried.
-TRIED = ("fast", "fast, one product back, 16-bit gradients")
+TRIED = ("float32", "fast")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ pool.py        labels on the device, and batches of fixed shape drawn from them
 optimizer.py   Muon for the square blocks of the weights, AdamW for the rest
 metrics.py     errors on the batches that are trained on
 reference_energy.py   energies of single atoms
+fused.py       what a step is made of, and what torch.compile makes of it
 training.py    losses, schedule, averaging; one step as a CUDA graph
 readout.py     what reads charges, of a student whose weights stay
 averaging.py   the mean of several students

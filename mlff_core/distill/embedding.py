@@ -21,6 +21,8 @@ from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.distill.molecules import quiet_rdkit
 
+#: Å between the nearest atoms of two parts of a record, the least and the most (`placed_apart`).
+APART: Final = (4.0, 14.0)
 #: Molecules that may wait to be taken; embedding waits when nobody takes them.
 _MOST_READY: Final = 4096
 #: Seconds beyond RDKit's own limit after which a process is killed.
@@ -55,7 +57,8 @@ class Embedded:
 def embed(smiles: str, index: int, n_conformers: int, seed: int, timeout_s: int) -> Embedded | str:
     """Conformers of a molecule by ETKDGv3, or the reason why there are none.
 
-    Where RDKit finds fewer conformers than asked for, they are repeated.
+    Where RDKit finds fewer conformers than asked for, they are repeated. A record of two parts, two
+    ions for one, has them apart by another distance in each conformer.
     """
     mol = Chem.MolFromSmiles(smiles)
     if mol is None:
@@ -76,7 +79,11 @@ def embed(smiles: str, index: int, n_conformers: int, seed: int, timeout_s: int)
     if not np.isfinite(positions).all():
         return "embedding_not_finite"
     repeated = positions[np.arange(n_conformers) % len(positions)]
-    axis, side = rotatable_bond(mol, np.random.default_rng((seed, index)))
+    rng = np.random.default_rng((seed, index))
+    axis, side = rotatable_bond(mol, rng)
+    parts = Chem.GetMolFrags(mol)
+    if len(parts) > 1:
+        repeated = np.stack([placed_apart(x, parts, rng) for x in repeated])
     return Embedded(
         index=index,
         numbers=np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.uint8),
@@ -86,6 +93,40 @@ def embed(smiles: str, index: int, n_conformers: int, seed: int, timeout_s: int)
         side=side,
         bonds=np.argwhere(np.triu(Chem.GetAdjacencyMatrix(mol))).astype(np.int16),
     )
+
+
+def placed_apart(
+    positions: np.ndarray, parts: Sequence[Sequence[int]], rng: np.random.Generator
+) -> np.ndarray:
+    """Parts of a record next to each other, turned at random, their nearest atoms `APART`.
+
+    Beyond the cutoff of a force field nothing but charges tells one part of the other, so this is
+    where they are learnt by themselves.
+
+    Args:
+        positions: Å [n_atoms, 3].
+        parts: The atoms of each part; the first stays, each other one is placed.
+        rng: Of the distances, the directions and the turns.
+    """
+    placed = positions - positions[list(parts[0])].mean(0)
+    fixed = list(parts[0])
+    for part in map(list, parts[1:]):
+        turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        turn *= np.linalg.det(turn)  # a rotation: mirrored, it would be another molecule
+        own = (positions[part] - positions[part].mean(0)) @ turn.T
+        along = rng.normal(size=3)
+        along /= np.linalg.norm(along)
+        wanted = rng.uniform(*APART)
+        # The nearest pair is another one as the part comes closer: from far away until it fits.
+        between = (own[:, None] - placed[fixed][None]).reshape(-1, 3)
+        aside = between @ along
+        across = np.square(between).sum(1) - aside**2
+        # The farthest shift at which any pair is as near as wanted.
+        reach = np.sqrt(np.maximum(wanted**2 - across, 0.0)) - aside
+        shift = np.max(reach[across < wanted**2], initial=0.0)
+        placed[part] = own + shift * along
+        fixed += part
+    return placed
 
 
 def rotatable_bond(mol: Chem.Mol, rng: np.random.Generator) -> tuple[tuple[int, int], np.ndarray]:

@@ -51,6 +51,8 @@ class MoleculesConfig:
             where they have one (see `protomers`).
         both_signs_share: Share of the molecules, besides, in which a state with charged groups of
             both signs, three at least, takes their place, where they have one.
+        max_parts: How many molecules a record may have; those of two are placed apart, see
+            `embedding.placed_apart`. A record is held out if one of them is.
         held_out_share: Share of the connectivities that are held out.
         salt: Distinguishes this split from others.
         seed: Of the order, the substitutions and the protonation states.
@@ -67,6 +69,7 @@ class MoleculesConfig:
     arsenic_share: float = 0.15
     protomer_share: float = 0.0
     both_signs_share: float = 0.0
+    max_parts: int = 1
     held_out_share: float = 0.02
     salt: str = "student-1"
     seed: int = 20261121
@@ -80,7 +83,7 @@ class Choice:
         smiles: Isomeric SMILES, one fragment.
         charge: Total charge in e.
         n_atoms: Number of atoms, hydrogens counted.
-        key: First block of the InChIKey.
+        key: First block of the InChIKey, of each part of the record.
         held_out: Whether it is kept from training.
     """
 
@@ -114,6 +117,7 @@ def choose(
     max_charge: int,
     held_out_share: float,
     salt: str,
+    max_parts: int = 1,
 ) -> Choice | str:
     """The molecule of a SMILES, or the reason why it is left out.
 
@@ -124,11 +128,13 @@ def choose(
         max_charge: Largest absolute total charge in e.
         held_out_share: Share of connectivity keys that is held out, 0 to 1.
         salt: Distinguishes this split from others.
+        max_parts: How many molecules the record may have.
     """
     mol = Chem.MolFromSmiles(smiles)
     if mol is None or mol.GetNumAtoms() == 0:
         return "invalid_smiles"
-    if len(Chem.GetMolFrags(mol)) > 1:
+    parts = Chem.GetMolFrags(mol, asMols=True)
+    if len(parts) > max_parts:
         return "mixture"
     if any(atom.GetAtomicNum() not in elements for atom in mol.GetAtoms()):
         return "element"
@@ -140,10 +146,11 @@ def choose(
     charge = Chem.GetFormalCharge(mol)
     if abs(charge) > max_charge:
         return "charge"
-    key = Chem.MolToInchiKey(mol)[:14]
-    if not key:
+    keys = [Chem.MolToInchiKey(part)[:14] for part in parts]
+    if not all(keys):
         return "no_inchikey"
-    return Choice(smiles, charge, n_atoms, key, is_held_out(key, held_out_share, salt))
+    held_out = any(is_held_out(key, held_out_share, salt) for key in keys)
+    return Choice(smiles, charge, n_atoms, ".".join(keys), held_out)
 
 
 def substitute(smiles: str, old: int, new: int) -> str | None:
@@ -216,6 +223,7 @@ def choose_many(
             max_charge=config.max_charge,
             held_out_share=config.held_out_share,
             salt=config.salt,
+            max_parts=config.max_parts,
         )
 
     for text in smiles:
@@ -225,7 +233,11 @@ def choose_many(
         drawn = rng.random()
         if isinstance(result, Choice) and drawn < config.protomer_share + config.both_signs_share:
             both_signs = drawn >= config.protomer_share
-            state = protomer(text, rng, max_charge=config.max_charge, both_signs=both_signs)
+            state = (
+                None
+                if "." in text
+                else protomer(text, rng, max_charge=config.max_charge, both_signs=both_signs)
+            )
             other = look_at(state or text)
             if isinstance(other, Choice):
                 # Some protons count as connectivity, a sulfonamide's for one; all states of a

@@ -222,6 +222,8 @@ def energy_forces_and_charges(
     ops: EdgeOps = PLAIN_OPS,
     atom_ops: AtomOps = PLAIN_ATOM_OPS,
     layout: Layout | None = None,
+    charge_ops: ChargeOps = PLAIN_CHARGE_OPS,
+    edge_geometry: Callable[..., Edges] = plain.edge_geometry,
 ) -> Computed:
     """What a model says of every molecule; with `PLAIN_OPS` differentiable in the weights.
 
@@ -239,10 +241,11 @@ def energy_forces_and_charges(
         ops: The operators that run over pairs.
         atom_ops: The operators that run over atoms.
         layout: Where the atoms of each molecule that has charges are; None finds it.
+        charge_ops: The operators over molecules.
+        edge_geometry: `plain.edge_geometry`.
     """
-    config = model.config
-    edges = plain.edge_geometry(positions, i, j, config.n_rbf, config.cutoff)
-    more = (edges, ops, atom_ops, PLAIN_CHARGE_OPS, layout)
+    edges = edge_geometry(positions, i, j, model.config.n_rbf, model.config.cutoff)
+    more = (edges, ops, atom_ops, charge_ops, layout)
     return _computed(model, numbers, positions, mol_idx, charge, *more)
 
 

@@ -58,5 +58,17 @@ def test_no_kind_takes_more_than_its_share_and_none_comes_twice():
     kinds = Counter(kind for _, kind in rows)
     assert kinds["one charge"] == round(200 * HARD.ONE)
     assert kinds["written here"] == len(HARD.WRITTEN)
+    assert 0 < kinds["two apart"] <= round(200 * HARD.TWO)
     assert len({text for text, _ in rows}) == len(rows)
     assert all(Chem.MolFromSmiles(text) is not None for text, _ in rows)
+
+
+def test_records_of_two_molecules_are_ions_most_of_them():
+    rng = random.Random(2)
+    records = HARD.of_two(["CCCCCCCCCCCCCCCC[NH3+]", "C[NH3+]", "CC(=O)[O-]", "CCO"], 3000, rng)
+    parts = [text.split(".") for text in records]
+    assert all(HARD.n_heavy(text) <= HARD.IN_TWO for two in parts for text in two)
+    charges = Counter(tuple(sorted(HARD.smiles_charge(text) for text in two)) for two in parts)
+    assert charges[-1, 1] == pytest.approx(1800, abs=120)
+    assert charges[1, 1] + charges[-1, -1] == pytest.approx(600, abs=100)
+    assert charges[0, 1] + charges[-1, 0] == pytest.approx(600, abs=100)

@@ -39,7 +39,7 @@ from mlff_core.ops.triton.compiling import settle_keys
 from mlff_core.ops.triton.fill import Filling, Inputs
 from mlff_core.ops.triton.pairs import pairs
 from mlff_core.ops.triton.readout import molecules
-from mlff_core.ops.triton.steps import PRODUCT_PRECISION, Gathered, KernelSteps, Weights
+from mlff_core.ops.triton.steps import PRODUCT_PRECISION, KernelSteps, Weights
 from mlff_core.ops.triton.tiles import load as load_tiles
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class TritonEngine:
         precision: str = "float32",
         *,
         products: tuple[str, str] | None = None,
-        gathered: Gathered = (None, None),
+        kept: torch.dtype | None = None,
         check: bool = True,
     ):
         """Lay the weights out; later changes to the model are not seen.
@@ -112,7 +112,7 @@ class TritonEngine:
             precision: "float32" or "fast".
             products: How products of matrices are computed, forward and backward; None takes
                 what the precision says.
-            gathered: Types in which neighbours read features, and gradients; None: float32.
+            kept: Type of vectors and of what update blocks leave for the way back; likewise.
             check: Compare with the plain operators on a small molecule first.
 
         Raises:
@@ -130,7 +130,7 @@ class TritonEngine:
             )
         self.cutoff = config.cutoff
         with torch.no_grad():
-            self.weights = Weights.lay_out(model, precision, products, gathered)
+            self.weights = Weights.lay_out(model, precision, products, kept)
         self.reference_energy = model.reference_energy
         self.partial_charges = deepcopy(model.partial_charges)
         self.charges_after = config.charges_after

@@ -229,7 +229,7 @@ def by_elements_kernel(
     kind_ptr,  # int32 [n_atoms]
     reach_ptr,  # int32 [n_atoms]
     end_ptr,  # int32 [1]
-    y_ptr,  # [n_rows, N_OUT]
+    y_ptr,  # [n_rows, N_OUT], unused without KEEP
     operand_ptr,  # y as an operand [n_rows, n_pieces, N_OUT], unused without PRODUCTS
     n_rows,
     n_charges,
@@ -241,6 +241,7 @@ def by_elements_kernel(
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
     ADD: tl.constexpr,
+    KEEP: tl.constexpr,
     PRODUCTS: tl.constexpr,  # precision of those that take the operand, or ""
     OVERLAP: tl.constexpr,
 ):
@@ -273,7 +274,8 @@ def by_elements_kernel(
     y = wide * N_OUT + n[None, :]
     if ADD:
         acc += tl.load(other_ptr + y, mask=real[:, None], other=0.0)
-    tl.store(y_ptr + y, acc, mask=real[:, None])
+    if KEEP:
+        tl.store(y_ptr + y, acc, mask=real[:, None])
     if PRODUCTS != "":
         PIECES_OUT: tl.constexpr = 1 if PRODUCTS == "fp16" else 2
         operand = operand_ptr + wide * (PIECES_OUT * N_OUT) + n[None, :]
@@ -281,17 +283,18 @@ def by_elements_kernel(
 
 
 def first_message_fwd(
-    q: Tensor, rows: PairRows, weights: FirstWeights, operand: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """q + dq [n_atoms, n_features], dmu [n_atoms, 3, n_features], and what the way back needs.
+    q: Tensor, rows: PairRows, weights: FirstWeights, *, with_mu: bool
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """q + dq [n_atoms, n_features], dmu as an operand and as it is, and what the way back needs.
 
+    The operand, for products like these, and dmu as it is are as `message.message_fwd` gives them.
     The last is how many chunks of each atom there is anything in, int32 [n_atoms].
 
     Args:
         q: Scalar features [n_atoms, n_features].
         rows: The pairs.
         weights: Of the first block.
-        operand: As in `message.message_fwd`, for products like these.
+        with_mu: Whether anything but products reads the vectors.
     """
     n_atoms, n_features = q.shape
     precision, n_columns = weights.precision[0], weights.n_columns
@@ -326,7 +329,9 @@ def first_message_fwd(
         num_stages=1,
         **overlap(n_atoms),
     )
-    q_out, mu_out = torch.empty_like(q), q.new_empty(n_atoms, 3, n_features)
+    q_out = torch.empty_like(q)
+    mu_out = q.new_empty(n_atoms, 3, n_features) if with_mu else None
+    operand = new_operand(3 * n_atoms, n_features, precision, q.device)
     for which, (x, y) in enumerate(((s, q_out), (t, mu_out))):
         n_rows = len(x)
         sizes = tile_options("linear_2x1", precision, n_rows, n_features, n_features, n_columns)
@@ -337,8 +342,8 @@ def first_message_fwd(
             rows.kind,
             reach,
             rows.end,
-            y,
-            y if which == 0 or operand is None else operand,
+            q if y is None else y,
+            operand,
             n_rows,
             weights.n_charges,
             N_IN=n_columns,
@@ -346,8 +351,9 @@ def first_message_fwd(
             ATOM_ROWS=n_rows // n_atoms,
             PRECISION=precision,
             ADD=which == 0,
-            PRODUCTS="" if which == 0 or operand is None else precision,
+            KEEP=y is not None,
+            PRODUCTS="" if which == 0 else precision,
             **sizes,
             **overlap(n_atoms),
         )
-    return q_out, mu_out, reach
+    return q_out, operand, mu_out, reach

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from mlff_core.ops.triton.first_message import CHUNK, COLUMNS, PAIRS, FirstWeights
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import load_weights, product, split
+from mlff_core.ops.triton.linear import load_kept, load_weights, product, split
 from mlff_core.ops.triton.message import load_pair
-from mlff_core.ops.triton.message_bwd import N_PULL, filter_and_slope_tile
+from mlff_core.ops.triton.message_bwd import N_PULL, add_or_store, filter_and_slope_tile
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.spline import spline_weights
 from mlff_core.ops.triton.tiles import piece_grid, tile_options
@@ -66,7 +66,7 @@ def to_elements_kernel(
         w_c = w_ptr + c * (4 * PIECE)
         for start in range(0, tl.max(tl.where(mine, N_IN, 0), 0), BLOCK_K):
             k = start + tl.arange(0, BLOCK_K)
-            x = tl.load(x_ptr + wide * N_IN + k[None, :], mask=mine[:, None], other=0.0)
+            x = load_kept(x_ptr + wide * N_IN + k[None, :], mine[:, None])
             w = load_weights(w_c, n, k, N_IN, PIECE)
             acc = product(split(x, PRECISION), w, acc, PRECISION)
     let_next_begin(OVERLAP)
@@ -127,27 +127,15 @@ def element_pull_kernel(
         rz = tl.load(r + 2 * N_COLUMNS, mask=there, other=0.0)
         radial = tl.load(p_ptr + own * N_COLUMNS + at, mask=there, other=0.0)
         radial += rx * ux[:, None] + ry * uy[:, None] + rz * uz[:, None]
-        radial = tl.sum(radial * slope, 1) * inverse_knot
-        vx = tl.sum(rx * W, 1)
-        vy = tl.sum(ry * W, 1)
-        vz = tl.sum(rz * W, 1)
-        along = vx * ux + vy * uy + vz * uz
         # To x_i - x_j, which is the vector from i to j the other way round.
-        radial -= along / d
-        gx = -radial * ux - vx / d
-        gy = -radial * uy - vy / d
-        gz = -radial * uz - vz / d
         pull = pull_ptr + (row + e) * (N_SLICES * N_PULL)
-        if ADD:
-            gx += tl.load(pull, mask=listed, other=0.0)
-            gy += tl.load(pull + 1, mask=listed, other=0.0)
-            gz += tl.load(pull + 2, mask=listed, other=0.0)
-        else:
+        add_or_store(pull, -tl.sum(rx * W, 1), listed, ADD)
+        add_or_store(pull + 1, -tl.sum(ry * W, 1), listed, ADD)
+        add_or_store(pull + 2, -tl.sum(rz * W, 1), listed, ADD)
+        add_or_store(pull + 3, tl.sum(radial * slope, 1) * inverse_knot, listed, ADD)
+        if not ADD:
             for c in tl.static_range(N_PULL, N_SLICES * N_PULL):
                 tl.store(pull + c, tl.zeros([PAIRS], tl.float32), mask=listed)
-        tl.store(pull, gx, mask=listed)
-        tl.store(pull + 1, gy, mask=listed)
-        tl.store(pull + 2, gz, mask=listed)
 
 
 def first_message_bwd(

@@ -71,6 +71,20 @@ def split(x, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def load_kept(x_ptr, mask):
+    """Numbers in float32, whatever type they are kept in; 0 where there are none."""
+    return tl.load(x_ptr, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def store_kept(x_ptr, x, mask):
+    """Leave x in the type that is kept; what is beyond becomes the largest that there is."""
+    if x_ptr.dtype.element_ty == tl.float16:
+        x, _ = split(x, "fp16")
+    tl.store(x_ptr, x, mask=mask)
+
+
+@triton.jit
 def load_operand(x_ptr, mask, N_IN: tl.constexpr, PRECISION: tl.constexpr):
     """Addends that `store_operand` has left at x_ptr: high, low."""
     high = tl.load(x_ptr, mask=mask, other=0.0)
@@ -155,7 +169,6 @@ def linear_kernel(
     SILU: tl.constexpr,  # silu(y) becomes one as well
     HAS_BIAS: tl.constexpr,
     AFTER: tl.constexpr,  # "", "add" other, or "silu_slope" of other
-    SHORT: tl.constexpr,  # y is float16
     OVERLAP: tl.constexpr,
 ):
     # In one piece all that there is to load is loaded at once, the weights before the inputs are
@@ -177,7 +190,7 @@ def linear_kernel(
     if is_padding(tl.program_id(1) * BLOCK_M // ATOM_ROWS, end_ptr, OVERLAP):
         return
     if ONE_PIECE and AFTER != "":
-        h = tl.load(other, mask=real, other=0.0)
+        h = load_kept(other, real)
     for start in range(0, N_IN, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         tile = x_ptr + wide * x_stride + k[None, :]
@@ -192,7 +205,7 @@ def linear_kernel(
         if HAS_BIAS:
             bias = tl.load(b_ptr + n)
         if AFTER != "":
-            h = tl.load(other, mask=real, other=0.0)
+            h = load_kept(other, real)
     if HAS_BIAS:
         acc += bias[None, :]
     if AFTER == "add":
@@ -207,9 +220,7 @@ def linear_kernel(
     if OPERAND:
         store_operand(y_ptr + operand, acc, real, N_OUT, PRECISION)
     else:
-        if SHORT:
-            acc, _ = split(acc, "fp16")
-        tl.store(y_ptr + wide * N_OUT + n[None, :], acc, mask=real)
+        store_kept(y_ptr + wide * N_OUT + n[None, :], acc, real)
 
 
 def new_operand(n_rows: int, n_in: int, precision: str, device: torch.device) -> Tensor:
@@ -286,7 +297,6 @@ def linear(
         OPERAND=operand,
         SILU=silu is not None,
         HAS_BIAS=b is not None,
-        SHORT=dtype == torch.float16,
         AFTER="add" if add is not None else "silu_slope" if silu_slope_of is not None else "",
         **sizes,
         **overlap(n_rows),
@@ -303,12 +313,11 @@ def mlp_fwd(
     *,
     end: Tensor,
     precision: str,
-    dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
-    """plain.mlp_fwd, from the split weights; the result is of the type given."""
+    """plain.mlp_fwd, from the split weights."""
     silu = new_operand(len(x), w1.shape[1], precision, x.device)
     hidden = linear(x, w1, b1, silu=silu, end=end, precision=precision)
-    return linear(silu, w2, b2, end=end, precision=precision, dtype=dtype), hidden
+    return linear(silu, w2, b2, end=end, precision=precision), hidden
 
 
 def mlp_bwd(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
 from mlff_core.ops.triton.linear import load_weights, product, sigmoid, split
-from mlff_core.ops.triton.pairs import PairRows
+from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.tiles import tile_options
 
 #: Features of an atom that are larger are divided by a number, and the product is multiplied by it.
@@ -111,6 +111,15 @@ def molecule_energy(
     return tl.sum(total, 0)
 
 
+@triton.jit
+def summed(pull, listed, N_SLICES: tl.constexpr):
+    """A column of the pull of pairs, of all slices; 0 where no pair is listed."""
+    x = tl.load(pull, mask=listed, other=0.0)
+    for s in tl.static_range(1, N_SLICES):
+        x += tl.load(pull + 4 * s, mask=listed, other=0.0)
+    return x
+
+
 @triton.jit(do_not_specialize=["n_mols"])
 def molecule_kernel(
     atomic_ptr,  # [n_atoms]
@@ -123,11 +132,13 @@ def molecule_kernel(
     gradient_ptr,  # [n_atoms, 3]
     count_ptr,  # int32 [n_atoms]
     j_ptr,  # int32 [n_atoms, stride]
-    pull_ptr,  # [n_atoms, stride, N_SLICES, 3]
+    geometry_ptr,  # [n_atoms, stride, N_GEOMETRY]
+    pull_ptr,  # [n_atoms, stride, N_SLICES, 4]
     energy_ptr,  # float64 [n_mols]
     forces_ptr,  # [n_atoms, 3]
     n_mols,
     stride,  # of a row
+    N_GEOMETRY: tl.constexpr,
     N_SLICES: tl.constexpr,
     BLOCK: tl.constexpr,
     OVERLAP: tl.constexpr,
@@ -172,24 +183,22 @@ def molecule_kernel(
                         j_ptr + b[:, None] * stride + k, mask=k < other_count[:, None], other=-1
                     )
                     place += tl.sum(tl.where(back == a, k, 0), 1)
-                there = pull_ptr + (row + e) * (3 * N_SLICES)
-                back = pull_ptr + (b * stride + place) * (3 * N_SLICES)
-                for s in tl.static_range(N_SLICES):
-                    gx += tl.sum(
-                        tl.load(there + 3 * s, mask=listed, other=0.0)
-                        - tl.load(back + 3 * s, mask=listed, other=0.0),
-                        0,
-                    )
-                    gy += tl.sum(
-                        tl.load(there + 3 * s + 1, mask=listed, other=0.0)
-                        - tl.load(back + 3 * s + 1, mask=listed, other=0.0),
-                        0,
-                    )
-                    gz += tl.sum(
-                        tl.load(there + 3 * s + 2, mask=listed, other=0.0)
-                        - tl.load(back + 3 * s + 2, mask=listed, other=0.0),
-                        0,
-                    )
+                there = pull_ptr + (row + e) * (4 * N_SLICES)
+                back = pull_ptr + (b * stride + place) * (4 * N_SLICES)
+                # The neighbour has the pair the other way round, u and all.
+                px = summed(there, listed, N_SLICES) - summed(back, listed, N_SLICES)
+                py = summed(there + 1, listed, N_SLICES) - summed(back + 1, listed, N_SLICES)
+                pz = summed(there + 2, listed, N_SLICES) - summed(back + 2, listed, N_SLICES)
+                slope = summed(there + 3, listed, N_SLICES) + summed(back + 3, listed, N_SLICES)
+                pair = geometry_ptr + (row + e) * N_GEOMETRY
+                ux = tl.load(pair, mask=listed, other=0.0)
+                uy = tl.load(pair + 1, mask=listed, other=0.0)
+                uz = tl.load(pair + 2, mask=listed, other=0.0)
+                inverse = 1.0 / tl.load(pair + 3, mask=listed, other=1.0)
+                slope += (px * ux + py * uy + pz * uz) * inverse
+                gx += tl.sum(px * inverse - slope * ux, 0)
+                gy += tl.sum(py * inverse - slope * uy, 0)
+                gz += tl.sum(pz * inverse - slope * uz, 0)
             gradient = tl.load(gradient_ptr + a * 3 + axis, mask=axis < 3, other=0.0)
             gradient += tl.where(axis == 0, gx, tl.where(axis == 1, gy, gz))
             forces = tl.where(energy == energy, -gradient, float("nan"))
@@ -275,8 +284,8 @@ def molecules(
         reference_energy: eV, float64 [n_elements].
         gradient: Of the repulsion, in eV/Å [n_atoms, 3].
         rows: The pairs.
-        pull: Gradient with respect to x_a - x_b of each pair, in slices to be added up
-            [n_atoms, stride, n_slices, 3].
+        pull: Of each pair dE/d(-u), with u the unit vector from a to b, in eV, and dE/dd in eV/Å,
+            in slices to be added up [n_atoms, stride, n_slices, 4].
     """
     n_mols, n_atoms = len(ptr) - 1, len(numbers)
     energy = torch.empty(n_mols, dtype=torch.float64, device=atomic.device)
@@ -292,11 +301,13 @@ def molecules(
         gradient,
         rows.n_pairs,
         rows.j,
+        rows.geometry,
         pull,
         energy,
         forces,
         n_mols,
         rows.j.shape[1],
+        N_GEOMETRY=N_GEOMETRY,
         N_SLICES=pull.shape[2],
         BLOCK=32,
         num_warps=1,

@@ -35,23 +35,29 @@ if TYPE_CHECKING:
 #: fp16x3 keeps float32's accuracy.
 PRODUCT_PRECISION = {"float32": ("fp16x3", "fp16x3"), "fast": ("fp16x3on", "fp16x3on")}
 #: Width from which `fast` takes one product in float16 instead of three for gradients, but for the
-#: first of all. By that rounding and the splines forces of the default model are off by up to
-#: 1.2e-3 eV/Å over 128 hot geometries of 32 drug-like molecules and 64 at rest. Those of the small
-#: one, of half the width, were by up to 2.5e-3 in one of the 64, which is more than `fast` may.
-ONE_PRODUCT_FROM = 256
+#: first of all and those from which the geometry gets its own, in the first block; and keeps
+#: vectors, their gradients and what update blocks leave for the way back in float16. Forces of the
+#: small model, of half the width, were off by up to 2.5e-3 eV/Å in one of 64 molecules at rest for
+#: the products alone, which is more than `fast` may.
+COARSE_FROM = 256
 #: Splines of the filters under each choice: degree, and intervals between 0 and the cutoff.
 FILTER_SPLINES = {"float32": (5, 200), "fast": (3, 240)}
-
-
-#: Types in which neighbours read each other's features, and their gradients; None: float32.
-Gathered = tuple[torch.dtype | None, torch.dtype | None]
 
 
 def products_of(precision: str, n_features: int) -> tuple[str, str]:
     """How products are computed, forward and backward, in a model of this width."""
     forward, backward = PRODUCT_PRECISION[precision]
-    one = precision == "fast" and n_features >= ONE_PRODUCT_FROM
-    return forward, "fp16" if one else backward
+    return forward, "fp16" if is_coarse(precision, n_features) else backward
+
+
+def is_coarse(precision: str, n_features: int) -> bool:
+    """Whether a model of this width takes what COARSE_FROM tells of."""
+    return precision == "fast" and n_features >= COARSE_FROM
+
+
+def kept_as(precision: str, n_features: int) -> torch.dtype:
+    """Type in which vectors and what is left for the way back are kept, at this width."""
+    return torch.float16 if is_coarse(precision, n_features) else torch.float32
 
 
 class PhiWeights(NamedTuple):
@@ -100,8 +106,8 @@ class Weights(NamedTuple):
         readout: Arguments of `readout` behind the features and the repulsion.
         forward_precision: How products are computed on the way to the energies.
         backward_precision: How on the way back.
-        gathered: Types in which neighbours read each other's features on the way to the energies,
-            and their gradients on the way back; None: float32.
+        kept: Type in which vectors, their gradients, and what update blocks leave for the way back
+            are kept.
     """
 
     tables: AtomTables
@@ -111,7 +117,7 @@ class Weights(NamedTuple):
     readout: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     forward_precision: str
     backward_precision: str
-    gathered: Gathered = (None, None)
+    kept: torch.dtype
 
     def first_back(self, k: int) -> str:
         """How the first product of an update block is computed on the way back.
@@ -128,7 +134,7 @@ class Weights(NamedTuple):
         model: "PaiNN",
         precision: str,
         products: tuple[str, str] | None = None,
-        gathered: Gathered = (None, None),
+        kept: torch.dtype | None = None,
     ) -> "Weights":
         """Copies of a model's weights.
 
@@ -137,7 +143,7 @@ class Weights(NamedTuple):
             precision: "float32" or "fast".
             products: How products of matrices are computed, forward and backward; None takes
                 what the precision says.
-            gathered: Types in which neighbours read features, and gradients; None: float32.
+            kept: Type of vectors and of what is left for the way back; likewise.
         """
         precisions = products or products_of(precision, model.config.n_features)
 
@@ -200,12 +206,12 @@ class Weights(NamedTuple):
                 filter_matrix(first).detach(),
                 model.config.cutoff,
                 FILTER_SPLINES["float32"],
-                precisions,
+                (precisions[0], precisions[0]),
             ),
             laid_out,
             readout_weights,
             *precisions,
-            gathered,
+            kept or kept_as(precision, model.config.n_features),
         )
 
 
@@ -228,7 +234,7 @@ class KernelSteps:
         pull: After the way back, as `message_bwd` writes it.
         kept: What each update block has kept for its way back.
         reach: What the first block's messages leave for the way back, where they are products.
-        mixed: The last vectors that `message_fwd` gave, and the same as an operand.
+        mixed: The last vectors that `message_fwd` gave as an operand, and as they are.
         told: The last gradient in vectors that `message_bwd` gave, and what `gradient_in_a_mu`
             would make of it in the block before.
     """
@@ -240,57 +246,52 @@ class KernelSteps:
         self.weights, self.rows, self.repulsion = weights, rows, repulsion
         self.kept: dict[int, UpdateSaved] = {}
         self.reach: Tensor | None = None
-        self.mixed: tuple[Tensor, Tensor] | None = None
+        self.mixed: tuple[Tensor, Tensor | None] | None = None
         self.told: tuple[Tensor, Tensor] | None = None
-
-    def short(self, x: Tensor | None, short: torch.dtype | None) -> Tensor | None:
-        """Features in the type in which neighbours read them; None if that is their own."""
-        if x is None or short is None:
-            return None
-        largest = torch.finfo(short).max
-        return x.clamp(-largest, largest).to(short)
 
     def phi_fwd(self, k: int, q: Tensor) -> tuple[Tensor, Tensor]:
         """As in `Steps`; in the first block a table of all kinds of atoms takes their place."""
         phi, precision = self.weights.blocks[k].phi, self.weights.forward_precision
         if phi is None:
             return self.weights.first_phi, q
-        layers, short = (phi.w1, phi.b1, phi.w2, phi.b2), self.weights.gathered[0]
-        end, dtype = self.rows.end, short or torch.float32
-        return mlp_fwd(q, *layers, end=end, precision=precision, dtype=dtype)
+        layers = (phi.w1, phi.b1, phi.w2, phi.b2)
+        return mlp_fwd(q, *layers, end=self.rows.end, precision=precision)
 
     def message_fwd(
         self, k: int, phi: Tensor, q: Tensor, mu: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """As in `Steps`."""
-        first, (n_atoms, n_features) = self.weights.first, q.shape
-        operand = new_operand(3 * n_atoms, n_features, self.weights.forward_precision, q.device)
-        if mu is None and first is not None and worth_it(n_atoms, n_features):
-            q, mu, self.reach = first_message_fwd(q, self.rows, first, operand)
+        """As in `Steps`; the vectors are an operand, which nothing but `update_fwd` reads."""
+        first, with_mu = self.weights.first, k < len(self.weights.blocks) - 1
+        if mu is None and first is not None and worth_it(*q.shape):
+            q, operand, own, self.reach = first_message_fwd(q, self.rows, first, with_mu=with_mu)
         else:
-            filters = self.weights.blocks[k].filters
-            short = self.short(mu, self.weights.gathered[0])
-            products = self.weights.forward_precision
-            q, mu = message_fwd(phi, mu, q, self.rows, filters, short, operand, products)
-        self.mixed = mu, operand
-        return q, mu
+            filters, products = self.weights.blocks[k].filters, self.weights.forward_precision
+            q, operand, own = message_fwd(
+                phi, mu, q, self.rows, filters, with_mu=with_mu, products=products
+            )
+        self.mixed = operand, own
+        return q, operand
 
     def update_fwd(
         self, k: int, q: Tensor, mu: Tensor
     ) -> tuple[Tensor, Tensor | None, UpdateSaved]:
-        """As in `Steps`; nothing reads the vectors after the last block."""
+        """As in `Steps`; mu may be an operand. Nothing reads the vectors after the last block."""
         blocks = self.weights.blocks
         last = k == len(blocks) - 1
-        operand = None if self.mixed is None or self.mixed[0] is not mu else self.mixed[1]
+        own: Tensor | None = mu
+        operand: Tensor | None = None
+        if self.mixed is not None and self.mixed[0] is mu:
+            operand, own = self.mixed
         self.mixed = None
         out = update_fwd(
             q,
-            mu,
+            own,
             blocks[k].update,
             end=self.rows.end,
             with_mu=not last,
             precision=self.weights.forward_precision,
             operand=operand,
+            kept=self.weights.kept,
         )
         self.kept[k] = out[2]
         return out
@@ -335,8 +336,6 @@ class KernelSteps:
                 g_q, g_mu, self.rows, self.weights.first, self.reach, self.pull, add=add
             )
             return None
-        short_q, short_mu = (self.short(g, self.weights.gathered[1]) for g in (g_q, g_mu))
-        gathered = None if short_q is None or short_mu is None else (short_q, short_mu)
         before, operand = self.kept.get(k - 1), None
         products = self.weights.first_back(k - 1)
         if before is not None:
@@ -351,7 +350,6 @@ class KernelSteps:
             self.pull,
             add=add,
             precision=self.weights.backward_precision,
-            gathered=gathered,
             uv=None if before is None else before.uv,
             g_a_mu=operand,
             products=products,

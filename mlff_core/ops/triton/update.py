@@ -8,6 +8,7 @@ inside the matrix products that produce or consume it.
 
 from typing import NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -17,6 +18,7 @@ from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wai
 from mlff_core.ops.triton.linear import (
     contiguous_transpose,
     linear,
+    load_kept,
     load_operand,
     load_weights,
     new_operand,
@@ -24,6 +26,7 @@ from mlff_core.ops.triton.linear import (
     sigmoid,
     split,
     split_weights,
+    store_kept,
     store_operand,
 )
 from mlff_core.ops.triton.tiles import piece_grid, tile_options
@@ -83,8 +86,9 @@ class UpdateSaved(NamedTuple):
     """What the backward needs from the forward.
 
     Attributes:
-        uv: U mu beside V mu [n_atoms, 3, 2 n_features].
-        a: a_mu beside a_q_mu beside the inner product of U mu and V mu [n_atoms, 3 n_features].
+        uv: U mu beside V mu, in the type that is kept [n_atoms, 3, 2 n_features].
+        a: a_mu beside a_q_mu beside the inner product of U mu and V mu, likewise
+            [n_atoms, 3 n_features].
         hidden: Hidden layer before silu [n_atoms, n_features].
     """
 
@@ -136,9 +140,9 @@ def update_hidden_kernel(
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         v = uv_ptr + wide * (6 * N_FEATURES) + N_FEATURES + k[None, :]
-        vx = tl.load(v, mask=real, other=0.0)
-        vy = tl.load(v + 2 * N_FEATURES, mask=real, other=0.0)
-        vz = tl.load(v + 4 * N_FEATURES, mask=real, other=0.0)
+        vx = load_kept(v, real)
+        vy = load_kept(v + 2 * N_FEATURES, real)
+        vz = load_kept(v + 4 * N_FEATURES, real)
         norm = tl.sqrt(vx * vx + vy * vy + vz * vz + _NORM_FLOOR)
         if not ONE_PIECE:
             w_norm = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
@@ -153,7 +157,7 @@ def update_hidden_kernel(
 @triton.jit(do_not_specialize=["n_atoms"])
 def update_out_kernel(
     q_ptr,  # [n_atoms, n_features]
-    mu_ptr,  # [n_atoms, 3, n_features]
+    mu_ptr,  # [n_atoms, 3, n_features], unused without WITH_MU
     uv_ptr,  # [n_atoms, 3, 2 n_features]
     silu_ptr,  # operand [n_atoms, PIECES, n_features]
     w_ptr,  # pieces of [3 n_features, n_features]
@@ -206,56 +210,62 @@ def update_out_kernel(
     a_q_mu += tl.load(b_ptr + N_FEATURES + n)[None, :]
     a_q += tl.load(b_ptr + 2 * N_FEATURES + n)[None, :]
     u = uv_ptr + wide * (6 * N_FEATURES) + n[None, :]
-    ux = tl.load(u, mask=real, other=0.0)
-    uy = tl.load(u + 2 * N_FEATURES, mask=real, other=0.0)
-    uz = tl.load(u + 4 * N_FEATURES, mask=real, other=0.0)
-    inner = ux * tl.load(u + N_FEATURES, mask=real, other=0.0)
-    inner += uy * tl.load(u + 3 * N_FEATURES, mask=real, other=0.0)
-    inner += uz * tl.load(u + 5 * N_FEATURES, mask=real, other=0.0)
+    ux = load_kept(u, real)
+    uy = load_kept(u + 2 * N_FEATURES, real)
+    uz = load_kept(u + 4 * N_FEATURES, real)
+    inner = ux * load_kept(u + N_FEATURES, real)
+    inner += uy * load_kept(u + 3 * N_FEATURES, real)
+    inner += uz * load_kept(u + 5 * N_FEATURES, real)
     let_next_begin(OVERLAP)
     scalar = wide * N_FEATURES + n[None, :]
     q = tl.load(q_ptr + scalar, mask=real, other=0.0)
     tl.store(q_out_ptr + scalar, q + a_q + a_q_mu * inner, mask=real)
     a = a_ptr + wide * (3 * N_FEATURES) + n[None, :]
-    tl.store(a + N_FEATURES, a_q_mu, mask=real)
-    tl.store(a + 2 * N_FEATURES, inner, mask=real)
+    store_kept(a + N_FEATURES, a_q_mu, real)
+    store_kept(a + 2 * N_FEATURES, inner, real)
     if WITH_MU:
         a_mu += tl.load(b_ptr + n)[None, :]
-        tl.store(a, a_mu, mask=real)
+        store_kept(a, a_mu, real)
         vector = wide * (3 * N_FEATURES) + n[None, :]
         mx = tl.load(mu_ptr + vector, mask=real, other=0.0)
         my = tl.load(mu_ptr + vector + N_FEATURES, mask=real, other=0.0)
         mz = tl.load(mu_ptr + vector + 2 * N_FEATURES, mask=real, other=0.0)
-        tl.store(mu_out_ptr + vector, mx + a_mu * ux, mask=real)
-        tl.store(mu_out_ptr + vector + N_FEATURES, my + a_mu * uy, mask=real)
-        tl.store(mu_out_ptr + vector + 2 * N_FEATURES, mz + a_mu * uz, mask=real)
+        store_kept(mu_out_ptr + vector, mx + a_mu * ux, real)
+        store_kept(mu_out_ptr + vector + N_FEATURES, my + a_mu * uy, real)
+        store_kept(mu_out_ptr + vector + 2 * N_FEATURES, mz + a_mu * uz, real)
 
 
 def update_fwd(
     q: Tensor,
-    mu: Tensor,
+    mu: Tensor | None,
     weights: UpdateWeights,
     *,
     end: Tensor,
     with_mu: bool,
     precision: str,
     operand: Tensor | None = None,
+    kept: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor | None, UpdateSaved]:
     """Scalars, vectors (None without `with_mu`) and what the backward needs.
 
     Args:
         q: [n_atoms, n_features].
-        mu: [n_atoms, 3, n_features].
+        mu: [n_atoms, 3, n_features]; may be None where there is an operand, without `with_mu`.
         weights: Of the block.
         end: Number of atoms that are no padding, int32 [1]; of the others nothing is written.
         with_mu: Whether anything after this block reads the vectors.
         precision: As in `linear.linear`.
-        operand: mu as one; None where the walk has not left it.
+        operand: mu as one, of 3 n_atoms rows; None where the walk has not left it.
+        kept: Type of the vectors and of most that the backward needs, float32 or float16.
     """
     n_atoms, n_features = q.shape
     widths = (n_features, n_features, n_features)
-    flat = mu.view(3 * n_atoms, n_features) if operand is None else operand
-    uv = linear(flat, weights.uv, end=end, atom_rows=3, precision=precision)
+    if operand is not None:
+        flat = operand
+    else:
+        assert mu is not None
+        flat = mu.view(3 * n_atoms, n_features)
+    uv = linear(flat, weights.uv, end=end, atom_rows=3, precision=precision, dtype=kept)
     hidden, q_out = q.new_empty(n_atoms, n_features), q.new_empty(n_atoms, n_features)
     silu = new_operand(n_atoms, n_features, precision, q.device)
     sizes = tile_options("update_hidden", precision, n_atoms, *widths)
@@ -274,20 +284,20 @@ def update_fwd(
         **sizes,
         **overlap(n_atoms),
     )
-    a = q.new_empty(n_atoms, 3 * n_features)
-    mu_out = mu.new_empty(mu.shape) if with_mu else None
+    a = q.new_empty(n_atoms, 3 * n_features, dtype=kept)
+    mu_out = q.new_empty(n_atoms, 3, n_features, dtype=kept) if with_mu else None
     sizes = tile_options("update_out", precision, n_atoms, *widths)
     grid = piece_grid(n_atoms, n_features, sizes)
     update_out_kernel[grid](
         q,
-        mu,
+        q if mu is None else mu,
         uv,
         silu,
         weights.w2,
         weights.b2,
         a,
         q_out,
-        mu if mu_out is None else mu_out,
+        q if mu_out is None else mu_out,
         end,
         n_atoms,
         N_FEATURES=n_features,

@@ -13,6 +13,7 @@ from mlff_core.ops.plain import NORM_FLOOR
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
 from mlff_core.ops.triton.linear import (
     linear,
+    load_kept,
     load_operand,
     load_weights,
     new_operand,
@@ -21,8 +22,14 @@ from mlff_core.ops.triton.linear import (
     split,
     store_operand,
 )
-from mlff_core.ops.triton.tiles import piece_grid, tile_options
+from mlff_core.ops.triton.tiles import CLASSES, piece_grid, tile_options
 from mlff_core.ops.triton.update import UpdateSaved, UpdateWeights
+
+#: Atoms from which on what is elementwise at the end of the way back is a kernel of its own. Inside
+#: a product, whose tiles lie otherwise in the registers, each number read has to change its place.
+APART_FROM = CLASSES["large"]
+#: Atoms of a program of such kernels.
+ATOMS = 4
 
 _NORM_FLOOR = tl.constexpr(NORM_FLOOR)
 
@@ -67,7 +74,7 @@ def update_bwd_hidden_kernel(
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
-        inner = tl.load(a_ptr + wide * N_IN + 2 * N_FEATURES + k[None, :], mask=real, other=0.0)
+        inner = load_kept(a_ptr + wide * N_IN + 2 * N_FEATURES + k[None, :], real)
         g_q = tl.load(g_q_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
         if WITH_MU:
             g_a_mu = g_a_mu_ptr + wide * (PIECES_IN * N_FEATURES) + k[None, :]
@@ -134,28 +141,81 @@ def update_bwd_in_kernel(
         acc_q = product(g, w_q, acc_q, PRECISION)
         acc_norm = product(g, w_norm, acc_norm, PRECISION)
     let_next_begin(OVERLAP)
-    scalar = wide * N_FEATURES + n[None, :]
+    gradients_in(
+        acc_q, acc_norm, g_q_ptr, g_mu_ptr, uv_ptr, a_ptr, g_q_out_ptr, g_uv_ptr, wide, n[None, :],
+        real, N_FEATURES, PRECISION, WITH_MU,
+    )  # fmt: skip
+
+
+@triton.jit
+def gradients_in(
+    through_q, through_norm, g_q_ptr, g_mu_ptr, uv_ptr, a_ptr, g_q_out_ptr, g_uv_ptr, atom, f, real,
+    N_FEATURES: tl.constexpr, PRECISION: tl.constexpr, WITH_MU: tl.constexpr,
+):  # fmt: skip
+    """Leave the gradients in q, and in U mu and V mu as an operand.
+
+    Args:
+        through_q, through_norm: What comes through the network to q and to the norm of V mu
+            [atoms, features].
+        g_q_ptr, g_mu_ptr, uv_ptr, a_ptr, g_q_out_ptr, g_uv_ptr: As in `update_bwd_in_kernel`.
+        atom: Which atoms, int64 [atoms, 1].
+        f: Which features [1, features].
+        real: Which of the atoms there are [atoms, 1].
+    """
+    PIECES: tl.constexpr = 1 if PRECISION == "fp16" else 2
+    scalar = atom * N_FEATURES + f
     g_q = tl.load(g_q_ptr + scalar, mask=real, other=0.0)
-    tl.store(g_q_out_ptr + scalar, acc_q + g_q, mask=real)
-    uv = uv_ptr + wide * (6 * N_FEATURES) + n[None, :]
-    vx = tl.load(uv + N_FEATURES, mask=real, other=0.0)
-    vy = tl.load(uv + 3 * N_FEATURES, mask=real, other=0.0)
-    vz = tl.load(uv + 5 * N_FEATURES, mask=real, other=0.0)
-    ratio = acc_norm / tl.sqrt(vx * vx + vy * vy + vz * vz + _NORM_FLOOR)
-    a = a_ptr + wide * (3 * N_FEATURES) + n[None, :]
-    g_product = g_q * tl.load(a + N_FEATURES, mask=real, other=0.0)
+    tl.store(g_q_out_ptr + scalar, through_q + g_q, mask=real)
+    uv = uv_ptr + atom * (6 * N_FEATURES) + f
+    vx = load_kept(uv + N_FEATURES, real)
+    vy = load_kept(uv + 3 * N_FEATURES, real)
+    vz = load_kept(uv + 5 * N_FEATURES, real)
+    ratio = through_norm / tl.sqrt(vx * vx + vy * vy + vz * vz + _NORM_FLOOR)
+    a = a_ptr + atom * (3 * N_FEATURES) + f
+    g_product = g_q * load_kept(a + N_FEATURES, real)
     if WITH_MU:
-        a_mu = tl.load(a, mask=real, other=0.0)
+        a_mu = load_kept(a, real)
     V = (vx, vy, vz)
     for c in tl.static_range(3):
         g_u = g_product * V[c]
         if WITH_MU:
-            g_mu = g_mu_ptr + wide * (3 * N_FEATURES) + c * N_FEATURES + n[None, :]
-            g_u += a_mu * tl.load(g_mu, mask=real, other=0.0)
-        g_v = g_product * tl.load(uv + 2 * c * N_FEATURES, mask=real, other=0.0) + ratio * V[c]
-        g_uv = g_uv_ptr + (wide * 3 + c) * (PIECES * 2 * N_FEATURES) + n[None, :]
+            g_mu = g_mu_ptr + atom * (3 * N_FEATURES) + c * N_FEATURES + f
+            g_u += a_mu * load_kept(g_mu, real)
+        g_v = g_product * load_kept(uv + 2 * c * N_FEATURES, real) + ratio * V[c]
+        g_uv = g_uv_ptr + (atom * 3 + c) * (PIECES * 2 * N_FEATURES) + f
         store_operand(g_uv, g_u, real, 2 * N_FEATURES, PRECISION)
         store_operand(g_uv + N_FEATURES, g_v, real, 2 * N_FEATURES, PRECISION)
+
+
+@triton.jit(do_not_specialize=["n_atoms"])
+def update_bwd_mix_kernel(
+    g_in_ptr,  # what comes through the network to q beside that to the norm [n_atoms, 2 n_features]
+    g_q_ptr,  # [n_atoms, n_features]
+    g_mu_ptr,  # [n_atoms, 3, n_features], unused without WITH_MU
+    uv_ptr,  # [n_atoms, 3, 2 n_features]
+    a_ptr,  # [n_atoms, 3 n_features]
+    g_q_out_ptr,  # [n_atoms, n_features]
+    g_uv_ptr,  # gradient in U mu beside that in V mu, operand [3 n_atoms, n_pieces, 2 n_features]
+    end_ptr,  # int32 [1], atoms that are no padding
+    n_atoms,
+    N_FEATURES: tl.constexpr,
+    ATOMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    WITH_MU: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):
+    wait_for_inputs(OVERLAP)
+    if is_padding(tl.program_id(0) * ATOMS, end_ptr, OVERLAP):
+        return
+    let_next_begin(OVERLAP)
+    atom = (tl.program_id(0) * ATOMS + tl.arange(0, ATOMS)).to(tl.int64)[:, None]
+    f = tl.arange(0, N_FEATURES)[None, :]
+    real = atom < n_atoms
+    g_in = g_in_ptr + atom * (2 * N_FEATURES) + f
+    gradients_in(
+        load_kept(g_in, real), load_kept(g_in + N_FEATURES, real), g_q_ptr, g_mu_ptr, uv_ptr, a_ptr,
+        g_q_out_ptr, g_uv_ptr, atom, f, real, N_FEATURES, PRECISION, WITH_MU,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -174,9 +234,9 @@ def g_a_mu_operand(
     """
     PIECES: tl.constexpr = 1 if PRECISION == "fp16" else 2
     u = uv_ptr + atom * (6 * N_FEATURES) + f
-    g_a_mu = x * tl.load(u, mask=real, other=0.0)
-    g_a_mu += y * tl.load(u + 2 * N_FEATURES, mask=real, other=0.0)
-    g_a_mu += z * tl.load(u + 4 * N_FEATURES, mask=real, other=0.0)
+    g_a_mu = x * load_kept(u, real)
+    g_a_mu += y * load_kept(u + 2 * N_FEATURES, real)
+    g_a_mu += z * load_kept(u + 4 * N_FEATURES, real)
     operand = g_a_mu_ptr + atom * (PIECES * N_FEATURES) + f
     store_operand(operand, g_a_mu, real, N_FEATURES, PRECISION)
 
@@ -201,9 +261,9 @@ def update_bwd_a_mu_kernel(
     f = tl.arange(0, N_FEATURES)[None, :]
     real = atom < n_atoms
     g_mu = g_mu_ptr + atom * (3 * N_FEATURES) + f
-    x = tl.load(g_mu, mask=real, other=0.0)
-    y = tl.load(g_mu + N_FEATURES, mask=real, other=0.0)
-    z = tl.load(g_mu + 2 * N_FEATURES, mask=real, other=0.0)
+    x = load_kept(g_mu, real)
+    y = load_kept(g_mu + N_FEATURES, real)
+    z = load_kept(g_mu + 2 * N_FEATURES, real)
     g_a_mu_operand(g_a_mu_ptr, x, y, z, uv_ptr, atom, f, real, N_FEATURES, PRECISION)
 
 
@@ -211,14 +271,14 @@ def gradient_in_a_mu(g_mu: Tensor, saved: UpdateSaved, *, end: Tensor, precision
     """The inner product of U mu and g_mu as an operand, where the walk has not left it."""
     n_atoms, _, n_features = g_mu.shape
     g_a_mu = new_operand(n_atoms, n_features, precision, g_mu.device)
-    update_bwd_a_mu_kernel[(triton.cdiv(n_atoms, 4),)](
+    update_bwd_a_mu_kernel[(triton.cdiv(n_atoms, ATOMS),)](
         g_mu,
         saved.uv,
         g_a_mu,
         end,
         n_atoms,
         N_FEATURES=n_features,
-        ATOMS=4,
+        ATOMS=ATOMS,
         PRECISION=precision,
         **overlap(n_atoms),
     )
@@ -236,7 +296,7 @@ def update_bwd(
     first: str,
     g_a_mu: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients with respect to the q and mu that `update_fwd` was given.
+    """Gradients with respect to the q and mu that `update_fwd` was given, the latter in its type.
 
     Args:
         g_q: [n_atoms, n_features].
@@ -275,25 +335,51 @@ def update_bwd(
     )
     g_q_out = g_q.new_empty(n_atoms, n_features)
     g_uv = new_operand(3 * n_atoms, 2 * n_features, precision, g_q.device)
-    sizes = tile_options("update_bwd_in", precision, n_atoms, *widths)
-    grid = piece_grid(n_atoms, n_features, sizes)
-    update_bwd_in_kernel[grid](
-        g_hidden,
-        g_q,
-        g_mu_or_any,
-        saved.uv,
-        saved.a,
-        weights.w1_t,
-        g_q_out,
-        g_uv,
-        end,
-        n_atoms,
-        N_FEATURES=n_features,
-        PRECISION=precision,
-        WITH_MU=with_mu,
-        **sizes,
-        **overlap(n_atoms),
-    )
+    if n_atoms >= APART_FROM:
+        g_in = linear(g_hidden, weights.w1_t, end=end, precision=precision)
+        update_bwd_mix_kernel[(triton.cdiv(n_atoms, ATOMS),)](
+            g_in,
+            g_q,
+            g_mu_or_any,
+            saved.uv,
+            saved.a,
+            g_q_out,
+            g_uv,
+            end,
+            n_atoms,
+            N_FEATURES=n_features,
+            ATOMS=ATOMS,
+            PRECISION=precision,
+            WITH_MU=with_mu,
+            **overlap(n_atoms),
+        )
+    else:
+        sizes = tile_options("update_bwd_in", precision, n_atoms, *widths)
+        update_bwd_in_kernel[piece_grid(n_atoms, n_features, sizes)](
+            g_hidden,
+            g_q,
+            g_mu_or_any,
+            saved.uv,
+            saved.a,
+            weights.w1_t,
+            g_q_out,
+            g_uv,
+            end,
+            n_atoms,
+            N_FEATURES=n_features,
+            PRECISION=precision,
+            WITH_MU=with_mu,
+            **sizes,
+            **overlap(n_atoms),
+        )
     flat = None if g_mu is None else g_mu.view(3 * n_atoms, n_features)
-    g_mu_out = linear(g_uv, weights.uv_t, add=flat, end=end, atom_rows=3, precision=precision)
+    g_mu_out = linear(
+        g_uv,
+        weights.uv_t,
+        add=flat,
+        end=end,
+        atom_rows=3,
+        precision=precision,
+        dtype=saved.uv.dtype,
+    )
     return g_q_out, g_mu_out.view(n_atoms, 3, n_features)

@@ -7,7 +7,7 @@ import numpy as np
 import psutil
 import pytest
 
-from mlff_core.distill.embedding import Embedder, embed
+from mlff_core.distill.embedding import APART, Embedder, embed
 
 SMILES = ["CCO", "not a SMILES", "c1ccccc1O", "CC(C)(C)C"] * 100
 
@@ -48,3 +48,21 @@ def test_no_two_fluorines_of_sf5_and_pf6_start_within_two_angstrom_of_each_other
         apart = np.linalg.norm(fluorines[:, :, None] - fluorines[:, None], axis=-1)
         first, second = np.triu_indices(fluorines.shape[1], 1)
         assert apart[:, first, second].min() > 2.0
+
+
+def test_two_ions_of_a_record_are_apart_by_another_distance_in_each_conformer():
+    molecule = embed("C[NH3+].CCC(=O)[O-]", 3, 12, 1, 10)
+    assert molecule.charge == 0
+    numbers, (first, second) = molecule.numbers, ([0, 1, 7, 8, 9, 10, 11, 12], [2, 3, 4, 5, 6])
+    assert sorted(numbers[first]) == [1, 1, 1, 1, 1, 1, 6, 7]
+    second += [k for k in range(len(numbers)) if k not in first + second]
+    x = molecule.positions.astype(float)
+    nearest = np.linalg.norm(x[:, first, None] - x[:, None, second], axis=-1).min((1, 2))
+    assert nearest.min() > APART[0] - 1e-4
+    assert nearest.max() < APART[1] + 1e-4
+    assert nearest.max() - nearest.min() > 3.0
+    # Turned and moved as it is: bonds, and which hand the atoms about a carbon are of.
+    alone = embed("CCC(=O)[O-]", 3, 1, 1, 10)
+    assert sorted(alone.numbers) == sorted(numbers[second])
+    inside = np.linalg.norm(x[:, second, None] - x[:, None, second], axis=-1)
+    assert inside.max() < 6.0

@@ -57,6 +57,18 @@ def test_variants_of_a_molecule_stand_on_one_side():
             assert len({chosen(s, salt=salt).held_out for s in variants}) == 1
 
 
+def test_a_record_of_two_molecules_is_held_out_with_either_of_them():
+    seen = set()
+    for salt in "abcdefghijklmnop":
+        parts = [chosen(text, salt=salt).held_out for text in ("C[NH3+]", "CC(=O)[O-]")]
+        both = chosen("C[NH3+].CC(=O)[O-]", salt=salt, max_parts=2)
+        assert both.charge == 0
+        assert both.held_out == any(parts)
+        seen.add(tuple(parts))
+    assert len(seen) == 4
+    assert chosen("C.C.C", max_parts=2) == "mixture"
+
+
 def test_the_share_of_keys_that_is_held_out_is_the_one_asked_for():
     held_out = sum(is_held_out(f"KEY{k}", 0.02, "a") for k in range(20_000))
     assert 300 < held_out < 500

@@ -46,12 +46,14 @@ def results(steps: Steps, case: Case) -> Results:
         out = call()
         if name in ("phi_fwd", "update_fwd"):
             out = out[: 1 if name == "phi_fwd" else 2]  # The rest is kept for the way back.
+        elif name in ("message_fwd", "first_message_fwd"):
+            out = (out[0], in_numbers(steps, out[1]).view(case.mu.shape))
         elif name == "readout":
             out = (steps.atomic, out)
         elif name == "phi_bwd":
             out = (out,)
         elif name == "message_bwd":
-            out = (*in_numbers(steps, *out), position_gradient(steps, case))
+            out = (in_numbers(steps, out[0]), out[1], position_gradient(steps, case))
         elif name == "first_message_bwd":
             out = (position_gradient(steps, case),)  # On top of that of the last block.
         found[name] = tuple(out)
@@ -59,13 +61,14 @@ def results(steps: Steps, case: Case) -> Results:
     return found | {name: tuple(call()) for name, call in of_charges(steps, case).items()}
 
 
-def in_numbers(steps: Steps, g_phi: Tensor, g_mu: Tensor) -> tuple[Tensor, Tensor]:
-    """What the walk back gives, of which kernels leave the first as the next product takes it."""
-    if not isinstance(steps, ExchangeableSteps):
-        from mlff_core.ops.triton.linear import value_of
+def in_numbers(steps: Steps, x: Tensor) -> Tensor:
+    """What a walk gives, which kernels leave as the next product takes it."""
+    if isinstance(steps, ExchangeableSteps):
+        return x
+    from mlff_core.ops.triton.linear import value_of
 
-        g_phi = value_of(g_phi, steps.weights.backward_precision)
-    return g_phi, g_mu
+    assert steps.weights.forward_precision == steps.weights.backward_precision
+    return value_of(x, steps.weights.forward_precision)
 
 
 def of_charges(steps: Steps, case: Case) -> dict[str, Callable[[], object]]:

@@ -85,7 +85,7 @@ def compile_steps() -> None:
         random_model(1, CONFIG),
         "fast",
         products=("fp16", "fp16"),
-        gathered=(torch.float16, torch.float16),
+        kept=torch.float16,
     )
     short.step(numbers, positions, *rest)
     TritonEngine(random_model(1, CONFIG)).step(numbers, positions.double(), *rest)

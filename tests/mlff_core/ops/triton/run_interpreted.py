@@ -24,8 +24,8 @@ from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
 
 #: Narrow and shallow: the interpreter is slow. The width is the least that the kernels take.
 CONFIG = PaiNNConfig(n_features=32, n_interactions=2, n_rbf=3)
-#: One product in place of three on the way back, and neighbours read in 16 bits.
-SHORT = {"products": ("fp16x3", "fp16"), "gathered": (torch.float16, torch.float16)}
+#: One product in place of three on the way back, and 16 bits for what waits for it.
+SHORT = {"products": ("fp16x3on", "fp16"), "kept": torch.float16}
 
 
 def mixed_batch() -> MolBatch:

@@ -125,9 +125,9 @@ def test_short_types_cost_what_they_cost_plain_pytorch(results, truth, batch):
     expected = truth[0][3:5], torch.cat(batch.split(truth[1])[3:5])
     for found, coarsely, exact in zip(results["short"], by_torch, expected, strict=True):
         error, plain_error = (x.double() - exact for x in (found, coarsely))
-        assert error.norm() <= 2 * plain_error.norm() + 1e-5
-    # It is coarser than `fast` is, so that something was rounded.
-    assert (results["short"][1] - expected[1]).norm() > 2e-5
+        assert error.norm() <= 2 * plain_error.norm() + 1e-6
+    # Energies are ten times as far off as those of `fast` here, so that something was rounded.
+    assert (results["short"][0] - expected[0]).norm() > 2e-6
 
 
 def test_bad_molecules_get_nan_and_leave_the_others_alone(results):

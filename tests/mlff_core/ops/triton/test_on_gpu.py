@@ -240,6 +240,21 @@ def test_a_graph_takes_coordinates_that_begin_anywhere_in_memory(network, batch)
         assert torch.equal(forces, results[1][1])
 
 
+def test_a_graph_that_is_replayed_reserves_no_memory(network, batch):
+    engine = engine_of(network)
+    sizes = [batch, batch.select(range(4, batch.n_mols - 8))]
+    for some in sizes:
+        for _ in range(3):  # Launched, recorded, replayed.
+            engine.evaluate(*arguments(some))
+    assert all(captured is not None for captured in engine.graphs.values())
+    before = torch.cuda.memory_reserved()
+    for _ in range(5):
+        for some in sizes:
+            moved = some.positions + 0.01 * torch.randn_like(some.positions)
+            engine.evaluate(*arguments(some.with_positions(moved)))
+    assert torch.cuda.memory_reserved() == before
+
+
 def test_recorded_steps_share_their_memory_and_leave_each_other_alone(network, batch):
     engine = engine_of(network)
     some = [batch, batch.select(range(4, batch.n_mols - 8)), batch.select(range(6))]
