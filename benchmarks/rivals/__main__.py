@@ -136,9 +136,10 @@ def main() -> None:
             },
         )
         if arguments.add:
-            kept = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
-            result.content["rows"] = [row for row in kept if row["row"] not in names]
+            result.content["rows"] = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
         for row in rows(starts, names, device, arguments.teacher):
+            kept = [other for other in result.content["rows"] if other["row"] != row["row"]]
+            result.content["rows"] = kept
             result.add(row)
     file = arguments.render or arguments.out
     render(file, markdown)
