@@ -173,14 +173,14 @@ def coarse_engine(
     model: PaiNN,
     precision: str,
     products: tuple[str, str] | None = None,
-    kept: torch.dtype | None = None,
+    kept: torch.dtype = torch.float32,
 ) -> AnalyticEngine:
     """Plain PyTorch with the splines, products and kept types of `TritonEngine`, whose these are.
 
     What is left between it and the kernels is the order in which they add up, so the kernels may be
     no farther from float64 than twice what it is.
     """
-    from mlff_core.ops.triton.steps import FILTER_SPLINES, kept_as, products_of
+    from mlff_core.ops.triton.steps import FILTER_SPLINES, products_of
 
     tables: list[tuple[Tensor, FilterTable]] = []
 
@@ -203,11 +203,11 @@ def coarse_engine(
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return plain.message_bwd(g_dq, g_dmu, phi, mu, *splined(edges, filters))
 
-    dtype = kept or kept_as(precision, model.config.n_features)
-
     def short(x: Tensor) -> Tensor:
-        largest = torch.finfo(dtype).max
-        return x.clamp(-largest, largest).to(dtype).to(x.dtype)
+        if kept == torch.float32:
+            return x
+        largest = torch.finfo(kept).max
+        return x.clamp(-largest, largest).to(kept).to(x.dtype)
 
     def update_fwd(
         q: Tensor, mu: Tensor, uv: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor

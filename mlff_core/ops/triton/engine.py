@@ -102,7 +102,7 @@ class TritonEngine:
         precision: str = "float32",
         *,
         products: tuple[str, str] | None = None,
-        kept: torch.dtype | None = None,
+        kept: torch.dtype = torch.float32,
         check: bool = True,
     ):
         """Lay the weights out; later changes to the model are not seen.
@@ -112,7 +112,7 @@ class TritonEngine:
             precision: "float32" or "fast".
             products: How products of matrices are computed, forward and backward; None takes
                 what the precision says.
-            kept: Type of vectors and of what update blocks leave for the way back; likewise.
+            kept: Type of vectors, their gradients and what update blocks leave for the way back.
             check: Compare with the plain operators on a small molecule first.
 
         Raises:

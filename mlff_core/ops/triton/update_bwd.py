@@ -22,12 +22,12 @@ from mlff_core.ops.triton.linear import (
     split,
     store_operand,
 )
-from mlff_core.ops.triton.tiles import CLASSES, piece_grid, tile_options
+from mlff_core.ops.triton.tiles import piece_grid, row_class, tile_options
 from mlff_core.ops.triton.update import UpdateSaved, UpdateWeights
 
-#: Atoms from which on what is elementwise at the end of the way back is a kernel of its own. Inside
-#: a product, whose tiles lie otherwise in the registers, each number read has to change its place.
-APART_FROM = CLASSES["large"]
+#: Classes of rows where what is elementwise at the end of the way back is a kernel of its own. In a
+#: product, whose tiles lie otherwise in the registers, each number read has to change its place.
+APART = ("large",)
 #: Atoms of a program of such kernels.
 ATOMS = 4
 
@@ -335,7 +335,7 @@ def update_bwd(
     )
     g_q_out = g_q.new_empty(n_atoms, n_features)
     g_uv = new_operand(3 * n_atoms, 2 * n_features, precision, g_q.device)
-    if n_atoms >= APART_FROM:
+    if row_class(n_atoms) in APART:
         g_in = linear(g_hidden, weights.w1_t, end=end, precision=precision)
         update_bwd_mix_kernel[(triton.cdiv(n_atoms, ATOMS),)](
             g_in,

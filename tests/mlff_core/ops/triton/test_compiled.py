@@ -55,13 +55,14 @@ def test_kernels_compile_for_cards_that_overlap_them_and_for_cards_that_cannot(
     assert all(("griddepcontrol.wait" in text) is overlap for text in assembly.values())
 
 
-def test_the_kernels_of_a_first_block_by_products_compile(compiled):
+def test_the_kernels_of_batches_of_many_atoms_compile(compiled):
     names = {name.split()[0] for name in compiled(90, "first")}
     assert names >= {
         "by_elements_kernel",
         "element_pull_kernel",
         "element_sums_kernel",
         "to_elements_kernel",
+        "update_bwd_mix_kernel",
     }
 
 
