@@ -48,7 +48,6 @@ MAX_LINES = 400
 LONG_FILES = {
     "benchmarks/model_card.py": "one document, written from top to bottom",
     "benchmarks/relaxation.py": "every way to relax, side by side in one process",
-    "mlff_core/ops/triton/message_twice.py": "one family of kernels",
     "tests/mlff_core/moves/test_relax.py": "one door, seen from all sides",
     "tests/mlff_core/library/test_library.py": "five formats, one contract",
 }

@@ -9,6 +9,8 @@ message_bwd.py     the way back of that
 first_message.py   the first block's messages as products of matrices
 first_message_bwd.py  the way back of that
 message_twice.py   the same with first and second derivatives, for training
+message_twice_first.py   its kernels of messages and of their derivative
+message_twice_second.py   its kernels of the derivative of that
 linear.py          products with weights
 update.py          mix scalars and vectors
 update_bwd.py      the way back of that

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
-# ... because kernels are not Python: their arguments become pointers, their constants numbers.
+# ... because an autograd function's arguments are whatever `apply` was given.
 """PaiNN's operators over pairs with the derivatives that force training needs, as Triton kernels.
 
 Training on forces differentiates the analytic pass of `mlff_core.ops.program` once more, by the
@@ -16,7 +16,7 @@ Both directions of a pair are listed, so everything is a sum over the rows of a 
 additions, and the same result in every run. `message_bwd` lists g_d and g_u under the row of the
 sender, the reverse of `plain.message_bwd`: their sums over both directions are the same.
 The derivative of `message_bwd` follows from L = Σ P·g_phi + M·g_mu + D g_d + V·g_u, whose terms are
-products of what is listed above (`_second_centre_kernel`, `_second_neighbour_kernel`).
+products of what is listed above (`twice_centre_kernel`, `twice_neighbour_kernel`).
 
 The first block has no vectors yet (m = 0), so neither p3, W3 nor M are there, and nothing asks for
 g_phi: kernels with PARTS = 2 instead of 3 leave all of that out.
@@ -30,407 +30,13 @@ filters are kept in bfloat16, whose range is float32's.
 from typing import Any, NamedTuple
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mlff_core.ops.plain import Edges
 from mlff_core.ops.program import EdgeOps
-
-
-@triton.jit
-def _message_fwd_kernel(
-    row,  # [n_atoms + 1]
-    source,  # [n_edges]
-    pair,  # row of W of each row [n_edges]
-    unit,  # [n_edges, 3]
-    W,  # [n_edges / 2, PARTS F]
-    phi,  # [n_atoms, PARTS F]
-    mu,  # [n_atoms, 3, F]; only if PARTS is 3
-    dq,  # [n_atoms, F]
-    dmu,  # [n_atoms, 3, F]
-    n_atoms,
-    F: tl.constexpr,
-    PARTS: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-    BLOCK_F: tl.constexpr,
-):
-    f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
-    # Neighbouring atoms share their neighbours, and so the cache.
-    share = tl.cdiv(n_atoms, tl.num_programs(0))
-    begin = tl.program_id(0) * share
-    for centre in range(begin, tl.minimum(begin + share, n_atoms)):
-        start, end = tl.load(row + centre), tl.load(row + centre + 1)
-        acc_q = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-        acc_x = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-        acc_y = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-        acc_z = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-        for first in range(start, end, BLOCK_E):
-            e = first + tl.arange(0, BLOCK_E)
-            inside = e < end
-            here = inside[:, None]
-            n = tl.load(source + e, mask=inside, other=0)
-            r = tl.load(pair + e, mask=inside, other=0)
-            ux = tl.load(unit + e * 3, mask=inside, other=0.0)[:, None]
-            uy = tl.load(unit + e * 3 + 1, mask=inside, other=0.0)[:, None]
-            uz = tl.load(unit + e * 3 + 2, mask=inside, other=0.0)[:, None]
-            # Rows beyond the end have zero filters, and add nothing.
-            at_w = r[:, None] * (PARTS * F) + f[None, :]
-            at_p = n[:, None] * (PARTS * F) + f[None, :]
-            w1 = tl.load(W + at_w, mask=here, other=0.0).to(tl.float32)
-            w2 = tl.load(W + at_w + F, mask=here, other=0.0).to(tl.float32)
-            acc_q += tl.load(phi + at_p).to(tl.float32) * w1
-            x2 = tl.load(phi + at_p + F).to(tl.float32) * w2
-            acc_x += x2 * ux
-            acc_y += x2 * uy
-            acc_z += x2 * uz
-            if PARTS == 3:
-                at_n = n[:, None] * (3 * F) + f[None, :]
-                w3 = tl.load(W + at_w + 2 * F, mask=here, other=0.0).to(tl.float32)
-                x3 = tl.load(phi + at_p + 2 * F).to(tl.float32) * w3
-                acc_x += x3 * tl.load(mu + at_n).to(tl.float32)
-                acc_y += x3 * tl.load(mu + at_n + F).to(tl.float32)
-                acc_z += x3 * tl.load(mu + at_n + 2 * F).to(tl.float32)
-        tl.store(dq + centre * F + f, tl.sum(acc_q, 0))
-        tl.store(dmu + centre * (3 * F) + f, tl.sum(acc_x, 0))
-        tl.store(dmu + centre * (3 * F) + F + f, tl.sum(acc_y, 0))
-        tl.store(dmu + centre * (3 * F) + 2 * F + f, tl.sum(acc_z, 0))
-
-
-@triton.jit
-def _message_bwd_kernel(
-    row,  # [n_atoms + 1]
-    source,  # [n_edges]
-    pair,  # row of W of each row [n_edges]
-    unit,  # [n_edges, 3]
-    W,  # [n_edges / 2, PARTS F]
-    S,  # [n_edges / 2, PARTS F]; only if GEOMETRY
-    phi,  # [n_atoms, PARTS F]
-    mu,  # [n_atoms, 3, F]; only if PARTS is 3
-    g_dq,  # [n_atoms, F]
-    g_dmu,  # [n_atoms, 3, F]
-    g_phi,  # [n_atoms, PARTS F]; only if FEATURES
-    g_mu,  # [n_atoms, 3, F]; only if FEATURES and PARTS is 3
-    g_geometry,  # [F / BLOCK_F, n_edges, 4]: g_d, g_u; only if GEOMETRY
-    g_W,  # [n_edges, PARTS F]; only if FILTERS
-    n_atoms,
-    n_edges,
-    F: tl.constexpr,
-    PARTS: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-    BLOCK_F: tl.constexpr,
-    FEATURES: tl.constexpr,
-    GEOMETRY: tl.constexpr,
-    FILTERS: tl.constexpr,
-):
-    f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
-    share = tl.cdiv(n_atoms, tl.num_programs(0))
-    begin = tl.program_id(0) * share
-    for centre in range(begin, tl.minimum(begin + share, n_atoms)):
-        start, end = tl.load(row + centre), tl.load(row + centre + 1)
-        at_c = centre * (3 * F) + f
-        at_cp = centre * (PARTS * F) + f
-        p1 = tl.load(phi + at_cp).to(tl.float32)[None, :]
-        p2 = tl.load(phi + at_cp + F).to(tl.float32)[None, :]
-        acc_1 = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-        acc_2 = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-        if PARTS == 3:
-            p3 = tl.load(phi + at_cp + 2 * F).to(tl.float32)[None, :]
-            mx = tl.load(mu + at_c).to(tl.float32)[None, :]
-            my = tl.load(mu + at_c + F).to(tl.float32)[None, :]
-            mz = tl.load(mu + at_c + 2 * F).to(tl.float32)[None, :]
-            acc_3 = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-            acc_x = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-            acc_y = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-            acc_z = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-        for first in range(start, end, BLOCK_E):
-            e = first + tl.arange(0, BLOCK_E)
-            inside = e < end
-            here = inside[:, None]
-            n = tl.load(source + e, mask=inside, other=0)
-            r = tl.load(pair + e, mask=inside, other=0)
-            ux = tl.load(unit + e * 3, mask=inside, other=0.0)[:, None]
-            uy = tl.load(unit + e * 3 + 1, mask=inside, other=0.0)[:, None]
-            uz = tl.load(unit + e * 3 + 2, mask=inside, other=0.0)[:, None]
-            at_w = r[:, None] * (PARTS * F) + f[None, :]
-            at_n = n[:, None] * (3 * F) + f[None, :]
-            a = tl.load(g_dq + n[:, None] * F + f[None, :]).to(tl.float32)
-            bx = tl.load(g_dmu + at_n).to(tl.float32)
-            by = tl.load(g_dmu + at_n + F).to(tl.float32)
-            bz = tl.load(g_dmu + at_n + 2 * F).to(tl.float32)
-            beta = -(bx * ux + by * uy + bz * uz)
-            if FEATURES:
-                w1 = tl.load(W + at_w, mask=here, other=0.0).to(tl.float32)
-                acc_1 += a * w1
-            w2 = tl.load(W + at_w + F, mask=here, other=0.0).to(tl.float32)
-            acc_2 += beta * w2
-            if PARTS == 3:
-                gamma = bx * mx + by * my + bz * mz
-                if FEATURES:
-                    w3 = tl.load(W + at_w + 2 * F, mask=here, other=0.0).to(tl.float32)
-                    acc_3 += gamma * w3
-                    # p3 waits until the sum is complete.
-                    acc_x += w3 * bx
-                    acc_y += w3 * by
-                    acc_z += w3 * bz
-            if GEOMETRY:
-                g_d = a * p1 * tl.load(S + at_w, mask=here, other=0.0).to(tl.float32)
-                g_d += beta * p2 * tl.load(S + at_w + F, mask=here, other=0.0).to(tl.float32)
-                if PARTS == 3:
-                    s3 = tl.load(S + at_w + 2 * F, mask=here, other=0.0).to(tl.float32)
-                    g_d += gamma * p3 * s3
-                x2 = p2 * w2
-                out = g_geometry + (tl.program_id(1) * n_edges + e) * 4
-                tl.store(out, tl.sum(g_d, 1), mask=inside)
-                tl.store(out + 1, -tl.sum(x2 * bx, 1), mask=inside)
-                tl.store(out + 2, -tl.sum(x2 * by, 1), mask=inside)
-                tl.store(out + 3, -tl.sum(x2 * bz, 1), mask=inside)
-            if FILTERS:
-                at_g = e[:, None] * (PARTS * F) + f[None, :]
-                tl.store(g_W + at_g, (a * p1).to(tl.bfloat16), mask=here)
-                tl.store(g_W + at_g + F, (beta * p2).to(tl.bfloat16), mask=here)
-                if PARTS == 3:
-                    tl.store(g_W + at_g + 2 * F, (gamma * p3).to(tl.bfloat16), mask=here)
-        if FEATURES:
-            tl.store(g_phi + at_cp, tl.sum(acc_1, 0))
-            tl.store(g_phi + at_cp + F, tl.sum(acc_2, 0))
-            if PARTS == 3:
-                tl.store(g_phi + at_cp + 2 * F, tl.sum(acc_3, 0))
-                p3_c = tl.load(phi + at_cp + 2 * F).to(tl.float32)
-                tl.store(g_mu + at_c, p3_c * tl.sum(acc_x, 0))
-                tl.store(g_mu + at_c + F, p3_c * tl.sum(acc_y, 0))
-                tl.store(g_mu + at_c + 2 * F, p3_c * tl.sum(acc_z, 0))
-    # Padding rows belong to no atom, and must not stay as they were found.
-    first_padding = tl.load(row + n_atoms)
-    stride = tl.num_programs(0) * BLOCK_E
-    for first in range(first_padding + tl.program_id(0) * BLOCK_E, n_edges, stride):
-        e = first + tl.arange(0, BLOCK_E)
-        inside = e < n_edges
-        zero = tl.zeros((BLOCK_E,), tl.float32)
-        if GEOMETRY:
-            out = g_geometry + (tl.program_id(1) * n_edges + e) * 4
-            tl.store(out, zero, mask=inside)
-            tl.store(out + 1, zero, mask=inside)
-            tl.store(out + 2, zero, mask=inside)
-            tl.store(out + 3, zero, mask=inside)
-        if FILTERS:
-            at_g = e[:, None] * (PARTS * F) + f[None, :]
-            nothing = tl.zeros((BLOCK_E, BLOCK_F), tl.bfloat16)
-            for part in tl.static_range(PARTS):
-                tl.store(g_W + at_g + part * F, nothing, mask=inside[:, None])
-
-
-@triton.jit
-def _second_centre_kernel(
-    row,  # [n_atoms + 1]
-    source,  # [n_edges]
-    pair,  # row of W of each row [n_edges]
-    unit,  # [n_edges, 3]
-    W,  # [n_edges / 2, PARTS F]
-    S,  # [n_edges / 2, PARTS F]
-    phi,  # [n_atoms, PARTS F]
-    mu,  # [n_atoms, 3, F]; only if PARTS is 3
-    g_dq,  # a [n_atoms, F]
-    g_dmu,  # b [n_atoms, 3, F]
-    c_phi,  # P [n_atoms, 3 F]; only if PARTS is 3
-    c_mu,  # M [n_atoms, 3, F]; likewise
-    c_d,  # D [n_edges]
-    c_u,  # V [n_edges, 3]
-    out_phi,  # [n_atoms, PARTS F]
-    out_mu,  # [n_atoms, 3, F]; only if PARTS is 3
-    g_W,  # [n_edges, PARTS F]
-    g_S,  # [n_edges, PARTS F]
-    n_atoms,
-    n_edges,
-    F: tl.constexpr,
-    PARTS: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-    BLOCK_F: tl.constexpr,
-):
-    """Derivative of `message_bwd` by what belongs to the centre, phi and mu, and by W and S."""
-    f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
-    share = tl.cdiv(n_atoms, tl.num_programs(0))
-    begin = tl.program_id(0) * share
-    nothing = tl.zeros((BLOCK_E, BLOCK_F), tl.bfloat16)
-    for centre in range(begin, tl.minimum(begin + share, n_atoms)):
-        start, end = tl.load(row + centre), tl.load(row + centre + 1)
-        at_c = centre * (3 * F) + f
-        at_cp = centre * (PARTS * F) + f
-        p1 = tl.load(phi + at_cp).to(tl.float32)[None, :]
-        p2 = tl.load(phi + at_cp + F).to(tl.float32)[None, :]
-        acc_1 = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-        acc_2 = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-        if PARTS == 3:
-            p3 = tl.load(phi + at_cp + 2 * F).to(tl.float32)[None, :]
-            mx = tl.load(mu + at_c).to(tl.float32)[None, :]
-            my = tl.load(mu + at_c + F).to(tl.float32)[None, :]
-            mz = tl.load(mu + at_c + 2 * F).to(tl.float32)[None, :]
-            P1 = tl.load(c_phi + at_c).to(tl.float32)[None, :]
-            P2 = tl.load(c_phi + at_c + F).to(tl.float32)[None, :]
-            P3 = tl.load(c_phi + at_c + 2 * F).to(tl.float32)[None, :]
-            Mx = tl.load(c_mu + at_c).to(tl.float32)[None, :]
-            My = tl.load(c_mu + at_c + F).to(tl.float32)[None, :]
-            Mz = tl.load(c_mu + at_c + 2 * F).to(tl.float32)[None, :]
-            acc_3 = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-            acc_x = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-            acc_y = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-            acc_z = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-        for first in range(start, end, BLOCK_E):
-            e = first + tl.arange(0, BLOCK_E)
-            inside = e < end
-            here = inside[:, None]
-            n = tl.load(source + e, mask=inside, other=0)
-            r = tl.load(pair + e, mask=inside, other=0)
-            D = tl.load(c_d + e, mask=inside, other=0.0)[:, None]
-            at_w = r[:, None] * (PARTS * F) + f[None, :]
-            at_g = e[:, None] * (PARTS * F) + f[None, :]
-            a = tl.load(g_dq + n[:, None] * F + f[None, :]).to(tl.float32)
-            # D only ever meets the slope, so the product of the two stands in for it.
-            s1 = tl.load(S + at_w, mask=here, other=0.0).to(tl.float32) * D
-            acc_1 += a * s1
-            if PARTS == 3:
-                tl.store(g_W + at_g, (a * P1).to(tl.bfloat16), mask=here)
-            else:
-                tl.store(g_W + at_g, nothing, mask=here)
-            tl.store(g_S + at_g, (a * p1 * D).to(tl.bfloat16), mask=here)
-            ux = tl.load(unit + e * 3, mask=inside, other=0.0)[:, None]
-            uy = tl.load(unit + e * 3 + 1, mask=inside, other=0.0)[:, None]
-            uz = tl.load(unit + e * 3 + 2, mask=inside, other=0.0)[:, None]
-            Vx = tl.load(c_u + e * 3, mask=inside, other=0.0)[:, None]
-            Vy = tl.load(c_u + e * 3 + 1, mask=inside, other=0.0)[:, None]
-            Vz = tl.load(c_u + e * 3 + 2, mask=inside, other=0.0)[:, None]
-            at_n = n[:, None] * (3 * F) + f[None, :]
-            bx = tl.load(g_dmu + at_n).to(tl.float32)
-            by = tl.load(g_dmu + at_n + F).to(tl.float32)
-            bz = tl.load(g_dmu + at_n + 2 * F).to(tl.float32)
-            beta = -(bx * ux + by * uy + bz * uz)
-            b_V = -(bx * Vx + by * Vy + bz * Vz)
-            w2 = tl.load(W + at_w + F, mask=here, other=0.0).to(tl.float32)
-            s2 = tl.load(S + at_w + F, mask=here, other=0.0).to(tl.float32) * D
-            acc_2 += beta * s2 + b_V * w2
-            if PARTS == 3:
-                tl.store(g_W + at_g + F, (beta * P2 + b_V * p2).to(tl.bfloat16), mask=here)
-            else:
-                tl.store(g_W + at_g + F, (b_V * p2).to(tl.bfloat16), mask=here)
-            tl.store(g_S + at_g + F, (beta * p2 * D).to(tl.bfloat16), mask=here)
-            if PARTS == 3:
-                gamma = bx * mx + by * my + bz * mz
-                b_M = bx * Mx + by * My + bz * Mz
-                w3 = tl.load(W + at_w + 2 * F, mask=here, other=0.0).to(tl.float32)
-                s3 = tl.load(S + at_w + 2 * F, mask=here, other=0.0).to(tl.float32) * D
-                acc_3 += gamma * s3 + b_M * w3
-                t3 = P3 * w3 + p3 * s3
-                acc_x += t3 * bx
-                acc_y += t3 * by
-                acc_z += t3 * bz
-                g3 = gamma * P3 + b_M * p3
-                tl.store(g_W + at_g + 2 * F, g3.to(tl.bfloat16), mask=here)
-                tl.store(g_S + at_g + 2 * F, (gamma * p3 * D).to(tl.bfloat16), mask=here)
-        tl.store(out_phi + at_cp, tl.sum(acc_1, 0))
-        tl.store(out_phi + at_cp + F, tl.sum(acc_2, 0))
-        if PARTS == 3:
-            tl.store(out_phi + at_cp + 2 * F, tl.sum(acc_3, 0))
-            tl.store(out_mu + at_c, tl.sum(acc_x, 0))
-            tl.store(out_mu + at_c + F, tl.sum(acc_y, 0))
-            tl.store(out_mu + at_c + 2 * F, tl.sum(acc_z, 0))
-    first_padding = tl.load(row + n_atoms)
-    stride = tl.num_programs(0) * BLOCK_E
-    for first in range(first_padding + tl.program_id(0) * BLOCK_E, n_edges, stride):
-        e = first + tl.arange(0, BLOCK_E)
-        here = (e < n_edges)[:, None]
-        at_g = e[:, None] * (PARTS * F) + f[None, :]
-        for part in tl.static_range(PARTS):
-            tl.store(g_W + at_g + part * F, nothing, mask=here)
-            tl.store(g_S + at_g + part * F, nothing, mask=here)
-
-
-@triton.jit
-def _second_neighbour_kernel(
-    row,  # [n_atoms + 1]
-    source,  # [n_edges]
-    pair,  # row of W of each row [n_edges]
-    reverse,  # row of the opposite direction of each pair [n_edges]
-    unit,  # [n_edges, 3]
-    W,  # [n_edges / 2, PARTS F]
-    S,  # [n_edges / 2, PARTS F]
-    phi,  # [n_atoms, PARTS F]
-    mu,  # [n_atoms, 3, F]; only if PARTS is 3
-    c_phi,  # P [n_atoms, 3 F]; likewise
-    c_mu,  # M [n_atoms, 3, F]; likewise
-    c_d,  # D [n_edges]
-    c_u,  # V [n_edges, 3]
-    out_a,  # [n_atoms, F]
-    out_b,  # [n_atoms, 3, F]
-    n_atoms,
-    F: tl.constexpr,
-    PARTS: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-    BLOCK_F: tl.constexpr,
-):
-    """Derivative of `message_bwd` by what belongs to the neighbour: a = g_dq and b = g_dmu.
-
-    A program gathers for the atom that plays the neighbour: its rows list the senders, each under
-    the direction opposite to the one that D and V are listed under.
-    """
-    f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
-    share = tl.cdiv(n_atoms, tl.num_programs(0))
-    begin = tl.program_id(0) * share
-    for atom in range(begin, tl.minimum(begin + share, n_atoms)):
-        start, end = tl.load(row + atom), tl.load(row + atom + 1)
-        acc_a = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-        acc_x = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-        acc_y = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-        acc_z = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
-        for first in range(start, end, BLOCK_E):
-            e = first + tl.arange(0, BLOCK_E)
-            inside = e < end
-            here = inside[:, None]
-            c = tl.load(source + e, mask=inside, other=0)
-            r = tl.load(pair + e, mask=inside, other=0)
-            back = tl.load(reverse + e, mask=inside, other=0)
-            D = tl.load(c_d + back, mask=inside, other=0.0)[:, None]
-            at_w = r[:, None] * (PARTS * F) + f[None, :]
-            at_p = c[:, None] * (PARTS * F) + f[None, :]
-            at_n = c[:, None] * (3 * F) + f[None, :]
-            s1 = tl.load(S + at_w, mask=here, other=0.0).to(tl.float32) * D
-            acc_a += tl.load(phi + at_p).to(tl.float32) * s1
-            ux = tl.load(unit + e * 3, mask=inside, other=0.0)[:, None]
-            uy = tl.load(unit + e * 3 + 1, mask=inside, other=0.0)[:, None]
-            uz = tl.load(unit + e * 3 + 2, mask=inside, other=0.0)[:, None]
-            Vx = tl.load(c_u + back * 3, mask=inside, other=0.0)[:, None]
-            Vy = tl.load(c_u + back * 3 + 1, mask=inside, other=0.0)[:, None]
-            Vz = tl.load(c_u + back * 3 + 2, mask=inside, other=0.0)[:, None]
-            w2 = tl.load(W + at_w + F, mask=here, other=0.0).to(tl.float32)
-            s2 = tl.load(S + at_w + F, mask=here, other=0.0).to(tl.float32) * D
-            p2 = tl.load(phi + at_p + F).to(tl.float32)
-            t2 = p2 * s2
-            x2 = p2 * w2
-            if PARTS == 3:
-                w1 = tl.load(W + at_w, mask=here, other=0.0).to(tl.float32)
-                acc_a += tl.load(c_phi + at_n).to(tl.float32) * w1
-                t2 += tl.load(c_phi + at_n + F).to(tl.float32) * w2
-            # Seen from the neighbour, the unit vector of the listed row points to the sender, so
-            # beta = -b·(-unit) here.
-            acc_x += t2 * ux - x2 * Vx
-            acc_y += t2 * uy - x2 * Vy
-            acc_z += t2 * uz - x2 * Vz
-            if PARTS == 3:
-                w3 = tl.load(W + at_w + 2 * F, mask=here, other=0.0).to(tl.float32)
-                s3 = tl.load(S + at_w + 2 * F, mask=here, other=0.0).to(tl.float32) * D
-                p3 = tl.load(phi + at_p + 2 * F).to(tl.float32)
-                t3 = tl.load(c_phi + at_n + 2 * F).to(tl.float32) * w3 + p3 * s3
-                x3 = p3 * w3
-                mx = tl.load(mu + at_n).to(tl.float32)
-                my = tl.load(mu + at_n + F).to(tl.float32)
-                mz = tl.load(mu + at_n + 2 * F).to(tl.float32)
-                acc_x += t3 * mx + x3 * tl.load(c_mu + at_n).to(tl.float32)
-                acc_y += t3 * my + x3 * tl.load(c_mu + at_n + F).to(tl.float32)
-                acc_z += t3 * mz + x3 * tl.load(c_mu + at_n + 2 * F).to(tl.float32)
-        tl.store(out_a + atom * F + f, tl.sum(acc_a, 0))
-        tl.store(out_b + atom * (3 * F) + f, tl.sum(acc_x, 0))
-        tl.store(out_b + atom * (3 * F) + F + f, tl.sum(acc_y, 0))
-        tl.store(out_b + atom * (3 * F) + 2 * F + f, tl.sum(acc_z, 0))
+from mlff_core.ops.triton.message_twice_first import twice_bwd_kernel, twice_fwd_kernel
+from mlff_core.ops.triton.message_twice_second import twice_centre_kernel, twice_neighbour_kernel
 
 
 class Tile(NamedTuple):
@@ -443,10 +49,10 @@ class Tile(NamedTuple):
 
 #: What was fastest on one H200 with 256 features.
 TILES: dict[str, Tile] = {
-    "_message_fwd_kernel": Tile(2, 64, 1),
-    "_message_bwd_kernel": Tile(2, 256, 1),
-    "_second_centre_kernel": Tile(1, 256, 2),
-    "_second_neighbour_kernel": Tile(8, 64, 1),
+    "twice_fwd_kernel": Tile(2, 64, 1),
+    "twice_bwd_kernel": Tile(2, 256, 1),
+    "twice_centre_kernel": Tile(1, 256, 2),
+    "twice_neighbour_kernel": Tile(8, 64, 1),
 }
 
 #: Programs of a kernel for each block of features.
@@ -558,7 +164,7 @@ class _MessageFwd(torch.autograd.Function):
         dmu = torch.empty(n_atoms, 3, n_features, device=phi.device)
         row, source, pair, _ = pairs.places(edges, n_features)
         pairs.launch(
-            _message_fwd_kernel,
+            twice_fwd_kernel,
             n_features,
             row,
             source,
@@ -599,11 +205,11 @@ def _first(pairs, edges, g_dq, g_dmu, phi, mu, W, S, g_W):
     features = mu is not None or not geometry
     g_phi = torch.empty(phi.shape, device=device) if features else None
     g_mu = torch.empty(mu.shape, device=device) if mu is not None else None
-    parts = n_features // min(TILES["_message_bwd_kernel"].block_f, n_features)
+    parts = n_features // min(TILES["twice_bwd_kernel"].block_f, n_features)
     g_geometry = torch.empty(parts, n_edges, 4, device=device) if geometry else None
     row, source, pair, _ = pairs.places(edges, n_features)
     pairs.launch(
-        _message_bwd_kernel,
+        twice_bwd_kernel,
         n_features,
         row,
         source,
@@ -658,7 +264,7 @@ class _MessageBwd(torch.autograd.Function):
         g_WS = torch.empty(2 * n_edges, W.shape[1], dtype=torch.bfloat16, device=device)
         row, source, pair, reverse = pairs.places(edges, n_features)
         pairs.launch(
-            _second_centre_kernel,
+            twice_centre_kernel,
             n_features,
             row,
             source,
@@ -683,7 +289,7 @@ class _MessageBwd(torch.autograd.Function):
             **flags,
         )
         pairs.launch(
-            _second_neighbour_kernel,
+            twice_neighbour_kernel,
             n_features,
             row,
             source,
