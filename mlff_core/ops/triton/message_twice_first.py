@@ -10,6 +10,26 @@ import triton.language as tl
 
 
 @triton.jit
+def pair_vector(x, e, inside):
+    """A vector of each pair [n, 1], from what lists three components a pair; 0 where none is."""
+    return (
+        tl.load(x + e * 3, mask=inside, other=0.0)[:, None],
+        tl.load(x + e * 3 + 1, mask=inside, other=0.0)[:, None],
+        tl.load(x + e * 3 + 2, mask=inside, other=0.0)[:, None],
+    )
+
+
+@triton.jit
+def vector_features(x, F: tl.constexpr):
+    """The components of vector features, of whatever shape the places of the first have."""
+    return (
+        tl.load(x).to(tl.float32),
+        tl.load(x + F).to(tl.float32),
+        tl.load(x + 2 * F).to(tl.float32),
+    )
+
+
+@triton.jit
 def twice_fwd_kernel(
     row,  # [n_atoms + 1]
     source,  # [n_edges]
@@ -42,9 +62,7 @@ def twice_fwd_kernel(
             here = inside[:, None]
             n = tl.load(source + e, mask=inside, other=0)
             r = tl.load(pair + e, mask=inside, other=0)
-            ux = tl.load(unit + e * 3, mask=inside, other=0.0)[:, None]
-            uy = tl.load(unit + e * 3 + 1, mask=inside, other=0.0)[:, None]
-            uz = tl.load(unit + e * 3 + 2, mask=inside, other=0.0)[:, None]
+            ux, uy, uz = pair_vector(unit, e, inside)
             # Rows beyond the end have zero filters, and add nothing.
             at_w = r[:, None] * (PARTS * F) + f[None, :]
             at_p = n[:, None] * (PARTS * F) + f[None, :]
@@ -59,9 +77,10 @@ def twice_fwd_kernel(
                 at_n = n[:, None] * (3 * F) + f[None, :]
                 w3 = tl.load(W + at_w + 2 * F, mask=here, other=0.0).to(tl.float32)
                 x3 = tl.load(phi + at_p + 2 * F).to(tl.float32) * w3
-                acc_x += x3 * tl.load(mu + at_n).to(tl.float32)
-                acc_y += x3 * tl.load(mu + at_n + F).to(tl.float32)
-                acc_z += x3 * tl.load(mu + at_n + 2 * F).to(tl.float32)
+                mx, my, mz = vector_features(mu + at_n, F)
+                acc_x += x3 * mx
+                acc_y += x3 * my
+                acc_z += x3 * mz
         tl.store(dq + centre * F + f, tl.sum(acc_q, 0))
         tl.store(dmu + centre * (3 * F) + f, tl.sum(acc_x, 0))
         tl.store(dmu + centre * (3 * F) + F + f, tl.sum(acc_y, 0))
@@ -107,9 +126,7 @@ def twice_bwd_kernel(
         acc_2 = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
         if PARTS == 3:
             p3 = tl.load(phi + at_cp + 2 * F).to(tl.float32)[None, :]
-            mx = tl.load(mu + at_c).to(tl.float32)[None, :]
-            my = tl.load(mu + at_c + F).to(tl.float32)[None, :]
-            mz = tl.load(mu + at_c + 2 * F).to(tl.float32)[None, :]
+            mx, my, mz = vector_features((mu + at_c)[None, :], F)
             acc_3 = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
             acc_x = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
             acc_y = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
@@ -120,15 +137,11 @@ def twice_bwd_kernel(
             here = inside[:, None]
             n = tl.load(source + e, mask=inside, other=0)
             r = tl.load(pair + e, mask=inside, other=0)
-            ux = tl.load(unit + e * 3, mask=inside, other=0.0)[:, None]
-            uy = tl.load(unit + e * 3 + 1, mask=inside, other=0.0)[:, None]
-            uz = tl.load(unit + e * 3 + 2, mask=inside, other=0.0)[:, None]
+            ux, uy, uz = pair_vector(unit, e, inside)
             at_w = r[:, None] * (PARTS * F) + f[None, :]
             at_n = n[:, None] * (3 * F) + f[None, :]
             a = tl.load(g_dq + n[:, None] * F + f[None, :]).to(tl.float32)
-            bx = tl.load(g_dmu + at_n).to(tl.float32)
-            by = tl.load(g_dmu + at_n + F).to(tl.float32)
-            bz = tl.load(g_dmu + at_n + 2 * F).to(tl.float32)
+            bx, by, bz = vector_features(g_dmu + at_n, F)
             beta = -(bx * ux + by * uy + bz * uz)
             if FEATURES:
                 w1 = tl.load(W + at_w, mask=here, other=0.0).to(tl.float32)

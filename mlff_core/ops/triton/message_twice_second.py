@@ -8,6 +8,8 @@ Meaning and names: `message_twice`.
 import triton
 import triton.language as tl
 
+from mlff_core.ops.triton.message_twice_first import pair_vector, vector_features
+
 
 @triton.jit
 def twice_centre_kernel(
@@ -51,15 +53,11 @@ def twice_centre_kernel(
         acc_2 = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
         if PARTS == 3:
             p3 = tl.load(phi + at_cp + 2 * F).to(tl.float32)[None, :]
-            mx = tl.load(mu + at_c).to(tl.float32)[None, :]
-            my = tl.load(mu + at_c + F).to(tl.float32)[None, :]
-            mz = tl.load(mu + at_c + 2 * F).to(tl.float32)[None, :]
+            mx, my, mz = vector_features((mu + at_c)[None, :], F)
             P1 = tl.load(c_phi + at_c).to(tl.float32)[None, :]
             P2 = tl.load(c_phi + at_c + F).to(tl.float32)[None, :]
             P3 = tl.load(c_phi + at_c + 2 * F).to(tl.float32)[None, :]
-            Mx = tl.load(c_mu + at_c).to(tl.float32)[None, :]
-            My = tl.load(c_mu + at_c + F).to(tl.float32)[None, :]
-            Mz = tl.load(c_mu + at_c + 2 * F).to(tl.float32)[None, :]
+            Mx, My, Mz = vector_features((c_mu + at_c)[None, :], F)
             acc_3 = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
             acc_x = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
             acc_y = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
@@ -82,16 +80,10 @@ def twice_centre_kernel(
             else:
                 tl.store(g_W + at_g, nothing, mask=here)
             tl.store(g_S + at_g, (a * p1 * D).to(tl.bfloat16), mask=here)
-            ux = tl.load(unit + e * 3, mask=inside, other=0.0)[:, None]
-            uy = tl.load(unit + e * 3 + 1, mask=inside, other=0.0)[:, None]
-            uz = tl.load(unit + e * 3 + 2, mask=inside, other=0.0)[:, None]
-            Vx = tl.load(c_u + e * 3, mask=inside, other=0.0)[:, None]
-            Vy = tl.load(c_u + e * 3 + 1, mask=inside, other=0.0)[:, None]
-            Vz = tl.load(c_u + e * 3 + 2, mask=inside, other=0.0)[:, None]
+            ux, uy, uz = pair_vector(unit, e, inside)
+            Vx, Vy, Vz = pair_vector(c_u, e, inside)
             at_n = n[:, None] * (3 * F) + f[None, :]
-            bx = tl.load(g_dmu + at_n).to(tl.float32)
-            by = tl.load(g_dmu + at_n + F).to(tl.float32)
-            bz = tl.load(g_dmu + at_n + 2 * F).to(tl.float32)
+            bx, by, bz = vector_features(g_dmu + at_n, F)
             beta = -(bx * ux + by * uy + bz * uz)
             b_V = -(bx * Vx + by * Vy + bz * Vz)
             w2 = tl.load(W + at_w + F, mask=here, other=0.0).to(tl.float32)
@@ -183,12 +175,8 @@ def twice_neighbour_kernel(
             at_n = c[:, None] * (3 * F) + f[None, :]
             s1 = tl.load(S + at_w, mask=here, other=0.0).to(tl.float32) * D
             acc_a += tl.load(phi + at_p).to(tl.float32) * s1
-            ux = tl.load(unit + e * 3, mask=inside, other=0.0)[:, None]
-            uy = tl.load(unit + e * 3 + 1, mask=inside, other=0.0)[:, None]
-            uz = tl.load(unit + e * 3 + 2, mask=inside, other=0.0)[:, None]
-            Vx = tl.load(c_u + back * 3, mask=inside, other=0.0)[:, None]
-            Vy = tl.load(c_u + back * 3 + 1, mask=inside, other=0.0)[:, None]
-            Vz = tl.load(c_u + back * 3 + 2, mask=inside, other=0.0)[:, None]
+            ux, uy, uz = pair_vector(unit, e, inside)
+            Vx, Vy, Vz = pair_vector(c_u, back, inside)
             w2 = tl.load(W + at_w + F, mask=here, other=0.0).to(tl.float32)
             s2 = tl.load(S + at_w + F, mask=here, other=0.0).to(tl.float32) * D
             p2 = tl.load(phi + at_p + F).to(tl.float32)
@@ -209,12 +197,11 @@ def twice_neighbour_kernel(
                 p3 = tl.load(phi + at_p + 2 * F).to(tl.float32)
                 t3 = tl.load(c_phi + at_n + 2 * F).to(tl.float32) * w3 + p3 * s3
                 x3 = p3 * w3
-                mx = tl.load(mu + at_n).to(tl.float32)
-                my = tl.load(mu + at_n + F).to(tl.float32)
-                mz = tl.load(mu + at_n + 2 * F).to(tl.float32)
-                acc_x += t3 * mx + x3 * tl.load(c_mu + at_n).to(tl.float32)
-                acc_y += t3 * my + x3 * tl.load(c_mu + at_n + F).to(tl.float32)
-                acc_z += t3 * mz + x3 * tl.load(c_mu + at_n + 2 * F).to(tl.float32)
+                mx, my, mz = vector_features(mu + at_n, F)
+                Mx, My, Mz = vector_features(c_mu + at_n, F)
+                acc_x += t3 * mx + x3 * Mx
+                acc_y += t3 * my + x3 * My
+                acc_z += t3 * mz + x3 * Mz
         tl.store(out_a + atom * F + f, tl.sum(acc_a, 0))
         tl.store(out_b + atom * (3 * F) + f, tl.sum(acc_x, 0))
         tl.store(out_b + atom * (3 * F) + F + f, tl.sum(acc_y, 0))
