@@ -37,9 +37,10 @@ def filter_tile(knot, weights, DEGREE: tl.constexpr, ROW: tl.constexpr):
 def load_four(x, there):
     """Four float32 that begin at each address, which is a multiple of 16 bytes; 0 if not there.
 
-    In one access, where loads of columns one by one would be four.
+    At an address alone in one access, where loads one by one would be four. Of several addresses
+    that access would stay in the loop once for every layout that the compiler has tried.
     """
-    if _INTERPRETED:
+    if _INTERPRETED or len(x.shape) != 0:
         first = tl.load(x, mask=there, other=0.0)
         second = tl.load(x + 1, mask=there, other=0.0)
         third = tl.load(x + 2, mask=there, other=0.0)
