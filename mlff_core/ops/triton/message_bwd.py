@@ -180,7 +180,8 @@ def message_bwd_kernel(
     PHI: tl.constexpr = 3 * N_FEATURES if HAS_MU else 2 * N_FEATURES
     ROW: tl.constexpr = 3 * N_FEATURES
     N_SLICES: tl.constexpr = N_FEATURES // BLOCK_F
-    IN_A_WARP: tl.constexpr = ATOMS * SPLIT == WARPS and BLOCK_F == _WARP
+    # With one atom the compiler lays each pair in a warp; see test_compiled.py.
+    IN_A_WARP: tl.constexpr = ATOMS == 1 and SPLIT % WARPS == 0 and BLOCK_F == _WARP
     f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)[None, :]
     atom, first = places(ATOMS, SPLIT)
     count = tl.load(count_ptr + atom, mask=atom < n_atoms, other=0) - first
