@@ -115,8 +115,8 @@ LAUNCH_CANDIDATES = {
 #: The matrix units cut off, and start anew with each piece: where gradients of 1e4 eV/Å cancel,
 #: pieces of 64 were off by 310 eV/Å and plain float32 by 36.
 LONGEST = {"update_bwd_hidden": 32}
-#: Molecules of 40 atoms that stand for each class.
-N_MOLS = {"large": 512, "medium": 32, "few": 8, "small": 1}
+#: Molecules of 40 atoms that stand for each class, their coordinates as rows as well.
+N_MOLS = {"large": 512, "medium": 32, "few": 4, "small": 1}
 #: With whose products walks over pairs are measured, which have none; on the splines of both
 #: `float32` and `fast`, because they share the choice.
 WALKS_PRECISION = "fp16x3"
