@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 #: Atoms of the batches that stand for all: every class of `ops.triton.tiles`, and where their three
 #: coordinates, as rows, are of another class than they are.
-_ATOMS: Final = (5000, 2000, 300, 100, 20)
+_ATOMS: Final = (5000, 2000, 300, 150, 20)
 #: Atoms of the tiles of the kernels that move molecules.
 _TILES: Final = (128, 64, 256, 32, 16, 8)
 #: Slots and atoms that stand for many and for few.

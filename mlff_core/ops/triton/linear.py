@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.tiles import piece_grid, tile_options
+from mlff_core.ops.triton.tiles import piece_grid, rows_that_count, tile_options
 
 #: What the low addend of "fp16x3" is multiplied by. It is 2^-11 of the number or less, and float16
 #: has fewer bits for what is small: times this it has all of them.
@@ -261,7 +261,8 @@ def linear(
         y = torch.empty(n_rows, n_out, device=x.device)
     other = add if add is not None else silu_slope_of
     name = shape_name(n_in, n_out)
-    sizes = tile_options(name, precision, n_rows, min(n_out, n_in), n_out, n_in)
+    counted = rows_that_count(n_rows, atom_rows)
+    sizes = tile_options(name, precision, counted, min(n_out, n_in), n_out, n_in)
     grid = piece_grid(n_rows, n_out, sizes)
     linear_kernel[grid](
         x,
@@ -283,7 +284,7 @@ def linear(
         HAS_BIAS=b is not None,
         AFTER="add" if add is not None else "silu_slope" if silu_slope_of is not None else "",
         **sizes,
-        **overlap(n_rows),
+        **overlap(counted),
     )
     return y
 

@@ -120,6 +120,17 @@ def row_class(n_rows: int) -> str:
     return next(name for name, least in CLASSES.items() if n_rows >= least)
 
 
+def rows_that_count(n_rows: int, atom_rows: int) -> int:
+    """The number of rows whose class a product takes: of few atoms' vectors, the atoms'.
+
+    Args:
+        n_rows: Rows that are multiplied.
+        atom_rows: Rows of an atom.
+    """
+    n_atoms = n_rows // atom_rows
+    return n_atoms if row_class(n_atoms) == "small" else n_rows
+
+
 def width_class(n_features: int) -> int:
     """The width whose choices features of this width take: the next that there is, or the last."""
     return min((width for width in TILES if width >= n_features), default=max(TILES))

@@ -82,6 +82,14 @@ def test_each_width_that_is_shipped_has_choices_of_its_own_for_every_kernel_and_
     assert tiles.width_class(512) == 256
 
 
+def test_vectors_of_few_atoms_are_of_the_class_of_their_atoms():
+    few, medium = tiles.CLASSES["few"], tiles.CLASSES["medium"]
+    assert tiles.rows_that_count(3 * (few - 1), 3) == few - 1
+    assert tiles.rows_that_count(3 * few, 3) == 3 * few
+    assert tiles.rows_that_count(3 * medium, 3) == 3 * medium
+    assert tiles.rows_that_count(few, 1) == few
+
+
 @pytest.mark.usefixtures("own_tables")
 def test_a_choice_for_one_width_leaves_the_others_alone():
     before = tiles.tile_options("linear_1x1", "fp16x3", 10_000, 128, 128, 128)
