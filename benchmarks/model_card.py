@@ -463,6 +463,11 @@ def protomers(part: Results) -> list[str]:
     ]
     rearranged = part["rearranged"]
     too = sum(molecule["teacher_too"] for molecule in rearranged)
+    besides = part.get("n_both_signs_besides", 0)
+    more = (
+        f" {besides:,} of them were drawn besides to have groups of both signs, several of one, "
+        "and count in that row alone."
+    )
     return [
         "## Protonation states",
         "",
@@ -471,7 +476,8 @@ def protomers(part: Results) -> list[str]:
         "in combinations that tables hardly have. Each was relaxed by the student to 0.05 eV/Å, "
         f"on {device(part)}. {len(rearranged):,} came to other bonds than those of the SMILES "
         f"(from the same start the teacher brings {too:,} of them to others, too), which a screen "
-        "calls rearranged, and are left out. The size of the energy's error there, in kcal/mol:",
+        f"calls rearranged, and are left out.{more if besides else ''} The size of the energy's "
+        "error there, in kcal/mol:",
         "",
         *table(
             f"| molecules | median | 90 % within | largest | above {part['far_off_kcal_mol']:g}",

@@ -28,12 +28,21 @@ def add_options(command: argparse.ArgumentParser) -> None:
     held_out.add_options(command, n_molecules=1000)
     held_out.add_teacher(command)
     command.add_argument("--at-once", type=int, default=32, help="for the teacher")
+    command.add_argument(
+        "--both-signs",
+        type=int,
+        default=250,
+        help="so many states besides that have several groups of both signs: few drawn ones do",
+    )
 
 
 def measure(arguments: argparse.Namespace, student: Potential) -> Part:
     """Energies of held-out molecules with other protons and charges, where the student relaxed."""
     teacher = Teacher(arguments.teacher, student.device)
-    smiles = other_states(held_out.smiles_of(arguments, student), arguments, student)
+    own = held_out.smiles_of(arguments, student)
+    drawn = other_states(own, arguments, student, arguments.molecules)
+    more = other_states(own, arguments, student, arguments.both_signs, both_signs=True)
+    smiles = [*drawn, *(text for text in more if text not in set(drawn))]
     molecules, failed = embed_all(smiles, 1, arguments.seed, usable_cores())
     found, converged, changed, theirs = relaxed(molecules, student, teacher)
     done = np.flatnonzero(converged & ~changed).tolist()
@@ -43,24 +52,25 @@ def measure(arguments: argparse.Namespace, student: Potential) -> Part:
         energies.append(evaluate_checked(in_place, some).energy.cpu())
     error = EV_KCAL_MOL * (found.energy[done].cpu() - torch.cat(energies)).numpy()
     signs = np.array([charged_groups(smiles[molecules[k].index]) for k in done])
+    by_chance = np.array([molecules[k].index < len(drawn) for k in done], bool)
     groups = {
-        "no charged group": (signs == 0).all(1),
-        "groups of one sign": (signs > 0).sum(1) == 1,
-        "groups of both signs, one of each": (signs == 1).all(1),
+        "all": by_chance,
+        "no charged group": by_chance & (signs == 0).all(1),
+        "groups of one sign": by_chance & ((signs > 0).sum(1) == 1),
+        "groups of both signs, one of each": by_chance & (signs == 1).all(1),
         "groups of both signs, more": (signs > 0).all(1) & (signs > 1).any(1),
     }
     order = np.argsort(-np.abs(error))
     return {
         "teacher_sha256": teacher.sha256,
         "n_embedded": len(molecules),
+        "n_both_signs_besides": int((~by_chance).sum()),
         "embedding_failed": dict(failed),
         "n_converged": int(converged.sum()),
         "rearranged": rearranged(smiles, molecules, changed, theirs),
         "far_off_kcal_mol": FAR_OFF_KCAL_MOL,
         "groups": {
-            name: sizes_of_errors(error[chosen])
-            for name, chosen in ({"all": np.ones(len(error), bool)} | groups).items()
-            if chosen.any()
+            name: sizes_of_errors(error[chosen]) for name, chosen in groups.items() if chosen.any()
         },
         "worst": [
             {"smiles": smiles[molecules[done[k]].index], "error": float(error[k])}
@@ -69,16 +79,23 @@ def measure(arguments: argparse.Namespace, student: Potential) -> Part:
     }
 
 
-def other_states(smiles: list[str], arguments: argparse.Namespace, student: Potential) -> list[str]:
-    """A protonation state of each molecule that is not its own, at most `arguments.molecules`."""
+def other_states(
+    smiles: list[str],
+    arguments: argparse.Namespace,
+    student: Potential,
+    most: int,
+    *,
+    both_signs: bool = False,
+) -> list[str]:
+    """A protonation state of each molecule that is not its own, so many at most."""
     rng = random.Random(arguments.seed)
     max_charge = min(student.config.max_charge, -student.config.min_charge)
     states: dict[str, None] = {}
-    for text in smiles:
-        state = protomer(text, rng, max_charge=max_charge)
+    for text in smiles if most else ():
+        state = protomer(text, rng, max_charge=max_charge, both_signs=both_signs)
         if state is not None and state != Chem.CanonSmiles(text):
             states[state] = None
-        if len(states) == arguments.molecules:
+        if len(states) == most:
             break
     return list(states)
 

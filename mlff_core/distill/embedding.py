@@ -19,6 +19,7 @@ from rdkit.Chem import rdDistGeom
 from mlff_core.chem.hypervalent import hypervalent_bounds
 from mlff_core.chem.molecule import ChemistrySettings, PreparedMolecule
 from mlff_core.chem.pool import EmbeddingPool
+from mlff_core.chem.seen import charged_groups
 from mlff_core.distill.molecules import quiet_rdkit
 
 #: Å between the nearest atoms of two parts of a record, the least and the most (`placed_apart`).
@@ -43,6 +44,7 @@ class Embedded:
         axis: Two atoms of a rotatable bond picked at random; the same atom twice if there is none.
         side: Atoms on the second atom's side of that bond, bool [n_atoms].
         bonds: Bonded pairs of the SMILES, int16 [n_bonds, 2].
+        ionic: Whether it has a charge, or charged groups that make up for each other.
     """
 
     index: int
@@ -52,6 +54,7 @@ class Embedded:
     axis: tuple[int, int]
     side: np.ndarray
     bonds: np.ndarray
+    ionic: bool
 
 
 def embed(smiles: str, index: int, n_conformers: int, seed: int, timeout_s: int) -> Embedded | str:
@@ -92,6 +95,7 @@ def embed(smiles: str, index: int, n_conformers: int, seed: int, timeout_s: int)
         axis=axis,
         side=side,
         bonds=np.argwhere(np.triu(Chem.GetAdjacencyMatrix(mol))).astype(np.int16),
+        ionic=Chem.GetFormalCharge(mol) != 0 or any(charged_groups(mol)),
     )
 
 

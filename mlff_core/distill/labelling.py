@@ -10,6 +10,7 @@ from torch import Tensor
 from mlff_core.distill.embedding import Embedded
 from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig, sample
+from mlff_core.distill.second_teacher import SecondTeacher
 from mlff_core.distill.teacher import Label, LabelsMolecules
 from mlff_core.elements import COVALENT_RADII
 
@@ -45,6 +46,7 @@ class PaddedMolecules:
         positions: Å [n, n_conformers, width, 3].
         axis: Two atoms of a bond that can be turned, int64 [n, 2].
         side: Atoms that turn, bool [n, width].
+        ionic: Which have charged groups, bool [n].
     """
 
     index: Tensor
@@ -53,6 +55,7 @@ class PaddedMolecules:
     positions: Tensor
     axis: Tensor
     side: Tensor
+    ionic: Tensor
 
 
 def pad(molecules: list[Embedded], width: int, device: torch.device | str) -> PaddedMolecules:
@@ -73,6 +76,7 @@ def pad(molecules: list[Embedded], width: int, device: torch.device | str) -> Pa
         positions=torch.from_numpy(positions).to(device),
         axis=torch.tensor([m.axis for m in molecules], device=device),
         side=torch.from_numpy(side).to(device),
+        ionic=torch.tensor([m.ionic for m in molecules], device=device),
     )
 
 
@@ -173,6 +177,7 @@ def fill(
     sampling: SamplingConfig,
     config: LabelConfig,
     counts: Counter[str],
+    second: SecondTeacher | None = None,
 ) -> Tensor:
     """Sample geometries of some molecules, label them, and store them; returns their energies.
 
@@ -184,6 +189,7 @@ def fill(
         sampling: How geometries are made.
         config: Which labels count.
         counts: Where is counted what was labelled and what was left out.
+        second: Whose labels are mixed with the teacher's; None for nobody's.
 
     Returns:
         Energies in eV, float64 [n, n_conformers * len(KINDS)]; NaN where a label does not count.
@@ -205,6 +211,8 @@ def fill(
     torch.set_float32_matmul_precision("high")
     label = label_geometries(teacher, numbers, geometries, charge)
     torch.set_float32_matmul_precision("highest")
+    if second is not None:
+        label = second.mixed_into(label, numbers, geometries, charge, repeat(molecules.ionic))
     valid = valid_labels(numbers, geometries, label, config, counts).view(n, -1)
     energy, charges = label.energy.view(n, -1), label.charges
     kept = pool.add(

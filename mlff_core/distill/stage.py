@@ -26,7 +26,7 @@ from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.ranks import Ranks
 from mlff_core.distill.reference_energy import fit_reference_energy
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig
-from mlff_core.distill.second_teacher import TwoTeachers
+from mlff_core.distill.second_teacher import SecondTeacher
 from mlff_core.distill.teacher import LabelsMolecules
 from mlff_core.distill.training import Trainer, TrainingConfig
 from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
@@ -59,8 +59,8 @@ class StageConfig:
         driver: Weights that drive the sampling, a shipped model's name or a file: a smaller network
             takes less time for it. Empty for the student as it becomes.
         second_teacher: Weights of a student that went before, a shipped model's name or a file,
-            whose labels are mixed with the teacher's (`second_teacher.TwoTeachers`); empty for
-            none.
+            whose labels of molecules without charged groups are mixed with the teacher's
+            (`second_teacher.SecondTeacher`); empty for none.
         second_share: Their share in a label.
         student_drives_after: Without such weights, steps after which a new student drives the
             sampling; until then a member of the teacher does.
@@ -132,9 +132,10 @@ class Stage:
         self.began = time.monotonic()
         self.embedder, self.device = embedder, teacher.device
         self.teacher: LabelsMolecules = teacher
+        self.second: SecondTeacher | None = None
         if stage.second_teacher:
-            second = load_potential(stage.second_teacher, device=self.device)
-            self.teacher = TwoTeachers(teacher, on_padded(second), stage.second_share)
+            former = load_potential(stage.second_teacher, device=self.device)
+            self.second = SecondTeacher(on_padded(former), stage.second_share)
         self.stage, self.sampling, self.labels, self.ranks = stage, sampling, labels, ranks
         self.is_new = isinstance(start, PaiNNConfig)
         if isinstance(start, PaiNNConfig):
@@ -267,6 +268,7 @@ class Stage:
             self.sampling.drawn(self.depths),
             self.labels,
             self.counts,
+            self.second,
         )
         if self.trainer.step_count == 0:
             self.first_energies.append((padded.numbers.cpu(), energy.cpu()))

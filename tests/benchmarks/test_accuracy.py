@@ -150,8 +150,8 @@ def test_other_states_are_none_of_the_molecules_own():
     own = ["NCC(=O)O", "CCO", "[NH3+]CCC(=O)[O-]", "CNC"]
     seen = set()
     for seed in range(20):
-        arguments = argparse.Namespace(seed=seed, molecules=2)
-        states = protomers.other_states(own, arguments, student)
+        arguments = argparse.Namespace(seed=seed)
+        states = protomers.other_states(own, arguments, student, 2)
         assert len(states) <= 2
         seen |= set(states)
     assert not seen & {Chem.CanonSmiles(text) for text in own}
@@ -160,6 +160,11 @@ def test_other_states_are_none_of_the_molecules_own():
         "NCCC(=O)O", "NCCC(=O)[O-]", "[NH3+]CCC(=O)O",
     }  # fmt: skip
     assert len(seen) > 4
+    arguments = argparse.Namespace(seed=1)
+    assert protomers.other_states(own, arguments, student, 0) == []
+    lysine = "NCCCC[C@H](N)C(=O)O"
+    found = protomers.other_states([*own, lysine], arguments, student, 9, both_signs=True)
+    assert found == ["[NH3+]CCCC[C@H]([NH3+])C(=O)[O-]"]
 
 
 class Still(SpringTeacher):
@@ -178,18 +183,25 @@ def test_protonation_states_that_pass_a_proton_on_are_listed_and_not_compared(
     held_out = tmp_path / "held_out.parquet"
     pq.write_table(pa.table({"smiles": ["NCC(=O)O", "CNC"], "charge": [0, 0]}), held_out)
     states = ["[NH3+]CC(=O)[O-]", "NCC(=O)[O-]", "C[NH2+]C"]
-    monkeypatch.setattr(protomers, "other_states", lambda *_: states)
+    salt = "C[N+](C)(C)CC(C[N+](C)(C)C)C(=O)[O-]"
+
+    def other_states(*_, both_signs=False):
+        return [salt] if both_signs else states
+
+    monkeypatch.setattr(protomers, "other_states", other_states)
     monkeypatch.setattr(protomers, "Teacher", lambda _, device: springs(device))
-    arguments = argparse.Namespace(teacher=None, held_out=held_out, seed=7, at_once=2)
+    arguments = argparse.Namespace(
+        teacher=None, held_out=held_out, seed=7, at_once=2, molecules=3, both_signs=1
+    )
     student = load_potential("default", device="cpu")
     found = protomers.measure(arguments, student)
-    assert found["n_embedded"] == found["n_converged"] == 3
+    assert found["n_embedded"] == found["n_converged"] == 4
     # In vacuum glycine is no zwitterion.
     assert found["rearranged"] == [{"smiles": states[0], "teacher_too": changes_bonds}]
     assert {name: group["n"] for name, group in found["groups"].items()} == {
-        "all": 2, "groups of one sign": 2,
+        "all": 2, "groups of one sign": 2, "groups of both signs, more": 1,
     }  # fmt: skip
-    assert {w["smiles"] for w in found["worst"]} == set(states[1:])
+    assert {w["smiles"] for w in found["worst"]} == {*states[1:], salt}
     zwitterions = tmp_path / "zwitterions.parquet"
     pq.write_table(pa.table({"smiles": states, "charge": [0, -1, 1]}), zwitterions)
     monkeypatch.setattr(other_bonds, "Teacher", lambda _, device: springs(device))
@@ -201,6 +213,7 @@ def test_protonation_states_that_pass_a_proton_on_are_listed_and_not_compared(
     text = "\n".join(model_card.protomers({**found, "device": "CPU"}))
     assert "1 came to other bonds than those of the SMILES (from the same start the " in text
     assert f"the teacher brings {changes_bonds:d} of them to others, too)" in text
+    assert "1 of them were drawn besides" in text
 
 
 def test_sizes_of_errors():

@@ -66,3 +66,13 @@ def test_two_ions_of_a_record_are_apart_by_another_distance_in_each_conformer():
     assert sorted(alone.numbers) == sorted(numbers[second])
     inside = np.linalg.norm(x[:, second, None] - x[:, None, second], axis=-1)
     assert inside.max() < 6.0
+
+
+@pytest.mark.parametrize(
+    ("smiles", "ionic"),
+    [("CC(=O)[O-]", True), ("[NH3+]CC(=O)[O-]", True), ("C[N+](=O)[O-]", False), ("CCO", False)],
+)
+def test_charged_groups_are_known_where_their_charges_add_up_to_none_too(smiles, ionic):
+    molecule = embed(smiles, 0, 1, 1, 5)
+    assert not isinstance(molecule, str)
+    assert molecule.ionic == ionic
