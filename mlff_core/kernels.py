@@ -46,9 +46,9 @@ from mlff_core.ops.triton.compiling import compiling_only
 
 log = logging.getLogger(__name__)
 
-#: Atoms of the batches that stand for all: few, more, many by the classes of `ops.triton.tiles`,
-#: and where their three coordinates, as rows, are of another class than they are.
-_ATOMS: Final = (5000, 2000, 100, 300)
+#: Atoms of the batches that stand for all: every class of `ops.triton.tiles`, and where their three
+#: coordinates, as rows, are of another class than they are.
+_ATOMS: Final = (5000, 2000, 300, 100, 20)
 #: Atoms of the tiles of the kernels that move molecules.
 _TILES: Final = (128, 64, 256, 32, 16, 8)
 #: Slots and atoms that stand for many and for few.

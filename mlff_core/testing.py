@@ -173,9 +173,8 @@ def coarse_engine(
     model: PaiNN,
     precision: str,
     products: tuple[str, str] | None = None,
-    kept: torch.dtype = torch.float32,
 ) -> AnalyticEngine:
-    """Plain PyTorch with the splines, products and kept types of `TritonEngine`, whose these are.
+    """Plain PyTorch with the splines and products of `TritonEngine`, whose these are.
 
     What is left between it and the kernels is the order in which they add up, so the kernels may be
     no farther from float64 than twice what it is.
@@ -203,28 +202,6 @@ def coarse_engine(
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return plain.message_bwd(g_dq, g_dmu, phi, mu, *splined(edges, filters))
 
-    def short(x: Tensor) -> Tensor:
-        if kept == torch.float32:
-            return x
-        largest = torch.finfo(kept).max
-        return x.clamp(-largest, largest).to(kept).to(x.dtype)
-
-    def update_fwd(
-        q: Tensor, mu: Tensor, uv: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
-    ) -> tuple[Tensor, Tensor, plain.UpdateSaved]:
-        U_mu, V_mu = short(torch.nn.functional.linear(mu, uv)).chunk(2, dim=-1)
-        V_norm = (V_mu.square().sum(1) + plain.NORM_FLOOR).sqrt()
-        a, hidden = plain.mlp_fwd(torch.cat([q, V_norm], -1), w1, b1, w2, b2)
-        a_mu, a_q_mu, a_q = a.chunk(3, dim=-1)
-        q_new, mu_new = q + a_q + a_q_mu * (U_mu * V_mu).sum(1), mu + a_mu[:, None, :] * U_mu
-        return q_new, short(mu_new), plain.UpdateSaved(U_mu, V_mu, V_norm, short(a), hidden)
-
-    def update_bwd(
-        g_q: Tensor, g_mu: Tensor, saved: plain.UpdateSaved, uv: Tensor, w1: Tensor, w2: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        g_q, g_mu = plain.update_bwd(g_q, short(g_mu), saved, uv, w1, w2)
-        return g_q, short(g_mu)
-
     def coarse(operator: Any, how: str) -> Any:
         def run(*arguments: Any) -> Any:
             with _CoarseProducts(how):
@@ -233,11 +210,10 @@ def coarse_engine(
         return run
 
     forward, backward = products or products_of(precision, model.config.n_features)
-    atom_ops = PLAIN_ATOM_OPS._asdict() | {"update_fwd": update_fwd, "update_bwd": update_bwd}
     coarse_ops = AtomOps(
         **{
             name: coarse(operator, backward if name in ("mlp_bwd", "update_bwd") else forward)
-            for name, operator in atom_ops.items()
+            for name, operator in PLAIN_ATOM_OPS._asdict().items()
         }
     )
     return AnalyticEngine(model, EdgeOps(message_fwd, message_bwd), coarse_ops)

@@ -22,7 +22,6 @@ def work(
     blocks: int,
     terms: int,
     pieces: tuple[int, int],
-    kept: float,
     apart: bool,
 ) -> dict[str, tuple[float, float, str]]:
     """Kernel -> operations of a step, bytes that it reads and writes, and which unit computes.
@@ -37,35 +36,34 @@ def work(
         blocks: Interaction blocks.
         terms: Of the sum that stands for a filter.
         pieces: Addends of what is multiplied, forward and backward.
-        kept: Bytes of what is kept in a shorter type, beside those of float32.
         apart: Gradients are mixed in a kernel of their own.
     """
     plane, square = 4.0 * n_atoms * n, 2.0 * n_atoms * n * n
     forward, backward = (3.0 if p == 2 else 1.0 for p in pieces)
     inner = blocks - 1
     # Bytes of an operand beside those of float32.
-    f, b, s = pieces[0] / 2, pieces[1] / 2, kept
+    f, b = pieces[0] / 2, pieces[1] / 2
     last = blocks - 2  # Blocks after which somebody reads the vectors, but for the first.
     found = {
         "linear_1x1": (inner * (forward + backward), inner * ((2 + f) + (2 + b)), 0.0),
         "linear_1x3": (inner * 3 * forward, inner * (f + 3), 0.0),
         "linear_3x1": (inner * 3 * backward, inner * (1 + 4 * b), 0.0),
-        "linear_1x2": (blocks * 6 * forward, blocks * (3 * f + 6 * s), 0.0),
-        "linear_2x1": (blocks * 6 * backward, blocks * (6 * b + 6 * s) - 3 * s, 0.0),
-        "update_hidden": (blocks * 2 * forward, blocks * (2 + f + 3 * s), 0.0),
-        "update_out": ((blocks * 3 - 1) * forward, blocks * (5 + f + 12 * s) - 3 - 4 * s, 0.0),
-        "update_bwd_hidden": (inner * 3 * backward + 2 * forward, blocks * (2 + s + 2 * b), 0.0),
-        "update_bwd_in": (blocks * 2 * backward, blocks * (2 + 11 * s + 7 * b) - 4 * s, 0.0),
+        "linear_1x2": (blocks * 6 * forward, blocks * (3 * f + 6), 0.0),
+        "linear_2x1": (blocks * 6 * backward, blocks * (6 * b + 6) - 3, 0.0),
+        "update_hidden": (blocks * 2 * forward, blocks * (5 + f), 0.0),
+        "update_out": ((blocks * 3 - 1) * forward, blocks * (17 + f) - 7, 0.0),
+        "update_bwd_hidden": (inner * 3 * backward + 2 * forward, blocks * (3 + 2 * b), 0.0),
+        "update_bwd_in": (blocks * 2 * backward, blocks * (13 + 7 * b) - 4, 0.0),
         "readout": (forward, 2.0, 0.0),
-        "message_fwd": (0.0, inner * (5 + 3 * s + 3 * f) + 3 * last, inner * (3 * terms + 9)),
-        "message_bwd": (0.0, inner * (4 + 12 * s + 4 * b), inner * (6 * terms + 23)),
+        "message_fwd": (0.0, inner * (8 + 3 * f) + 3 * last, inner * (3 * terms + 9)),
+        "message_bwd": (0.0, inner * (16 + 4 * b), inner * (6 * terms + 23)),
     }
     if apart:
         del found["update_bwd_in"]
         products, planes, _ = found["linear_1x2"]
         found["linear_1x2"] = (products + blocks * 2 * backward, planes + blocks * (b + 2), 0.0)
         of_pairs = blocks * 14 * n_atoms / n_edges
-        found["update_bwd_mix"] = (0.0, blocks * (4 + 11 * s + 6 * b) - 4 * s, of_pairs)
+        found["update_bwd_mix"] = (0.0, blocks * (15 + 6 * b) - 4, of_pairs)
     return {
         kernel: (
             products * square or 2.0 * n_edges * n * of_pairs,
@@ -103,7 +101,6 @@ def rows(model: PaiNN, molecules: Molecules, clock: Clock) -> Iterator[dict]:
                     model.config.n_interactions,
                     weights.blocks[-1].filters.degree + 1,
                     (one, two),
-                    weights.kept.itemsize / 4,
                     row_class(batch.n_atoms) in APART,
                 )
                 whole = sum(times.values())

@@ -51,7 +51,6 @@ ENGINES: dict[str, dict[str, Any]] = {
     "fast": {"precision": "fast"},
     "fast, three products back": {"precision": "fast", "products": ("fp16x3on", "fp16x3on")},
     "fast, one product": {"precision": "fast", "products": ("fp16", "fp16")},
-    "fast, kept in 16 bits": {"precision": "fast", "kept": torch.float16},
 }
 #: Pieces of the walks over pairs, beside those in use: (forward, backward).
 WALKS: dict[str, tuple[Launch, Launch]] = {

@@ -90,7 +90,7 @@ def test_it_starts_outside_an_installed_package_and_says_where_it_ran(tmp_path) 
 def test_kernels_stand_beside_what_the_device_can_do() -> None:
     sys.path.insert(0, str(ROOT / "benchmarks"))
     kernels, report = load("engine/kernels.py"), load("engine/report.py")
-    todo = kernels.work(1000, 20_000, 256, 3, 4, (2, 1), 1.0, False)
+    todo = kernels.work(1000, 20_000, 256, 3, 4, (2, 1), False)
     # Vectors are mixed by weights of 512 · 256, three times for two addends.
     assert todo["linear_1x2"][0] == 3 * 3 * 2 * 3000 * 256 * 512
     assert todo["linear_2x1"][0] == todo["linear_1x2"][0] / 3

@@ -73,7 +73,7 @@ launched.clear()
 potential = load_potential(model, device="cpu", backend="triton")
 rules = Rules.of(RelaxSettings(), potential.dtype, potential.cutoff)
 for one in (potential, potential.coarse):
-    for n_atoms in (2, 50, 170, 171, 400, 512, 513, 600, 1365, 1366, 4096, 4097, 9000):
+    for n_atoms in (2, 42, 43, 128, 129, 170, 171, 400, 512, 513, 1365, 1366, 4096, 4097, 9000):
         one.bare_step(kernels._atoms(n_atoms, one.device))
 for force_field in (potential.coarse, HeldProtons(potential)):
     for size in (1, 9, 17, 45, 130, 250):

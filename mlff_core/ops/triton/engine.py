@@ -102,7 +102,6 @@ class TritonEngine:
         precision: str = "float32",
         *,
         products: tuple[str, str] | None = None,
-        kept: torch.dtype = torch.float32,
         check: bool = True,
     ):
         """Lay the weights out; later changes to the model are not seen.
@@ -112,7 +111,6 @@ class TritonEngine:
             precision: "float32" or "fast".
             products: How products of matrices are computed, forward and backward; None takes
                 what the precision says.
-            kept: Type of vectors, their gradients and what update blocks leave for the way back.
             check: Compare with the plain operators on a small molecule first.
 
         Raises:
@@ -130,7 +128,7 @@ class TritonEngine:
             )
         self.cutoff = config.cutoff
         with torch.no_grad():
-            self.weights = Weights.lay_out(model, precision, products, kept)
+            self.weights = Weights.lay_out(model, precision, products)
         self.reference_energy = model.reference_energy
         self.partial_charges = deepcopy(model.partial_charges)
         self.charges_after = config.charges_after

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mlff_core.ops.triton.first_message import CHUNK, COLUMNS, PAIRS, FirstWeights
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import load_kept, load_weights, product, split
+from mlff_core.ops.triton.linear import load_weights, product, split
 from mlff_core.ops.triton.message import load_pair
 from mlff_core.ops.triton.message_bwd import N_PULL, add_or_store, filter_and_slope_tile
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
@@ -66,7 +66,7 @@ def to_elements_kernel(
         w_c = w_ptr + c * (4 * PIECE)
         for start in range(0, tl.max(tl.where(mine, N_IN, 0), 0), BLOCK_K):
             k = start + tl.arange(0, BLOCK_K)
-            x = load_kept(x_ptr + wide * N_IN + k[None, :], mine[:, None])
+            x = tl.load(x_ptr + wide * N_IN + k[None, :], mask=mine[:, None], other=0.0)
             w = load_weights(w_c, n, k, N_IN, PIECE)
             acc = product(split(x, PRECISION), w, acc, PRECISION)
     let_next_begin(OVERLAP)

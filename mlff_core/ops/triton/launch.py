@@ -25,7 +25,7 @@ from mlff_core.ops.triton.tiles import row_class
 #: When the next kernel is set up: as soon as all programs wait for theirs, or have worked.
 EARLY, LATE = 1, 2
 #: Of the classes of rows; of others when the kernel has ended.
-WHEN = {"small": EARLY, "medium": LATE}
+WHEN = {"small": EARLY, "few": LATE, "medium": LATE}
 
 _EARLY, _LATE = tl.constexpr(EARLY), tl.constexpr(LATE)
 _apart = False

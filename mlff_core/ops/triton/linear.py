@@ -71,20 +71,6 @@ def split(x, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def load_kept(x_ptr, mask):
-    """Numbers in float32, whatever type they are kept in; 0 where there are none."""
-    return tl.load(x_ptr, mask=mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def store_kept(x_ptr, x, mask):
-    """Leave x in the type that is kept; what is beyond becomes the largest that there is."""
-    if x_ptr.dtype.element_ty == tl.float16:
-        x, _ = split(x, "fp16")
-    tl.store(x_ptr, x, mask=mask)
-
-
-@triton.jit
 def load_operand(x_ptr, mask, N_IN: tl.constexpr, PRECISION: tl.constexpr):
     """Addends that `store_operand` has left at x_ptr: high, low."""
     high = tl.load(x_ptr, mask=mask, other=0.0)
@@ -190,7 +176,7 @@ def linear_kernel(
     if is_padding(tl.program_id(1) * BLOCK_M // ATOM_ROWS, end_ptr, OVERLAP):
         return
     if ONE_PIECE and AFTER != "":
-        h = load_kept(other, real)
+        h = tl.load(other, mask=real, other=0.0)
     for start in range(0, N_IN, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         tile = x_ptr + wide * x_stride + k[None, :]
@@ -205,7 +191,7 @@ def linear_kernel(
         if HAS_BIAS:
             bias = tl.load(b_ptr + n)
         if AFTER != "":
-            h = load_kept(other, real)
+            h = tl.load(other, mask=real, other=0.0)
     if HAS_BIAS:
         acc += bias[None, :]
     if AFTER == "add":
@@ -220,7 +206,7 @@ def linear_kernel(
     if OPERAND:
         store_operand(y_ptr + operand, acc, real, N_OUT, PRECISION)
     else:
-        store_kept(y_ptr + wide * N_OUT + n[None, :], acc, real)
+        tl.store(y_ptr + wide * N_OUT + n[None, :], acc, mask=real)
 
 
 def new_operand(n_rows: int, n_in: int, precision: str, device: torch.device) -> Tensor:
@@ -251,7 +237,6 @@ def linear(
     silu_slope_of: Tensor | None = None,
     silu: Tensor | None = None,
     operand: bool = False,
-    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """x · wᵀ (+ b) (+ add | · silu'(silu_slope_of)) [n_rows, n_out].
 
@@ -267,14 +252,13 @@ def linear(
         silu_slope_of: Hidden layer whose silu slope multiplies the result [n_rows, n_out].
         silu: From `new_operand`; written: silu of the result.
         operand: Return the result as an operand.
-        dtype: Of a result that is none, float32 or float16.
     """
     _, n_out, n_in = w.shape
     n_rows = len(x)
     if operand:
         y = new_operand(n_rows, n_out, precision, x.device)
     else:
-        y = torch.empty(n_rows, n_out, dtype=dtype, device=x.device)
+        y = torch.empty(n_rows, n_out, device=x.device)
     other = add if add is not None else silu_slope_of
     name = shape_name(n_in, n_out)
     sizes = tile_options(name, precision, n_rows, min(n_out, n_in), n_out, n_in)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mlff_core.ops.filters import FilterTable
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import load_kept, new_operand, store_operand
+from mlff_core.ops.triton.linear import new_operand, store_operand
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.spline import spline_weights
 from mlff_core.ops.triton.tiles import launch_of
@@ -37,9 +37,10 @@ def filter_tile(knot, weights, DEGREE: tl.constexpr, ROW: tl.constexpr):
 def load_four(x, there):
     """Four float32 that begin at each address, which is a multiple of 16 bytes; 0 if not there.
 
-    In one access, where loads of columns one by one would be four.
+    At an address alone in one access, where loads one by one would be four. Of several addresses
+    that access would stay in the loop once for every layout that the compiler has tried.
     """
-    if _INTERPRETED:
+    if _INTERPRETED or len(x.shape) != 0:
         first = tl.load(x, mask=there, other=0.0)
         second = tl.load(x + 1, mask=there, other=0.0)
         third = tl.load(x + 2, mask=there, other=0.0)
@@ -97,9 +98,9 @@ def gather(x, listed):
     A pair alone is listed.
     """
     if len(listed.shape) == 0:
-        return tl.load(x).to(tl.float32)
+        return tl.load(x)
     else:
-        return tl.load(x, mask=listed[:, None], other=0.0).to(tl.float32)
+        return tl.load(x, mask=listed[:, None], other=0.0)
 
 
 @triton.jit
@@ -205,9 +206,9 @@ def message_fwd_kernel(
             mu = mu_ptr + column(b) * (3 * N_FEATURES) + f
             W = filter_tile(knot + 2 * N_FEATURES, weights, DEGREE, ROW)
             x3 = gather(phi + 2 * N_FEATURES, listed) * W
-            dx += x3 * tl.load(mu).to(tl.float32)
-            dy += x3 * tl.load(mu + N_FEATURES).to(tl.float32)
-            dz += x3 * tl.load(mu + 2 * N_FEATURES).to(tl.float32)
+            dx += x3 * tl.load(mu)
+            dy += x3 * tl.load(mu + N_FEATURES)
+            dz += x3 * tl.load(mu + 2 * N_FEATURES)
         b, ux, uy, uz, d = next_b, next_ux, next_uy, next_uz, next_d
     let_next_begin(OVERLAP)
     atom = tl.program_id(0) * ATOMS + tl.arange(0, ATOMS)
@@ -219,9 +220,9 @@ def message_fwd_kernel(
     y = over_pairs(dy, ATOMS, SPLIT, BLOCK_F)
     z = over_pairs(dz, ATOMS, SPLIT, BLOCK_F)
     if HAS_MU:
-        x += load_kept(mu_ptr + vector, real)
-        y += load_kept(mu_ptr + vector + N_FEATURES, real)
-        z += load_kept(mu_ptr + vector + 2 * N_FEATURES, real)
+        x += tl.load(mu_ptr + vector, mask=real, other=0.0)
+        y += tl.load(mu_ptr + vector + N_FEATURES, mask=real, other=0.0)
+        z += tl.load(mu_ptr + vector + 2 * N_FEATURES, mask=real, other=0.0)
     tl.store(q_out_ptr + scalar, q, mask=real)
     if WITH_MU:
         tl.store(mu_out_ptr + vector, x, mask=real)
@@ -252,8 +253,7 @@ def message_fwd(
     Args:
         phi: What each atom says [n_atoms, 3 n_features]; where there is no mu, what each kind of
             atom says, only the first two thirds of it [n_kinds, 2 n_features].
-        mu: Vector features, float32 or float16 [n_atoms, 3, n_features]; None for the first block,
-            where they are 0.
+        mu: Vector features [n_atoms, 3, n_features]; None for the first block, where they are 0.
         q: Scalar features [n_atoms, n_features].
         rows: The pairs.
         table: Of the block's filters.

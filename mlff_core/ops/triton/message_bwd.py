@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mlff_core.ops.filters import FilterTable
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import load_kept, new_operand, store_kept, store_operand
+from mlff_core.ops.triton.linear import new_operand, store_operand
 from mlff_core.ops.triton.message import column, gather, load_pair, most, over_pairs, places
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.spline import spline_weights
@@ -32,8 +32,8 @@ _WARP = tl.constexpr(128)
 _INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
-#: What `pull_of_one` does in a thread. Operands from 4 on: x2, gx, gy, gz, radial and the address,
-#: each of four features.
+#: What `pull_of_one` does in a thread. Operands from 4 on: x2, gx, gy, gz, radial, the address and
+#: the number of lanes that write, each of four features.
 _SUMS_OF_ONE = """{{
     .reg .f32 x, y, z, r, t, s;
     .reg .pred odd, upper, writes;
@@ -59,7 +59,7 @@ _SUMS_OF_ONE = """{{
     setp.ne.u32 odd, bit, 0;
     and.b32 bit, lane, 2;
     setp.ne.u32 upper, bit, 0;
-    setp.lt.u32 writes, lane, 4;
+    setp.lt.u32 writes, lane, $28;
     selp.f32 t, x, y, odd;
     selp.f32 x, y, x, odd;
     selp.f32 s, z, r, odd;
@@ -122,17 +122,17 @@ def add_or_store(x_ptr, x, mask, ADD: tl.constexpr):
 
 
 @triton.jit
-def pull_of_one(pull, x2, gx, gy, gz, radial, ADD: tl.constexpr):
-    """Leave or add the sums over the features of x2 gx, x2 gy, x2 gz and radial, of one pair.
+def pull_of_one(pull, x2, gx, gy, gz, radial, writers, ADD: tl.constexpr):
+    """Leave or add the sums over the features of x2 gx, x2 gy, x2 gz and radial, a pair a warp.
 
     The features are those of a warp, four a thread. In the first two rounds each lane hands on half
     of the sums that it has and keeps the other half, so that four sums take six exchanges instead
-    of twenty; lane c of the first four ends with sum c.
+    of twenty; lane c of the first four ends with sum c, and writes it if less than writers.
     """
     tl.inline_asm_elementwise(
         _ADD_UP if ADD else _PUT_DOWN,
-        "=r,=r,=r,=r,f,f,f,f,f,f,f,f,f,f,f,f,f,f,f,f,f,f,f,f,l,l,l,l",
-        [x2, gx, gy, gz, radial, pull.to(tl.int64)],
+        "=r,=r,=r,=r,f,f,f,f,f,f,f,f,f,f,f,f,f,f,f,f,f,f,f,f,l,l,l,l,r,r,r,r",
+        [x2, gx, gy, gz, radial, pull.to(tl.int64), writers],
         dtype=tl.int32,
         is_pure=False,
         pack=4,
@@ -180,7 +180,8 @@ def message_bwd_kernel(
     PHI: tl.constexpr = 3 * N_FEATURES if HAS_MU else 2 * N_FEATURES
     ROW: tl.constexpr = 3 * N_FEATURES
     N_SLICES: tl.constexpr = N_FEATURES // BLOCK_F
-    IN_A_WARP: tl.constexpr = ATOMS * SPLIT == 1 and BLOCK_F == _WARP and WARPS == 1
+    # With one atom the compiler lays each pair in a warp; see test_compiled.py.
+    IN_A_WARP: tl.constexpr = ATOMS == 1 and SPLIT % WARPS == 0 and BLOCK_F == _WARP
     f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)[None, :]
     atom, first = places(ATOMS, SPLIT)
     count = tl.load(count_ptr + atom, mask=atom < n_atoms, other=0) - first
@@ -188,14 +189,14 @@ def message_bwd_kernel(
     row = own.to(tl.int64) * stride + first
     said = own.to(tl.int64) if HAS_MU else tl.load(kind_ptr + own).to(tl.int64)
     phi = phi_ptr + column(said) * PHI + f
-    phi1 = tl.load(phi).to(tl.float32)
-    phi2 = tl.load(phi + N_FEATURES).to(tl.float32)
+    phi1 = tl.load(phi)
+    phi2 = tl.load(phi + N_FEATURES)
     if HAS_MU:
-        phi3 = tl.load(phi + 2 * N_FEATURES).to(tl.float32)
+        phi3 = tl.load(phi + 2 * N_FEATURES)
         mu = mu_ptr + column(own.to(tl.int64)) * (3 * N_FEATURES) + f
-        mx = tl.load(mu).to(tl.float32) * phi3
-        my = tl.load(mu + N_FEATURES).to(tl.float32) * phi3
-        mz = tl.load(mu + 2 * N_FEATURES).to(tl.float32) * phi3
+        mx = tl.load(mu) * phi3
+        my = tl.load(mu + N_FEATURES) * phi3
+        mz = tl.load(mu + 2 * N_FEATURES) * phi3
         g_phi1 = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
         g_phi2 = tl.zeros([ATOMS * SPLIT, BLOCK_F], tl.float32)
         # Gradient of phi3 mu: times phi3 that of mu, times mu that of phi3, which wait to the end.
@@ -240,7 +241,8 @@ def message_bwd_kernel(
         # What dE/dd and dE/d(-u) are made of; see docs/theory.md and `readout.molecules`.
         pull = pull_ptr + ((row + e) * N_SLICES + tl.program_id(1)) * N_PULL
         if IN_A_WARP and not _INTERPRETED:
-            pull_of_one(pull, x2, gx, gy, gz, radial * inverse_knot, ADD)
+            writers = tl.where(listed, N_PULL, 0)
+            pull_of_one(column(pull), x2, gx, gy, gz, radial * inverse_knot, column(writers), ADD)
         else:
             add_or_store(pull, over_features(x2 * gx, listed), listed, ADD)
             add_or_store(pull + 1, over_features(x2 * gy, listed), listed, ADD)
@@ -258,23 +260,23 @@ def message_bwd_kernel(
         g_phi2 = over_pairs(g_phi2, ATOMS, SPLIT, BLOCK_F)
         store_operand(g_phi + N_FEATURES, g_phi2, real, PHI, OPERAND)
         wide = atom.to(tl.int64)[:, None]
-        phi3 = load_kept(phi_ptr + wide * PHI + 2 * N_FEATURES + f, real)
+        phi3 = tl.load(phi_ptr + wide * PHI + 2 * N_FEATURES + f, mask=real, other=0.0)
         vector = wide * (3 * N_FEATURES) + f
         hx = over_pairs(hx, ATOMS, SPLIT, BLOCK_F)
         hy = over_pairs(hy, ATOMS, SPLIT, BLOCK_F)
         hz = over_pairs(hz, ATOMS, SPLIT, BLOCK_F)
-        g_phi3 = hx * load_kept(mu_ptr + vector, real)
-        g_phi3 += hy * load_kept(mu_ptr + vector + N_FEATURES, real)
-        g_phi3 += hz * load_kept(mu_ptr + vector + 2 * N_FEATURES, real)
+        g_phi3 = hx * tl.load(mu_ptr + vector, mask=real, other=0.0)
+        g_phi3 += hy * tl.load(mu_ptr + vector + N_FEATURES, mask=real, other=0.0)
+        g_phi3 += hz * tl.load(mu_ptr + vector + 2 * N_FEATURES, mask=real, other=0.0)
         store_operand(g_phi + 2 * N_FEATURES, g_phi3, real, PHI, OPERAND)
-        x = load_kept(g_mu_ptr + vector, real) + phi3 * hx
-        store_kept(g_mu_out_ptr + vector, x, real)
+        x = tl.load(g_mu_ptr + vector, mask=real, other=0.0) + phi3 * hx
+        tl.store(g_mu_out_ptr + vector, x, mask=real)
         vector += N_FEATURES
-        y = load_kept(g_mu_ptr + vector, real) + phi3 * hy
-        store_kept(g_mu_out_ptr + vector, y, real)
+        y = tl.load(g_mu_ptr + vector, mask=real, other=0.0) + phi3 * hy
+        tl.store(g_mu_out_ptr + vector, y, mask=real)
         vector += N_FEATURES
-        z = load_kept(g_mu_ptr + vector, real) + phi3 * hz
-        store_kept(g_mu_out_ptr + vector, z, real)
+        z = tl.load(g_mu_ptr + vector, mask=real, other=0.0) + phi3 * hz
+        tl.store(g_mu_out_ptr + vector, z, mask=real)
         if PRODUCTS != "":
             g_a_mu_operand(g_a_mu_ptr, x, y, z, uv_ptr, wide, f, real, N_FEATURES, PRODUCTS)
 

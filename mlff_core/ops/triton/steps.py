@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from torch import Tensor
 
 from mlff_core.ops.filters import FilterTable, spline_table
@@ -96,8 +95,6 @@ class Weights(NamedTuple):
         readout: Arguments of `readout` behind the features and the repulsion.
         forward_precision: How products are computed on the way to the energies.
         backward_precision: How on the way back.
-        kept: Type in which vectors, their gradients, and what update blocks leave for the way back
-            are kept.
     """
 
     tables: AtomTables
@@ -107,7 +104,6 @@ class Weights(NamedTuple):
     readout: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     forward_precision: str
     backward_precision: str
-    kept: torch.dtype
 
     def first_back(self, k: int) -> str:
         """How the first product of an update block is computed on the way back.
@@ -124,7 +120,6 @@ class Weights(NamedTuple):
         model: "PaiNN",
         precision: str,
         products: tuple[str, str] | None = None,
-        kept: torch.dtype = torch.float32,
     ) -> "Weights":
         """Copies of a model's weights.
 
@@ -133,7 +128,6 @@ class Weights(NamedTuple):
             precision: "float32" or "fast".
             products: How products of matrices are computed, forward and backward; None takes
                 what the precision says.
-            kept: Type of vectors, their gradients and what is left for the way back.
         """
         precisions = products or products_of(precision, model.config.n_features)
 
@@ -201,7 +195,6 @@ class Weights(NamedTuple):
             laid_out,
             readout_weights,
             *precisions,
-            kept,
         )
 
 
@@ -281,7 +274,6 @@ class KernelSteps:
             with_mu=not last,
             precision=self.weights.forward_precision,
             operand=operand,
-            kept=self.weights.kept,
         )
         self.kept[k] = out[2]
         return out

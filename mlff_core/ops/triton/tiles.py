@@ -67,7 +67,7 @@ class Launch(NamedTuple):
 
 
 #: Fewest rows of each class.
-CLASSES = {"large": 4097, "medium": 513, "small": 0}
+CLASSES = {"large": 4097, "medium": 513, "few": 129, "small": 0}
 
 
 class Choices(NamedTuple):

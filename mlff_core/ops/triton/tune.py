@@ -39,16 +39,26 @@ TILE_CANDIDATES = {
         Tile(128, 64, 64, 8, 3),
     ],
     "medium": [
-        Tile(16, 64, 32, 4, 3),
-        Tile(32, 64, 32, 4, 3),
-        Tile(32, 32, 32, 2, 3),
-        Tile(64, 64, 32, 4, 3),
+        Tile(16, 64, 32, 4, 4),
+        Tile(32, 64, 32, 4, 4),
+        Tile(64, 64, 32, 4, 4),
         Tile(32, 64, 64, 4, 3),
-        Tile(32, 32, 64, 4, 3),
-        Tile(16, 64, 64, 4, 3),
+        Tile(32, 64, 64, 4, 4),
         Tile(64, 64, 64, 4, 3),
+        Tile(64, 64, 64, 4, 4),
+        Tile(64, 32, 64, 4, 4),
         Tile(16, 32, 128, 4, 2),
         Tile(16, 64, 128, 4, 2),
+    ],
+    "few": [
+        Tile(16, 64, 32, 4, 3),
+        Tile(32, 64, 64, 4, 3),
+        Tile(16, 64, 64, 4, 3),
+        Tile(16, 32, 64, 4, 4),
+        Tile(64, 32, 64, 4, 4),
+        Tile(64, 64, 64, 4, 3),
+        Tile(16, 32, 128, 4, 2),
+        Tile(16, 32, 128, 2, 2),
     ],
     "small": [
         Tile(16, 32, 64, 4, 2),
@@ -76,14 +86,21 @@ LAUNCH_CANDIDATES = {
         Launch(1, 1, 64, 1, 64),
     ],
     "medium": [
-        Launch(4, 1, 32, 1),
+        Launch(1, 4, 32, 1, 96),
+        Launch(1, 2, 64, 1, 96),
+        Launch(1, 1, 64, 1, 64),
+        Launch(1, 1, 128, 1, 128),
+        Launch(1, 1, 128, 1, 168),
+        Launch(1, 2, 128, 1, 200),
+        Launch(1, 2, 128, 2, 128),
+    ],
+    "few": [
         Launch(1, 4, 32, 1),
         Launch(1, 4, 32, 1, 96),
-        Launch(1, 4, 64, 2, 96),
-        Launch(1, 2, 64, 1),
+        Launch(1, 2, 64, 1, 128),
+        Launch(1, 1, 128, 1, 168),
+        Launch(1, 2, 128, 1, 200),
         Launch(1, 8, 32, 2),
-        Launch(1, 16, 32, 4),
-        Launch(1, 4, 128, 4),
     ],
     "small": [
         Launch(1, 4, 32, 1),
@@ -98,8 +115,8 @@ LAUNCH_CANDIDATES = {
 #: The matrix units cut off, and start anew with each piece: where gradients of 1e4 eV/Å cancel,
 #: pieces of 64 were off by 310 eV/Å and plain float32 by 36.
 LONGEST = {"update_bwd_hidden": 32}
-#: Molecules of 40 atoms that stand for each class.
-N_MOLS = {"large": 512, "medium": 16, "small": 1}
+#: Molecules of 40 atoms that stand for each class, their coordinates as rows as well.
+N_MOLS = {"large": 512, "medium": 32, "few": 4, "small": 1}
 #: With whose products walks over pairs are measured, which have none; on the splines of both
 #: `float32` and `fast`, because they share the choice.
 WALKS_PRECISION = "fp16x3"

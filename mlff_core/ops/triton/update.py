@@ -8,7 +8,6 @@ inside the matrix products that produce or consume it.
 
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -18,7 +17,6 @@ from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wai
 from mlff_core.ops.triton.linear import (
     contiguous_transpose,
     linear,
-    load_kept,
     load_operand,
     load_weights,
     new_operand,
@@ -26,7 +24,6 @@ from mlff_core.ops.triton.linear import (
     sigmoid,
     split,
     split_weights,
-    store_kept,
     store_operand,
 )
 from mlff_core.ops.triton.tiles import piece_grid, tile_options
@@ -86,9 +83,8 @@ class UpdateSaved(NamedTuple):
     """What the backward needs from the forward.
 
     Attributes:
-        uv: U mu beside V mu, in the type that is kept [n_atoms, 3, 2 n_features].
-        a: a_mu beside a_q_mu beside the inner product of U mu and V mu, likewise
-            [n_atoms, 3 n_features].
+        uv: U mu beside V mu [n_atoms, 3, 2 n_features].
+        a: a_mu beside a_q_mu beside the inner product of U mu and V mu [n_atoms, 3 n_features].
         hidden: Hidden layer before silu [n_atoms, n_features].
     """
 
@@ -140,9 +136,9 @@ def update_hidden_kernel(
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         v = uv_ptr + wide * (6 * N_FEATURES) + N_FEATURES + k[None, :]
-        vx = load_kept(v, real)
-        vy = load_kept(v + 2 * N_FEATURES, real)
-        vz = load_kept(v + 4 * N_FEATURES, real)
+        vx = tl.load(v, mask=real, other=0.0)
+        vy = tl.load(v + 2 * N_FEATURES, mask=real, other=0.0)
+        vz = tl.load(v + 4 * N_FEATURES, mask=real, other=0.0)
         norm = tl.sqrt(vx * vx + vy * vy + vz * vz + _NORM_FLOOR)
         if not ONE_PIECE:
             w_norm = load_weights(w_ptr, n, N_FEATURES + k, N_IN, PIECE)
@@ -210,29 +206,29 @@ def update_out_kernel(
     a_q_mu += tl.load(b_ptr + N_FEATURES + n)[None, :]
     a_q += tl.load(b_ptr + 2 * N_FEATURES + n)[None, :]
     u = uv_ptr + wide * (6 * N_FEATURES) + n[None, :]
-    ux = load_kept(u, real)
-    uy = load_kept(u + 2 * N_FEATURES, real)
-    uz = load_kept(u + 4 * N_FEATURES, real)
-    inner = ux * load_kept(u + N_FEATURES, real)
-    inner += uy * load_kept(u + 3 * N_FEATURES, real)
-    inner += uz * load_kept(u + 5 * N_FEATURES, real)
+    ux = tl.load(u, mask=real, other=0.0)
+    uy = tl.load(u + 2 * N_FEATURES, mask=real, other=0.0)
+    uz = tl.load(u + 4 * N_FEATURES, mask=real, other=0.0)
+    inner = ux * tl.load(u + N_FEATURES, mask=real, other=0.0)
+    inner += uy * tl.load(u + 3 * N_FEATURES, mask=real, other=0.0)
+    inner += uz * tl.load(u + 5 * N_FEATURES, mask=real, other=0.0)
     let_next_begin(OVERLAP)
     scalar = wide * N_FEATURES + n[None, :]
     q = tl.load(q_ptr + scalar, mask=real, other=0.0)
     tl.store(q_out_ptr + scalar, q + a_q + a_q_mu * inner, mask=real)
     a = a_ptr + wide * (3 * N_FEATURES) + n[None, :]
-    store_kept(a + N_FEATURES, a_q_mu, real)
-    store_kept(a + 2 * N_FEATURES, inner, real)
+    tl.store(a + N_FEATURES, a_q_mu, mask=real)
+    tl.store(a + 2 * N_FEATURES, inner, mask=real)
     if WITH_MU:
         a_mu += tl.load(b_ptr + n)[None, :]
-        store_kept(a, a_mu, real)
+        tl.store(a, a_mu, mask=real)
         vector = wide * (3 * N_FEATURES) + n[None, :]
         mx = tl.load(mu_ptr + vector, mask=real, other=0.0)
         my = tl.load(mu_ptr + vector + N_FEATURES, mask=real, other=0.0)
         mz = tl.load(mu_ptr + vector + 2 * N_FEATURES, mask=real, other=0.0)
-        store_kept(mu_out_ptr + vector, mx + a_mu * ux, real)
-        store_kept(mu_out_ptr + vector + N_FEATURES, my + a_mu * uy, real)
-        store_kept(mu_out_ptr + vector + 2 * N_FEATURES, mz + a_mu * uz, real)
+        tl.store(mu_out_ptr + vector, mx + a_mu * ux, mask=real)
+        tl.store(mu_out_ptr + vector + N_FEATURES, my + a_mu * uy, mask=real)
+        tl.store(mu_out_ptr + vector + 2 * N_FEATURES, mz + a_mu * uz, mask=real)
 
 
 def update_fwd(
@@ -244,7 +240,6 @@ def update_fwd(
     with_mu: bool,
     precision: str,
     operand: Tensor | None = None,
-    kept: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor | None, UpdateSaved]:
     """Scalars, vectors (None without `with_mu`) and what the backward needs.
 
@@ -256,7 +251,6 @@ def update_fwd(
         with_mu: Whether anything after this block reads the vectors.
         precision: As in `linear.linear`.
         operand: mu as one, of 3 n_atoms rows; None where the walk has not left it.
-        kept: Type of the vectors and of most that the backward needs, float32 or float16.
     """
     n_atoms, n_features = q.shape
     widths = (n_features, n_features, n_features)
@@ -265,7 +259,7 @@ def update_fwd(
     else:
         assert mu is not None
         flat = mu.view(3 * n_atoms, n_features)
-    uv = linear(flat, weights.uv, end=end, atom_rows=3, precision=precision, dtype=kept)
+    uv = linear(flat, weights.uv, end=end, atom_rows=3, precision=precision)
     hidden, q_out = q.new_empty(n_atoms, n_features), q.new_empty(n_atoms, n_features)
     silu = new_operand(n_atoms, n_features, precision, q.device)
     sizes = tile_options("update_hidden", precision, n_atoms, *widths)
@@ -284,8 +278,8 @@ def update_fwd(
         **sizes,
         **overlap(n_atoms),
     )
-    a = q.new_empty(n_atoms, 3 * n_features, dtype=kept)
-    mu_out = q.new_empty(n_atoms, 3, n_features, dtype=kept) if with_mu else None
+    a = q.new_empty(n_atoms, 3 * n_features)
+    mu_out = q.new_empty(n_atoms, 3, n_features) if with_mu else None
     sizes = tile_options("update_out", precision, n_atoms, *widths)
     grid = piece_grid(n_atoms, n_features, sizes)
     update_out_kernel[grid](

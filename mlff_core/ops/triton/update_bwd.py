@@ -13,7 +13,6 @@ from mlff_core.ops.plain import NORM_FLOOR
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
 from mlff_core.ops.triton.linear import (
     linear,
-    load_kept,
     load_operand,
     load_weights,
     new_operand,
@@ -74,7 +73,7 @@ def update_bwd_hidden_kernel(
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, N_FEATURES, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
-        inner = load_kept(a_ptr + wide * N_IN + 2 * N_FEATURES + k[None, :], real)
+        inner = tl.load(a_ptr + wide * N_IN + 2 * N_FEATURES + k[None, :], mask=real, other=0.0)
         g_q = tl.load(g_q_ptr + wide * N_FEATURES + k[None, :], mask=real, other=0.0)
         if WITH_MU:
             g_a_mu = g_a_mu_ptr + wide * (PIECES_IN * N_FEATURES) + k[None, :]
@@ -167,21 +166,21 @@ def gradients_in(
     g_q = tl.load(g_q_ptr + scalar, mask=real, other=0.0)
     tl.store(g_q_out_ptr + scalar, through_q + g_q, mask=real)
     uv = uv_ptr + atom * (6 * N_FEATURES) + f
-    vx = load_kept(uv + N_FEATURES, real)
-    vy = load_kept(uv + 3 * N_FEATURES, real)
-    vz = load_kept(uv + 5 * N_FEATURES, real)
+    vx = tl.load(uv + N_FEATURES, mask=real, other=0.0)
+    vy = tl.load(uv + 3 * N_FEATURES, mask=real, other=0.0)
+    vz = tl.load(uv + 5 * N_FEATURES, mask=real, other=0.0)
     ratio = through_norm / tl.sqrt(vx * vx + vy * vy + vz * vz + _NORM_FLOOR)
     a = a_ptr + atom * (3 * N_FEATURES) + f
-    g_product = g_q * load_kept(a + N_FEATURES, real)
+    g_product = g_q * tl.load(a + N_FEATURES, mask=real, other=0.0)
     if WITH_MU:
-        a_mu = load_kept(a, real)
+        a_mu = tl.load(a, mask=real, other=0.0)
     V = (vx, vy, vz)
     for c in tl.static_range(3):
         g_u = g_product * V[c]
         if WITH_MU:
             g_mu = g_mu_ptr + atom * (3 * N_FEATURES) + c * N_FEATURES + f
-            g_u += a_mu * load_kept(g_mu, real)
-        g_v = g_product * load_kept(uv + 2 * c * N_FEATURES, real) + ratio * V[c]
+            g_u += a_mu * tl.load(g_mu, mask=real, other=0.0)
+        g_v = g_product * tl.load(uv + 2 * c * N_FEATURES, mask=real, other=0.0) + ratio * V[c]
         g_uv = g_uv_ptr + (atom * 3 + c) * (PIECES * 2 * N_FEATURES) + f
         store_operand(g_uv, g_u, real, 2 * N_FEATURES, PRECISION)
         store_operand(g_uv + N_FEATURES, g_v, real, 2 * N_FEATURES, PRECISION)
@@ -212,9 +211,11 @@ def update_bwd_mix_kernel(
     f = tl.arange(0, N_FEATURES)[None, :]
     real = atom < n_atoms
     g_in = g_in_ptr + atom * (2 * N_FEATURES) + f
+    through_q = tl.load(g_in, mask=real, other=0.0)
+    through_norm = tl.load(g_in + N_FEATURES, mask=real, other=0.0)
     gradients_in(
-        load_kept(g_in, real), load_kept(g_in + N_FEATURES, real), g_q_ptr, g_mu_ptr, uv_ptr, a_ptr,
-        g_q_out_ptr, g_uv_ptr, atom, f, real, N_FEATURES, PRECISION, WITH_MU,
+        through_q, through_norm, g_q_ptr, g_mu_ptr, uv_ptr, a_ptr, g_q_out_ptr, g_uv_ptr, atom, f,
+        real, N_FEATURES, PRECISION, WITH_MU,
     )  # fmt: skip
 
 
@@ -234,9 +235,9 @@ def g_a_mu_operand(
     """
     PIECES: tl.constexpr = 1 if PRECISION == "fp16" else 2
     u = uv_ptr + atom * (6 * N_FEATURES) + f
-    g_a_mu = x * load_kept(u, real)
-    g_a_mu += y * load_kept(u + 2 * N_FEATURES, real)
-    g_a_mu += z * load_kept(u + 4 * N_FEATURES, real)
+    g_a_mu = x * tl.load(u, mask=real, other=0.0)
+    g_a_mu += y * tl.load(u + 2 * N_FEATURES, mask=real, other=0.0)
+    g_a_mu += z * tl.load(u + 4 * N_FEATURES, mask=real, other=0.0)
     operand = g_a_mu_ptr + atom * (PIECES * N_FEATURES) + f
     store_operand(operand, g_a_mu, real, N_FEATURES, PRECISION)
 
@@ -261,9 +262,9 @@ def update_bwd_a_mu_kernel(
     f = tl.arange(0, N_FEATURES)[None, :]
     real = atom < n_atoms
     g_mu = g_mu_ptr + atom * (3 * N_FEATURES) + f
-    x = load_kept(g_mu, real)
-    y = load_kept(g_mu + N_FEATURES, real)
-    z = load_kept(g_mu + 2 * N_FEATURES, real)
+    x = tl.load(g_mu, mask=real, other=0.0)
+    y = tl.load(g_mu + N_FEATURES, mask=real, other=0.0)
+    z = tl.load(g_mu + 2 * N_FEATURES, mask=real, other=0.0)
     g_a_mu_operand(g_a_mu_ptr, x, y, z, uv_ptr, atom, f, real, N_FEATURES, PRECISION)
 
 
@@ -296,7 +297,7 @@ def update_bwd(
     first: str,
     g_a_mu: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients with respect to the q and mu that `update_fwd` was given, the latter in its type.
+    """Gradients with respect to the q and mu that `update_fwd` was given.
 
     Args:
         g_q: [n_atoms, n_features].
@@ -380,6 +381,5 @@ def update_bwd(
         end=end,
         atom_rows=3,
         precision=precision,
-        dtype=saved.uv.dtype,
     )
     return g_q_out, g_mu_out.view(n_atoms, 3, n_features)

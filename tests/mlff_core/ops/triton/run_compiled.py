@@ -2,11 +2,13 @@
 
 A process of its own, because it puts a stand-in in the place of Triton's driver.
 
-    python run_compiled.py CAPABILITY steps|first|moves|tiles|candidates OUT.json
+    python run_compiled.py CAPABILITY steps|first|moves|walks|tiles|candidates OUT.json
 """
 
 import json
+import re
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -77,17 +79,12 @@ def arguments() -> tuple[torch.Tensor, ...]:
 
 
 def compile_steps() -> None:
-    """Both precisions, short types, and float64 positions."""
+    """Both precisions, one product everywhere, and float64 positions."""
     numbers, positions, *rest = arguments()
     for precision in ("float32", "fast"):
         TritonEngine(random_model(1, CONFIG), precision).step(numbers, positions, *rest)
-    short = TritonEngine(
-        random_model(1, CONFIG),
-        "fast",
-        products=("fp16", "fp16"),
-        kept=torch.float16,
-    )
-    short.step(numbers, positions, *rest)
+    one = TritonEngine(random_model(1, CONFIG), "fast", products=("fp16", "fp16"))
+    one.step(numbers, positions, *rest)
     TritonEngine(random_model(1, CONFIG)).step(numbers, positions.double(), *rest)
 
 
@@ -126,6 +123,36 @@ def compile_moves() -> None:
         dynamics_triton.kernel_step(batch.to(dtype=torch.float64), integrator, nothing)(state)
 
 
+def compile_walks() -> list[str]:
+    """How the compiler lays the pairs whose sums are exchanged in a warp, for every such piece."""
+    run, found = JITFunction.run, []
+
+    def keep_layout(kernel, *arguments, **options):
+        compiled = run(kernel, *arguments, **options)
+        text = compiled.asm["ttgir"]
+        layouts = dict(re.findall(r"^(#\w+) = #ttg.blocked<{(.*)}>", text, re.MULTILINE))
+        for line in text.splitlines():
+            if "shfl.sync" in line:
+                found.append(layouts[re.findall(r"tensor<\d+x128xi32, (#\w+)>", line)[-1]])
+        return compiled
+
+    JITFunction.run = keep_layout
+    model = random_model(1, replace(CONFIG, n_features=128)).requires_grad_(False)
+    pieces = {
+        launch
+        for launches in tune.LAUNCH_CANDIDATES.values()
+        for launch in launches
+        if launch.atoms == 1 and launch.features == 128
+    }
+    tiles.CLASSES = {"medium": 0}
+    for piece in sorted(pieces):
+        before = len(found)
+        tiles.LAUNCHES[128]["message_bwd"]["medium"] = piece
+        TritonEngine(model).step(*arguments())
+        found[before:] = [f"{piece.warps} warps: {layout}" for layout in found[before:]]
+    return found
+
+
 def layouts_only(backend=None, stages=None, *_):
     """Compile as far as layouts are chosen, where tiles and the compiler fall out with each other.
 
@@ -162,7 +189,9 @@ def main(capability: int, what: str, out: str) -> None:
     """Compile, and keep the assembly or the failures."""
     assembly = pretend(capability)
     parts = {"steps": compile_steps, "first": compile_first, "moves": compile_moves}
-    if what in parts:
+    if what == "walks":
+        Path(out).write_text(json.dumps(compile_walks()), encoding="utf-8")
+    elif what in parts:
         parts[what]()
         Path(out).write_text(json.dumps(assembly), encoding="utf-8")
     else:

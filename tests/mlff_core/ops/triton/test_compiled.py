@@ -83,5 +83,17 @@ def test_what_lies_between_two_force_calls_compiles_once_for_every_way_to_move(c
     ]
 
 
+def test_each_warp_has_whole_pairs_where_it_adds_up_their_features(compiled):
+    # What the walk back does there in assembly, Triton knows nothing of.
+    layouts = compiled(90, "walks")
+    assert {layout.split()[0] for layout in layouts} >= {"1", "2"}
+    for layout in layouts:
+        warps, _ = layout.split(" warps: ")
+        assert layout.endswith(
+            "sizePerThread = [1, 4], threadsPerWarp = [1, 32], "
+            f"warpsPerCTA = [{warps}, 1], order = [1, 0]"
+        )
+
+
 def test_every_tile_in_use_compiles(compiled):
     assert compiled(90, "tiles") == []

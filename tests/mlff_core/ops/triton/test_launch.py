@@ -47,7 +47,7 @@ def test_a_kernel_waits_for_what_is_written_before_it(name):
 
 def test_few_rows_overlap_early_more_late_and_many_do_not(monkeypatch):
     monkeypatch.setattr(launch, "_can_overlap", lambda: True)
-    more, many = tiles.CLASSES["medium"], tiles.CLASSES["large"]
+    more, many = tiles.CLASSES["few"], tiles.CLASSES["large"]
     assert launch.overlap(more - 1) == {"OVERLAP": launch.EARLY, "launch_pdl": True}
     assert launch.overlap(more) == {"OVERLAP": launch.LATE, "launch_pdl": True}
     assert launch.overlap(many - 1) == {"OVERLAP": launch.LATE, "launch_pdl": True}

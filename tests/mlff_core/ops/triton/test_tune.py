@@ -3,7 +3,7 @@
 import pytest
 
 from mlff_core.ops.triton import tune
-from mlff_core.ops.triton.tiles import LAUNCHES, TILES, Tile
+from mlff_core.ops.triton.tiles import LAUNCHES, TILES, Tile, row_class
 
 SMALL, LARGE = Tile(16, 16, 16, 1, 1), Tile(128, 128, 128, 8, 4)
 
@@ -37,7 +37,8 @@ def test_candidates_are_for_the_tables_of_one_width(size, width):
     tables = [table for table, _ in tune.candidates(width, size, tune.WALKS_PRECISION)]
     own = (TILES[width][tune.WALKS_PRECISION], LAUNCHES[width])
     assert {id(table) for table in tables} == {id(table) for table in own}
-    assert size in tune.N_MOLS
+    # As atoms, and as rows of which an atom has three.
+    assert {row_class(40 * k * tune.N_MOLS[size]) for k in (1, 3)} == {size}
 
 
 def test_no_tile_in_use_adds_up_too_long_a_piece_for_float32():
