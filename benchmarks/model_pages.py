@@ -171,7 +171,7 @@ def not_for(name: str, results: Results, *, coulomb: bool = False) -> str:
         share = 100 * every["n_far_off"] / every["n"]
         lines.append(
             f"- **Comparing protonation states, pKa.** Of {every['n']} states chosen at random "
-            f"{share:.0f} % are off by more than {part['far_off_kcal_mol']:g} kcal/mol."
+            f"{share:.2g} % are off by more than {part['far_off_kcal_mol']:g} kcal/mol."
         )
         if (both := part["groups"].get("groups of both signs, more")) is not None:
             lines.append(
