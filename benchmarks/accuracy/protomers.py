@@ -42,7 +42,7 @@ def measure(arguments: argparse.Namespace, student: Potential) -> Part:
     own = held_out.smiles_of(arguments, student)
     drawn = other_states(own, arguments, student, arguments.molecules)
     more = other_states(own, arguments, student, arguments.both_signs, both_signs=True)
-    smiles = [*drawn, *(text for text in more if text not in set(drawn))]
+    smiles = list(dict.fromkeys([*drawn, *more]))
     molecules, failed = embed_all(smiles, 1, arguments.seed, usable_cores())
     found, converged, changed, theirs = relaxed(molecules, student, teacher)
     done = np.flatnonzero(converged & ~changed).tolist()

@@ -46,7 +46,7 @@ class PaddedMolecules:
         positions: Å [n, n_conformers, width, 3].
         axis: Two atoms of a bond that can be turned, int64 [n, 2].
         side: Atoms that turn, bool [n, width].
-        ionic: Which have charged groups, bool [n].
+        ionic: Which have a charge or charged groups, bool [n].
     """
 
     index: Tensor

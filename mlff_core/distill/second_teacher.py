@@ -46,7 +46,7 @@ class SecondTeacher:
             numbers: Atomic numbers, 0 on padding [n, width].
             positions: Å [n, n_geometries, width, 3].
             charge: e [n].
-            ionic: Which molecules have charged groups, zwitterions among them, bool [n].
+            ionic: Which molecules have a charge or charged groups, as zwitterions do, bool [n].
         """
         energies, forces = [], []
         for k in range(positions.shape[1]):
@@ -54,7 +54,7 @@ class SecondTeacher:
             more, turn = energy - label.energy[:, k], force - label.forces[:, k]
             apart = turn.square().sum(-1).sqrt().amax(-1)
             # A number that is none agrees with nothing.
-            agree = (charge == 0) & ~ionic & (more.abs() < MAX_ENERGY) & (apart < MAX_FORCE)
+            agree = ~ionic & (more.abs() < MAX_ENERGY) & (apart < MAX_FORCE)
             share = torch.where(agree, self.share, 0.0)
             energies.append(share * more.nan_to_num())
             forces.append(share[:, None, None].to(turn) * turn.nan_to_num())
