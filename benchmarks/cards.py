@@ -130,7 +130,7 @@ def main() -> None:
             print(json.dumps(measure(call, arguments.cards[0], arguments.cores)))
         return
     model = refer_to_model(arguments.model)
-    compiled_s = live.compile_kernels(model.file, arguments.device, "auto", "auto")
+    compiled_s = live.compile_kernels([model.file], arguments.device, "auto", "auto")
     about: dict[str, Any] = {
         **environment(torch.device(arguments.device)),
         "library": Path(arguments.library).name,

@@ -67,7 +67,7 @@ def measure_embedding(
         "model": EMBEDDING_ALONE,
         "conformers": call.conformers,
         "cores": usable_cores(),
-        "compiled_s": live.compile_kernels(opened.model.file, device, "auto", "auto"),
+        "compiled_s": live.compile_kernels([opened.model.file], device, "auto", "auto"),
     }
     processes = live.embedding_processes(str(folder), chemistry, call.workers, device)
     processes.begin()

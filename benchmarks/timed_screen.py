@@ -21,6 +21,7 @@ from _harness import environment
 from flows.call import ScreenCall
 from flows.engines import LocalEngine
 from flows.run import run_screen
+from flows.settings import pre_model_of
 from flows.watch import Watcher
 from mlff_core.cores import usable_cores
 from mlff_core.models.reference import refer_to_model
@@ -173,7 +174,9 @@ def measure(
     """Run a screen; what is known is handed to `keep` as it comes, and returned in the end."""
     device = "cuda" if torch.cuda.is_available() and call.device != "cpu" else "cpu"
     model = refer_to_model(call.model)
-    compiled_s = live.compile_kernels(model.file, device, call.backend, call.precision)
+    first = pre_model_of(call, model)
+    files = [one.file for one in (model, first) if one is not None]
+    compiled_s = live.compile_kernels(files, device, call.backend, call.precision)
     about = {
         **environment(torch.device(device)),
         "library": Path(call.library).name,

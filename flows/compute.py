@@ -62,9 +62,8 @@ def open_model(opened: OpenedCall, engine: Engine, watcher: Watcher) -> Literal[
             str(opened.work_dir), chemistry, opened.call.workers, device
         ).begin()
     models = [opened.model, *([opened.pre_model] if opened.pre_model else [])]
-    seconds = sum(
-        live.compile_kernels(model.file, device, opened.call.backend, opened.call.precision)
-        for model in models
+    seconds = live.compile_kernels(
+        [model.file for model in models], device, opened.call.backend, opened.call.precision
     )
     if seconds > 1.0:
         watcher.tell(f"kernels compiled for this card in {seconds:.0f} s, which is done once")

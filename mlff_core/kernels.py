@@ -56,41 +56,43 @@ _SLOTS: Final = tuple((n, atoms) for atoms in (5000, 100, 1000) for n in (100, 2
 #: Memory of the device in bytes that a process may take: its context.
 _MEMORY_EACH: Final = 2**30
 
-#: A model's tensors file, the precision of the potential, and the device.
-_What = tuple[Path, Precision, str]
+#: Tensors files of models, the precision of their potentials, and the device.
+_What = tuple[tuple[Path, ...], Precision, str]
 
 
 def compile_kernels(
-    model: Path, precision: Precision = "auto", *, n_processes: int | None = None
+    *models: Path, precision: Precision = "auto", n_processes: int | None = None
 ) -> float:
-    """Compile what a screen with a model launches on a CUDA device; returns the seconds it took.
+    """Compile what a screen with models launches on a CUDA device; returns the seconds it took.
 
     Another process that is at it is waited for. What cannot be compiled here is left to who
     launches it, who says why.
 
     Args:
-        model: Its tensors file.
-        precision: Of the potential.
+        models: Their tensors files. One set of processes, which take seconds to begin, for all.
+        precision: Of the potentials.
         n_processes: None for a process a core, as far as the device has memory for them.
 
     Raises:
-        ModelFileError: The checkpoint is missing or damaged.
+        ModelFileError: A checkpoint is missing or damaged.
         OSError: Triton's cache cannot be written.
     """
     began = time.monotonic()
     device = torch.device("cuda", torch.cuda.current_device())
     kept = Path(triton.knobs.cache.dir)
     kept.mkdir(parents=True, exist_ok=True)
-    note = kept / f"mlff-screen-{_fingerprint(model, precision, device)}"
-    if note.exists():
+    notes = {kept / f"mlff-screen-{_fingerprint(m, precision, device)}": m for m in models}
+    if all(note.exists() for note in notes):
         return 0.0
     with (kept / "mlff-screen.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not note.exists():
+        left = {note: model for note, model in notes.items() if not note.exists()}
+        if left:
             free, _ = torch.cuda.mem_get_info(device)
             n = n_processes or max(1, min(usable_cores(), free // _MEMORY_EACH - 1))
-            if _compile_in_processes(n, (model, precision, str(device))):
-                note.touch()
+            if _compile_in_processes(n, (tuple(left.values()), precision, str(device))):
+                for note in left:
+                    note.touch()
     return time.monotonic() - began
 
 
@@ -140,8 +142,10 @@ def compile_share(claims: Path, what: _What) -> Exception | None:
         what: See there.
     """
     try:
+        models, precision, device = what
         with compiling_only(claims):
-            launch_all(*what)
+            for model in models:
+                launch_all(model, precision, device)
     except Exception as error:  # the screen goes on without
         return error
     return None

@@ -5,7 +5,7 @@ process it ends with the process.
 """
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
@@ -100,12 +100,12 @@ def table_writer(run: str) -> TableWriter:
 
 
 def compile_kernels(
-    model: str, device: "Device", backend: "Backend", precision: "Precision"
+    models: Sequence[str], device: "Device", backend: "Backend", precision: "Precision"
 ) -> float:
     """Compile what a screen launches on a card, once a host; returns the seconds it took.
 
     Raises:
-        ModelFileError: The checkpoint is missing or damaged.
+        ModelFileError: A checkpoint is missing or damaged.
         OSError: Triton's cache cannot be written.
     """
     if device != "cuda" or backend not in ("auto", "triton") or precision == "float64":
@@ -114,7 +114,7 @@ def compile_kernels(
         from mlff_core import kernels
     except ImportError:  # Triton is an extra
         return 0.0
-    return kernels.compile_kernels(Path(model), precision)
+    return kernels.compile_kernels(*map(Path, models), precision=precision)
 
 
 def potential(
@@ -138,7 +138,7 @@ def potential(
         # Torch takes seconds to import: molecules are embedded without it.
         from mlff_core.models.potential import load_potential
 
-        compile_kernels(model, device, backend, precision)
+        compile_kernels([model], device, backend, precision)
         loaded = load_potential(
             Path(model), device=device, backend=backend, precision=precision, charges=charges
         )

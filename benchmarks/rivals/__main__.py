@@ -122,8 +122,7 @@ def main() -> None:
             # As a screen does: one process alone takes longer than any way may.
             from mlff_core.kernels import compile_kernels
 
-            for name in ("default", "small"):
-                compile_kernels(find_model(name))
+            compile_kernels(*map(find_model, ("default", "small")))
         starts = starts_of(arguments.most, usable_cores())
         # Tables name the card and say how many cores others had.
         result = Results(

@@ -12,6 +12,8 @@ from mlff_core.testing import random_model
 
 pytest.importorskip("triton")
 
+from mlff_core import kernels
+
 #: Notes which kernels would be compiled for a card that is not there, and compiles none.
 SCRIPT = """
 import sys
@@ -112,3 +114,36 @@ def test_all_that_a_screen_launches_is_on_the_list(tmp_path: Path) -> None:
         env=environment, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
+
+
+def test_models_that_are_not_compiled_yet_are_compiled_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes that compile begin once, and a model is noted when all came to their ends."""
+    monkeypatch.setattr(kernels.triton.knobs.cache, "dir", str(tmp_path / "cache"))
+    monkeypatch.setattr(kernels.torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(kernels.torch.cuda, "mem_get_info", lambda device: (2**35, 2**36))
+    monkeypatch.setattr(kernels.torch.cuda, "get_device_name", lambda device: "a card")
+    monkeypatch.setattr(kernels.torch.cuda, "get_device_capability", lambda device: (9, 0))
+    compiled: list[tuple[Path, ...]] = []
+    all_end_well = True
+
+    def compile_in_processes(n: int, what: tuple[tuple[Path, ...], str, str]) -> bool:
+        compiled.append(what[0])
+        return all_end_well
+
+    monkeypatch.setattr(kernels, "_compile_in_processes", compile_in_processes)
+    files = []
+    for n_features in (32, 64, 128):
+        files.append(tmp_path / f"{n_features}.safetensors")
+        save_checkpoint(random_model(n_features=n_features), files[-1], {})
+    first, second, third = files
+
+    kernels.compile_kernels(first)
+    assert kernels.compile_kernels(first) == 0.0
+    all_end_well = False
+    kernels.compile_kernels(first, second, third)
+    all_end_well = True
+    kernels.compile_kernels(first, second, third)
+    kernels.compile_kernels(first, second, third)
+    assert compiled == [(first,), (second, third), (second, third)]
