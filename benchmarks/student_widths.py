@@ -13,6 +13,7 @@ arguments of `LabelPool.add`.
 """
 
 import argparse
+import copy
 import json
 import logging
 import random
@@ -95,7 +96,9 @@ def times(network: PaiNN, device: torch.device, molecules: Molecules) -> dict[st
         ways["engine"] = "triton"
     batch, found = molecules.batch(AT_ONCE), {}
     for name, backend in ways.items():
-        potential, inputs = Potential(network, device=device, backend=backend), fresh(batch)
+        # A copy: a potential's weights learn no more.
+        potential = Potential(copy.deepcopy(network), device=device, backend=backend)
+        inputs = fresh(batch)
         took = [
             cost(potential, batch.with_positions(next(inputs)), device)
             for _ in range(WARM_UP + ROUNDS)

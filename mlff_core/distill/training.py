@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,11 +41,16 @@ class TrainingConfig:
         square_weight: Of the mean square of the force errors, per eV/Å, beside their mean length.
         pair_weight: Of the energy difference of two geometries of a molecule, per eV, at first.
         final_pair_weight: The same at the end.
-        energy_weight: Of the energy itself, per eV.
+        energy_weight: Of the energy itself, per eV, at first.
+        final_energy_weight: The same at the end; None for as at first. From batch to batch its
+            gradient varies seven times as much as that of forces, so that a large one leaves them
+            little of a step: it is for the end, when steps are short.
         energy_delta: Where the Huber loss of energies turns from square to linear, in eV.
         charge_weight: Of the errors of partial charges, per e, where the student has some.
         charge_delta: Where their Huber loss turns from square to linear, in e.
-        dipole_weight: Of the length of the error of the dipole moment that they make, per e·Å.
+        dipole_weight: Of the length of the error of the dipole moment that they make, per e·Å, at
+            first.
+        final_dipole_weight: The same at the end; None for as at first.
         charge_rate: Learning rate of what charges do, `PartialCharges.feedback` and `.strength`, in
             units of that of all else: they begin at zero and have far to go.
         total_fades: Share of the stage over which what the total charge adds to every atom alike
@@ -72,10 +78,12 @@ class TrainingConfig:
     pair_weight: float = 0.3
     final_pair_weight: float = 1.0
     energy_weight: float = 0.05
+    final_energy_weight: float | None = None
     energy_delta: float = 0.03
     charge_weight: float = 2.0
     charge_delta: float = 0.005
     dipole_weight: float = 0.3
+    final_dipole_weight: float | None = None
     charge_rate: float = 1.0
     total_fades: float = 0.0
     max_gradient: float = 2.0
@@ -92,6 +100,34 @@ class TrainingConfig:
             raise ValueError(f"optimizer: expected muon or adamw, found {self.optimizer!r}")
 
 
+class Weights(NamedTuple):
+    """Weights of parts of the loss that change in the course of a stage, on the device [] each."""
+
+    pair: Tensor
+    energy: Tensor
+    dipole: Tensor
+
+    @classmethod
+    def first(cls, config: TrainingConfig, device: torch.device | str) -> "Weights":
+        """Those that a stage begins with."""
+        return cls(*(torch.tensor(begin, device=device) for begin, _ in cls.ends(config)))
+
+    @staticmethod
+    def ends(config: TrainingConfig) -> list[tuple[float, float]]:
+        """The first and the last value of each."""
+        pairs = (
+            (config.pair_weight, config.final_pair_weight),
+            (config.energy_weight, config.final_energy_weight),
+            (config.dipole_weight, config.final_dipole_weight),
+        )
+        return [(begin, begin if end is None else end) for begin, end in pairs]
+
+    def set(self, config: TrainingConfig, way: float) -> None:
+        """To what they are somewhere on the way from the first to the last, 0 to 1."""
+        for weight, (begin, end) in zip(self, self.ends(config), strict=True):
+            weight.fill_(begin + (end - begin) * way)
+
+
 def schedule(progress: float, step: int, warmup_steps: int, final: float = 0.0) -> float:
     """Share of the highest learning rate: a linear warm-up in steps, a cosine in time (0 to 1)."""
     warm = min(1.0, (step + 1) / max(1, warmup_steps))
@@ -103,7 +139,7 @@ def losses(
     energy: Tensor,
     forces: Tensor,
     batch: FixedBatch,
-    pair_weight: Tensor,
+    weights: Weights,
     config: TrainingConfig,
     metrics: Metrics | None = None,
 ) -> Tensor:
@@ -113,7 +149,7 @@ def losses(
         energy: eV, float64 [n_mols].
         forces: eV/Å [n_atoms, 3].
         batch: With the labels.
-        pair_weight: Of the differences [].
+        weights: Of energies and of their differences.
         config: The other weights.
         metrics: Where errors are added up.
     """
@@ -135,18 +171,23 @@ def losses(
     ).sum() / batch.weight.sum()
     if metrics is not None:
         metrics.add(error.detach(), atoms, pair_error.detach(), pairs)
-    return force_loss + pair_weight * pair_loss + config.energy_weight * energy_loss
+    return force_loss + weights.pair * pair_loss + weights.energy * energy_loss
 
 
 def charge_losses(
-    charges: Tensor, batch: FixedBatch, config: TrainingConfig, metrics: Metrics | None = None
+    charges: Tensor,
+    batch: FixedBatch,
+    weights: Weights,
+    config: TrainingConfig,
+    metrics: Metrics | None = None,
 ) -> Tensor:
     """The loss of partial charges, and of the dipole moments that they make.
 
     Args:
         charges: e [n_atoms]; those of a molecule add up to its charge.
         batch: With the labels.
-        config: The weights.
+        weights: Of the dipole moment.
+        config: The other weight.
         metrics: Where errors are added up.
     """
     assert batch.charges is not None
@@ -160,7 +201,7 @@ def charge_losses(
     dipole_loss = (length * batch.weight).sum() / batch.weight.sum()
     if metrics is not None:
         metrics.add_charges(error.detach(), atoms, length.detach(), batch.weight)
-    return config.charge_weight * charge_loss + config.dipole_weight * dipole_loss
+    return config.charge_weight * charge_loss + weights.dipole * dipole_loss
 
 
 def huber(error: Tensor, delta: float) -> Tensor:
@@ -223,7 +264,7 @@ class Trainer:
         self.optimizer.times_faster = config.charge_rate
         compiles = config.compile and device.type == "cuda"
         self.fused = compiled() if compiles else Fused()
-        self.pair_weight = torch.tensor(config.pair_weight, device=device)
+        self.weights = Weights.first(config, device)
         self.gradient_length = torch.zeros((), device=device)
         self.left_out = torch.zeros((), dtype=torch.int64, device=device)
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
@@ -291,10 +332,10 @@ class Trainer:
             fused.charge_ops,
             fused.edge_geometry,
         )
-        loss = losses(energy[:-1], forces, batch, self.pair_weight, self.config, metrics)
+        loss = losses(energy[:-1], forces, batch, self.weights, self.config, metrics)
         if charges is None:
             return loss
-        return loss + charge_losses(charges, batch, self.config, metrics)
+        return loss + charge_losses(charges, batch, self.weights, self.config, metrics)
 
     def _step(self) -> None:
         self._find_gradient()
@@ -331,8 +372,7 @@ class Trainer:
         config = self.config
         way = config.begins + (config.ends - config.begins) * min(1.0, max(0.0, progress))
         share = schedule(way, self.step_count, config.warmup_steps, config.final_rate)
-        weight = config.pair_weight + (config.final_pair_weight - config.pair_weight) * way
-        self.pair_weight.fill_(weight)
+        self.weights.set(config, way)
         self.optimizer.set_rate(config.learning_rate * share)
         if self._graphs is None:
             self._step()
