@@ -7,18 +7,13 @@ import pytest
 import torch
 
 from mlff_core.distill.fused import Fused, compiled
+from mlff_core.distill.losses import Weights, charge_losses, losses
+from mlff_core.distill.metrics import Metrics
 from mlff_core.distill.optimizer import Optimizer, joined_blocks, orthogonalised, square_blocks
 from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.reference_energy import fit_reference_energy
-from mlff_core.distill.training import (
-    Metrics,
-    Trainer,
-    TrainingConfig,
-    Weights,
-    charge_losses,
-    losses,
-    schedule,
-)
+from mlff_core.distill.training import Trainer, schedule
+from mlff_core.distill.training_config import TrainingConfig
 from mlff_core.models.painn import PaiNN, PaiNNConfig
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops.program import PLAIN_OPS
