@@ -174,7 +174,7 @@ def draw(content: dict[str, Any], file: Path) -> None:
         axes.set_title("engine" if way == "engine" else "plain PyTorch")
         axes.margins(0.15)
         if timed:
-            axes.legend()
+            axes.legend(loc="center right")
     figure.savefig(file, dpi=150)
 
 
