@@ -26,7 +26,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks._harness import RESULTS, ROOT
-from benchmarks.model_pages import charges, few_atoms, not_for, other_bonds, rare, torsions
+from benchmarks.model_pages import (
+    charges,
+    environments,
+    few_atoms,
+    not_for,
+    other_bonds,
+    rare,
+    torsions,
+)
 from benchmarks.model_pages import rows_of_markdown as table
 from mlff_core.distill.training_log import read_training_log
 from mlff_core.elements import SYMBOLS
@@ -738,7 +746,7 @@ def card(results: Results, checkpoint: Results, network: PaiNN, accuracy: Path) 
           for line in section(results[name])),
         *(line for name, section in (
             ("other_bonds", other_bonds), ("torsions", torsions), ("rare", rare),
-            ("few_atoms", few_atoms),
+            ("environments", environments), ("few_atoms", few_atoms),
             ("charges", partial(charges, beside=not network.config.charges_after)),
         )
           if name in results for line in section(results[name], device(results[name]))),

@@ -66,6 +66,37 @@ def rare(part: Results, where: str) -> list[str]:
     ]  # fmt: skip
 
 
+def environments(part: Results, where: str) -> list[str]:
+    """Folds of held-out molecules by how often the table has the surroundings of their atoms."""
+
+    def bounds(fold: Results) -> str:
+        first, below = fold["from"], fold["below"]
+        return f"{first:,} or more" if below is None else f"{first:,} to {below - 1:,}"
+
+    return [
+        "## Rare surroundings",
+        "",
+        "Held-out molecules by the rarest surroundings of their atoms (an atom's element, "
+        "hydrogens, charge and bonds, and its neighbours'): how many molecules of the training's "
+        "table have the same. The last column is of the forces on atoms with such surroundings "
+        f"alone, wherever they are. Measured on {where}.",
+        "",
+        *rows_of_markdown(
+            "molecules of the table | held-out molecules | force MAE / RMSE, meV/Å "
+            "| energy within a molecule, kcal/mol | between molecules, median | 90 % "
+            "| forces on these atoms, MAE / RMSE",
+            "lrrrrrr",
+            [
+                [bounds(f), f"{f['n_molecules']:,.0f}",
+                 f"{f['force_mae']:.1f} / {f['force_rmse']:.1f}", f"{f['energy_mae']:.2f}",
+                 f"{f['between_median']:.2f}", f"{f['between_90_percent']:.1f}",
+                 f"{f['atom_force_mae']:.1f} / {f['atom_force_rmse']:.1f}"]
+                for f in part["folds"]
+            ],
+        ),
+    ]  # fmt: skip
+
+
 def few_atoms(part: Results, where: str) -> list[str]:
     """Bonds of small and of hypervalent molecules."""
     found = part["molecules"]

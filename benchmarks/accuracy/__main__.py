@@ -12,6 +12,8 @@
         Bonds of small and of hypervalent molecules at the minima of both.
     python benchmarks/accuracy rare       --teacher FILE --held-out FILE --out OUT.json
         Errors on molecules with something that the training hardly saw, beside the others.
+    python benchmarks/accuracy environments --teacher FILE --held-out FILE --counts C.parquet ...
+        Errors by how often the training's table has the surroundings of the atoms.
     python benchmarks/accuracy minima     --teacher FILE --held-out FILE --out OUT.json
         Their conformers relaxed by both from the same start.
     python benchmarks/accuracy other_bonds --teacher FILE --held-out FILE --out OUT.json
@@ -48,6 +50,7 @@ from benchmarks.accuracy import (
     charges,
     conformers,
     displaced,
+    environments,
     far,
     few_atoms,
     members,
@@ -71,6 +74,7 @@ COMMANDS: dict[str, ModuleType] = {
     "few_atoms": few_atoms,
     "minima": minima,
     "rare": rare,
+    "environments": environments,
     "other_bonds": other_bonds,
     "protomers": protomers,
     "torsions": torsions,

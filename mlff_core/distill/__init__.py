@@ -14,7 +14,9 @@ optimizer.py   Muon for the square blocks of the weights, AdamW for the rest
 metrics.py     errors on the batches that are trained on
 reference_energy.py   energies of single atoms
 fused.py       what a step is made of, and what torch.compile makes of it
-training.py    losses, schedule, averaging; one step as a CUDA graph
+training_config.py  how a student is trained
+losses.py      the losses and their weights
+training.py    schedule, averaging; one step as a CUDA graph
 readout.py     what reads charges, of a student whose weights stay
 averaging.py   the mean of several students
 growth.py      a larger student that computes what a smaller one did

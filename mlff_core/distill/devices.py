@@ -13,7 +13,7 @@ from mlff_core.distill.ranks import Ranks, launch
 from mlff_core.distill.sampling import SamplingConfig
 from mlff_core.distill.stage import Stage, StageConfig, StageResult
 from mlff_core.distill.teacher import LabelsMolecules
-from mlff_core.distill.training import TrainingConfig
+from mlff_core.distill.training_config import TrainingConfig
 from mlff_core.models.painn import PaiNN, PaiNNConfig
 
 

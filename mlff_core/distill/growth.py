@@ -25,8 +25,8 @@ def grown(network: PaiNN, config: PaiNNConfig, *, seed: int = 0) -> PaiNN:
 
     Args:
         network: The smaller one.
-        config: The shape of the larger one: more blocks or radial functions, a multiple of the
-            features, or partial charges where there were none, or did less.
+        config: The shape of the larger one: more blocks, radial functions or features (an even
+            number), or partial charges where there were none, or did less.
         seed: Of how weights are shared out, and of the first layers of further blocks.
 
     Raises:
@@ -39,7 +39,8 @@ def grown(network: PaiNN, config: PaiNNConfig, *, seed: int = 0) -> PaiNN:
     ]
     if (
         replace(old, **{name: getattr(config, name) for name in may_differ}) != config
-        or config.n_features % old.n_features
+        or config.n_features < old.n_features
+        or (config.n_features != old.n_features and (config.n_features | old.n_features) % 2)
         or config.n_interactions < old.n_interactions
         or config.n_rbf < old.n_rbf
     ):
@@ -47,7 +48,6 @@ def grown(network: PaiNN, config: PaiNNConfig, *, seed: int = 0) -> PaiNN:
     torch.manual_seed(seed)
     larger = PaiNN(config)
     larger.reference_energy = network.reference_energy.clone()
-    copies = config.n_features // old.n_features
     state, parameters = network.state_dict(), dict(network.named_parameters())
     with torch.no_grad():
         for name, weights in larger.state_dict().items():
@@ -56,15 +56,15 @@ def grown(network: PaiNN, config: PaiNNConfig, *, seed: int = 0) -> PaiNN:
                     weights.zero_()
                 continue
             known = state[name]
-            if copies > 1 and name in parameters:
-                known = _widened(name, known, copies, old.n_features)
+            if config.n_features > old.n_features and name in parameters:
+                known = _widened(name, known, old.n_features, config.n_features)
             weights.zero_()
             weights[tuple(slice(n) for n in known.shape)] = known
     return larger
 
 
-def _widened(name: str, weights: Tensor, copies: int, n_features: int) -> Tensor:
-    """A layer's weights, or a table's, for several copies of each feature.
+def _widened(name: str, weights: Tensor, n_features: int, wanted: int) -> Tensor:
+    """A layer's weights, or a table's, for more features, which are copies of the first ones.
 
     The copies of one chunk (U, V, a third of phi) stand side by side.
     """
@@ -76,11 +76,14 @@ def _widened(name: str, weights: Tensor, copies: int, n_features: int) -> Tensor
         chunk = n_features if size % n_features == 0 else n_features // 2
         if size % chunk:
             continue
-        wide = weights.unflatten(axis, (-1, 1, chunk)).repeat_interleave(copies, axis + 1)
+        source = torch.arange(wanted * chunk // n_features) % chunk
+        wide = weights.unflatten(axis, (-1, chunk)).index_select(axis + 1, source)
         if axis == 1 and name not in _TABLES:
             # What goes in is alike, so only the sum over the copies counts.
+            copies = source.bincount().to(wide)
             unlike = torch.randn_like(wide)
-            unlike -= unlike.mean(axis + 1, keepdim=True)
-            wide = (wide + unlike * (weights.std() / unlike.std())) / copies
-        weights = wide.flatten(axis, axis + 2)
+            sums = unlike.new_zeros(*unlike.shape[:-1], chunk).index_add_(-1, source, unlike)
+            unlike -= (sums / copies)[..., source]
+            wide = (wide + unlike * (weights.std() / unlike.std())) / copies[source]
+        weights = wide.flatten(axis, axis + 1)
     return weights

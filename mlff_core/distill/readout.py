@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from mlff_core.distill.losses import huber
 from mlff_core.distill.pool import LabelPool
-from mlff_core.distill.training import huber
 from mlff_core.models.painn import PaiNN
 from mlff_core.models.partial_charges import PartialCharges
 from mlff_core.neighbors import neighbor_pairs

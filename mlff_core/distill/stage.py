@@ -28,7 +28,8 @@ from mlff_core.distill.reference_energy import fit_reference_energy
 from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig
 from mlff_core.distill.second_teacher import SecondTeacher
 from mlff_core.distill.teacher import LabelsMolecules
-from mlff_core.distill.training import Trainer, TrainingConfig
+from mlff_core.distill.training import Trainer
+from mlff_core.distill.training_config import TrainingConfig
 from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
 from mlff_core.models.painn import PaiNN, PaiNNConfig
 from mlff_core.models.potential import Potential, load_potential

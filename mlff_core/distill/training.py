@@ -1,95 +1,22 @@
-"""The losses, the schedule, and one training step: a CUDA graph, or the same eagerly on a CPU."""
+"""The schedule, and one training step: a CUDA graph, or the same eagerly on a CPU."""
 
 import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from mlff_core.distill.fused import Fused, compiled, edge_ops
+from mlff_core.distill.losses import Weights, charge_losses, losses
 from mlff_core.distill.metrics import Metrics
 from mlff_core.distill.optimizer import Optimizer
 from mlff_core.distill.pool import FixedBatch, LabelPool
 from mlff_core.distill.ranks import Ranks
+from mlff_core.distill.training_config import TrainingConfig
 from mlff_core.models.painn import PaiNN
 from mlff_core.ops.program import EdgeOps, energy_forces_and_charges
 from mlff_core.ops.triton.capture import recording
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How the student is trained.
-
-    Attributes:
-        n_mols: Geometries in a batch, of each device.
-        n_atoms: Atoms in a batch, padding included; 0 takes them from the first molecules.
-        n_edges: Pairs in a batch, padding included; 0 likewise.
-        learning_rate: At its height.
-        final_rate: The last learning rate, as a share of the highest.
-        begins: Where on the way from the highest rate to the last one a stage begins, 0 to 1:
-            stages that go on from each other may be parts of one way.
-        ends: Where it ends.
-        warmup_steps: Steps until the highest.
-        optimizer: "adamw", or "muon" for the square blocks of the weights and AdamW for the rest.
-        momentum: Of Muon.
-        weight_decay: Of either, times the learning rate.
-        beta1: Of AdamW.
-        beta2: Of AdamW.
-        ema_decay: Of the weights that are shipped.
-        square_weight: Of the mean square of the force errors, per eV/Å, beside their mean length.
-        pair_weight: Of the energy difference of two geometries of a molecule, per eV, at first.
-        final_pair_weight: The same at the end.
-        energy_weight: Of the energy itself, per eV.
-        energy_delta: Where the Huber loss of energies turns from square to linear, in eV.
-        charge_weight: Of the errors of partial charges, per e, where the student has some.
-        charge_delta: Where their Huber loss turns from square to linear, in e.
-        dipole_weight: Of the length of the error of the dipole moment that they make, per e·Å.
-        charge_rate: Learning rate of what charges do, `PartialCharges.feedback` and `.strength`, in
-            units of that of all else: they begin at zero and have far to go.
-        total_fades: Share of the stage over which what the total charge adds to every atom alike
-            fades to what it adds in an uncharged molecule, and stays there; 0 for never. Of the
-            total charge, charges that add up then tell alone.
-        max_gradient: A gradient longer than this many times the running mean is shortened.
-        compile: On CUDA, whether the operators over atoms are compiled before training starts.
-    """
-
-    n_mols: int = 128
-    n_atoms: int = 0
-    n_edges: int = 0
-    learning_rate: float = 1e-3
-    final_rate: float = 0.0
-    begins: float = 0.0
-    ends: float = 1.0
-    warmup_steps: int = 500
-    optimizer: str = "muon"
-    momentum: float = 0.95
-    weight_decay: float = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.99
-    ema_decay: float = 0.999
-    square_weight: float = 0.0
-    pair_weight: float = 0.3
-    final_pair_weight: float = 1.0
-    energy_weight: float = 0.05
-    energy_delta: float = 0.03
-    charge_weight: float = 2.0
-    charge_delta: float = 0.005
-    dipole_weight: float = 0.3
-    charge_rate: float = 1.0
-    total_fades: float = 0.0
-    max_gradient: float = 2.0
-    compile: bool = True
-
-    def __post_init__(self) -> None:
-        if self.n_mols < 2 or self.n_mols % 2:
-            raise ValueError(f"n_mols: expected an even number of at least 2, found {self.n_mols}")
-        if not 0.0 <= self.begins < self.ends <= 1.0:
-            raise ValueError(
-                f"begins, ends: expected 0 <= begins < ends <= 1, found {self.begins}, {self.ends}"
-            )
-        if self.optimizer not in ("muon", "adamw"):
-            raise ValueError(f"optimizer: expected muon or adamw, found {self.optimizer!r}")
 
 
 def schedule(progress: float, step: int, warmup_steps: int, final: float = 0.0) -> float:
@@ -97,77 +24,6 @@ def schedule(progress: float, step: int, warmup_steps: int, final: float = 0.0) 
     warm = min(1.0, (step + 1) / max(1, warmup_steps))
     cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, max(0.0, progress))))
     return warm * (final + (1.0 - final) * cosine)
-
-
-def losses(
-    energy: Tensor,
-    forces: Tensor,
-    batch: FixedBatch,
-    pair_weight: Tensor,
-    config: TrainingConfig,
-    metrics: Metrics | None = None,
-) -> Tensor:
-    """The loss of a batch whose second half are other geometries of the first half's molecules.
-
-    Args:
-        energy: eV, float64 [n_mols].
-        forces: eV/Å [n_atoms, 3].
-        batch: With the labels.
-        pair_weight: Of the differences [].
-        config: The other weights.
-        metrics: Where errors are added up.
-    """
-    atoms = torch.cat([batch.weight, batch.weight.new_zeros(1)])[batch.mol_idx]
-    error = (forces - batch.forces) * atoms[:, None]
-    # Lengths before squares: the few atoms with huge forces must not rule. Smooth near zero.
-    square = error.square().sum(-1) + 1e-6
-    cost = square.sqrt() + config.square_weight * square
-    force_loss = (cost * atoms).sum() / atoms.sum()
-
-    energy_error = (energy - batch.energy).float()
-    first, second = energy_error.chunk(2)
-    both = batch.weight.chunk(2)
-    pairs = both[0] * both[1]
-    pair_error = first - second
-    pair_loss = (huber(pair_error, config.energy_delta) * pairs).sum() / pairs.sum()
-    energy_loss = (
-        huber(energy_error, config.energy_delta) * batch.weight
-    ).sum() / batch.weight.sum()
-    if metrics is not None:
-        metrics.add(error.detach(), atoms, pair_error.detach(), pairs)
-    return force_loss + pair_weight * pair_loss + config.energy_weight * energy_loss
-
-
-def charge_losses(
-    charges: Tensor, batch: FixedBatch, config: TrainingConfig, metrics: Metrics | None = None
-) -> Tensor:
-    """The loss of partial charges, and of the dipole moments that they make.
-
-    Args:
-        charges: e [n_atoms]; those of a molecule add up to its charge.
-        batch: With the labels.
-        config: The weights.
-        metrics: Where errors are added up.
-    """
-    assert batch.charges is not None
-    assert batch.layout is not None
-    atoms = torch.cat([batch.weight, batch.weight.new_zeros(1)])[batch.mol_idx]
-    error = (charges - batch.charges) * atoms
-    charge_loss = (huber(error, config.charge_delta) * atoms).sum() / atoms.sum()
-    # Errors of a molecule add up to nothing, so no place is special; far from it they would round.
-    dipole = batch.layout.padded(error[:, None] * batch.positions).sum(1)
-    length = (dipole.square().sum(-1) + 1e-6).sqrt()
-    dipole_loss = (length * batch.weight).sum() / batch.weight.sum()
-    if metrics is not None:
-        metrics.add_charges(error.detach(), atoms, length.detach(), batch.weight)
-    return config.charge_weight * charge_loss + config.dipole_weight * dipole_loss
-
-
-def huber(error: Tensor, delta: float) -> Tensor:
-    """error² / 2 delta near zero, |error| - delta / 2 beyond delta."""
-    return torch.nn.functional.smooth_l1_loss(
-        error, torch.zeros_like(error), beta=delta, reduction="none"
-    )
 
 
 def _look_up_by_rows(embedding: torch.nn.Embedding) -> None:
@@ -223,7 +79,7 @@ class Trainer:
         self.optimizer.times_faster = config.charge_rate
         compiles = config.compile and device.type == "cuda"
         self.fused = compiled() if compiles else Fused()
-        self.pair_weight = torch.tensor(config.pair_weight, device=device)
+        self.weights = Weights.first(config, device)
         self.gradient_length = torch.zeros((), device=device)
         self.left_out = torch.zeros((), dtype=torch.int64, device=device)
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
@@ -291,10 +147,10 @@ class Trainer:
             fused.charge_ops,
             fused.edge_geometry,
         )
-        loss = losses(energy[:-1], forces, batch, self.pair_weight, self.config, metrics)
+        loss = losses(energy[:-1], forces, batch, self.weights, self.config, metrics)
         if charges is None:
             return loss
-        return loss + charge_losses(charges, batch, self.config, metrics)
+        return loss + charge_losses(charges, batch, self.weights, self.config, metrics)
 
     def _step(self) -> None:
         self._find_gradient()
@@ -331,8 +187,7 @@ class Trainer:
         config = self.config
         way = config.begins + (config.ends - config.begins) * min(1.0, max(0.0, progress))
         share = schedule(way, self.step_count, config.warmup_steps, config.final_rate)
-        weight = config.pair_weight + (config.final_pair_weight - config.pair_weight) * way
-        self.pair_weight.fill_(weight)
+        self.weights.set(config, way)
         self.optimizer.set_rate(config.learning_rate * share)
         if self._graphs is None:
             self._step()

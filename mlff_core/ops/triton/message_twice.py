@@ -55,6 +55,12 @@ TILES: dict[str, Tile] = {
     "twice_neighbour_kernel": Tile(8, 64, 1),
 }
 
+
+def features_at_once(kernel: str, n_features: int) -> int:
+    """Features of a program: as its tile has it, or the largest power of two that divides all."""
+    return min(TILES[kernel].block_f, n_features & -n_features)
+
+
 #: Programs of a kernel for each block of features.
 N_PROGRAMS = 8448
 
@@ -104,8 +110,8 @@ class _Pairs:
 
     def launch(self, kernel: Any, n_features: int, *arguments: Any, **flags: Any) -> None:
         """Run a kernel over all atoms."""
-        tile = TILES[kernel.fn.__name__]
-        block_f = min(tile.block_f, n_features)
+        name = kernel.fn.__name__
+        tile, block_f = TILES[name], features_at_once(name, n_features)
         kernel[(self.n_programs, n_features // block_f)](
             *arguments,
             F=n_features,
@@ -205,7 +211,7 @@ def _first(pairs, edges, g_dq, g_dmu, phi, mu, W, S, g_W):
     features = mu is not None or not geometry
     g_phi = torch.empty(phi.shape, device=device) if features else None
     g_mu = torch.empty(mu.shape, device=device) if mu is not None else None
-    parts = n_features // min(TILES["twice_bwd_kernel"].block_f, n_features)
+    parts = n_features // features_at_once("twice_bwd_kernel", n_features)
     g_geometry = torch.empty(parts, n_edges, 4, device=device) if geometry else None
     row, source, pair, _ = pairs.places(edges, n_features)
     pairs.launch(

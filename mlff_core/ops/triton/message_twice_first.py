@@ -20,6 +20,17 @@ def pair_vector(x, e, inside):
 
 
 @triton.jit
+def pair_rows(source, pair, first, end, BLOCK_E: tl.constexpr):
+    """Rows of a list that begin with `first`, which of them come before `end`, their sources, and
+    where their pairs' filters are; the last two stand upright, beside features."""
+    e = first + tl.arange(0, BLOCK_E)
+    inside = e < end
+    n = tl.load(source + e, mask=inside, other=0)
+    r = tl.load(pair + e, mask=inside, other=0)
+    return e, inside, n[:, None], r[:, None]
+
+
+@triton.jit
 def vector_features(x, F: tl.constexpr):
     """The components of vector features, of whatever shape the places of the first have."""
     return (
@@ -57,15 +68,12 @@ def twice_fwd_kernel(
         acc_y = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
         acc_z = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
         for first in range(start, end, BLOCK_E):
-            e = first + tl.arange(0, BLOCK_E)
-            inside = e < end
+            e, inside, n, r = pair_rows(source, pair, first, end, BLOCK_E)
             here = inside[:, None]
-            n = tl.load(source + e, mask=inside, other=0)
-            r = tl.load(pair + e, mask=inside, other=0)
             ux, uy, uz = pair_vector(unit, e, inside)
             # Rows beyond the end have zero filters, and add nothing.
-            at_w = r[:, None] * (PARTS * F) + f[None, :]
-            at_p = n[:, None] * (PARTS * F) + f[None, :]
+            at_w = r * (PARTS * F) + f[None, :]
+            at_p = n * (PARTS * F) + f[None, :]
             w1 = tl.load(W + at_w, mask=here, other=0.0).to(tl.float32)
             w2 = tl.load(W + at_w + F, mask=here, other=0.0).to(tl.float32)
             acc_q += tl.load(phi + at_p).to(tl.float32) * w1
@@ -74,7 +82,7 @@ def twice_fwd_kernel(
             acc_y += x2 * uy
             acc_z += x2 * uz
             if PARTS == 3:
-                at_n = n[:, None] * (3 * F) + f[None, :]
+                at_n = n * (3 * F) + f[None, :]
                 w3 = tl.load(W + at_w + 2 * F, mask=here, other=0.0).to(tl.float32)
                 x3 = tl.load(phi + at_p + 2 * F).to(tl.float32) * w3
                 mx, my, mz = vector_features(mu + at_n, F)
@@ -132,15 +140,12 @@ def twice_bwd_kernel(
             acc_y = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
             acc_z = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
         for first in range(start, end, BLOCK_E):
-            e = first + tl.arange(0, BLOCK_E)
-            inside = e < end
+            e, inside, n, r = pair_rows(source, pair, first, end, BLOCK_E)
             here = inside[:, None]
-            n = tl.load(source + e, mask=inside, other=0)
-            r = tl.load(pair + e, mask=inside, other=0)
             ux, uy, uz = pair_vector(unit, e, inside)
-            at_w = r[:, None] * (PARTS * F) + f[None, :]
-            at_n = n[:, None] * (3 * F) + f[None, :]
-            a = tl.load(g_dq + n[:, None] * F + f[None, :]).to(tl.float32)
+            at_w = r * (PARTS * F) + f[None, :]
+            at_n = n * (3 * F) + f[None, :]
+            a = tl.load(g_dq + n * F + f[None, :]).to(tl.float32)
             bx, by, bz = vector_features(g_dmu + at_n, F)
             beta = -(bx * ux + by * uy + bz * uz)
             if FEATURES:

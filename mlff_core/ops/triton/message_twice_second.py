@@ -8,7 +8,7 @@ Meaning and names: `message_twice`.
 import triton
 import triton.language as tl
 
-from mlff_core.ops.triton.message_twice_first import pair_vector, vector_features
+from mlff_core.ops.triton.message_twice_first import pair_rows, pair_vector, vector_features
 
 
 @triton.jit
@@ -63,15 +63,12 @@ def twice_centre_kernel(
             acc_y = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
             acc_z = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
         for first in range(start, end, BLOCK_E):
-            e = first + tl.arange(0, BLOCK_E)
-            inside = e < end
+            e, inside, n, r = pair_rows(source, pair, first, end, BLOCK_E)
             here = inside[:, None]
-            n = tl.load(source + e, mask=inside, other=0)
-            r = tl.load(pair + e, mask=inside, other=0)
             D = tl.load(c_d + e, mask=inside, other=0.0)[:, None]
-            at_w = r[:, None] * (PARTS * F) + f[None, :]
+            at_w = r * (PARTS * F) + f[None, :]
             at_g = e[:, None] * (PARTS * F) + f[None, :]
-            a = tl.load(g_dq + n[:, None] * F + f[None, :]).to(tl.float32)
+            a = tl.load(g_dq + n * F + f[None, :]).to(tl.float32)
             # D only ever meets the slope, so the product of the two stands in for it.
             s1 = tl.load(S + at_w, mask=here, other=0.0).to(tl.float32) * D
             acc_1 += a * s1
@@ -82,7 +79,7 @@ def twice_centre_kernel(
             tl.store(g_S + at_g, (a * p1 * D).to(tl.bfloat16), mask=here)
             ux, uy, uz = pair_vector(unit, e, inside)
             Vx, Vy, Vz = pair_vector(c_u, e, inside)
-            at_n = n[:, None] * (3 * F) + f[None, :]
+            at_n = n * (3 * F) + f[None, :]
             bx, by, bz = vector_features(g_dmu + at_n, F)
             beta = -(bx * ux + by * uy + bz * uz)
             b_V = -(bx * Vx + by * Vy + bz * Vz)
@@ -163,16 +160,13 @@ def twice_neighbour_kernel(
         acc_y = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
         acc_z = tl.zeros((BLOCK_E, BLOCK_F), tl.float32)
         for first in range(start, end, BLOCK_E):
-            e = first + tl.arange(0, BLOCK_E)
-            inside = e < end
+            e, inside, c, r = pair_rows(source, pair, first, end, BLOCK_E)
             here = inside[:, None]
-            c = tl.load(source + e, mask=inside, other=0)
-            r = tl.load(pair + e, mask=inside, other=0)
             back = tl.load(reverse + e, mask=inside, other=0)
             D = tl.load(c_d + back, mask=inside, other=0.0)[:, None]
-            at_w = r[:, None] * (PARTS * F) + f[None, :]
-            at_p = c[:, None] * (PARTS * F) + f[None, :]
-            at_n = c[:, None] * (3 * F) + f[None, :]
+            at_w = r * (PARTS * F) + f[None, :]
+            at_p = c * (PARTS * F) + f[None, :]
+            at_n = c * (3 * F) + f[None, :]
             s1 = tl.load(S + at_w, mask=here, other=0.0).to(tl.float32) * D
             acc_a += tl.load(phi + at_p).to(tl.float32) * s1
             ux, uy, uz = pair_vector(unit, e, inside)

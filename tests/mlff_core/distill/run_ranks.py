@@ -14,7 +14,7 @@ from mlff_core.distill.labelling import LabelConfig
 from mlff_core.distill.ranks import Ranks, launch
 from mlff_core.distill.sampling import SamplingConfig
 from mlff_core.distill.stage import StageConfig
-from mlff_core.distill.training import TrainingConfig
+from mlff_core.distill.training_config import TrainingConfig
 from mlff_core.models.painn import PaiNNConfig
 from mlff_core.testing import SpringTeacher
 

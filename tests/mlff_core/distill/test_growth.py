@@ -17,11 +17,12 @@ GROWN = [
     replace(CONFIG, n_interactions=3),
     replace(CONFIG, n_rbf=9),
     replace(CONFIG, n_features=32),
+    replace(CONFIG, n_features=24),
     replace(CONFIG, n_features=48, n_interactions=4, n_rbf=9),
     replace(CONFIG, charges_after=1, charge_feedback=True, coulomb=True),
 ]
 SHAPES = pytest.mark.parametrize(
-    "config", GROWN, ids=["blocks", "rbf", "features", "all", "charges"]
+    "config", GROWN, ids=["blocks", "rbf", "features", "half as many more", "all", "charges"]
 )
 
 
@@ -68,7 +69,7 @@ def test_features_that_were_alike_learn_different_things():
 @pytest.mark.parametrize(
     "config",
     [
-        replace(CONFIG, n_features=24),
+        replace(CONFIG, n_features=17),
         replace(CONFIG, n_features=8),
         replace(CONFIG, n_interactions=1),
         replace(CONFIG, n_rbf=7),

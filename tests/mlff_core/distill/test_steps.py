@@ -19,7 +19,7 @@ from mlff_core.distill.molecules import MoleculesConfig
 from mlff_core.distill.recipe import Recipe, TestConfig
 from mlff_core.distill.sampling import SamplingConfig
 from mlff_core.distill.stage import StageConfig
-from mlff_core.distill.training import TrainingConfig
+from mlff_core.distill.training_config import TrainingConfig
 from mlff_core.distill.training_log import read_training_log, write_training_log
 from mlff_core.errors import OutputError
 from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint

@@ -7,17 +7,13 @@ import pytest
 import torch
 
 from mlff_core.distill.fused import Fused, compiled
+from mlff_core.distill.losses import Weights, charge_losses, losses
+from mlff_core.distill.metrics import Metrics
 from mlff_core.distill.optimizer import Optimizer, joined_blocks, orthogonalised, square_blocks
 from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.reference_energy import fit_reference_energy
-from mlff_core.distill.training import (
-    Metrics,
-    Trainer,
-    TrainingConfig,
-    charge_losses,
-    losses,
-    schedule,
-)
+from mlff_core.distill.training import Trainer, schedule
+from mlff_core.distill.training_config import TrainingConfig
 from mlff_core.models.painn import PaiNN, PaiNNConfig
 from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops.program import PLAIN_OPS
@@ -130,7 +126,7 @@ def test_the_dipole_of_the_loss_is_that_of_the_charges(pool):
     charges[first[1]] -= 0.1
     config = dataclasses.replace(trainer.config, charge_weight=0.0, dipole_weight=1.0)
     metrics = Metrics("cpu")
-    loss = charge_losses(charges, batch, config, metrics)
+    loss = charge_losses(charges, batch, Weights.first(config, "cpu"), config, metrics)
     d = float((batch.positions[first[0]] - batch.positions[first[1]]).norm())
     # A tenth of a charge moved by d, in one of eight molecules; the others' lengths end at 0.001.
     assert float(loss) == pytest.approx((0.1 * d + 7 * 1e-3) / 8, rel=1e-3)
@@ -197,7 +193,7 @@ def test_the_loss_of_a_perfect_student_is_nothing(pool):
     trainer, _ = trained(pool, 1)
     batch = pool.draw(8, trainer.config.n_atoms, trainer.config.n_edges, SMALL.cutoff)
     metrics = Metrics("cpu")
-    loss = losses(batch.energy, batch.forces, batch, torch.tensor(1.0), trainer.config, metrics)
+    loss = losses(batch.energy, batch.forces, batch, trainer.weights, trainer.config, metrics)
     assert float(loss) < 2e-3  # the smooth length of a zero vector
     assert metrics.read()["force_rmse"] == 0.0
 
@@ -208,8 +204,8 @@ def test_padding_has_no_part_in_the_loss(pool):
     batch = pool.draw(8, config.n_atoms, config.n_edges, SMALL.cutoff)
     spoiled = batch.forces.clone()
     spoiled[batch.mol_idx == 8] = 1e6
-    one = losses(batch.energy, batch.forces, batch, torch.tensor(0.0), config)
-    other = losses(batch.energy, spoiled, batch, torch.tensor(0.0), config)
+    one = losses(batch.energy, batch.forces, batch, trainer.weights, config)
+    other = losses(batch.energy, spoiled, batch, trainer.weights, config)
     assert torch.equal(one, other)
 
 
@@ -218,8 +214,9 @@ def test_a_constant_shift_of_a_molecule_costs_only_the_absolute_term(pool):
     config = dataclasses.replace(trainer.config, energy_weight=0.0)
     batch = pool.draw(8, config.n_atoms, config.n_edges, SMALL.cutoff)
     shift = torch.tensor([1.0, -2.0, 0.5, 3.0]).repeat(2).double()
-    free = losses(batch.energy + shift, batch.forces, batch, torch.tensor(1.0), config)
-    none = losses(batch.energy, batch.forces, batch, torch.tensor(1.0), config)
+    weights = Weights.first(config, "cpu")
+    free = losses(batch.energy + shift, batch.forces, batch, weights, config)
+    none = losses(batch.energy, batch.forces, batch, weights, config)
     torch.testing.assert_close(free, none, rtol=0, atol=1e-6)
 
 
@@ -240,6 +237,18 @@ def test_the_loss_has_the_gradient_that_finite_differences_give(pool):
             weight -= sign * step * direction
     slope = (values[0] - values[1]) / (2 * step)
     assert slope == pytest.approx(float(gradient.norm()), rel=0.02)
+
+
+def test_weights_of_the_loss_go_from_the_first_to_the_last_or_stay(pool):
+    changes = {"energy_weight": 0.1, "final_energy_weight": 0.5, "dipole_weight": 0.2}
+    trainer, _ = trained(pool, 1, pair_weight=0.5, final_pair_weight=1.0, **changes)
+    for progress, expected in (
+        (0.0, (0.5, 0.1, 0.2)),
+        (0.25, (0.625, 0.2, 0.2)),
+        (1.0, (1, 0.5, 0.2)),
+    ):
+        trainer.step(progress)
+        assert [float(w) for w in trainer.weights] == pytest.approx(expected)
 
 
 def test_the_schedule_warms_up_and_ends_at_nothing():

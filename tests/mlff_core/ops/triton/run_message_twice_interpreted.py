@@ -24,10 +24,11 @@ def main(out: Path) -> None:
     torch.manual_seed(0)
     # Interpreted programs run one after the other; a few do what thousands do on a card.
     message_twice.N_PROGRAMS = 3
-    # Two slices of the features, as a wider student has on a card.
+    # Slices of the features, as a wider student has on a card: two here and three there, since 16
+    # does not divide them.
     for kernel, tile in message_twice.TILES.items():
-        message_twice.TILES[kernel] = tile._replace(block_f=8)
-    model = random_model(5, PaiNNConfig(n_features=16, n_interactions=2))
+        message_twice.TILES[kernel] = tile._replace(block_f=4 if "twice_fwd" in kernel else 16)
+    model = random_model(5, PaiNNConfig(n_features=24, n_interactions=2))
     batch = MolBatch.from_arrays([random_molecule(5, 1), random_molecule(9, 2, charge=1)])
     i, j = neighbor_pairs(batch.positions, batch.ptr, model.config.cutoff)
     ends = torch.bincount(i, minlength=batch.n_atoms).cumsum(0)
