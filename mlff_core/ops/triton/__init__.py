@@ -11,6 +11,7 @@ first_message_bwd.py  the way back of that
 message_twice.py   the same with first and second derivatives, for training
 message_twice_first.py   its kernels of messages and of their derivative
 message_twice_second.py   its kernels of the derivative of that
+operand.py         numbers as products take them
 linear.py          products with weights
 update.py          mix scalars and vectors
 update_bwd.py      the way back of that

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mlff_core.ops.plain import NORM_FLOOR
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import (
-    linear,
+from mlff_core.ops.triton.linear import linear
+from mlff_core.ops.triton.operand import (
     load_operand,
     load_weights,
     new_operand,
