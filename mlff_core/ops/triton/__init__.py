@@ -13,8 +13,12 @@ message_twice_first.py   its kernels of messages and of their derivative
 message_twice_second.py   its kernels of the derivative of that
 operand.py         numbers as products take them
 linear.py          products with weights
+warpgroups.py      what products by warpgroups have in common
+linear_warpgroups.py  products of operands by them
 update.py          mix scalars and vectors
 update_bwd.py      the way back of that
+update_warpgroups.py  products of either by warpgroups
+update_bwd_warpgroups.py  the first one on the way back
 readout.py         energies, sums, forces
 charges.py         partial charges and their Coulomb energy
 charge_step.py    what a step does with these

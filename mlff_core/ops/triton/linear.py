@@ -11,23 +11,19 @@ import triton.language as tl
 from torch import Tensor
 
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
+from mlff_core.ops.triton.linear_warpgroups import linear_by_warpgroups
 from mlff_core.ops.triton.operand import (
     load_operand,
     load_weights,
     new_operand,
     product,
+    shape_name,
     sigmoid,
     split,
     store_operand,
 )
 from mlff_core.ops.triton.tiles import piece_grid, rows_that_count, tile_options
-
-
-def shape_name(n_in: int, n_out: int) -> str:
-    """What a product is called in the table of tiles, whatever the width of the features."""
-    # One of the two is the width, the other a multiple of it.
-    width = min(n_in, n_out)
-    return f"linear_{n_in // width}x{n_out // width}"
+from mlff_core.ops.triton.warpgroups import groups_of
 
 
 @triton.jit(
@@ -146,7 +142,15 @@ def linear(
     else:
         y = torch.empty(n_rows, n_out, device=x.device)
     other = add if add is not None else silu_slope_of
+    after = "add" if add is not None else "silu_slope" if silu_slope_of is not None else ""
     name = shape_name(n_in, n_out)
+    groups = groups_of(name, precision, n_rows // atom_rows, min(n_out, n_in))
+    if groups is not None and x.dim() == 3 and silu is None:
+        linear_by_warpgroups(
+            x, w, b, other, end, y, groups,
+            precision=precision, atom_rows=atom_rows, operand=operand, after=after,
+        )  # fmt: skip
+        return y
     counted = rows_that_count(n_rows, atom_rows)
     sizes = tile_options(name, precision, counted, min(n_out, n_in), n_out, n_in)
     grid = piece_grid(n_rows, n_out, sizes)
@@ -168,7 +172,7 @@ def linear(
         OPERAND=operand,
         SILU=silu is not None,
         HAS_BIAS=b is not None,
-        AFTER="add" if add is not None else "silu_slope" if silu_slope_of is not None else "",
+        AFTER=after,
         **sizes,
         **overlap(counted),
     )

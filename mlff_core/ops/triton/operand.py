@@ -115,6 +115,13 @@ def product(x, w, acc, PRECISION: tl.constexpr):
             return acc + dot_16(high, w_high, part)
 
 
+def shape_name(n_in: int, n_out: int) -> str:
+    """What a product is called in the table of tiles, whatever the width of the features."""
+    # One of the two is the width, the other a multiple of it.
+    width = min(n_in, n_out)
+    return f"linear_{n_in // width}x{n_out // width}"
+
+
 def new_operand(n_rows: int, n_in: int, precision: str, device: torch.device) -> Tensor:
     """Memory for what `store_operand` writes, float16 [n_rows, n_pieces, n_in]."""
     pieces = 1 if precision == "fp16" else 2
