@@ -32,6 +32,7 @@ from mlff_core.ops.triton import (
     update,
     update_bwd,
     update_bwd_warpgroups,
+    update_gradients,
     update_warpgroups,
 )
 from mlff_core.ops.triton import pairs as pairing
@@ -51,8 +52,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 settle_keys(
-    launch, linear, linear_warpgroups, message, update, update_bwd, update_warpgroups,
-    update_bwd_warpgroups, message_bwd, first_message, first_message_bwd, pairing, readout, filling,
+    launch, linear, linear_warpgroups, message, update, update_bwd, update_gradients,
+    update_warpgroups, update_bwd_warpgroups, message_bwd, first_message, first_message_bwd,
+    pairing, readout, filling,
 )  # fmt: skip
 
 #: Batches of more atoms are worked through in pieces, which bounds the memory of what is saved for
