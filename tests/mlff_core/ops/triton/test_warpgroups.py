@@ -35,7 +35,7 @@ def many_atoms() -> tuple[torch.Tensor, ...]:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "fast"])
-@pytest.mark.parametrize("name", ["default", "charged"])
+@pytest.mark.parametrize("name", ["default", "charged", "small"])
 def test_energies_and_forces_are_to_the_bit_those_without_warpgroups(name, precision, monkeypatch):
     from mlff_core.ops.triton.engine import TritonEngine
 
@@ -44,7 +44,10 @@ def test_energies_and_forces_are_to_the_bit_those_without_warpgroups(name, preci
     model = read_checkpoint(find_model(name))[0].to("cuda").requires_grad_(False)
     engine = TritonEngine(model, precision)
     ways = {engine.weights.forward_precision, engine.weights.backward_precision}
-    assert all(tiles.GROUPS[model.config.n_features][way] for way in ways)
+    groups = tiles.GROUPS.get(model.config.n_features, {})
+    if not groups:
+        pytest.skip("no kernel of this width is sooner by warpgroups")
+    assert all(groups[way] for way in ways)
     arguments = many_atoms()
     by_warpgroups = [x.clone() for x in engine.step(*arguments)]
     monkeypatch.setattr(warpgroups, "GROUPS", {})
