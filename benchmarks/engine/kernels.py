@@ -81,7 +81,6 @@ def rows(model: PaiNN, molecules: Molecules, clock: Clock) -> Iterator[dict]:
     from mlff_core.ops.triton.tiles import row_class
     from mlff_core.ops.triton.tune import kernel_times
     from mlff_core.ops.triton.update_bwd import APART
-    from mlff_core.ops.triton.warpgroups import groups_of
 
     for precision, sizes in SIZES.items():
         for n_mols in sizes:
@@ -94,7 +93,6 @@ def rows(model: PaiNN, molecules: Molecules, clock: Clock) -> Iterator[dict]:
                 weights = engine.weights
                 ways = weights.forward_precision, weights.backward_precision
                 one, two = (new_operand(1, 1, way, molecules.device).shape[1] for way in ways)
-                groups = groups_of("update_bwd_in", ways[1], batch.n_atoms, model.config.n_features)
                 i, _ = neighbor_pairs(batch.positions, batch.ptr, model.config.cutoff)
                 todo = work(
                     batch.n_atoms,
@@ -103,7 +101,7 @@ def rows(model: PaiNN, molecules: Molecules, clock: Clock) -> Iterator[dict]:
                     model.config.n_interactions,
                     weights.blocks[-1].filters.degree + 1,
                     (one, two),
-                    row_class(batch.n_atoms) in APART and groups is None,
+                    row_class(batch.n_atoms) in APART,
                 )
                 whole = sum(times.values())
                 rest = whole

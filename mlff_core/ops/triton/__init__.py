@@ -17,9 +17,7 @@ warpgroups.py      what products by warpgroups have in common
 linear_warpgroups.py  products of operands by them
 update.py          mix scalars and vectors
 update_bwd.py      the way back of that
-update_gradients.py  what is elementwise on it
-update_warpgroups.py  the products of update.py by warpgroups
-update_bwd_warpgroups.py  those of update_bwd.py
+update_bwd_warpgroups.py  the first product of that by warpgroups
 readout.py         energies, sums, forces
 charges.py         partial charges and their Coulomb energy
 charge_step.py    what a step does with these

@@ -22,7 +22,7 @@ from mlff_core.ops.triton.operand import new_operand, store_operand
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.spline import spline_weights
 from mlff_core.ops.triton.tiles import launch_of
-from mlff_core.ops.triton.update_gradients import g_a_mu_operand
+from mlff_core.ops.triton.update_bwd import g_a_mu_operand
 
 #: Components of what a pair gives to the positions of its ends: a vector, of which the part across
 #: the pair counts, divided by the distance, and the slope along it.

@@ -27,8 +27,6 @@ from mlff_core.ops.triton.operand import (
     store_operand,
 )
 from mlff_core.ops.triton.tiles import piece_grid, tile_options
-from mlff_core.ops.triton.update_warpgroups import hidden_by_warpgroups, out_by_warpgroups
-from mlff_core.ops.triton.warpgroups import groups_of
 
 _NORM_FLOOR = tl.constexpr(NORM_FLOOR)
 
@@ -264,53 +262,42 @@ def update_fwd(
     uv = linear(flat, weights.uv, end=end, atom_rows=3, precision=precision)
     hidden, q_out = q.new_empty(n_atoms, n_features), q.new_empty(n_atoms, n_features)
     silu = new_operand(n_atoms, n_features, precision, q.device)
-    groups = groups_of("update_hidden", precision, n_atoms, n_features)
-    if groups is not None:
-        hidden_by_warpgroups(
-            q, uv, weights.w1, weights.b1, hidden, silu, end, groups, precision=precision
-        )
-    else:
-        sizes = tile_options("update_hidden", precision, n_atoms, *widths)
-        update_hidden_kernel[piece_grid(n_atoms, n_features, sizes)](
-            q,
-            uv,
-            weights.w1,
-            weights.b1,
-            hidden,
-            silu,
-            end,
-            n_atoms,
-            N_FEATURES=n_features,
-            PRECISION=precision,
-            **sizes,
-            **overlap(n_atoms),
-        )
+    sizes = tile_options("update_hidden", precision, n_atoms, *widths)
+    grid = piece_grid(n_atoms, n_features, sizes)
+    update_hidden_kernel[grid](
+        q,
+        uv,
+        weights.w1,
+        weights.b1,
+        hidden,
+        silu,
+        end,
+        n_atoms,
+        N_FEATURES=n_features,
+        PRECISION=precision,
+        **sizes,
+        **overlap(n_atoms),
+    )
     a = q.new_empty(n_atoms, 3 * n_features)
     mu_out = q.new_empty(n_atoms, 3, n_features) if with_mu else None
-    groups = groups_of("update_out", precision, n_atoms, n_features)
-    if groups is not None:
-        out_by_warpgroups(
-            q, mu, uv, silu, weights.w2, weights.b2, a, q_out, mu_out, end, groups,
-            precision=precision,
-        )  # fmt: skip
-    else:
-        sizes = tile_options("update_out", precision, n_atoms, *widths)
-        update_out_kernel[piece_grid(n_atoms, n_features, sizes)](
-            q,
-            q if mu is None else mu,
-            uv,
-            silu,
-            weights.w2,
-            weights.b2,
-            a,
-            q_out,
-            q if mu_out is None else mu_out,
-            end,
-            n_atoms,
-            N_FEATURES=n_features,
-            PRECISION=precision,
-            WITH_MU=with_mu,
-            **sizes,
-            **overlap(n_atoms),
-        )
+    sizes = tile_options("update_out", precision, n_atoms, *widths)
+    grid = piece_grid(n_atoms, n_features, sizes)
+    update_out_kernel[grid](
+        q,
+        q if mu is None else mu,
+        uv,
+        silu,
+        weights.w2,
+        weights.b2,
+        a,
+        q_out,
+        q if mu_out is None else mu_out,
+        end,
+        n_atoms,
+        N_FEATURES=n_features,
+        PRECISION=precision,
+        WITH_MU=with_mu,
+        **sizes,
+        **overlap(n_atoms),
+    )
     return q_out, mu_out, UpdateSaved(uv, a, hidden)

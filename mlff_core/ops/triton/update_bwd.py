@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mlff_core.ops.plain import NORM_FLOOR
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
 from mlff_core.ops.triton.linear import linear
 from mlff_core.ops.triton.operand import (
@@ -22,11 +23,7 @@ from mlff_core.ops.triton.operand import (
 )
 from mlff_core.ops.triton.tiles import piece_grid, row_class, tile_options
 from mlff_core.ops.triton.update import UpdateSaved, UpdateWeights
-from mlff_core.ops.triton.update_bwd_warpgroups import (
-    bwd_hidden_by_warpgroups,
-    bwd_in_by_warpgroups,
-)
-from mlff_core.ops.triton.update_gradients import g_a_mu_operand, gradients_in
+from mlff_core.ops.triton.update_bwd_warpgroups import bwd_hidden_by_warpgroups
 from mlff_core.ops.triton.warpgroups import groups_of
 
 #: Classes of rows where what is elementwise at the end of the way back is a kernel of its own. In a
@@ -34,6 +31,8 @@ from mlff_core.ops.triton.warpgroups import groups_of
 APART = ("large",)
 #: Atoms of a program of such kernels.
 ATOMS = 4
+
+_NORM_FLOOR = tl.constexpr(NORM_FLOOR)
 
 
 @triton.jit(do_not_specialize=["n_atoms"])
@@ -149,6 +148,46 @@ def update_bwd_in_kernel(
     )  # fmt: skip
 
 
+@triton.jit
+def gradients_in(
+    through_q, through_norm, g_q_ptr, g_mu_ptr, uv_ptr, a_ptr, g_q_out_ptr, g_uv_ptr, atom, f, real,
+    N_FEATURES: tl.constexpr, PRECISION: tl.constexpr, WITH_MU: tl.constexpr,
+):  # fmt: skip
+    """Leave the gradients in q, and in U mu and V mu as an operand.
+
+    Args:
+        through_q, through_norm: What comes through the network to q and to the norm of V mu
+            [atoms, features].
+        g_q_ptr, g_mu_ptr, uv_ptr, a_ptr, g_q_out_ptr, g_uv_ptr: As in `update_bwd_in_kernel`.
+        atom: Which atoms, int64 [atoms, 1].
+        f: Which features [1, features].
+        real: Which of the atoms there are [atoms, 1].
+    """
+    PIECES: tl.constexpr = 1 if PRECISION == "fp16" else 2
+    scalar = atom * N_FEATURES + f
+    g_q = tl.load(g_q_ptr + scalar, mask=real, other=0.0)
+    tl.store(g_q_out_ptr + scalar, through_q + g_q, mask=real)
+    uv = uv_ptr + atom * (6 * N_FEATURES) + f
+    vx = tl.load(uv + N_FEATURES, mask=real, other=0.0)
+    vy = tl.load(uv + 3 * N_FEATURES, mask=real, other=0.0)
+    vz = tl.load(uv + 5 * N_FEATURES, mask=real, other=0.0)
+    ratio = through_norm / tl.sqrt(vx * vx + vy * vy + vz * vz + _NORM_FLOOR)
+    a = a_ptr + atom * (3 * N_FEATURES) + f
+    g_product = g_q * tl.load(a + N_FEATURES, mask=real, other=0.0)
+    if WITH_MU:
+        a_mu = tl.load(a, mask=real, other=0.0)
+    V = (vx, vy, vz)
+    for c in tl.static_range(3):
+        g_u = g_product * V[c]
+        if WITH_MU:
+            g_mu = g_mu_ptr + atom * (3 * N_FEATURES) + c * N_FEATURES + f
+            g_u += a_mu * tl.load(g_mu, mask=real, other=0.0)
+        g_v = g_product * tl.load(uv + 2 * c * N_FEATURES, mask=real, other=0.0) + ratio * V[c]
+        g_uv = g_uv_ptr + (atom * 3 + c) * (PIECES * 2 * N_FEATURES) + f
+        store_operand(g_uv, g_u, real, 2 * N_FEATURES, PRECISION)
+        store_operand(g_uv + N_FEATURES, g_v, real, 2 * N_FEATURES, PRECISION)
+
+
 @triton.jit(do_not_specialize=["n_atoms"])
 def update_bwd_mix_kernel(
     g_in_ptr,  # what comes through the network to q beside that to the norm [n_atoms, 2 n_features]
@@ -180,6 +219,29 @@ def update_bwd_mix_kernel(
         through_q, through_norm, g_q_ptr, g_mu_ptr, uv_ptr, a_ptr, g_q_out_ptr, g_uv_ptr, atom, f,
         real, N_FEATURES, PRECISION, WITH_MU,
     )  # fmt: skip
+
+
+@triton.jit
+def g_a_mu_operand(
+    g_a_mu_ptr, x, y, z, uv_ptr, atom, f, real, N_FEATURES: tl.constexpr, PRECISION: tl.constexpr
+):
+    """Leave the gradient in a_mu, the inner product of U mu and that in mu, as an operand.
+
+    Args:
+        g_a_mu_ptr: Operand [n_atoms, PIECES, n_features].
+        x, y, z: Gradient in the vectors that the update block gives [atoms, features].
+        uv_ptr: [n_atoms, 3, 2 n_features].
+        atom: Which atoms, int64 [atoms, 1].
+        f: Which features [1, features].
+        real: Which of the atoms there are [atoms, 1].
+    """
+    PIECES: tl.constexpr = 1 if PRECISION == "fp16" else 2
+    u = uv_ptr + atom * (6 * N_FEATURES) + f
+    g_a_mu = x * tl.load(u, mask=real, other=0.0)
+    g_a_mu += y * tl.load(u + 2 * N_FEATURES, mask=real, other=0.0)
+    g_a_mu += z * tl.load(u + 4 * N_FEATURES, mask=real, other=0.0)
+    operand = g_a_mu_ptr + atom * (PIECES * N_FEATURES) + f
+    store_operand(operand, g_a_mu, real, N_FEATURES, PRECISION)
 
 
 @triton.jit(do_not_specialize=["n_atoms"])
@@ -282,13 +344,7 @@ def update_bwd(
         )
     g_q_out = g_q.new_empty(n_atoms, n_features)
     g_uv = new_operand(3 * n_atoms, 2 * n_features, precision, g_q.device)
-    groups = groups_of("update_bwd_in", precision, n_atoms, n_features)
-    if groups is not None:
-        bwd_in_by_warpgroups(
-            g_hidden, g_q, g_mu, saved.uv, saved.a, weights.w1_t, g_q_out, g_uv, end, groups,
-            precision=precision,
-        )  # fmt: skip
-    elif row_class(n_atoms) in APART:
+    if row_class(n_atoms) in APART:
         g_in = linear(g_hidden, weights.w1_t, end=end, precision=precision)
         update_bwd_mix_kernel[(triton.cdiv(n_atoms, ATOMS),)](
             g_in,

@@ -1,10 +1,9 @@
 # mypy: disable-error-code="arg-type, assignment, call-arg, has-type, list-item, no-untyped-def"
 # mypy: disable-error-code="operator, var-annotated"
 # ... because kernels are not Python: their arguments become pointers, their constants numbers.
-"""Products of the update block's backward by warpgroups.
+"""The first product of the update block's backward by warpgroups.
 
-Meaning: the kernels of the same name in update_bwd.py. Sums are mixed with what is elementwise in
-the layout in which the matrix units leave them, so that no kernel of its own has to.
+Meaning: `update_bwd.update_bwd_hidden_kernel`.
 """
 
 from torch import Tensor
@@ -14,7 +13,6 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
 from mlff_core.ops.triton.operand import sigmoid, split, store_operand
 from mlff_core.ops.triton.tiles import Groups
-from mlff_core.ops.triton.update_gradients import gradients_in
 from mlff_core.ops.triton.warpgroups import (
     FETCHING,
     ROWS,
@@ -160,123 +158,6 @@ def bwd_hidden_warpgroups_kernel(
     )  # fmt: skip
 
 
-@gluon.jit
-def multiply_bwd_in(
-    WHO: gl.constexpr, memory, place, pointers, n_atoms,
-    N_FEATURES: gl.constexpr, BLOCK_N: gl.constexpr, PIECE: gl.constexpr, STAGES: gl.constexpr,
-    WORKERS: gl.constexpr, PRECISION: gl.constexpr, WITH_MU: gl.constexpr,
-):  # fmt: skip
-    """What one warpgroup does: multiply its rows, mix with them what is elementwise, and leave it.
-
-    Args:
-        WHO: Which warpgroup.
-        memory, place: As in `warpgroups.fetch`.
-        pointers: g_q, g_mu, uv, a, g_q_out and g_uv; these and others: as in
-            `bwd_in_warpgroups_kernel`.
-    """
-    x_high, x_low, w_high, w_low, there, free, _ = memory
-    group, n_groups, n_blocks, first_n = place
-    g_q_ptr, g_mu_ptr, uv_ptr, a_ptr, g_q_out_ptr, g_uv_ptr = pointers
-    TWO: gl.constexpr = PRECISION != "fp16"
-    LAYOUT: gl.constexpr = gl.NVMMADistributedLayout(
-        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_N, 16]
-    )
-    n = first_n + gl.arange(0, BLOCK_N, layout=gl.SliceLayout(0, LAYOUT))
-    i = 0
-    for tile in range(group, gl.cdiv(n_blocks, WORKERS), n_groups):
-        through_q = gl.zeros([_ROWS, BLOCK_N], gl.float32, layout=LAYOUT)
-        through_norm = gl.zeros([_ROWS, BLOCK_N], gl.float32, layout=LAYOUT)
-        for _piece in range(N_FEATURES // PIECE):
-            slot = i % STAGES
-            mbarrier.wait(there.index(slot), (i // STAGES) & 1)
-            high = x_high.index(slot * WORKERS + WHO)
-            low = x_low.index(slot * WORKERS + WHO if TWO else 0)
-            at = slot * 2
-            through_q = times(
-                high, low, w_high.index(at), w_low.index(at if TWO else 0), through_q,
-                BLOCK_N, LAYOUT, PRECISION,
-            )  # fmt: skip
-            at += 1
-            through_norm = times(
-                high, low, w_high.index(at), w_low.index(at if TWO else 0), through_norm,
-                BLOCK_N, LAYOUT, PRECISION,
-            )  # fmt: skip
-            through_q = settled(through_q, PRECISION)
-            through_norm = settled(through_norm, PRECISION)
-            mbarrier.arrive(free.index(slot), count=1)
-            i += 1
-        first = (tile * WORKERS + WHO) * _ROWS
-        rows = first + gl.arange(0, _ROWS, layout=gl.SliceLayout(1, LAYOUT))
-        real = gl.expand_dims(rows, 1) < n_atoms
-        wide = gl.expand_dims(rows.to(gl.int64), 1)
-        gradients_in(
-            through_q, through_norm, g_q_ptr, g_mu_ptr, uv_ptr, a_ptr, g_q_out_ptr, g_uv_ptr, wide,
-            gl.expand_dims(n, 0), real, N_FEATURES, PRECISION, WITH_MU,
-        )  # fmt: skip
-
-
-@gluon.jit(do_not_specialize=["n_atoms"], repr=lambda call: "update_bwd_in_kernel")
-def bwd_in_warpgroups_kernel(
-    x_desc,  # gradient in the hidden layer, operand [n_atoms, PIECES · N_FEATURES]
-    w_desc,  # pieces of the transposed first layer [2 N_FEATURES, N_FEATURES]
-    g_q_ptr,  # [n_atoms, N_FEATURES]
-    g_mu_ptr,  # [n_atoms, 3, N_FEATURES], unused without WITH_MU
-    uv_ptr,  # [n_atoms, 3, 2 N_FEATURES]
-    a_ptr,  # [n_atoms, 3 N_FEATURES]
-    g_q_out_ptr,  # [n_atoms, N_FEATURES]
-    g_uv_ptr,  # gradient in U mu beside that in V mu, operand [3 n_atoms, PIECES, 2 N_FEATURES]
-    end_ptr,  # int32 [1], atoms that are no padding
-    n_atoms,
-    N_FEATURES: gl.constexpr,
-    BLOCK_N: gl.constexpr,
-    PIECE: gl.constexpr,
-    STAGES: gl.constexpr,
-    WORKERS: gl.constexpr,
-    REGISTERS: gl.constexpr,  # of a thread that multiplies
-    FETCHING: gl.constexpr,  # of one that fetches
-    PRECISION: gl.constexpr,
-    WITH_MU: gl.constexpr,
-):
-    TWO: gl.constexpr = PRECISION != "fp16"
-    N_PIECES: gl.constexpr = N_FEATURES // PIECE
-    COLUMNS: gl.constexpr = N_FEATURES // BLOCK_N
-    memory = rings(
-        x_desc, w_desc, WORKERS * STAGES, 2 * STAGES, STAGES, WORKERS, PIECE, _ROWS, BLOCK_N, TWO
-    )
-    n_blocks = gl.cdiv(gl.minimum(gl.load(end_ptr), n_atoms), _ROWS)
-    program = gl.program_id(0)
-    place = (
-        program // COLUMNS, gl.num_programs(0) // COLUMNS, n_blocks, program % COLUMNS * BLOCK_N
-    )  # fmt: skip
-    pointers = (g_q_ptr, g_mu_ptr, uv_ptr, a_ptr, g_q_out_ptr, g_uv_ptr)
-    if WORKERS == 2:
-        gl.warp_specialize(
-            [
-                (multiply_bwd_in, (0, memory, place, pointers, n_atoms, N_FEATURES, BLOCK_N, PIECE,
-                    STAGES, WORKERS, PRECISION, WITH_MU)),
-                (multiply_bwd_in, (1, memory, place, pointers, n_atoms, N_FEATURES, BLOCK_N, PIECE,
-                    STAGES, WORKERS, PRECISION, WITH_MU)),
-                (fetch, (x_desc, w_desc, memory, place, N_PIECES, N_FEATURES, 2 * N_FEATURES, 2,
-                    N_FEATURES, 0, 0, PIECE, STAGES, WORKERS, True, TWO)),
-            ],
-            [4, 1], [REGISTERS, FETCHING],
-        )  # fmt: skip
-    else:
-        gl.warp_specialize(
-            [
-                (multiply_bwd_in, (0, memory, place, pointers, n_atoms, N_FEATURES, BLOCK_N, PIECE,
-                    STAGES, WORKERS, PRECISION, WITH_MU)),
-                (multiply_bwd_in, (1, memory, place, pointers, n_atoms, N_FEATURES, BLOCK_N, PIECE,
-                    STAGES, WORKERS, PRECISION, WITH_MU)),
-                (multiply_bwd_in, (2, memory, place, pointers, n_atoms, N_FEATURES, BLOCK_N, PIECE,
-                    STAGES, WORKERS, PRECISION, WITH_MU)),
-                (fetch, (x_desc, w_desc, memory, place, N_PIECES, N_FEATURES, 2 * N_FEATURES, 2,
-                    N_FEATURES, 0, 0, PIECE, STAGES, WORKERS, True, TWO)),
-            ],
-            [4, 4, 1], [REGISTERS, REGISTERS, FETCHING],
-        )  # fmt: skip
-
-
 def bwd_hidden_by_warpgroups(
     g_q: Tensor,
     g_a_mu: Tensor | None,
@@ -313,48 +194,6 @@ def bwd_hidden_by_warpgroups(
         PRECISION=precision,
         OPERAND=operand,
         WITH_MU=g_a_mu is not None,
-        num_warps=4,
-        maxnreg=registers.at_launch,
-    )
-
-
-def bwd_in_by_warpgroups(
-    g_hidden: Tensor,
-    g_q: Tensor,
-    g_mu: Tensor | None,
-    uv: Tensor,
-    a: Tensor,
-    w: Tensor,
-    g_q_out: Tensor,
-    g_uv: Tensor,
-    end: Tensor,
-    groups: Groups,
-    *,
-    precision: str,
-) -> None:
-    """Write g_q_out and g_uv, as `update_bwd.update_bwd_in_kernel` does of such arguments."""
-    n_atoms, n_features = g_q.shape
-    registers = room(groups.workers)
-    bwd_in_warpgroups_kernel[(programs(n_features, groups),)](
-        described(g_hidden.view(n_atoms, -1), ROWS, groups.k),
-        described(w.view(-1, n_features), groups.columns, groups.k),
-        g_q,
-        uv if g_mu is None else g_mu,
-        uv,
-        a,
-        g_q_out,
-        g_uv,
-        end,
-        n_atoms,
-        N_FEATURES=n_features,
-        BLOCK_N=groups.columns,
-        PIECE=groups.k,
-        STAGES=groups.stages,
-        WORKERS=groups.workers,
-        REGISTERS=registers.multiplying,
-        FETCHING=FETCHING,
-        PRECISION=precision,
-        WITH_MU=g_mu is not None,
         num_warps=4,
         maxnreg=registers.at_launch,
     )

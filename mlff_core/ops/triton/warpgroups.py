@@ -8,7 +8,7 @@ again for each of its rows. Here a warp fetches into shared memory what the othe
 these warpgroups has 64 rows of its own, so that one writes while another multiplies; and a program
 goes on from rows to rows, so that its weights may stay where they are.
 
-Meaning: the kernel of the same name in linear.py, update.py or update_bwd.py, to the last bit: sums
+Meaning: the kernel of the same name in linear.py or update_bwd.py, to the last bit: sums
 are taken in the same order. Triton's interpreter does not know such kernels.
 """
 

@@ -22,7 +22,7 @@ KERNELS = {
     "update_out_kernel",
 }
 #: Of those in tiles.json.
-GROUP_KERNELS = {"linear_warpgroups_kernel"}
+GROUP_KERNELS = {"linear_warpgroups_kernel", "bwd_hidden_warpgroups_kernel"}
 #: What a program may have on a card of the Hopper family.
 SHARED_BYTES = 227 * 1024
 

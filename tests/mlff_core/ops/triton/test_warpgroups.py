@@ -35,7 +35,7 @@ def many_atoms() -> tuple[torch.Tensor, ...]:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "fast"])
-@pytest.mark.parametrize("name", ["default", "charged", "small"])
+@pytest.mark.parametrize("name", ["default", "small"])
 def test_energies_and_forces_are_to_the_bit_those_without_warpgroups(name, precision, monkeypatch):
     from mlff_core.ops.triton.engine import TritonEngine
 
