@@ -158,7 +158,7 @@ class _CoarseProducts(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        from mlff_core.ops.triton.linear import product_plain
+        from mlff_core.ops.triton.operand import product_plain
 
         if function is torch.nn.functional.linear:
             x, w, *bias = args

@@ -77,7 +77,7 @@ def work(
 def rows(model: PaiNN, molecules: Molecules, clock: Clock) -> Iterator[dict]:
     """A row for each kernel of a step, of each precision and number of molecules."""
     from mlff_core.ops.triton.engine import TritonEngine
-    from mlff_core.ops.triton.linear import new_operand
+    from mlff_core.ops.triton.operand import new_operand
     from mlff_core.ops.triton.tiles import row_class
     from mlff_core.ops.triton.tune import kernel_times
     from mlff_core.ops.triton.update_bwd import APART

@@ -52,7 +52,7 @@ def results(out: Any) -> list[torch.Tensor]:
 
     What kernels leave as the next product takes it is given in numbers.
     """
-    from mlff_core.ops.triton.linear import value_of
+    from mlff_core.ops.triton.operand import value_of
 
     if isinstance(out, torch.Tensor):
         return [out]

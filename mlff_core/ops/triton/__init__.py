@@ -11,9 +11,13 @@ first_message_bwd.py  the way back of that
 message_twice.py   the same with first and second derivatives, for training
 message_twice_first.py   its kernels of messages and of their derivative
 message_twice_second.py   its kernels of the derivative of that
+operand.py         numbers as products take them
 linear.py          products with weights
+warpgroups.py      what products by warpgroups have in common
+linear_warpgroups.py  products of operands by them
 update.py          mix scalars and vectors
 update_bwd.py      the way back of that
+update_bwd_warpgroups.py  the first product of that by warpgroups
 readout.py         energies, sums, forces
 charges.py         partial charges and their Coulomb energy
 charge_step.py    what a step does with these

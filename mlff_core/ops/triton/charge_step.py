@@ -23,7 +23,7 @@ from mlff_core.ops.triton.charges import (
     equilibrate_parts,
 )
 from mlff_core.ops.triton.launch import overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import sigmoid
+from mlff_core.ops.triton.operand import sigmoid
 from mlff_core.units import COULOMB_EV_ANGSTROM
 
 if TYPE_CHECKING:

@@ -21,8 +21,11 @@ def settle_keys(*modules: ModuleType) -> None:
     """Let Triton compute what it keeps the kernels of modules under on disk, in this order.
 
     The key of a kernel depends on whether that of a function which it calls is known: in processes
-    that launch kernels in other orders none would find what another compiled.
+    that launch kernels in other orders none would find what another compiled. The interpreter keeps
+    nothing, and has functions that kernels by warpgroups cannot be compiled with.
     """
+    if knobs.runtime.interpret:
+        return
     for module in modules:
         for value in list(vars(module).values()):
             if isinstance(value, JITFunction):

@@ -25,11 +25,13 @@ from mlff_core.ops.triton import (
     first_message_bwd,
     launch,
     linear,
+    linear_warpgroups,
     message,
     message_bwd,
     readout,
     update,
     update_bwd,
+    update_bwd_warpgroups,
 )
 from mlff_core.ops.triton import pairs as pairing
 from mlff_core.ops.triton.capture import recording
@@ -48,8 +50,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 settle_keys(
-    launch, linear, message, update, update_bwd, message_bwd, first_message, first_message_bwd,
-    pairing, readout, filling,
+    launch, linear, linear_warpgroups, message, update, update_bwd, update_bwd_warpgroups,
+    message_bwd, first_message, first_message_bwd, pairing, readout, filling,
 )  # fmt: skip
 
 #: Batches of more atoms are worked through in pieces, which bounds the memory of what is saved for

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from mlff_core.ops.filters import FilterTable, spline_table
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import (
+from mlff_core.ops.triton.message import filter_tile, load_pair
+from mlff_core.ops.triton.operand import (
     dot_16,
     load_operand,
     load_weights,
@@ -34,7 +35,6 @@ from mlff_core.ops.triton.linear import (
     split_weights,
     store_operand,
 )
-from mlff_core.ops.triton.message import filter_tile, load_pair
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.spline import spline_weights
 from mlff_core.ops.triton.tiles import piece_grid, row_class, tile_options

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from mlff_core.ops.triton.first_message import CHUNK, COLUMNS, PAIRS, FirstWeights
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import load_weights, product, split
 from mlff_core.ops.triton.message import load_pair
 from mlff_core.ops.triton.message_bwd import N_PULL, add_or_store, filter_and_slope_tile
+from mlff_core.ops.triton.operand import load_weights, product, split
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.spline import spline_weights
 from mlff_core.ops.triton.tiles import piece_grid, tile_options

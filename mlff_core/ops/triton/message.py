@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mlff_core.ops.filters import FilterTable
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import new_operand, store_operand
+from mlff_core.ops.triton.operand import new_operand, store_operand
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.spline import spline_weights
 from mlff_core.ops.triton.tiles import launch_of

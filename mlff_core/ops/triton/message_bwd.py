@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mlff_core.ops.filters import FilterTable
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import new_operand, store_operand
 from mlff_core.ops.triton.message import column, gather, load_pair, most, over_pairs, places
+from mlff_core.ops.triton.operand import new_operand, store_operand
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.spline import spline_weights
 from mlff_core.ops.triton.tiles import launch_of
@@ -318,7 +318,7 @@ def message_bwd(
         add: Add to pull rather than overwrite it.
         precision: How products are computed that take dE/dphi.
         uv: What the update block before has kept [n_atoms, 3, 2 n_features].
-        g_a_mu: From `linear.new_operand`; written: what `update_bwd.gradient_in_a_mu` makes of
+        g_a_mu: From `operand.new_operand`; written: what `update_bwd.gradient_in_a_mu` makes of
             uv and dE/dmu, which are at hand here.
         products: How those are computed that take it.
 

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import load_weights, product, sigmoid, split
+from mlff_core.ops.triton.operand import load_weights, product, sigmoid, split
 from mlff_core.ops.triton.pairs import N_GEOMETRY, PairRows
 from mlff_core.ops.triton.tiles import tile_options
 

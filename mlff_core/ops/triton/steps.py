@@ -13,15 +13,10 @@ from mlff_core.ops.triton.first_message import (
     worth_it,
 )
 from mlff_core.ops.triton.first_message_bwd import first_message_bwd
-from mlff_core.ops.triton.linear import (
-    contiguous_transpose,
-    mlp_bwd,
-    mlp_fwd,
-    new_operand,
-    split_weights,
-)
+from mlff_core.ops.triton.linear import mlp_bwd, mlp_fwd
 from mlff_core.ops.triton.message import message_fwd
 from mlff_core.ops.triton.message_bwd import message_bwd, new_pull
+from mlff_core.ops.triton.operand import contiguous_transpose, new_operand, split_weights
 from mlff_core.ops.triton.pairs import AtomTables, PairRows
 from mlff_core.ops.triton.readout import readout
 from mlff_core.ops.triton.update import UpdateSaved, UpdateWeights, update_fwd

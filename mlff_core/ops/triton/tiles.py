@@ -66,6 +66,25 @@ class Launch(NamedTuple):
         }
 
 
+class Groups(NamedTuple):
+    """Piece of a product by warpgroups, each of which has 64 rows; see warpgroups.py.
+
+    Attributes:
+        columns: Columns a program.
+        k: Length of the pieces in which the inner dimension is read.
+        workers: Warpgroups that multiply, 2 or 3.
+        stages: Pieces of rows that are fetched ahead; by all together, or where weights stay by
+            each warpgroup.
+        stay: Weights stay in shared memory while rows pass.
+    """
+
+    columns: int
+    k: int
+    workers: int
+    stages: int
+    stay: bool
+
+
 #: Fewest rows of each class.
 CLASSES = {"large": 4097, "medium": 513, "few": 129, "small": 0}
 
@@ -76,10 +95,13 @@ class Choices(NamedTuple):
     Attributes:
         tiles: Width of the features -> precision of the products -> kernel -> class -> piece.
         launches: Width -> kernel -> class -> piece.
+        groups: Width -> precision -> kernel -> piece where atoms are many, on cards that have
+            warpgroups; of other kernels, and of other cards, as in tiles.
     """
 
     tiles: dict[int, dict[str, dict[str, dict[str, Tile]]]]
     launches: dict[int, dict[str, dict[str, Launch]]]
+    groups: dict[int, dict[str, dict[str, Groups]]]
 
 
 def read(file: Path) -> Choices:
@@ -108,11 +130,18 @@ def read(file: Path) -> Choices:
             }
             for width, kernels in kept["launches"].items()
         },
+        {
+            int(width): {
+                precision: {kernel: Groups(*values) for kernel, values in kernels.items()}
+                for precision, kernels in precisions.items()
+            }
+            for width, precisions in kept.get("groups", {}).items()
+        },
     )
 
 
 #: The choices in use: at first those that were measured on one H200.
-TILES, LAUNCHES = read(Path(__file__).with_suffix(".json"))
+TILES, LAUNCHES, GROUPS = read(Path(__file__).with_suffix(".json"))
 
 
 def row_class(n_rows: int) -> str:
@@ -197,6 +226,7 @@ def load(device_name: str) -> bool:
         for width, walks in kept.launches.items():
             for kernel, choices in walks.items():
                 LAUNCHES[width][kernel].update(choices)
+        GROUPS.update(kept.groups)
     except FileNotFoundError:
         return False
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -211,7 +241,8 @@ def save(device_name: str, file: Path | None = None) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     text = (
         f'{{\n "device": {json.dumps(device_name)},\n'
-        f' "tiles": {_text(TILES, 4)},\n "launches": {_text(LAUNCHES, 3)}\n}}\n'
+        f' "tiles": {_text(TILES, 4)},\n "launches": {_text(LAUNCHES, 3)},\n'
+        f' "groups": {_text(GROUPS, 3)}\n}}\n'
     )
     with whole_file(file) as stream:
         stream.write(text.encode())

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,6 +18,7 @@ from mlff_core.ops.triton.engine import TritonEngine
 from mlff_core.ops.triton.launch import kernels_apart
 from mlff_core.ops.triton.steps import FILTER_SPLINES
 from mlff_core.ops.triton.tiles import Launch, Tile
+from mlff_core.ops.triton.warpgroups import multiprocessors
 
 if TYPE_CHECKING:
     from mlff_core.models.painn import PaiNN
@@ -181,6 +183,17 @@ def with_choice(
                 return
 
 
+@contextmanager
+def without_groups() -> Iterator[None]:
+    """Inside, tiles are for all kernels, whether or not this card has warpgroups."""
+    kept = dict(tiles.GROUPS)
+    tiles.GROUPS.clear()
+    try:
+        yield
+    finally:
+        tiles.GROUPS.update(kept)
+
+
 def make_engines(model: "PaiNN", products: str) -> list[TritonEngine]:
     """One on the splines of each precision; not checked, which would compile more."""
     return [
@@ -209,18 +222,25 @@ def tune(model: "PaiNN", batch: MolBatch, precision: str) -> Iterator[str]:
     width, size = tiles.width_class(model.config.n_features), tiles.row_class(batch.n_atoms)
     engines = make_engines(model, precision)
     best: dict[str, tuple[float, Table, Tile | Launch]] = {}
-    for table, choice in candidates(width, size, precision):
-        run = partial(kernel_times, concerned(table, engines), batch)
-        for kernels, times in with_choice(run, table, size, choice):
-            for kernel in kernels:
-                if not exact_enough(kernel, size, precision, choice):
-                    continue
-                # What the profiler has not seen took no time at all, and is no measurement.
-                if 0 < times[kernel] < best.get(kernel, (math.inf,))[0]:
-                    best[kernel] = (times[kernel], table, choice)
+    with without_groups():
+        for table, choice in candidates(width, size, precision):
+            run = partial(kernel_times, concerned(table, engines), batch)
+            for kernels, times in with_choice(run, table, size, choice):
+                for kernel in kernels:
+                    if not exact_enough(kernel, size, precision, choice):
+                        continue
+                    # What the profiler has not seen took no time at all, and is no measurement.
+                    if 0 < times[kernel] < best.get(kernel, (math.inf,))[0]:
+                        best[kernel] = (times[kernel], table, choice)
     for kernel, (time, table, choice) in best.items():
         table[kernel][size] = choice  # type: ignore[assignment]
         yield f"{width} {precision} {size} {kernel}: {choice}, {time:.1f} µs"
+    groups = tiles.GROUPS.get(width, {}).get(precision, {})
+    if size == "large" and multiprocessors():
+        times = kernel_times(engines[:1], batch)
+        for kernel in [k for k in groups if k in best and not 0 < times[k] < best[k][0]]:
+            yield f"{width} {precision} {size} {kernel}: no warpgroups, {times[kernel]:.1f} µs"
+            del groups[kernel]
 
 
 def exact_enough(kernel: str, size: str, precision: str, choice: Tile | Launch) -> bool:
@@ -260,9 +280,10 @@ def compile_share(
         step = (batch.numbers, batch.positions, batch.mol_idx, batch.ptr, batch.charge)
         for precision in precisions:
             engines = make_engines(model, precision)
-            for table, choice in candidates(width, size, precision):
-                place += 1
-                if place % n_shares == share:
-                    run = partial(one_step, concerned(table, engines), step)
-                    for _ in with_choice(run, table, size, choice):
-                        pass
+            with without_groups():
+                for table, choice in candidates(width, size, precision):
+                    place += 1
+                    if place % n_shares == share:
+                        run = partial(one_step, concerned(table, engines), step)
+                        for _ in with_choice(run, table, size, choice):
+                            pass

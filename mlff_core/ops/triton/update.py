@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mlff_core.ops.plain import NORM_FLOOR
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import (
+from mlff_core.ops.triton.linear import linear
+from mlff_core.ops.triton.operand import (
     contiguous_transpose,
-    linear,
     load_operand,
     load_weights,
     new_operand,
@@ -34,7 +34,7 @@ _NORM_FLOOR = tl.constexpr(NORM_FLOOR)
 class UpdateWeights(NamedTuple):
     """Weights of one update block, and the transposes that its backward reads.
 
-    Weights are split in two, see `linear.split_weights`.
+    Weights are split in two, see `operand.split_weights`.
 
     Attributes:
         uv: U above V [2, 2 n_features, n_features].

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mlff_core.ops.plain import NORM_FLOOR
 from mlff_core.ops.triton.launch import is_padding, let_next_begin, overlap, wait_for_inputs
-from mlff_core.ops.triton.linear import (
-    linear,
+from mlff_core.ops.triton.linear import linear
+from mlff_core.ops.triton.operand import (
     load_operand,
     load_weights,
     new_operand,
@@ -23,6 +23,8 @@ from mlff_core.ops.triton.linear import (
 )
 from mlff_core.ops.triton.tiles import piece_grid, row_class, tile_options
 from mlff_core.ops.triton.update import UpdateSaved, UpdateWeights
+from mlff_core.ops.triton.update_bwd_warpgroups import bwd_hidden_by_warpgroups
+from mlff_core.ops.triton.warpgroups import groups_of
 
 #: Classes of rows where what is elementwise at the end of the way back is a kernel of its own. In a
 #: product, whose tiles lie otherwise in the registers, each number read has to change its place.
@@ -316,24 +318,30 @@ def update_bwd(
     if g_mu is not None and g_a_mu is None:
         g_a_mu = gradient_in_a_mu(g_mu, saved, end=end, precision=first)
     g_hidden = new_operand(n_atoms, n_features, precision, g_q.device)
-    sizes = tile_options("update_bwd_hidden", first, n_atoms, *widths)
-    grid = piece_grid(n_atoms, n_features, sizes)
-    update_bwd_hidden_kernel[grid](
-        g_q,
-        g_hidden if g_a_mu is None else g_a_mu,
-        saved.a,
-        saved.hidden,
-        weights.w2_t,
-        g_hidden,
-        end,
-        n_atoms,
-        N_FEATURES=n_features,
-        PRECISION=first,
-        OPERAND=precision,
-        WITH_MU=with_mu,
-        **sizes,
-        **overlap(n_atoms),
-    )
+    groups = groups_of("update_bwd_hidden", first, n_atoms, n_features)
+    if groups is not None:
+        bwd_hidden_by_warpgroups(
+            g_q, g_a_mu, saved.a, saved.hidden, weights.w2_t, g_hidden, end, groups,
+            precision=first, operand=precision,
+        )  # fmt: skip
+    else:
+        sizes = tile_options("update_bwd_hidden", first, n_atoms, *widths)
+        update_bwd_hidden_kernel[piece_grid(n_atoms, n_features, sizes)](
+            g_q,
+            g_hidden if g_a_mu is None else g_a_mu,
+            saved.a,
+            saved.hidden,
+            weights.w2_t,
+            g_hidden,
+            end,
+            n_atoms,
+            N_FEATURES=n_features,
+            PRECISION=first,
+            OPERAND=precision,
+            WITH_MU=with_mu,
+            **sizes,
+            **overlap(n_atoms),
+        )
     g_q_out = g_q.new_empty(n_atoms, n_features)
     g_uv = new_operand(3 * n_atoms, 2 * n_features, precision, g_q.device)
     if row_class(n_atoms) in APART:

@@ -65,7 +65,7 @@ def in_numbers(steps: Steps, x: Tensor) -> Tensor:
     """What a walk gives, which kernels leave as the next product takes it."""
     if isinstance(steps, ExchangeableSteps):
         return x
-    from mlff_core.ops.triton.linear import value_of
+    from mlff_core.ops.triton.operand import value_of
 
     assert steps.weights.forward_precision == steps.weights.backward_precision
     return value_of(x, steps.weights.forward_precision)

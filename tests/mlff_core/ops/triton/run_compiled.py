@@ -2,7 +2,7 @@
 
 A process of its own, because it puts a stand-in in the place of Triton's driver.
 
-    python run_compiled.py CAPABILITY steps|first|moves|walks|tiles|candidates OUT.json
+    python run_compiled.py CAPABILITY steps|first|moves|walks|groups|tiles|candidates OUT.json
 """
 
 import json
@@ -30,7 +30,7 @@ from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Rows, molecules_of
 from mlff_core.moves.state import DynamicsState
 from mlff_core.moves.step import enter
-from mlff_core.ops.triton import first_message, launch, tiles, tune
+from mlff_core.ops.triton import first_message, launch, tiles, tune, warpgroups
 from mlff_core.ops.triton.engine import TritonEngine
 from mlff_core.testing import NAMED_MOLECULES, random_model
 
@@ -153,6 +153,27 @@ def compile_walks() -> list[str]:
     return found
 
 
+def compile_groups() -> list[list[str | int]]:
+    """Products by warpgroups: name, how many matrix products it begins, bytes of shared memory."""
+    run, found = JITFunction.run, []
+
+    def groups_only(kernel, *arguments, **options):
+        if not kernel.is_gluon():
+            return None
+        compiled = run(kernel, *arguments, **options)
+        products = compiled.asm["ptx"].count("wgmma.mma_async")
+        found.append([kernel.__name__, products, compiled.metadata.shared])
+        return compiled
+
+    JITFunction.run = groups_only
+    warpgroups.multiprocessors = lambda: 132
+    tiles.CLASSES = {"large": 0}
+    model = random_model(1, replace(CONFIG, n_features=256)).requires_grad_(False)
+    for precision in ("float32", "fast"):
+        TritonEngine(model, precision).step(*arguments())
+    return found
+
+
 def layouts_only(backend=None, stages=None, *_):
     """Compile as far as layouts are chosen, where tiles and the compiler fall out with each other.
 
@@ -189,8 +210,9 @@ def main(capability: int, what: str, out: str) -> None:
     """Compile, and keep the assembly or the failures."""
     assembly = pretend(capability)
     parts = {"steps": compile_steps, "first": compile_first, "moves": compile_moves}
-    if what == "walks":
-        Path(out).write_text(json.dumps(compile_walks()), encoding="utf-8")
+    lists = {"walks": compile_walks, "groups": compile_groups}
+    if what in lists:
+        Path(out).write_text(json.dumps(lists[what]()), encoding="utf-8")
     elif what in parts:
         parts[what]()
         Path(out).write_text(json.dumps(assembly), encoding="utf-8")

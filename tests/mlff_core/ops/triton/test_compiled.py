@@ -21,6 +21,10 @@ KERNELS = {
     "update_hidden_kernel",
     "update_out_kernel",
 }
+#: Of those in tiles.json.
+GROUP_KERNELS = {"linear_warpgroups_kernel", "bwd_hidden_warpgroups_kernel"}
+#: What a program may have on a card of the Hopper family.
+SHARED_BYTES = 227 * 1024
 
 
 @pytest.fixture
@@ -93,6 +97,13 @@ def test_each_warp_has_whole_pairs_where_it_adds_up_their_features(compiled):
             "sizePerThread = [1, 4], threadsPerWarp = [1, 32], "
             f"warpsPerCTA = [{warps}, 1], order = [1, 0]"
         )
+
+
+def test_products_by_warpgroups_compile_and_find_room_in_shared_memory(compiled):
+    found = compiled(90, "groups")
+    assert {name for name, _, _ in found} == GROUP_KERNELS
+    assert all(products > 0 for _, products, _ in found)
+    assert all(shared <= SHARED_BYTES for _, _, shared in found)
 
 
 def test_every_tile_in_use_compiles(compiled):

@@ -7,7 +7,7 @@ import torch
 
 from mlff_core.ops import plain
 from mlff_core.ops.program import AnalyticEngine, mlp_weights
-from mlff_core.ops.triton.linear import LOW_SCALE, RANGE
+from mlff_core.ops.triton.operand import LOW_SCALE, RANGE
 from mlff_core.testing import coarse_engine, random_model, script_at
 
 SCRIPT = Path(__file__).with_name("run_interpreted.py")

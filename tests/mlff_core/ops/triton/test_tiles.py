@@ -17,6 +17,7 @@ def own_tables(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(tiles, "TILES", deepcopy(tiles.TILES))
     monkeypatch.setattr(tiles, "LAUNCHES", deepcopy(tiles.LAUNCHES))
+    monkeypatch.setattr(tiles, "GROUPS", deepcopy(tiles.GROUPS))
 
 
 def test_a_choice_does_not_depend_on_the_exact_number_of_rows():

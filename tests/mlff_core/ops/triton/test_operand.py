@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mlff_core.ops.triton.linear import LOW_SCALE, RANGE, product_plain, split_plain, split_weights
+from mlff_core.ops.triton.operand import LOW_SCALE, RANGE, product_plain, split_plain, split_weights
 
 
 def test_the_addends_are_the_weights_in_twenty_two_bits():
