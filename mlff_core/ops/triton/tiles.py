@@ -72,7 +72,8 @@ class Groups(NamedTuple):
     Attributes:
         columns: Columns a program.
         k: Length of the pieces in which the inner dimension is read.
-        workers: Warpgroups that multiply, 2 or 3.
+        workers: Warpgroups that multiply: 2 or 3 where weights stay, 3 in other products of
+            linear.py, 2 in those of update_bwd.py.
         stages: Pieces of rows that are fetched ahead; by all together, or where weights stay by
             each warpgroup.
         stay: Weights stay in shared memory while rows pass.
