@@ -33,21 +33,16 @@ def many_atoms() -> tuple[torch.Tensor, ...]:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(not warpgroups.multiprocessors(), reason="needs a card with warpgroups")
 @pytest.mark.parametrize("precision", ["float32", "fast"])
-@pytest.mark.parametrize("name", ["default", "small"])
+@pytest.mark.parametrize("name", ["default", "charged"])
 def test_energies_and_forces_are_to_the_bit_those_without_warpgroups(name, precision, monkeypatch):
     from mlff_core.ops.triton.engine import TritonEngine
 
-    if not warpgroups.multiprocessors():
-        pytest.skip("this card has no warpgroups")
     model = read_checkpoint(find_model(name))[0].to("cuda").requires_grad_(False)
     engine = TritonEngine(model, precision)
     ways = {engine.weights.forward_precision, engine.weights.backward_precision}
-    groups = tiles.GROUPS.get(model.config.n_features, {})
-    if not groups:
-        pytest.skip("no kernel of this width is sooner by warpgroups")
-    assert all(groups[way] for way in ways)
+    assert all(tiles.GROUPS[model.config.n_features][way] for way in ways)
     arguments = many_atoms()
     by_warpgroups = [x.clone() for x in engine.step(*arguments)]
     monkeypatch.setattr(warpgroups, "GROUPS", {})
