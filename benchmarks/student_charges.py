@@ -228,14 +228,25 @@ def learn(trainer: Trainer, first: int, n_steps: int, total: int) -> float:
     return time.monotonic() - began
 
 
-def tables(arguments: argparse.Namespace, recipe: Recipe) -> tuple[list[str], list[str], int]:
-    """SMILES to learn from, and to test; the first so many of these as they were chosen."""
+def tables(
+    arguments: argparse.Namespace, recipe: Recipe, *, both_signs: bool = False
+) -> tuple[list[str], list[str], int]:
+    """SMILES to learn from, and to test; the first so many of these as they were chosen.
+
+    Args:
+        arguments: Of the command line.
+        recipe: Its molecules.
+        both_signs: Half of the other protonation states have groups of both signs.
+    """
     table = pq.read_table(arguments.table, columns=["smiles"])["smiles"].to_pylist()
     chosen, _ = choose_molecules(table, recipe.molecules, n_processes=usable_cores())
     known = [choice.smiles for choice in chosen if not choice.held_out]
     other = [choice.smiles for choice in chosen if choice.held_out][: arguments.n_test]
     rng = random.Random(arguments.seed)
-    states = [protomer(text, rng, max_charge=3) for text in other]
+    states = [
+        protomer(text, rng, max_charge=3, both_signs=both_signs and k % 2 == 0)
+        for k, text in enumerate(other)
+    ]
     given = set(other)
     more = sorted({state for state in states if state is not None and state not in given})
     return known[: arguments.n_molecules], other + more, len(other)

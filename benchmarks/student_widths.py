@@ -16,7 +16,6 @@ import argparse
 import copy
 import json
 import logging
-import random
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,18 +23,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 from _harness import RESULTS, ROOT, WARM_UP, Molecules, Results, environment, fresh, render
 from charge_cost import cost
-from student_charges import Test, labelled, learn
+from student_charges import Test, labelled, learn, tables
 
 from mlff_core.cores import usable_cores
 from mlff_core.distill.growth import grown
-from mlff_core.distill.molecules import choose_molecules
 from mlff_core.distill.pool import LabelPool
-from mlff_core.distill.protomers import protomer
-from mlff_core.distill.recipe import Recipe, read_recipe
+from mlff_core.distill.recipe import read_recipe
 from mlff_core.distill.steps import embed_all
 from mlff_core.distill.teacher import Teacher
 from mlff_core.distill.training import Trainer
@@ -57,26 +53,11 @@ LABELS = ("numbers", "charge", "positions", "energy", "forces", "valid", "charge
 log = logging.getLogger("student_widths")
 
 
-def tables(arguments: argparse.Namespace, recipe: Recipe) -> tuple[list[str], list[str], int]:
-    """SMILES to learn from, and to test; the first so many of these as the table has them."""
-    table = pq.read_table(arguments.table, columns=["smiles"])["smiles"].to_pylist()
-    chosen, _ = choose_molecules(table, recipe.molecules, n_processes=usable_cores())
-    known = [choice.smiles for choice in chosen if not choice.held_out]
-    other = [choice.smiles for choice in chosen if choice.held_out][: arguments.n_test]
-    rng = random.Random(arguments.seed)
-    states = [
-        protomer(text, rng, max_charge=3, both_signs=k % 2 == 0) for k, text in enumerate(other)
-    ]
-    given = set(other)
-    more = sorted({state for state in states if state is not None and state not in given})
-    return known[: arguments.n_molecules], other + more, len(other)
-
-
 def read_labels(folder: Path, capacity: int, device: torch.device) -> LabelPool:
     """The labels of a folder's files, in the order of their names, up to so many molecules."""
     pool: LabelPool | None = None
     for file in sorted(folder.glob("*.pt")):
-        part = torch.load(file, map_location=device, mmap=True)
+        part = torch.load(file, map_location=device, mmap=True, weights_only=True)
         if pool is None:
             pool = LabelPool(capacity, part["valid"].shape[1], 96, device, with_charges=True)
         left = capacity - pool.n_stored
@@ -212,7 +193,7 @@ def main(words: list[str] | None = None) -> None:
         recipe.training, compile=False, warmup_steps=100, final_rate=0.0, total_fades=FADES,
         n_mols=arguments.batch, ema_decay=arguments.ema_decay,
     )  # fmt: skip
-    known, tested, n_given = tables(arguments, recipe)
+    known, tested, n_given = tables(arguments, recipe, both_signs=True)
     with ThreadPoolExecutor(1) as beside:
         embedding = beside.submit(
             lambda: [embed_all(s, n, seed, usable_cores())[0] for s, n in ((tested, 1), (known, 2))]
