@@ -9,13 +9,9 @@ from typing import Any, Final
 
 from mlff_core.errors import ModelFileError
 
-#: Short names of models in mlff_core/weights: the one that is used unless another is asked for, one
-#: of a quarter of its weights, and one with partial charges.
-SHORT_NAMES: Final = {
-    "default": "painn-aimnet2",
-    "small": "painn-aimnet2-small",
-    "charged": "painn-aimnet2-charged",
-}
+#: Short names of models in mlff_core/weights: the one that is used unless another is asked for,
+#: with partial charges, and one of a quarter of its weights, without.
+SHORT_NAMES: Final = {"default": "painn-aimnet2", "small": "painn-aimnet2-small"}
 
 #: Far more than any card has.
 MOST_BYTES: Final = 1 << 24

@@ -38,7 +38,7 @@ def test_the_card_says_which_stages_began_from_the_mean_of_several():
     assert "(stage" not in "\n".join(model_card.training({"name": "m", "stages": stages[:2]}))
 
 
-@pytest.mark.parametrize("model", ["default", "small", "charged"])
+@pytest.mark.parametrize("model", ["default", "small"])
 def test_the_card_is_what_the_shipped_results_give(model, tmp_path):
     """In a copy of the tree, so that nothing here is written."""
     docs = Path("docs" if model == "default" else f"docs/{model}")

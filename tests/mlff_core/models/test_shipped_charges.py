@@ -1,4 +1,4 @@
-"""Charges of the model `charged` against what is known without it: dipoles and Coulomb's law."""
+"""Charges of the default model against what is known without it: dipoles and Coulomb's law."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ FORMATE = (
 
 @pytest.fixture(scope="module")
 def charged() -> Potential:
-    return load_potential("charged", device="cpu", backend="plain", precision="float64")
+    return load_potential("default", device="cpu", backend="plain", precision="float64")
 
 
 def evaluated(potential: Potential, *clouds: tuple):
@@ -73,7 +73,7 @@ def test_ions_far_from_each_other_have_the_energy_of_both_alone(charged):
 
 
 def test_of_the_total_charge_atoms_hear_through_their_charges_alone():
-    network = read_checkpoint(find_model("charged"))[0].requires_grad_(False)
+    network = read_checkpoint(find_model("default"))[0].requires_grad_(False)
     rows = network.charge.weight
     assert float((rows - rows.mean(0)).abs().max()) < 1e-6
     assert network.partial_charges.strength is not None

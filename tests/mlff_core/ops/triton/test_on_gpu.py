@@ -39,8 +39,8 @@ def is_there(name: str) -> bool:
     return True
 
 
-#: Shipped models of either kind, without partial charges and with, and all of them.
-SHIPPED = [name for name in ("default", "charged") if is_there(name)]
+#: The widest of the shipped models, with partial charges, and all of them.
+SHIPPED = [name for name in ("default",) if is_there(name)]
 ALL_SHIPPED = [name for name in SHORT_NAMES if is_there(name)]
 
 
