@@ -2,9 +2,9 @@
 
     python benchmarks/chemistry/trust.py TRAIN.parquet [--molecules 2000]
 
-Three sets: the ten protonation states with the largest errors of the model card, which must all be
-flagged; the drugs of datasets/druglike; and molecules drawn at random from the training's table
-among those that were held out by connectivity. Of the last, also a protonation state chosen at
+Three sets: the ten protonation states with the largest errors of the model card; the drugs of
+datasets/druglike; and molecules drawn at random from the training's table among those that were
+held out by connectivity. Of the last, also a protonation state chosen at
 random, as the ten were found. Writes benchmarks/results/trust.json.
 """
 
