@@ -38,11 +38,12 @@ def grown(network: PaiNN, config: PaiNNConfig, *, seed: int = 0) -> PaiNN:
         name for name in ("charges_after", "charge_feedback", "coulomb") if not getattr(old, name)
     ]
     if (
-        replace(old, **{name: getattr(config, name) for name in may_differ}) != config
-        or config.n_features < old.n_features
+        config.n_features < old.n_features
         or (config.n_features != old.n_features and (config.n_features | old.n_features) % 2)
         or config.n_interactions < old.n_interactions
         or config.n_rbf < old.n_rbf
+        # Last: fewer blocks than charges are read after would be no shape at all.
+        or replace(old, **{name: getattr(config, name) for name in may_differ}) != config
     ):
         raise ModelFileError(f"a student of shape {old} cannot grow into {config}")
     torch.manual_seed(seed)

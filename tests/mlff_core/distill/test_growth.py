@@ -79,3 +79,10 @@ def test_features_that_were_alike_learn_different_things():
 def test_a_shape_that_it_cannot_grow_into_is_refused(config):
     with pytest.raises(ModelFileError, match="cannot grow into"):
         grown(random_model(3, CONFIG), config)
+
+
+def test_a_student_with_charges_grows_into_none_without_or_of_fewer_blocks():
+    charged = random_model(3, replace(CONFIG, charges_after=2))
+    for config in (CONFIG, PaiNNConfig(n_features=16, n_interactions=1, n_rbf=8)):
+        with pytest.raises(ModelFileError, match="cannot grow into"):
+            grown(charged, config)
