@@ -24,9 +24,9 @@ from _harness import RESULTS, WARM_UP, Molecules, Results, environment, fresh, r
 from mlff_core.batch import MolBatch
 from mlff_core.distill.growth import grown
 from mlff_core.models.checkpoint import read_checkpoint
-from mlff_core.models.painn import PaiNN
 from mlff_core.models.potential import Potential, choose_device
 from mlff_core.models.reference import find_model
+from mlff_core.testing import without_charges
 
 #: What charges do.
 KINDS: dict[str, dict[str, Any]] = {
@@ -37,18 +37,9 @@ KINDS: dict[str, dict[str, Any]] = {
 MUST = 1.15
 
 
-def uncharged(network: PaiNN) -> PaiNN:
-    """A network less its partial charges, and with them less some of what it learnt."""
-    shape = replace(network.config, charges_after=0, charge_feedback=False, coulomb=False)
-    state = network.state_dict()
-    rest = PaiNN(shape)
-    rest.load_state_dict({k: v for k, v in state.items() if not k.startswith("partial_charges.")})
-    return rest
-
-
 def pair(model: str, kind: str, device: torch.device) -> tuple[Potential, Potential]:
     """A shipped model without charges, and with."""
-    shipped = uncharged(read_checkpoint(find_model(model))[0])
+    shipped = without_charges(read_checkpoint(find_model(model))[0])
     with_charges = grown(shipped, replace(shipped.config, **KINDS[kind]))
     return Potential(shipped, device=device), Potential(with_charges, device=device)
 

@@ -1,5 +1,6 @@
 """What tests of this project share: named molecules, random models, and the physics contract."""
 
+from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -76,6 +77,15 @@ def random_model(
     reference = torch.randn(len(model.config.elements), generator=generator, dtype=torch.float64)
     model.reference_energy.copy_(100.0 * reference)
     return model
+
+
+def without_charges(network: PaiNN) -> PaiNN:
+    """A network less its partial charges, and with them less some of what it learnt."""
+    shape = replace(network.config, charges_after=0, charge_feedback=False, coulomb=False)
+    state = network.state_dict()
+    rest = PaiNN(shape)
+    rest.load_state_dict({k: v for k, v in state.items() if not k.startswith("partial_charges.")})
+    return rest
 
 
 def random_potential(seed: int = 0, **options: object) -> Potential:

@@ -1,6 +1,7 @@
 """A model with partial charges obeys the physics that every model obeys, and its charges too."""
 
 import itertools
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from mlff_core.testing import (
     random_model,
     random_molecule,
     random_rotation,
+    without_charges,
 )
 
 #: What charges may do, alone and together, after the first block and after the last.
@@ -200,12 +202,18 @@ def test_weight_gradients_of_a_loss_are_those_of_double_backward():
     assert named["readout.0.weight"] is None
 
 
-def test_a_shipped_model_that_gets_charges_computes_bit_by_bit_what_it_did():
-    network, card, _ = read_checkpoint(find_model("small"))
-    assert not {"charges_after", "charge_feedback", "coulomb"} & set(card["config"])
+def test_a_model_that_gets_charges_computes_bit_by_bit_what_it_did(tmp_path):
+    network = without_charges(read_checkpoint(find_model("default"))[0])
+    file = tmp_path / "before.safetensors"
+    save_checkpoint(network, file, {})
+    # As cards were before there were charges.
+    card = json.loads(file.with_suffix(".json").read_text())
+    for name in ("charges_after", "charge_feedback", "coulomb"):
+        del card["config"][name]
+    file.with_suffix(".json").write_text(json.dumps(card))
     config = replace(network.config, charges_after=2, charge_feedback=True, coulomb=True)
     with_charges = Potential(grown(network, config), backend="plain")
-    without = load_potential("small", device="cpu", backend="plain", precision="float32")
+    without = load_potential(file, device="cpu", backend="plain", precision="float32")
     batch = batch_of([m for m in MOLECULES if m[2] <= 1], torch.float32)
     found, expected = with_charges(batch), without(batch)
     assert torch.equal(found.energy, expected.energy)

@@ -1,6 +1,5 @@
 """Products by warpgroups: the same bits as the kernels whose meaning they have."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +8,10 @@ import torch
 
 from mlff_core.batch import MolBatch
 from mlff_core.models.checkpoint import read_checkpoint
-from mlff_core.models.painn import PaiNN
 from mlff_core.models.reference import find_model
 from mlff_core.ops.triton import tiles, warpgroups
 from mlff_core.ops.triton.tiles import Groups
+from mlff_core.testing import without_charges
 
 MOLECULES = Path(__file__).parents[4] / "benchmarks" / "molecules.npz"
 
@@ -32,14 +31,6 @@ def many_atoms() -> tuple[torch.Tensor, ...]:
         batch.ptr,
         batch.charge,
     )
-
-
-def without_charges(network: PaiNN) -> PaiNN:
-    """The network less its partial charges, which other kernels compute."""
-    off = {"charges_after": 0, "charge_feedback": False, "coulomb": False}
-    rest = PaiNN(replace(network.config, **off))
-    rest.load_state_dict(network.state_dict(), strict=False)
-    return rest
 
 
 @pytest.mark.gpu
