@@ -2,11 +2,11 @@
 
     python benchmarks/student_charges.py --teacher FILE --table HARD.parquet
 
-All start from shipped weights, grown so that they compute the same at first; they differ in what
-charges there are and what these do. They learn in turns, so that whenever the script is cut off,
-all have seen as much. FILE of --teacher is what datasets/fetch_teacher.py prints, HARD.parquet what
-datasets/make_hard.py chooses; what its connectivity holds out is tested. Of each of these molecules
-a protonation state chosen at random is tested, too.
+All start from shipped weights less their charges, grown so that they compute the same at first;
+they differ in what charges there are and what these do. They learn in turns, so that whenever the
+script is cut off, all have seen as much. FILE of --teacher is what datasets/fetch_teacher.py
+prints, HARD.parquet what datasets/make_hard.py chooses; what its connectivity holds out is tested.
+Of each of these molecules a protonation state chosen at random is tested, too.
 """
 
 import argparse
@@ -46,6 +46,7 @@ from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
 from mlff_core.models.painn import PaiNN
 from mlff_core.models.potential import Potential, choose_device, load_potential
 from mlff_core.models.reference import find_model
+from mlff_core.testing import without_charges
 from mlff_core.units import EV_KCAL_MOL
 
 
@@ -344,7 +345,7 @@ def main(words: list[str] | None = None) -> None:
         pools[one] = pool = labelled(molecules, opinion, driver, recipe, seed)
         took_s["one member" if one else "mean of all"] = time.monotonic() - since
         log.info("%d molecules labelled after %.0f s", pool.n_stored, time.monotonic() - began)
-    shipped = read_checkpoint(find_model(arguments.model))[0]
+    shipped = without_charges(read_checkpoint(find_model(arguments.model))[0])
     about = {
         "model": arguments.model,
         "molecules": pool.n_stored,

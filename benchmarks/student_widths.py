@@ -2,14 +2,14 @@
 
     python benchmarks/student_widths.py --teacher FILE --table HARD.parquet
 
-All start from the shipped small model, grown to each of --widths with charges that tell the network
-of the total (`datasets/recipes/charges.toml`), and learn the same labels in turns, so that whenever
-the script is cut off all have seen as much. FILE of --teacher is what datasets/fetch_teacher.py
-prints, HARD.parquet what datasets/make_hard.py chooses; what its connectivity holds out is tested,
-and so are protonation states of these molecules, half of them with groups of both signs. Their time
-is that of 1,024 molecules, by the engine where it takes the width (a power of two), and by plain
-PyTorch. --labels names a folder of labels to learn from instead, files of `torch.save` with the
-arguments of `LabelPool.add`.
+All start from the shipped small model less its charges, grown to each of --widths with charges that
+tell the network of the total (`datasets/recipes/charges.toml`), and learn the same labels in turns,
+so that whenever the script is cut off all have seen as much. FILE of --teacher is what
+datasets/fetch_teacher.py prints, HARD.parquet what datasets/make_hard.py chooses; what its
+connectivity holds out is tested, and so are protonation states of these molecules, half of them
+with groups of both signs. Their time is that of 1,024 molecules, by the engine where it takes the
+width (a power of two), and by plain PyTorch. --labels names a folder of labels to learn from
+instead, files of `torch.save` with the arguments of `LabelPool.add`.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
 from mlff_core.models.painn import PaiNN
 from mlff_core.models.potential import Potential, choose_device, load_potential
 from mlff_core.models.reference import find_model
+from mlff_core.testing import without_charges
 
 #: Molecules whose time is taken.
 AT_ONCE = 1024
@@ -203,7 +204,7 @@ def main(words: list[str] | None = None) -> None:
     torch.manual_seed(seed)
     test = Test(held_out, tested, n_given, teacher, recipe, seed)
     log.info("%d to test after %.0f s", len(held_out), time.monotonic() - began)
-    shipped = read_checkpoint(find_model("small"))[0]
+    shipped = without_charges(read_checkpoint(find_model("small"))[0])
     charged = {"charges_after": 2, "charge_feedback": True, "coulomb": True}
     networks = {
         width: grown(shipped, replace(shipped.config, n_features=width, **charged), seed=seed)
