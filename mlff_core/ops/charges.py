@@ -278,7 +278,8 @@ class ChargeStep:
 
     def backward(self, g_q: Tensor) -> Tensor:
         """Gradient in what `forward` was given, from the gradient in what it returned."""
-        g_c = None if self.module.feedback is None else g_q @ self.module.feedback
+        # A product of a matrix and a vector would round an atom by what else is in the batch.
+        g_c = None if self.module.feedback is None else (g_q * self.module.feedback).sum(-1)
         if self._potential is not None:
             g_c = self._potential if g_c is None else g_c + self._potential
         if g_c is None:  # Nobody hears of the charges.

@@ -14,6 +14,7 @@ from mlff_core.chem.topology import rearranged
 from mlff_core.elements import COVALENT_RADII
 from mlff_core.models.force_field import Domain, Outputs, evaluate_checked
 from mlff_core.models.potential import Potential
+from mlff_core.models.reference import SHORT_NAMES
 from mlff_core.moves.held import STIFFNESS, HeldProtons, labelled, relax_where_protons_moved
 from mlff_core.moves.relax import relax_conformers
 from mlff_core.outcome import final_rows
@@ -96,9 +97,9 @@ def test_springs_are_slack_where_bonds_are_sane_and_pull_beyond():
     assert not pulled.forces[:3].any()
 
 
-@pytest.fixture(scope="module")
-def small() -> Potential:
-    return load_potential("small", device="cpu")
+@pytest.fixture(scope="module", params=SHORT_NAMES)
+def potential(request: pytest.FixtureRequest) -> Potential:
+    return load_potential(request.param, device="cpu")
 
 
 def change(molecule: PreparedMolecule, positions: np.ndarray) -> str | None:
@@ -106,14 +107,14 @@ def change(molecule: PreparedMolecule, positions: np.ndarray) -> str | None:
     return rearranged(positions, *topology)
 
 
-def test_a_zwitterion_keeps_the_state_that_was_given_and_says_so(small):
+def test_a_zwitterion_keeps_the_state_that_was_given_and_says_so(potential):
     smiles = [GLYCINE, "CCO", "[NH3+]CCS(=O)(=O)[O-]", "C[NH+](C)CCC(=O)[O-]"]
     molecules = [prepare(k, None, s, ChemistrySettings()) for k, s in enumerate(smiles)]
     conformers = [(m.numbers, m.positions[0], m.charge or 0) for m in molecules]
-    plain = relax_conformers(conformers, small)
+    plain = relax_conformers(conformers, potential)
     assert "broken" in (change(molecules[0], plain[0].positions) or "")
     with_bonds = [(*c, m.held_bonds) for c, m in zip(conformers, molecules, strict=True)]
-    held = relax_where_protons_moved(with_bonds, plain, small)
+    held = relax_where_protons_moved(with_bonds, plain, potential)
     assert set(held) == {0, 3}  # ethanol and taurine stay what they are by themselves
     for k, end in held.items():
         molecule = molecules[k]
@@ -124,7 +125,7 @@ def test_a_zwitterion_keeps_the_state_that_was_given_and_says_so(small):
         # Energy and forces are the model's own.
         charge = molecule.charge or 0
         batch = MolBatch.from_arrays([(molecule.numbers, end.positions, charge)])
-        out = evaluate_checked(small, batch)
+        out = evaluate_checked(potential, batch)
         assert end.energy == pytest.approx(float(out.energy[0]), abs=1e-6)
         assert np.allclose(end.forces, out.forces.numpy(), atol=1e-5)
         assert end.energy > plain[k].energy  # the proton would have liked to go
@@ -136,7 +137,7 @@ def test_a_zwitterion_keeps_the_state_that_was_given_and_says_so(small):
         pull = np.linalg.norm(end.forces[hydrogen])
         assert pull > 0.5
         # Alone it ends where it ends beside others.
-        [alone] = relax_where_protons_moved([with_bonds[k]], [plain[k]], small).values()
+        [alone] = relax_where_protons_moved([with_bonds[k]], [plain[k]], potential).values()
         assert alone.energy == pytest.approx(end.energy, abs=1e-4)
     rows = [
         relaxed_row(m, 0, held.get(k, plain[k]), held=k in held) for k, m in enumerate(molecules)
@@ -151,10 +152,10 @@ def test_a_zwitterion_keeps_the_state_that_was_given_and_says_so(small):
     assert [rows[k].protons_held for k in (1, 2)] == [0, 0]
 
 
-def test_what_rearranges_otherwise_stays_rearranged(small):
+def test_what_rearranges_otherwise_stays_rearranged(potential):
     # The acid's proton goes to the amine: the state that was given has no charge to hold.
     molecule = prepare(0, None, "CN(C)CCCS(=O)(=O)O", ChemistrySettings())
     assert molecule.held_bonds.shape == (0, 2)
     start = (molecule.numbers, molecule.positions[0], 0)
-    end = relax_conformers([start], small)
-    assert relax_where_protons_moved([(*start, molecule.held_bonds)], end, small) == {}
+    end = relax_conformers([start], potential)
+    assert relax_where_protons_moved([(*start, molecule.held_bonds)], end, potential) == {}
