@@ -22,7 +22,7 @@ from mlff_core.status import Flag
 
 ROOT = Path(__file__).parents[3]
 DEFAULT = refer_to_model("default").sha256
-#: Of the model card: the largest errors of energies between molecules, up to 57 kcal/mol.
+#: Of the model card: the largest errors of energies between molecules.
 WORST = json.loads((ROOT / "benchmarks/results/accuracy.json").read_text())["protomers"]["worst"]
 TWO_CATIONS_AND_AN_ANION = "COc1ccc(C=C2C(=[NH2+])N3N=C(c4ccc([O-])cc4)SC3=[NH+]C2=O)cc1OC"
 ORDINARY = {
@@ -48,13 +48,18 @@ def test_every_shipped_model_has_a_table_of_what_its_training_saw(name):
     assert Seen.from_json(seen.to_json()) == seen
 
 
-def test_of_ten_protonation_states_with_the_largest_known_errors_eight_are_flagged():
+def test_of_ten_protonation_states_with_the_largest_known_errors_most_are_flagged():
     rare = {Flag.RARE_CHARGE_ENVIRONMENT, Flag.RARE_CHARGE_COMBINATION, Flag.RARE_ELEMENT}
     settings = ChemistrySettings(model_sha256=DEFAULT)
-    told = [bool(rare & set(standardise(0, None, row["smiles"], settings).flags)) for row in WORST]
-    assert len(told) == 10
-    assert told[:2] == [True, True]
-    assert sum(told) == 8  # as docs/chemistry.md says
+    found = [standardise(0, None, row["smiles"], settings).flags for row in WORST]
+    assert len(found) == 10
+    assert sum(bool(rare & set(flags)) for flags in found) >= 7
+    # docs/chemistry.md says how many, by what `benchmarks/chemistry/trust.py` wrote.
+    trust = json.loads((ROOT / "benchmarks/results/trust.json").read_text())
+    assert trust["model_sha256"] == DEFAULT
+    assert [(row["smiles"], row["flags"]) for row in trust["worst"]] == [
+        (row["smiles"], flags) for row, flags in zip(WORST, found, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("smiles", [row["smiles"] for row in WORST])
