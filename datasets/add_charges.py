@@ -1,6 +1,6 @@
 """Learn to read partial charges from students without, whose own weights stay as they are.
 
-    python datasets/add_charges.py --teacher FILE --table HARD.parquet --out FOLDER
+    python datasets/add_charges.py --teacher FILE --table HARD.parquet --models MODEL --out FOLDER
 
 FILE is what datasets/fetch_teacher.py prints, HARD.parquet what datasets/make_hard.py chooses; what
 its connectivity holds out is tested. For each model and each block of --after, FOLDER gets what
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path)
     parser.add_argument("--out", type=Path, default=Path("out/charges"))
     parser.add_argument("--recipe", type=Path, default=RECIPE)
-    parser.add_argument("--models", nargs="*", default=["small"], help="names, or paths")
+    parser.add_argument("--models", nargs="+", required=True, help="checkpoints without charges")
     parser.add_argument("--after", nargs="*", type=int, default=[2, 3])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seconds", type=float, default=250.0, help="for everything")

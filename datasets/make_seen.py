@@ -15,7 +15,6 @@ asked, of everything else enough remains. Writes mlff_core/weights/seen-SHA256.j
 import argparse
 import re
 from collections import Counter
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -29,8 +28,6 @@ from mlff_core.distill.recipe import read_recipe
 from mlff_core.models.reference import SHORT_NAMES, refer_to_model, shipped_folder
 from mlff_core.store import write_whole
 
-#: What the training of the small model took besides: no kinds of charges, these elements alone.
-RARE = {"small": r"B[^r]|B$|\[Si|\[si|P|p|I"}
 #: A charge, or phosphorus.
 WATCHED = re.compile(r"[+-]\d*\]|[Pp]")
 #: How SMILES write the elements that may be rare.
@@ -94,10 +91,10 @@ def main() -> None:
     rdBase.DisableLog("rdApp.*")
     config = read_recipe(arguments.recipe).molecules
     table = pq.read_table(arguments.table, columns=["smiles"])["smiles"].to_pylist()
+    taken = chosen(table, config)
     for model in SHORT_NAMES:
-        own = replace(config, rare=RARE.get(model, config.rare))
         sha256 = refer_to_model(model).sha256
-        seen = count(chosen(table, own), own, sha256)
+        seen = count(taken, config, sha256)
         file = shipped_folder() / name_of_table(sha256)
         text = seen.to_json()
         write_whole(file, text.encode())

@@ -131,8 +131,8 @@ class ScreenCall(Call):
     model: str = option(
         "default",
         "first",
-        "default; small, which takes less than half of the time, errs by more and has no partial "
-        "charges; or the path of a .safetensors checkpoint",
+        "default; small, which takes less than half of the time and errs by more; or the path of a "
+        ".safetensors checkpoint",
         min_length=1,
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", "first", "auto: cuda if there is one")

@@ -366,8 +366,8 @@ def load_potential(
     """Load a checkpoint.
 
     Args:
-        model: "default", with partial charges; "small", in less than half of the time; or the path
-            of a .safetensors file with its .json beside it.
+        model: "default"; "small", in less than half of the time; or the path of a .safetensors
+            file with its .json beside it.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         backend: "auto" (triton on CUDA, numba on a CPU, plain in float64), "triton", "numba", which
             is plain in float64, or "plain". "torch", as "numba" was called, still does, with a

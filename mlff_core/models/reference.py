@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from mlff_core.errors import ModelFileError
 
-#: Short names of models in mlff_core/weights: the one that is used unless another is asked for,
-#: with partial charges, and one of a quarter of its weights, without.
+#: Short names of models in mlff_core/weights: the one that is used unless another is asked for, and
+#: one of a quarter of its weights. Both have partial charges.
 SHORT_NAMES: Final = {"default": "painn-aimnet2", "small": "painn-aimnet2-small"}
 
 #: Far more than any card has.

@@ -1,4 +1,4 @@
-"""Charges of the default model against what is known without it: dipoles and Coulomb's law."""
+"""Charges of the shipped models against what is known without them: dipoles and Coulomb's law."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from ase.build import molecule
 from mlff_core.batch import MolBatch
 from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.potential import Potential, load_potential
-from mlff_core.models.reference import find_model
+from mlff_core.models.reference import SHORT_NAMES, find_model
 from mlff_core.testing import NAMED_MOLECULES
 from mlff_core.units import COULOMB_EV_ANGSTROM, E_ANGSTROM_DEBYE
 
@@ -18,9 +18,9 @@ FORMATE = (
 )
 
 
-@pytest.fixture(scope="module")
-def charged() -> Potential:
-    return load_potential("default", device="cpu", backend="plain", precision="float64")
+@pytest.fixture(scope="module", params=SHORT_NAMES)
+def charged(request: pytest.FixtureRequest) -> Potential:
+    return load_potential(request.param, device="cpu", backend="plain", precision="float64")
 
 
 def evaluated(potential: Potential, *clouds: tuple):
@@ -72,8 +72,9 @@ def test_ions_far_from_each_other_have_the_energy_of_both_alone(charged):
     assert float(together.energy) + pull == pytest.approx(float(alone.energy.sum()), abs=0.25)
 
 
-def test_of_the_total_charge_atoms_hear_through_their_charges_alone():
-    network = read_checkpoint(find_model("default"))[0].requires_grad_(False)
+@pytest.mark.parametrize("name", SHORT_NAMES)
+def test_of_the_total_charge_atoms_hear_through_their_charges_alone(name):
+    network = read_checkpoint(find_model(name))[0].requires_grad_(False)
     rows = network.charge.weight
     assert float((rows - rows.mean(0)).abs().max()) < 1e-6
     assert network.partial_charges.strength is not None
