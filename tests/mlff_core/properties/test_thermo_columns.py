@@ -126,8 +126,9 @@ def test_eclipsed_ethane_is_left_for_staggered(tmp_path) -> None:
     [found], [end] = (
         rows_of(read_arrow(embedded), PreparedMolecule), rows_of(read_arrow(relaxed), ConformerRow)
     )  # fmt: skip
-    # The barrier is 2.9 kcal/mol (R. M. Pitzer, Acc. Chem. Res. 1983, 16, 207).
-    assert (top.energy - end.energy_ev) * EV_KCAL_MOL == pytest.approx(2.9, abs=0.7)
+    # The barrier of the teacher, which the model learns, is 1.8 kcal/mol; measured, it is 2.9
+    # (R. M. Pitzer, Acc. Chem. Res. 1983, 16, 207).
+    assert (top.energy - end.energy_ev) * EV_KCAL_MOL == pytest.approx(1.8, abs=0.5)
     assert "was a saddle point with 1 imaginary mode, and was relaxed on" in (found.message or "")
     assert (found.n_imaginary, found.symmetry_number) == (0, 6)
     assert found.gibbs_energy_ev is not None
