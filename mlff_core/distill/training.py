@@ -19,11 +19,18 @@ from mlff_core.ops.program import EdgeOps, energy_forces_and_charges
 from mlff_core.ops.triton.capture import recording
 
 
-def schedule(progress: float, step: int, warmup_steps: int, final: float = 0.0) -> float:
-    """Share of the highest learning rate: a linear warm-up in steps, a cosine in time (0 to 1)."""
+def schedule(
+    progress: float, step: int, warmup_steps: int, final: float = 0.0, decay: str = "cosine"
+) -> float:
+    """Share of the highest learning rate: a linear warm-up in steps, and a decay in time (0 to 1).
+
+    See `TrainingConfig.decay`.
+    """
     warm = min(1.0, (step + 1) / max(1, warmup_steps))
-    cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, max(0.0, progress))))
-    return warm * (final + (1.0 - final) * cosine)
+    left = 1.0 - min(1.0, max(0.0, progress))
+    if decay == "cosine":
+        left = 0.5 * (1.0 - math.cos(math.pi * left))
+    return warm * (final + (1.0 - final) * left)
 
 
 def _look_up_by_rows(embedding: torch.nn.Embedding) -> None:
@@ -186,7 +193,7 @@ class Trainer:
         """One step at a point of the schedule, 0 to 1; does not wait for the device."""
         config = self.config
         way = config.begins + (config.ends - config.begins) * min(1.0, max(0.0, progress))
-        share = schedule(way, self.step_count, config.warmup_steps, config.final_rate)
+        share = schedule(way, self.step_count, config.warmup_steps, config.final_rate, config.decay)
         self.weights.set(config, way)
         self.optimizer.set_rate(config.learning_rate * share)
         if self._graphs is None:

@@ -13,6 +13,9 @@ class TrainingConfig:
         n_edges: Pairs in a batch, padding included; 0 likewise.
         learning_rate: At its height.
         final_rate: The last learning rate, as a share of the highest.
+        decay: How the rate falls from one to the other in time: "cosine", or "linear", which spends
+            less of a stage at rates too small to change anything (S. Bergsma et al., "Straight to
+            zero", arXiv:2502.15938).
         begins: Where on the way from the highest rate to the last one a stage begins, 0 to 1:
             stages that go on from each other may be parts of one way.
         ends: Where it ends.
@@ -50,6 +53,7 @@ class TrainingConfig:
     n_edges: int = 0
     learning_rate: float = 1e-3
     final_rate: float = 0.0
+    decay: str = "cosine"
     begins: float = 0.0
     ends: float = 1.0
     warmup_steps: int = 500
@@ -83,3 +87,5 @@ class TrainingConfig:
             )
         if self.optimizer not in ("muon", "adamw"):
             raise ValueError(f"optimizer: expected muon or adamw, found {self.optimizer!r}")
+        if self.decay not in ("cosine", "linear"):
+            raise ValueError(f"decay: expected cosine or linear, found {self.decay!r}")

@@ -257,6 +257,18 @@ def test_the_schedule_warms_up_and_ends_at_nothing():
     assert schedule(0.5, 500, 100) == pytest.approx(0.5)
     assert schedule(1.0, 500, 100) == 0.0
     assert schedule(1.2, 500, 100) == 0.0
+    assert schedule(0.25, 500, 100, decay="linear") == pytest.approx(0.75)
+    assert schedule(0.25, 49, 100, final=0.2, decay="linear") == pytest.approx(0.5 * 0.8)
+    assert schedule(1.2, 500, 100, decay="linear") == 0.0
+
+
+def test_a_stage_says_how_its_rate_falls(pool):
+    trainer, _ = trained(pool, 1, decay="linear")
+    trainer.step_count = 1000  # warm
+    trainer.step(0.75)
+    assert float(trainer.optimizer.learning_rate) == pytest.approx(0.25 * 5e-3)
+    with pytest.raises(ValueError, match="cosine or linear"):
+        TrainingConfig(decay="exponential")
 
 
 def test_stages_may_be_parts_of_one_way_from_the_highest_rate_to_none(pool):
