@@ -43,7 +43,9 @@ def change(molecule: PreparedMolecule, positions: np.ndarray) -> str | None:
 
 
 @pytest.mark.parametrize(
-    ("name", "energy_ev"), [("salicylic_acid", -13507.900), ("salicylamide", -12966.883)]
+    # The teacher's at its minimum; models with other weights are some thousandths of this apart.
+    ("name", "energy_ev"),
+    [("salicylic_acid", -13507.901), ("salicylamide", -12966.896)],
 )
 def test_the_hydrogen_bonded_minimum_is_found(name, energy_ev, default):
     molecule = read("01_salicylic.smi", n_conformers=20)[name]
@@ -58,7 +60,8 @@ def test_the_hydrogen_bonded_minimum_is_found(name, energy_ev, default):
     [end] = relaxed(molecule, default, 0.02)
     assert end.status == ConformerStatus.CONVERGED
     assert change(molecule, end.positions) is None
-    assert end.energy == pytest.approx(energy_ev, abs=0.005)
+    # What the card gives as the error between molecules; without the bond it is 0.18 eV above.
+    assert end.energy == pytest.approx(energy_ev, abs=0.013)
 
 
 def is_acid(molecule: PreparedMolecule, oxygen: int) -> bool:
@@ -83,7 +86,8 @@ def test_pentafluorosulfanyl_groups_converge_to_octahedra(name, default):
     fluorines = np.flatnonzero(molecule.numbers == 9)
     arms = end.positions[fluorines] - end.positions[sulfur]
     lengths = np.linalg.norm(arms, axis=1)
-    assert np.all((lengths > 1.55) & (lengths < 1.60))
+    # The teacher's longest, of the amide, is 1.5999 Å.
+    assert np.all((lengths > 1.55) & (lengths < 1.605))
     cosines = (arms / lengths[:, None]) @ (arms / lengths[:, None]).T
     angles = np.degrees(np.arccos(np.clip(cosines[np.triu_indices(len(arms), 1)], -1, 1)))
     assert np.abs(angles - np.where(angles > 135, 180, 90)).max() < 5

