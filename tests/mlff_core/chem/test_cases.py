@@ -43,7 +43,7 @@ def change(molecule: PreparedMolecule, positions: np.ndarray) -> str | None:
 
 
 @pytest.mark.parametrize(
-    # The teacher's at its minimum; models with other weights are some thousandths of this apart.
+    # The teacher's at its minimum; the model's are up to a hundredth of this apart.
     ("name", "energy_ev"),
     [("salicylic_acid", -13507.901), ("salicylamide", -12966.896)],
 )
@@ -87,7 +87,8 @@ def test_pentafluorosulfanyl_groups_converge_to_octahedra(name, default):
     arms = end.positions[fluorines] - end.positions[sulfur]
     lengths = np.linalg.norm(arms, axis=1)
     # The teacher's longest, of the amide, is 1.5999 Å.
-    assert np.all((lengths > 1.55) & (lengths < 1.605))
+    longest = 1.605 if name == "SF5-amide" else 1.60
+    assert np.all((lengths > 1.55) & (lengths < longest))
     cosines = (arms / lengths[:, None]) @ (arms / lengths[:, None]).T
     angles = np.degrees(np.arccos(np.clip(cosines[np.triu_indices(len(arms), 1)], -1, 1)))
     assert np.abs(angles - np.where(angles > 135, 180, 90)).max() < 5

@@ -86,8 +86,8 @@ def test_twenty_conformers_relax_to_the_lowest_minimum_of_many_more_starts():
         bonds = (molecule.numbers, molecule.bonds, molecule.chirality, molecule.double_bonds)
         kept = [one.energy for one in own if rearranged(one.positions, *bonds) is None]
         above = (min(kept) - energy) * EV_KCAL_MOL
-        # Of phthalic acid 0.47, of all others 0.05 at most.
-        assert -3.0 < above < 0.5, smiles
+        phthalic = smiles == "O=C(O)c1ccccc1C(=O)O"  # 0.47 above; all others 0.05 at most
+        assert -3.0 < above < (0.5 if phthalic else 0.3), smiles
 
 
 def test_closing_a_hydrogen_bond_turns_bonds_and_changes_nothing_else():

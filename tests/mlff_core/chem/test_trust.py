@@ -53,7 +53,7 @@ def test_of_ten_protonation_states_with_the_largest_known_errors_most_are_flagge
     settings = ChemistrySettings(model_sha256=DEFAULT)
     found = [standardise(0, None, row["smiles"], settings).flags for row in WORST]
     assert len(found) == 10
-    assert sum(bool(rare & set(flags)) for flags in found) >= 7
+    assert sum(bool(rare & set(flags)) for flags in found) >= 8
     # docs/chemistry.md says how many, by what `benchmarks/chemistry/trust.py` wrote.
     trust = json.loads((ROOT / "benchmarks/results/trust.json").read_text())
     assert trust["model_sha256"] == DEFAULT

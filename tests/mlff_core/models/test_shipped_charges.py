@@ -37,7 +37,7 @@ def test_dipole_moments_are_near_those_measured(name, dipole, charged):
     atoms = molecule(name)
     charges = evaluated(charged, (atoms.numbers, atoms.positions, 0)).charges.numpy()
     found = E_ANGSTROM_DEBYE * float(np.linalg.norm(charges @ atoms.positions))
-    assert found == pytest.approx(dipole, abs=0.35)
+    assert found == pytest.approx(dipole, abs=0.35 if name == "CH3CN" else 0.3)
 
 
 def ions_apart(distance: float) -> tuple:

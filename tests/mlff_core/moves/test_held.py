@@ -116,7 +116,7 @@ def test_a_zwitterion_keeps_the_state_that_was_given_and_says_so(potential):
     with_bonds = [(*c, m.held_bonds) for c, m in zip(conformers, molecules, strict=True)]
     held = relax_where_protons_moved(with_bonds, plain, potential)
     # Ethanol stays what it is by itself, and taurine by the default model.
-    assert {0, 3} <= set(held) <= {0, 2, 3}
+    assert set(held) == ({0, 2, 3} if potential.name.endswith("small") else {0, 3})
     for k, end in held.items():
         molecule = molecules[k]
         assert end.status == ConformerStatus.CONVERGED
@@ -136,7 +136,7 @@ def test_a_zwitterion_keeps_the_state_that_was_given_and_says_so(potential):
             if stretched(end.positions, molecule.numbers, np.array([bond]), SANE)
         )
         pull = np.linalg.norm(end.forces[hydrogen])
-        assert pull > 0.3
+        assert pull > (0.3 if k == 2 else 0.5)
         # Alone it ends where it ends beside others.
         [alone] = relax_where_protons_moved([with_bonds[k]], [plain[k]], potential).values()
         assert alone.energy == pytest.approx(end.energy, abs=1e-4)
@@ -152,7 +152,7 @@ def test_a_zwitterion_keeps_the_state_that_was_given_and_says_so(potential):
         assert Flag.PROTONS_HELD in molecules[k].flags
         assert "its bond was held in 1 of 1 conformers (0)" in (molecules[k].message or "")
         assert rows[k].protons_held == 1
-    assert rows[1].protons_held == 0
+    assert [rows[k].protons_held for k in (1, 2)] == [0, int(2 in held)]
 
 
 def test_what_rearranges_otherwise_stays_rearranged(potential):
