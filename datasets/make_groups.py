@@ -35,7 +35,13 @@ MAX_ATOMS: Final = 70
 #: Molecules that are tried for each one wanted.
 TRIES: Final = 4
 #: Kinds that give more molecules a group than the others, and how many times as many.
-MORE: Final = {"hydrogen bond": 2, "SF5": 2, "several groups": 6}
+MORE: Final = {
+    "hydrogen bond": 2,
+    "hypervalent": 3,
+    "quinoid": 2,
+    "SF5": 2,
+    "several groups": 6,
+}
 
 
 def read_lists(file: Path) -> dict[str, list[str]]:
