@@ -1,5 +1,6 @@
 """What tests of this project share: named molecules, random models, and the physics contract."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from mlff_core.batch import MolBatch
 from mlff_core.distill.teacher import Label
+from mlff_core.models.force_field import Domain, Outputs
 from mlff_core.models.painn import PaiNN, PaiNNConfig
 from mlff_core.models.potential import Potential
 from mlff_core.moves.slots import Molecule, Rows
@@ -22,6 +24,7 @@ from mlff_core.ops import plain
 from mlff_core.ops.filters import FilterTable, spline_table
 from mlff_core.ops.plain import Edges
 from mlff_core.ops.program import PLAIN_ATOM_OPS, AnalyticEngine, AtomOps, EdgeOps
+from mlff_core.status import ConformerStatus
 
 #: Geometries by name: (numbers, positions in Å, charge). Every bug adds its own.
 NAMED_MOLECULES: dict[str, tuple[list[int], list[list[float]], int]] = {
@@ -263,3 +266,49 @@ class SpringTeacher:
     def __call__(self, numbers: Tensor, positions: Tensor, charge: Tensor) -> Label:
         """What any member says."""
         return self.member(0, numbers, positions, charge)
+
+
+class Journeys:
+    """A force field of springs that take chains of atoms from where they are to places far away.
+
+    Attributes:
+        chains: By name: where the atoms are, where they are at rest, Å [n_atoms, 3], and how a
+            relaxation with a cutoff of 5 Å has to end.
+        batch: All of them in this order; the charge of each is its number.
+        places: Where their atoms are at rest, Å [n_mols, n_atoms, 3].
+    """
+
+    name, sha256, device, dtype = "journeys", "", torch.device("cpu"), torch.float64
+    domain, cutoff, bytes_per_edge = Domain(), 5.0, 0
+    bare_step: Callable[[MolBatch], Outputs] | None = None
+
+    def __init__(self) -> None:
+        x, y = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
+        k = np.arange(12)[:, None]
+        straight = 1.4 * k * x
+        hairpin = np.where(k < 6, straight, straight[::-1] + 1.4 * y)
+        sides = np.where(k < 6, -x, x)
+        two = straight + 3.0 * sides
+        converged, exploded = ConformerStatus.CONVERGED, ConformerStatus.EXPLODED
+        self.chains = {
+            "an end folds back by 15 Å": (straight, hairpin, converged),
+            "all atoms go 12 Å the same way": (straight, straight + 12.0 * y, converged),
+            "an atom goes 6 Å and is alone": (straight, straight + 6.0 * (k == 11) * x, exploded),
+            "two parts go 12 Å each their way": (two, two + 12.0 * sides, exploded),
+        }
+        self.batch = MolBatch.from_arrays(
+            [([6] * 12, start, k) for k, (start, _, _) in enumerate(self.chains.values())],
+            dtype=self.dtype,
+        )
+        ends = np.stack([end for _, end, _ in self.chains.values()])
+        self.places = torch.from_numpy(ends).to(self.dtype)
+
+    def evaluate(self, batch: MolBatch) -> Outputs:
+        """Energies of the springs, 0.1 eV/Å², and their forces; none on padding."""
+        within = torch.arange(batch.n_atoms) - batch.ptr[batch.mol_idx]
+        within = torch.where(batch.numbers > 0, within, 0)
+        away = batch.positions - self.places[batch.charge[batch.mol_idx], within]
+        away = torch.where(batch.numbers[:, None] > 0, away, 0.0)
+        energy = torch.zeros(batch.n_mols, dtype=torch.float64)
+        energy.index_add_(0, batch.mol_idx, 0.05 * away.square().sum(1).double())
+        return Outputs(energy, -0.1 * away)

@@ -91,6 +91,21 @@ def _longest(x: np.ndarray, n: int) -> float:
 
 
 @njit(inline="always")
+def _extent(x: np.ndarray, n: int) -> float:
+    """Distance of the farthest atom from the mean of all, in x [n] one after the other."""
+    zero, size = x.dtype.type(0), x.dtype.type(n // 3)
+    cx, cy, cz = zero, zero, zero
+    for k in range(0, n, 3):
+        cx, cy, cz = cx + x[k], cy + x[k + 1], cz + x[k + 2]
+    cx, cy, cz = cx / size, cy / size, cz / size
+    square = zero
+    for k in range(0, n, 3):
+        dx, dy, dz = x[k] - cx, x[k + 1] - cy, x[k + 2] - cz
+        square = max(square, dx * dx + dy * dy + dz * dz)
+    return np.sqrt(square)
+
+
+@njit(inline="always")
 def _push(history: np.ndarray, newest: np.ndarray, n: int) -> None:
     """Put the newest first, and let the oldest go."""
     for k in range(len(history) - 1, 0, -1):
@@ -229,14 +244,13 @@ def minimise(
             max_force[slot] = _longest(moving, n)
             if first:
                 initial_energy[slot], initial_max_force[slot] = energy[slot], max_force[slot]
-        for k in range(n):
-            q[k] = positions[slot, k] - origin[slot, k]
         rise = energy[slot] - initial_energy[slot]
+        growth = _extent(positions[slot], n) - _extent(origin[slot], n)
         if (
             rise > limits.max_rise * size
             or (initial_max_force[slot] <= limits.max_force and rise < -limits.max_fall * size)
             or max_force[slot] > max(10.0 * initial_max_force[slot], limits.max_force)
-            or _longest(q, n) > limits.max_travel
+            or growth > limits.max_growth
         ):
             status[slot] = codes.exploded
         elif max_force[slot] < rules.fmax and rise <= 0.0:

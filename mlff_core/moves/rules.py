@@ -19,8 +19,10 @@ MAX_FALL_PER_ATOM = 10.0
 #: Exploded: a force of this size in eV/Å, and ten times the start's largest. No bond of an organic
 #: molecule pulls like this; atoms that overlap in a bad embedding do, from the start.
 MAX_FORCE = 100.0
-#: Exploded: an atom went this many cutoffs away from its start, so it left all it had around it.
-MAX_TRAVEL_CUTOFFS = 2.0
+#: Exploded: the atom farthest from the molecule's centre is this many cutoffs farther from it than
+#: the farthest one was at the start, so it flies off, or parts do that were apart from the start.
+#: How far an atom travels would not tell: the ends of a chain that folds go farther than that.
+MAX_GROWTH_CUTOFFS = 2.0
 #: Exploded: atoms hung together by gaps of at most this many cutoffs, and no longer do. There is
 #: no force beyond the cutoff, so a molecule that fell apart would count as converged.
 REACH_CUTOFFS = 0.8
@@ -64,14 +66,14 @@ class Limits(NamedTuple):
         max_rise: Above the start, eV an atom.
         max_fall: Below the start, eV an atom.
         max_force: eV/Å.
-        max_travel: Å.
+        max_growth: Of the distance of the farthest atom from the centre, Å.
     """
 
     noise: float
     max_rise: float
     max_fall: float
     max_force: float
-    max_travel: float
+    max_growth: float
 
 
 class Rules(NamedTuple):
@@ -103,7 +105,7 @@ class Rules(NamedTuple):
             max_rise=MAX_RISE_PER_ATOM,
             max_fall=MAX_FALL_PER_ATOM,
             max_force=MAX_FORCE,
-            max_travel=MAX_TRAVEL_CUTOFFS * cutoff,
+            max_growth=MAX_GROWTH_CUTOFFS * cutoff,
         )
         return cls(float(settings.fmax), int(settings.max_steps), limits)
 
@@ -120,18 +122,31 @@ def verdict(origin: Tensor, sizes: Tensor, state: RelaxState, rules: Rules) -> T
     limits = rules.limits
     change = state.energy - state.initial_energy
     overlapped = state.initial_max_force > limits.max_force
-    travel = (state.positions - origin).square().sum(-1).amax(-1).sqrt()
+    growth = extent(state.positions, sizes) - extent(origin, sizes)
     exploded = (
         (change > limits.max_rise * sizes)
         | (~overlapped & (change < -limits.max_fall * sizes))
         | (state.max_force > (10.0 * state.initial_max_force).clamp(min=limits.max_force))
-        | (travel > limits.max_travel)
+        | (growth > limits.max_growth)
     )
     converged = (state.max_force < rules.fmax) & (change <= 0)
     out_of_steps = state.n_steps >= rules.max_steps
     status = torch.where(out_of_steps, SlotStatus.MAX_STEPS.value, SlotStatus.RUNNING.value)
     status = torch.where(converged, SlotStatus.CONVERGED.value, status)
     return torch.where(exploded, SlotStatus.EXPLODED.value, status)
+
+
+def extent(positions: Tensor, sizes: Tensor) -> Tensor:
+    """Distance of each molecule's farthest atom from the mean of its atoms, Å [n_slots].
+
+    Args:
+        positions: Å [n_slots, w, 3].
+        sizes: Number of atoms, int64 [n_slots].
+    """
+    here = (torch.arange(positions.shape[1], device=sizes.device) < sizes[:, None])[..., None]
+    centre = torch.where(here, positions, 0.0).sum(1) / sizes.clamp(min=1)[:, None]
+    from_centre = torch.where(here, positions - centre[:, None], 0.0)
+    return from_centre.square().sum(-1).amax(-1).sqrt()
 
 
 def fell_apart(origin: Tensor, positions: Tensor, here: Tensor, cutoff: float) -> Tensor:

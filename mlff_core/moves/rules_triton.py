@@ -18,6 +18,13 @@ def longest_vector(x):
 
 
 @triton.jit
+def extent(x, inside, size):
+    """Distance of the farthest atom from the mean of all; x is 0 where it is not inside [W, 4]."""
+    centre = tl.sum(x, 0) / size
+    return longest_vector(tl.where(inside, x - centre[None, :], 0.0))
+
+
+@triton.jit
 def dot(a, b):
     """Σ a b, summed in float64."""
     return tl.sum(tl.sum((a * b).to(tl.float64), 1), 0)
@@ -61,11 +68,12 @@ def conclude(
     initial_max_force = tl.where(accept & first, max_force, initial_max_force)
 
     change = energy - initial_energy
+    growth = extent(accepted, inside, size) - extent(origin, inside, size)
     exploded = (
         (change > LIMITS.max_rise * size)
         | ((initial_max_force <= LIMITS.max_force) & (change < -LIMITS.max_fall * size))
         | (max_force > tl.maximum(10.0 * initial_max_force, LIMITS.max_force))
-        | (longest_vector(accepted - origin) > LIMITS.max_travel)
+        | (growth > LIMITS.max_growth)
     )
     code = tl.where(n_steps >= max_steps, CODES.max_steps, 0)
     code = tl.where((max_force < fmax) & (change <= 0.0), CODES.converged, code)

@@ -24,10 +24,10 @@ from mlff_core.moves.hessian import MODEL, RENEWED_MODEL, inverse_model_hessian
 from mlff_core.moves.minimise_triton import kernel_step
 from mlff_core.moves.rules import Rules, SlotStatus
 from mlff_core.moves.settings import RelaxSettings
-from mlff_core.moves.slots import Molecule, Rows
+from mlff_core.moves.slots import Molecule, Rows, molecules_of
 from mlff_core.moves.state import each, take
 from mlff_core.moves.step import enter, renew, step
-from mlff_core.testing import awkward_rows, random_model, random_molecule
+from mlff_core.testing import Journeys, awkward_rows, random_model, random_molecule
 
 N_STEPS = 20
 
@@ -205,6 +205,29 @@ def hessians() -> list[tuple[torch.Tensor, torch.Tensor]]:
     ]
 
 
+class Float32Journeys(Journeys):
+    """As precise as the kernels."""
+
+    dtype = torch.float32
+
+
+def arrivals(optimizer: str) -> dict[str, tuple[str, str]]:
+    """By journey, its status after a first force call where it leads to, and when it has left."""
+    journeys = Float32Journeys()
+    batch = journeys.batch
+    molecules = molecules_of(batch, np.ones(batch.n_atoms, bool))
+    rows = Rows.pack(molecules, 12, batch.device, torch.float32)
+    settings = RelaxSettings(optimizer, model_hessian=False)
+    state = enter(rows, settings)._replace(trial=journeys.places.clone())
+    rules = Rules.of(settings, journeys.dtype, journeys.cutoff)
+    kernel_step(rows, rules, batch.n_atoms, journeys.evaluate)(state)
+    ended = [SlotStatus(code).word for code in state.status.tolist()]
+    told = exchange_triton.leave_slots(rows, state, torch.arange(len(molecules)), journeys.cutoff)
+    left = [SlotStatus(int(code)).word for code in told[:, -5]]
+    pairs = zip(map(str, ended), map(str, left), strict=True)
+    return dict(zip(journeys.chains, pairs, strict=True))
+
+
 def main(out: str) -> None:
     """Take every step."""
     potential = Potential(random_model(3, n_features=16))
@@ -216,6 +239,7 @@ def main(out: str) -> None:
         "nve": dynamics(potential, 0.0),
         "langevin": dynamics(potential, 5.0),
         "hessians": hessians(),
+        "arrivals": {optimizer: arrivals(optimizer) for optimizer in ("lbfgs", "fire")},
         "springs": [tuple(map(vars, pair)) for pair in springs()],
     }
     torch.save(results, out)

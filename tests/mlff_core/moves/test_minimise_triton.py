@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mlff_core.moves.rules import SlotStatus
+from mlff_core.testing import Journeys
 
 SCRIPT = Path(__file__).with_name("run_interpreted.py")
 
@@ -63,6 +64,15 @@ def test_the_kernel_inverts_the_model_of_the_hessian(results, model):
 def test_all_ways_to_end_came_up(results):
     codes = {int(c) for case in ("lbfgs", "fire") for c in results[case][-1][1]["status"]}
     assert SlotStatus.MAX_STEPS in codes
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "fire"])
+def test_who_goes_far_together_has_not_exploded(results, optimizer):
+    expected = {name: str(status) for name, (_, _, status) in Journeys().chains.items()}
+    found = results["arrivals"][optimizer]
+    assert {name: left for name, (_, left) in found.items()} == expected
+    # Who flies off ends where a step says so, not when all is at rest.
+    assert [ended for ended, _ in found.values()] == ["converged"] * 3 + ["exploded"]
 
 
 @pytest.mark.parametrize("case", ["nve", "langevin"])

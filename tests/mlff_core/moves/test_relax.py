@@ -1,6 +1,7 @@
 import _thread
 import signal
 import threading
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from mlff_core.calculator import PaiNNCalculator
 from mlff_core.models.force_field import Outputs
 from mlff_core.models.potential import Potential
 from mlff_core.moves import ase_lbfgs, in_flight
+from mlff_core.moves.optimizers import OPTIMIZERS
 from mlff_core.moves.relax import relax, relax_conformers
 from mlff_core.moves.rules import connected
 from mlff_core.moves.settings import RelaxSettings
@@ -22,7 +24,7 @@ from mlff_core.moves.slots import Molecule, Rows, evaluate_rows
 from mlff_core.moves.state import each
 from mlff_core.moves.threads import relax_molecules
 from mlff_core.status import ConformerStatus
-from mlff_core.testing import NAMED_MOLECULES, random_model, random_molecule
+from mlff_core.testing import NAMED_MOLECULES, Journeys, random_model, random_molecule
 
 CONVERGED = ConformerStatus.CONVERGED
 SIZES = (9, 4, 14, 2, 11, 7)
@@ -245,6 +247,22 @@ def test_a_molecule_that_falls_apart_has_exploded_and_not_converged():
     assert result.status[:2] == [ConformerStatus.EXPLODED, CONVERGED]
     assert result.max_force[0] < 0.01
     same_paths(result, relax(batch_of(other), potential, fmax=0.01), [2])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "compiled"),
+    [("lbfgs", True), ("lbfgs", False), ("fire", False), ("ase-lbfgs", False)],
+)
+def test_who_goes_far_together_has_not_exploded(optimizer, compiled, monkeypatch):
+    monkeypatch.setitem(OPTIMIZERS, optimizer, replace(OPTIMIZERS[optimizer], numba=compiled))
+    journeys = Journeys()
+    result = relax(journeys.batch, journeys, optimizer=optimizer, fmax=0.01, max_steps=500)
+    ends = zip(journeys.chains, result.status, strict=True)
+    assert dict(ends) == {name: status for name, (_, _, status) in journeys.chains.items()}
+    travel = (result.batch.positions - journeys.batch.positions).norm(dim=1).view(4, 12)
+    assert (travel.amax(1)[:2] > 11.9).all()
+    # Parts that fly off are not waited for.
+    assert 10.0 < travel[3].max() < 11.0
 
 
 @pytest.mark.parametrize(
