@@ -60,6 +60,7 @@ def rows() -> list[Choice]:
             "CCCCOC(=O)CCCC",
             {"CCCC", "CCCCOC=O", "CCOC=O", "COC(C)=O", "CCC(=O)OC", "CCCCC(=O)OC"},
         ),
+        ("CCNN(CC)CCC", {"CCNN", "CCNN(C)CC", "CCN(C)N", "CCCN(N)CC", "CCCNN"}),
         ("CCCCON=C(C)C", {"CCCC", "CCCCON=C(C)C", "CCON=C(C)C", "CON=C(C)C"}),
         ("FC(F)(F)CCC#N", {"CCC(F)(F)F", "N#CCCC(F)(F)F"}),
         # Charges, with a hydrogen for each group that is cut off a charged nitrogen.
@@ -128,6 +129,14 @@ def test_two_in_five_are_ions_where_there_are_as_many(rows):
     assert 5 < signs[-1] <= 20
     many = CUT.chosen(DRUGS, 20, CONFIG, 1)
     assert Counter(CUT.sign(row.smiles) for row in many) == {0: 12, 1: 4, -1: 4}
+
+
+def test_a_fragment_and_its_state_do_not_share_the_last_room():
+    config = replace(CONFIG, held_out_share=0.0)
+    smiles = ["CC(N)CC(=O)O"]
+    found = [row.smiles for seed in range(40) for row in CUT.chosen(smiles, 9, config, seed)]
+    assert "CC([NH3+])CC(=O)[O-]" in found
+    assert all(len(CUT.chosen(smiles, 1, config, seed)) == 1 for seed in range(40))
 
 
 def test_the_same_seed_gives_the_same_list_and_another_another(rows):
