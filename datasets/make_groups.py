@@ -13,7 +13,7 @@ import argparse
 import random
 import re
 from collections import Counter
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -86,14 +86,7 @@ def weight(group: str, kind: str) -> int:
 def chosen(n: int, config: MoleculesConfig, seed: int) -> list[tuple[str, str]]:
     """SMILES and their kinds, about `n` at most, in a random order, without any twice."""
     quiet_rdkit()
-    look_at = partial(
-        choose,
-        elements=frozenset(config.elements),
-        max_atoms=min(MAX_ATOMS, config.max_atoms),
-        max_charge=config.max_charge,
-        held_out_share=config.held_out_share,
-        salt=config.salt,
-    )
+    config = replace(config, max_atoms=min(MAX_ATOMS, config.max_atoms))
     rng = random.Random(seed)
     weights = {(g, kind): weight(g, kind) for kind, groups in GROUPS.items() for g in groups}
     scale = n / sum(weights.values())
@@ -105,7 +98,7 @@ def chosen(n: int, config: MoleculesConfig, seed: int) -> list[tuple[str, str]]:
             text = Chem.CanonSmiles(filled(group, rng))
             if text in found:
                 continue
-            choice = look_at(text)
+            choice = choose(text, config)
             if isinstance(choice, Choice) and not choice.held_out:
                 found[text] = kind
                 room -= 1

@@ -109,47 +109,34 @@ def smiles_charge(smiles: str) -> int:
     return total
 
 
-def choose(
-    smiles: str,
-    *,
-    elements: frozenset[int],
-    max_atoms: int,
-    max_charge: int,
-    held_out_share: float,
-    salt: str,
-    max_parts: int = 1,
-) -> Choice | str:
+def choose(smiles: str, config: MoleculesConfig) -> Choice | str:
     """The molecule of a SMILES, or the reason why it is left out.
 
     Args:
         smiles: One record of the table.
-        elements: Atomic numbers that may occur.
-        max_atoms: Largest number of atoms, hydrogens counted.
-        max_charge: Largest absolute total charge in e.
-        held_out_share: Share of connectivity keys that is held out, 0 to 1.
-        salt: Distinguishes this split from others.
-        max_parts: How many molecules the record may have.
+        config: What may occur, and how molecules are split. The order of the table, substitutes
+            and protonation states are not looked at.
     """
     mol = Chem.MolFromSmiles(smiles)
     if mol is None or mol.GetNumAtoms() == 0:
         return "invalid_smiles"
     parts = Chem.GetMolFrags(mol, asMols=True)
-    if len(parts) > max_parts:
+    if len(parts) > config.max_parts:
         return "mixture"
-    if any(atom.GetAtomicNum() not in elements for atom in mol.GetAtoms()):
+    if any(atom.GetAtomicNum() not in config.elements for atom in mol.GetAtoms()):
         return "element"
     if any(atom.GetNumRadicalElectrons() or atom.GetIsotope() for atom in mol.GetAtoms()):
         return "radical_or_isotope"
     n_atoms = mol.GetNumAtoms() + sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
-    if n_atoms > max_atoms:
+    if n_atoms > config.max_atoms:
         return "too_large"
     charge = Chem.GetFormalCharge(mol)
-    if abs(charge) > max_charge:
+    if abs(charge) > config.max_charge:
         return "charge"
     keys = [Chem.MolToInchiKey(part)[:14] for part in parts]
     if not all(keys):
         return "no_inchikey"
-    held_out = any(is_held_out(key, held_out_share, salt) for key in keys)
+    held_out = any(is_held_out(key, config.held_out_share, config.salt) for key in keys)
     return Choice(smiles, charge, n_atoms, ".".join(keys), held_out)
 
 
@@ -213,21 +200,8 @@ def choose_many(
     quiet_rdkit()
     chosen: list[Choice] = []
     left_out: Counter[str] = Counter()
-    elements = frozenset(config.elements)
-
-    def look_at(text: str) -> Choice | str:
-        return choose(
-            text,
-            elements=elements,
-            max_atoms=config.max_atoms,
-            max_charge=config.max_charge,
-            held_out_share=config.held_out_share,
-            salt=config.salt,
-            max_parts=config.max_parts,
-        )
-
     for text in smiles:
-        result = look_at(text)
+        result = choose(text, config)
         # Of the molecule, not of its place: parts are looked at in several processes.
         rng = random.Random(f"{config.seed}:{text}")
         drawn = rng.random()
@@ -238,7 +212,7 @@ def choose_many(
                 if "." in text
                 else protomer(text, rng, max_charge=config.max_charge, both_signs=both_signs)
             )
-            other = look_at(state or text)
+            other = choose(state or text, config)
             if isinstance(other, Choice):
                 # Some protons count as connectivity, a sulfonamide's for one; all states of a
                 # molecule stand on its own side all the same.

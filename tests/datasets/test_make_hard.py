@@ -34,17 +34,10 @@ def test_a_molecule_is_of_the_kind_that_its_smiles_shows(smiles, kind):
 
 
 def test_what_is_written_is_written_once_and_is_fit_to_learn_from():
-    config = MoleculesConfig()
+    config = MoleculesConfig(held_out_share=0.0)
     assert len(set(HARD.WRITTEN)) == len(HARD.WRITTEN)
     for text in HARD.WRITTEN:
-        found = choose(
-            text,
-            elements=frozenset(config.elements),
-            max_atoms=config.max_atoms,
-            max_charge=config.max_charge,
-            held_out_share=0.0,
-            salt=config.salt,
-        )
+        found = choose(text, config)
         assert isinstance(found, Choice), (text, found)
     for text in ("[H][H]", "II", "FS(F)(F)(F)(F)F", "F[P-](F)(F)(F)(F)F"):
         assert text in HARD.WRITTEN

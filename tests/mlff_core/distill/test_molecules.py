@@ -19,14 +19,9 @@ from mlff_core.distill.molecules import (
     substitute,
 )
 
-ELEMENTS = frozenset(MoleculesConfig.elements)
-
 
 def chosen(smiles: str, **changes: object) -> Choice | str:
-    options = (
-        dict(elements=ELEMENTS, max_atoms=96, max_charge=3, held_out_share=0.5, salt="a") | changes
-    )
-    return choose(smiles, **options)
+    return choose(smiles, replace(MoleculesConfig(held_out_share=0.5, salt="a"), **changes))
 
 
 @pytest.mark.parametrize(
