@@ -130,6 +130,7 @@ def main(out: str) -> None:
     # The first block by products, which so narrow a model would not take.
     first_message.SOONER["large"] = 0
     results["by elements"] = on_poison(lambda: engine.evaluate(*padded(few, 40, 2)))
+    results["one_back by elements"] = one_back.evaluate(*arguments(few))
     tiles.CLASSES = classes
     results["filled"] = [buffers(), buffers()]
     for fill_one, given in zip((fill, fill_plain), results["filled"], strict=True):

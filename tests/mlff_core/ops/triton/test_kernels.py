@@ -118,17 +118,19 @@ def test_the_walk_back_leaves_the_gradient_in_a_mu_as_an_operand(results):
     torch.testing.assert_close((high + low / LOW_SCALE) * RANGE, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_one_product_back_costs_what_it_costs_plain_pytorch(results, truth, batch):
+@pytest.mark.parametrize("case", ["one_back", "one_back by elements"])
+def test_one_product_back_costs_what_it_costs_plain_pytorch(results, truth, batch, case):
     few = batch.select([3, 4])
-    coarse = coarse_engine(random_model(1, CASES.CONFIG), "fast", CASES.ONE_BACK)
+    model, by_elements = random_model(1, CASES.CONFIG), case != "one_back"
+    coarse = coarse_engine(model, "fast", CASES.ONE_BACK, first_by_elements=by_elements)
     by_torch = coarse.evaluate(*CASES.arguments(few))
     expected = truth[0][3:5], torch.cat(batch.split(truth[1])[3:5])
-    for found, coarsely, exact in zip(results["one_back"], by_torch, expected, strict=True):
+    for found, coarsely, exact in zip(results[case], by_torch, expected, strict=True):
         error, plain_error = (x.double() - exact for x in (found, coarsely))
         assert error.norm() <= 2 * plain_error.norm() + 1e-6
     # Forces are ten times as far off as those of three products, so that something was rounded.
     three = torch.cat(batch.split(results["fast"][1])[3:5])
-    assert (results["one_back"][1] - expected[1]).norm() > 5 * (three - expected[1]).norm()
+    assert (results[case][1] - expected[1]).norm() > 5 * (three - expected[1]).norm()
 
 
 def test_bad_molecules_get_nan_and_leave_the_others_alone(results):

@@ -65,6 +65,7 @@ def first_block(request, monkeypatch):
     monkeypatch.setattr(first_message, "SOONER", {})
     if request.param == "products":
         monkeypatch.setattr(first_message, "SOONER", dict.fromkeys(tiles.CLASSES, 0))
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +76,38 @@ def batch(network):
     both = MolBatch.from_arrays([*NAMED_MOLECULES.values(), *clouds, *hot], device="cuda")
     _, forces = in_float64(network, both)
     largest = [float(f.abs().max()) for f in forces.split(both.ptr.diff().tolist())]
-    few = both.select([k for k, force in enumerate(largest) if force < SENSIBLE])
-    assert few.n_mols >= both.n_mols - 10
-    return few
+    kept = [k for k, force in enumerate(largest) if force < SENSIBLE]
+    # Which clouds are kept is the model's doing; what is a molecule has to be.
+    assert kept[: len(NAMED_MOLECULES)] == list(range(len(NAMED_MOLECULES)))
+    assert kept[-len(hot) :] == list(range(both.n_mols - len(hot), both.n_mols))
+    return both.select(kept)
+
+
+@pytest.fixture(scope="module")
+def displaced(network, batch):
+    """The batch with its atoms displaced at random, several times, and its true forces each time.
+
+    How far off forces of one geometry are is a draw. Where much cancels, in a cloud of two atoms
+    say, it differs by ten times between ways to compute them that are as good.
+    """
+    generator = torch.Generator("cuda").manual_seed(0)
+    found = []
+    for _ in range(16):
+        noise = torch.randn(batch.positions.shape, device="cuda", generator=generator)
+        moved = batch.with_positions(batch.positions + 0.02 * noise)
+        found.append((moved, in_float64(network, moved)[1]))
+    return found
+
+
+def errors_of(evaluate, displaced):
+    """What `evaluate` makes of the forces less the true ones, eV/Å [n_batches, n_atoms, 3]."""
+    return torch.stack([evaluate(*arguments(moved))[1] - true for moved, true in displaced])
+
+
+def by_molecule(errors, batch):
+    """Root of the mean square of errors of each molecule [n_mols]."""
+    means = [e.square().mean() for e in errors.split(batch.ptr.diff().tolist(), dim=1)]
+    return torch.stack(means).sqrt()
 
 
 def drug_like():
@@ -117,22 +147,33 @@ def atomic_scale(network, batch):
 
 
 @pytest.mark.usefixtures("first_block")
-def test_float32_is_as_near_to_float64_as_plain_pytorch(network, batch):
-    energy, forces, *_ = engine_of(network).step(*arguments(batch))
-    _, plain_forces, *_ = AnalyticEngine(on_gpu(network)).evaluate(*arguments(batch))
-    true_energy, true_forces = in_float64(network, batch)
+def test_float32_is_as_near_to_float64_as_plain_pytorch(network, batch, displaced):
+    engine = engine_of(network)
+    energy, *_ = engine.step(*arguments(batch))
+    true_energy, _ = in_float64(network, batch)
     assert ((energy - true_energy).abs() <= 1e-5 * atomic_scale(network, batch) + 1e-5).all()
-    assert (forces - true_forces).abs().max() <= 4 * (plain_forces - true_forces).abs().max() + 1e-5
+    errors = errors_of(engine.step, displaced)
+    plain_errors = errors_of(AnalyticEngine(on_gpu(network)).evaluate, displaced)
+    assert errors.abs().max() <= 4 * plain_errors.abs().max() + 1e-5
 
 
-@pytest.mark.usefixtures("first_block")
-def test_fast_is_as_near_to_float64_as_plain_pytorch_with_products_as_coarse(network, batch):
-    # How far coarse products take it is the model's doing. The kernels may add nothing.
-    _, forces, *_ = engine_of(network, "fast").step(*arguments(batch))
-    _, coarse_forces, *_ = coarse_engine(on_gpu(network), "fast").evaluate(*arguments(batch))
-    _, true_forces = in_float64(network, batch)
-    bound = 2 * (coarse_forces - true_forces).abs().max() + 1e-3
-    assert (forces - true_forces).abs().max() <= bound
+def test_fast_is_as_near_to_float64_as_plain_pytorch_with_products_as_coarse(
+    network, batch, displaced, first_block
+):
+    # How far coarse products take it is the model's doing. The kernels may add nothing but what
+    # matrix units, which cut off, lose more than float32, which rounds.
+    by_elements = first_block == "products"
+    coarse = coarse_engine(on_gpu(network), "fast", first_by_elements=by_elements)
+    plain = AnalyticEngine(on_gpu(network))
+    error, coarse_error, plain_error = (
+        by_molecule(errors_of(evaluate, displaced), batch)
+        for evaluate in (engine_of(network, "fast").step, coarse.evaluate, plain.evaluate)
+    )
+    ratio = error / (coarse_error + 10 * plain_error + 1e-6)
+    # Of two atoms alone 16 geometries say it to within a factor of two, all molecules together to
+    # within a few per cent.
+    assert ratio.max() <= 3
+    assert ratio.median() <= 1.3
 
 
 @pytest.mark.usefixtures("first_block")
@@ -183,16 +224,14 @@ def test_forces_and_relative_energies_of_conformers_are_kept(
     assert (forces - true_forces).abs().max() <= worst
 
 
-def test_a_batch_in_pieces_gives_what_the_whole_gives(network, batch, monkeypatch):
+def test_a_batch_in_pieces_gives_what_the_whole_gives(network, batch, displaced, monkeypatch):
     engine = engine_of(network)
     energy, forces, *_ = engine.step(*arguments(batch))
     monkeypatch.setattr(engines, "PIECE_MAX_ATOMS", 200)
     in_pieces = engine.evaluate(*arguments(batch))
     # Fewer rows take other tiles, and sum in another order; what that may change is measured by
     # what plain float32 is off.
-    _, plain_forces, *_ = AnalyticEngine(on_gpu(network)).evaluate(*arguments(batch))
-    _, true_forces = in_float64(network, batch)
-    off = (plain_forces - true_forces).abs().max().item()
+    off = errors_of(AnalyticEngine(on_gpu(network)).evaluate, displaced).abs().max().item()
     torch.testing.assert_close(in_pieces[0], energy, rtol=1e-6, atol=1e-4)
     torch.testing.assert_close(in_pieces[1], forces, rtol=0, atol=2 * off + 1e-5)
 
@@ -311,10 +350,13 @@ def test_bad_molecules_get_nan_and_leave_the_others_alone(network, batch, fault,
     positions = batch.positions.clone()
     victims = torch.zeros(batch.n_mols, dtype=torch.bool, device="cuda")
     if fault == "too many neighbours":
-        monkeypatch.setattr(pairs, "MAX_NEIGHBORS", 40)
-        i, _ = neighbor_pairs(positions, batch.ptr, 5.0)
-        crowded = torch.bincount(i, minlength=batch.n_atoms) > 40
-        victims[batch.mol_idx[crowded]] = True
+        i, _ = neighbor_pairs(positions, batch.ptr, engine.cutoff)
+        neighbors = torch.bincount(i, minlength=batch.n_atoms)
+        most = torch.stack([n.max() for n in neighbors.split(batch.ptr.diff().tolist())])
+        # Half of the molecules are no more crowded than that, one of them just as much.
+        limit = int(most.median())
+        monkeypatch.setattr(pairs, "MAX_NEIGHBORS", limit)
+        victims = most > limit
         assert victims.any()
     else:
         first = batch.ptr[9]
