@@ -1,7 +1,9 @@
 """When a stage makes labels, of which molecules, and how."""
 
 import random
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -204,7 +206,7 @@ def test_each_kind_is_driven_by_what_the_recipe_names(molecules, calls, tmp_path
     kinds = (
         KindConfig(("cation",), "teacher"),
         KindConfig(("fragment",), other),
-        KindConfig((BOTH_SIGNS,), usual),
+        KindConfig((BOTH_SIGNS,)),  # what drives the others
     )
     under_way = stage_of(molecules, kinds, Counting(), driver=usual)
     under_way.prepare()
@@ -254,6 +256,32 @@ def test_kinds_come_in_the_order_of_the_recipe_and_all_lines_are_emptied_in_the_
     assert lines.empty
     under_way.make_next_labels()
     assert len(calls) == 3
+
+
+class TwoAtOnce(Ranks):
+    """Two processes that are threads."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 2)
+        self.meets, self.said = threading.Barrier(2, timeout=60), []
+
+    def all(self, value: bool) -> bool:
+        self.said.append(bool(value))
+        self.meets.wait()
+        so = all(self.said[-2:])
+        self.meets.wait()  # or the faster one says more before the other has read this
+        return so
+
+
+def test_of_two_processes_the_one_that_still_has_some_labels_them_in_the_end(molecules):
+    kinds, ranks = (KindConfig(("cation",)),), TwoAtOnce()
+    both = [stage_of([], kinds) for _ in range(2)]
+    for under_way in both:
+        under_way.ranks = ranks
+    both[1].lines.add([molecules[6]])
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(Stage.make_next_labels, both))
+    assert [under_way.pool.n_stored for under_way in both] == [0, 1]
 
 
 def test_one_line_keeps_what_does_not_fill_a_call(molecules, calls):
