@@ -28,6 +28,7 @@ devices.py     that on one device, or in a process on each of several GPUs
 evaluation.py  a student against its teacher on held-out molecules
 minima.py      their minima from the same starts
 recipe.py      every choice and seed, from one TOML file
+table.py       the table of molecules, and their kinds
 training_log.py   the stages that led to a checkpoint, beside it
 steps.py       the steps of a distillation, from files to files
 """

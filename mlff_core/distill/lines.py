@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mlff_core.distill.embedding import Embedded
-from mlff_core.distill.kinds import KindConfig, place_of
+from mlff_core.distill.kinds import STUDENT, TEACHER, KindConfig, place_of
 from mlff_core.distill.labelling import Buckets, LabelConfig
 from mlff_core.distill.sampling import SamplingConfig
 
@@ -88,6 +88,12 @@ class Lines:
             line = self.all[place_of(kind, molecule.both_signs, self.kinds)]
             line.buckets.add([molecule])
             self.counts[line.name] += 1
+
+    @property
+    def weights(self) -> list[str]:
+        """What drives lines and has a name or a file of its own, each once."""
+        names = dict.fromkeys(line.driver for line in self.all)
+        return [name for name in names if name not in ("", STUDENT, TEACHER)]
 
     @property
     def full(self) -> bool:

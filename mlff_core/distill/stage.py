@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mlff_core.distill.embedding import Embedder
 from mlff_core.distill.evaluation import driver_of, on_padded
-from mlff_core.distill.kinds import STUDENT, TEACHER
+from mlff_core.distill.kinds import TEACHER
 from mlff_core.distill.labelling import Buckets, LabelConfig, fill, pad
 from mlff_core.distill.lines import Line, Lines
 from mlff_core.distill.pool import LabelPool
@@ -162,10 +162,7 @@ class Stage:
         self.spent = {"labels": 0.0, "training": 0.0, "waiting": 0.0}
         self.first_energies: list[tuple[Tensor, Tensor]] = []
         self.curve: list[dict[str, float]] = []
-        names = dict.fromkeys(line.driver for line in lines.all)
-        self.guides = {
-            name: self.open_guide(name) for name in names if name not in ("", STUDENT, TEACHER)
-        }
+        self.guides = {name: self.open_guide(name) for name in lines.weights}
         self.driver: Driver | None = None
         self.driver_step = 0  # of the student that drives
 

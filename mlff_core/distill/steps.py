@@ -34,14 +34,13 @@ from mlff_core.distill.devices import run_stage, run_stage_on_gpus
 from mlff_core.distill.embedding import Embedded, Embedder
 from mlff_core.distill.evaluation import Evaluate, TestBlock
 from mlff_core.distill.growth import grown
-from mlff_core.distill.kinds import BOTH_SIGNS, COLUMN
 from mlff_core.distill.molecules import choose_molecules
 from mlff_core.distill.recipe import Recipe
 from mlff_core.distill.stage import SMALL
+from mlff_core.distill.table import read_table
 from mlff_core.distill.teacher import LabelsMolecules
 from mlff_core.distill.training_log import read_training_log, write_training_log
-from mlff_core.errors import LibraryError, ModelFileError, OutputError
-from mlff_core.library import open_library
+from mlff_core.errors import ModelFileError, OutputError
 from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
 from mlff_core.models.painn import PaiNN
 from mlff_core.models.potential import Potential, load_potential
@@ -72,7 +71,7 @@ def choose(table: str, recipe: Recipe, folder: Path, *, n_processes: int) -> Pat
     file = folder / "molecules.parquet"
     if file.exists():
         return file
-    smiles, kinds, sha256 = _read_table(table, recipe)
+    smiles, kinds, sha256 = read_table(table, recipe)
     chosen, left_out = choose_molecules(
         smiles, recipe.molecules, n_processes=n_processes, kinds=kinds
     )
@@ -88,23 +87,6 @@ def choose(table: str, recipe: Recipe, folder: Path, *, n_processes: int) -> Pat
     with whole_file(file) as stream:
         pq.write_table(columns.replace_schema_metadata(about), stream, compression="zstd")
     return file
-
-
-def _read_table(table: str, recipe: Recipe) -> tuple[list[str], list[str], str]:
-    """SMILES, their kinds if the recipe names some that the table has, and the file's sha256."""
-    column = recipe.molecules.column or None
-    named = [name for kind in recipe.kinds for name in kind.names if name != BOTH_SIGNS]
-    try:
-        # In place of ids, which nobody asks for here.
-        library, has_kinds = open_library(table, column, COLUMN if named else None), bool(named)
-    except LibraryError:  # it has no kinds, or cannot be read without them either
-        library, has_kinds = open_library(table, column), False
-    records = list(library.records())
-    kinds = [record.input_id or "" for record in records] if has_kinds else []
-    # No error: a recipe may name the kinds of several tables, and this be one of them.
-    if missing := sorted(set(named) - set(kinds)):
-        log.warning("%s: in column %r no molecule has: %s", table, COLUMN, ", ".join(missing))
-    return [record.smiles or "" for record in records], kinds, library.sha256()
 
 
 def make_test(molecules: Path, open_teacher: OpenTeacher, device: str, recipe: Recipe) -> Path:
