@@ -10,10 +10,12 @@ rest. Formal charges stay; stereo is dropped, so that no mirror image counts as 
 every isomer may be embedded. Half of the fragments are looked at in another protonation state
 besides (`mlff_core.distill.protomers`).
 
-TABLE has the column `smiles`. FRAGMENTS has `smiles`, `charge` in e and `n_atoms`, hydrogens
-counted. Two in five of them are charged, as many cations as anions; there are fewer where no more
-are found. What the recipe holds out by connectivity is left out, as are fragments of molecules that
-are held out, and so is what its training does not take (`mlff_core.distill.molecules`).
+TABLE has the column `smiles`. FRAGMENTS has `smiles`, `charge` in e, `n_atoms`, hydrogens counted,
+and `kind`, which is "fragment" in each row: in a table of several lists a recipe tells them by it
+(`mlff_core.distill.kinds`). Two in five of them are charged, as many cations as anions; there are
+fewer where no more are found. What the recipe holds out by connectivity is left out, as are
+fragments of molecules that are held out, and so is what its training does not take
+(`mlff_core.distill.molecules`).
 """
 
 import argparse
@@ -60,6 +62,8 @@ MAX_ATOMS: Final = 40
 #: The share of fragments that are charged, and of those looked at in another state besides.
 CHARGED: Final = 0.4
 OTHER_STATE: Final = 0.5
+#: What a fragment is called in the column `kind`.
+KIND: Final = "fragment"
 
 
 def around(mol: Chem.Mol, bond: tuple[int, int]) -> set[int]:
@@ -179,6 +183,7 @@ def main() -> None:
         "smiles": [row.smiles for row in rows],
         "charge": pa.array([row.charge for row in rows], pa.int8()),
         "n_atoms": pa.array([row.n_atoms for row in rows], pa.int16()),
+        "kind": [KIND] * len(rows),
     }
     with whole_file(arguments.out) as stream:
         pq.write_table(pa.table(columns), stream, compression="zstd")

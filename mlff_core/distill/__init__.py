@@ -7,8 +7,10 @@ second_teacher.py   a student that went before, its labels mixed with the teache
 aimnet2.py     the networks in them, evaluated together
 protomers.py   protonation states of a molecule
 embedding.py   SMILES -> RDKit conformers, in processes beside the GPU
+kinds.py       which kinds of molecules have their geometries made otherwise
 sampling.py    conformers -> the geometries worth labelling
 labelling.py   geometries -> labels that count, and the reasons why others do not
+lines.py       molecules that wait for it, a line for each kind
 pool.py        labels on the device, and batches of fixed shape drawn from them
 optimizer.py   Muon for the square blocks of the weights, AdamW for the rest
 metrics.py     errors on the batches that are trained on
@@ -26,6 +28,7 @@ devices.py     that on one device, or in a process on each of several GPUs
 evaluation.py  a student against its teacher on held-out molecules
 minima.py      their minima from the same starts
 recipe.py      every choice and seed, from one TOML file
+table.py       the table of molecules, and their kinds
 training_log.py   the stages that led to a checkpoint, beside it
 steps.py       the steps of a distillation, from files to files
 """

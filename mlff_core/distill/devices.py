@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from mlff_core.distill.embedding import Embedder
+from mlff_core.distill.kinds import KindConfig
 from mlff_core.distill.labelling import LabelConfig
+from mlff_core.distill.lines import Lines
 from mlff_core.distill.ranks import Ranks, launch
 from mlff_core.distill.sampling import SamplingConfig
 from mlff_core.distill.stage import Stage, StageConfig, StageResult
@@ -30,6 +32,8 @@ def run_stage(
     card: dict[str, Any],
     validate: Callable[[PaiNN], dict[str, float]] | None = None,
     ranks: Ranks | None = None,
+    kinds: Sequence[KindConfig] = (),
+    kind_of: Sequence[str] = (),
 ) -> StageResult:
     """Train for a given time and write the averaged weights.
 
@@ -46,6 +50,8 @@ def run_stage(
         validate: Called with the averaged student now and then; what it returns is logged.
         ranks: Which of several processes this is. Each takes its share of the molecules, and the
             first writes the files.
+        kinds: Of which kinds of molecules the geometries are made otherwise, and how.
+        kind_of: Kind of each molecule; may be empty if there are no such kinds.
 
     Raises:
         ModelFileError: There are no such weights as shall drive the sampling.
@@ -61,7 +67,15 @@ def run_stage(
         timeout_s=stage.embed_timeout_s,
     )
     try:
-        return Stage(embedder, teacher, start, stage, sampling, labels, training, ranks).run(
+        lines = Lines(
+            kinds,
+            kind_of[ranks.rank :: ranks.size],
+            driver=stage.driver,
+            sampling=sampling,
+            labels=labels,
+            n_conformers=stage.n_conformers,
+        )
+        return Stage(embedder, teacher, start, stage, lines, labels, training, ranks).run(
             checkpoint, card, validate
         )
     finally:
@@ -81,6 +95,8 @@ def run_stage_on_gpus(
     training: TrainingConfig,
     card: dict[str, Any],
     validate: Callable[[PaiNN], dict[str, float]] | None = None,
+    kinds: Sequence[KindConfig] = (),
+    kind_of: Sequence[str] = (),
 ) -> None:
     """`run_stage` in a process on each of several GPUs; the checkpoint is what comes out.
 
@@ -96,10 +112,12 @@ def run_stage_on_gpus(
         training: See `run_stage`.
         card: See `run_stage`.
         validate: See `run_stage`.
+        kinds: See `run_stage`.
+        kind_of: See `run_stage`.
     """
     options = {
         "stage": stage, "sampling": sampling, "labels": labels, "training": training, "card": card,
-        "validate": validate,
+        "validate": validate, "kinds": kinds, "kind_of": list(kind_of),
     }  # fmt: skip
     arguments = (list(smiles), open_teacher, start, checkpoint, options)
     launch(n_gpus, _run_on_gpu, *arguments, cuda=True)

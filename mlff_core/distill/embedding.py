@@ -45,6 +45,8 @@ class Embedded:
         side: Atoms on the second atom's side of that bond, bool [n_atoms].
         bonds: Bonded pairs of the SMILES, int16 [n_bonds, 2].
         ionic: Whether it has a charge, or charged groups that make up for each other.
+        both_signs: Whether it has charged groups of both signs; of a record of two parts, one of
+            these: ions that are placed apart have nothing to fold.
     """
 
     index: int
@@ -55,6 +57,7 @@ class Embedded:
     side: np.ndarray
     bonds: np.ndarray
     ionic: bool
+    both_signs: bool = False
 
 
 def embed(smiles: str, index: int, n_conformers: int, seed: int, timeout_s: int) -> Embedded | str:
@@ -84,7 +87,7 @@ def embed(smiles: str, index: int, n_conformers: int, seed: int, timeout_s: int)
     repeated = positions[np.arange(n_conformers) % len(positions)]
     rng = np.random.default_rng((seed, index))
     axis, side = rotatable_bond(mol, rng)
-    parts = Chem.GetMolFrags(mol)
+    parts, groups = Chem.GetMolFrags(mol), charged_groups(mol)
     if len(parts) > 1:
         repeated = np.stack([placed_apart(x, parts, rng) for x in repeated])
     return Embedded(
@@ -95,7 +98,9 @@ def embed(smiles: str, index: int, n_conformers: int, seed: int, timeout_s: int)
         axis=axis,
         side=side,
         bonds=np.argwhere(np.triu(Chem.GetAdjacencyMatrix(mol))).astype(np.int16),
-        ionic=Chem.GetFormalCharge(mol) != 0 or any(charged_groups(mol)),
+        ionic=Chem.GetFormalCharge(mol) != 0 or any(groups),
+        both_signs=all(groups)
+        and any(all(charged_groups(part)) for part in Chem.GetMolFrags(mol, asMols=True)),
     )
 
 

@@ -9,7 +9,7 @@ import multiprocessing
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
@@ -85,6 +85,7 @@ class Choice:
         n_atoms: Number of atoms, hydrogens counted.
         key: First block of the InChIKey, of each part of the record.
         held_out: Whether it is kept from training.
+        kind: What the table calls it; empty if nothing.
     """
 
     smiles: str
@@ -92,6 +93,7 @@ class Choice:
     n_atoms: int
     key: str
     held_out: bool
+    kind: str = ""
 
 
 def is_held_out(key: str, share: float, salt: str) -> bool:
@@ -166,41 +168,57 @@ def quiet_rdkit() -> None:
     rdBase.DisableLog("rdApp.*")
 
 
-def candidates(smiles: Sequence[str], config: MoleculesConfig) -> list[str]:
+def candidates(
+    smiles: Sequence[str], config: MoleculesConfig, kinds: Sequence[str] = ()
+) -> list[tuple[str, str]]:
     """The molecules of a table that are looked at, in a random order, some with Se for S, As for P.
 
     Args:
         smiles: The table.
         config: How many, and which besides.
+        kinds: What the table calls each; empty if it calls them nothing.
+
+    Returns:
+        SMILES and kinds.
     """
     rare = re.compile(config.rare)
     rng = random.Random(config.seed)
-    chosen: list[str] = []
+    chosen: list[tuple[str, str]] = []
     common = 0
-    for text in smiles:
+    for text, kind in _with_kinds(smiles, kinds):
         if rare.search(text) or abs(smiles_charge(text)) >= config.rare_charge:
-            chosen.append(text)
+            chosen.append((text, kind))
         elif common < config.common:
-            chosen.append(text)
+            chosen.append((text, kind))
             common += 1
     rng.shuffle(chosen)
     shares = {16: config.selenium_share, 15: config.arsenic_share}
-    for k, text in enumerate(chosen):
+    for k, (text, kind) in enumerate(chosen):
         for old, symbols in ((16, "Ss"), (15, "Pp")):
             if any(s in text for s in symbols) and rng.random() < shares[old]:
-                chosen[k] = substitute(text, old, SUBSTITUTES[old]) or text
+                chosen[k] = substitute(text, old, SUBSTITUTES[old]) or text, kind
                 break
     return chosen
 
 
+def _with_kinds(smiles: Sequence[str], kinds: Sequence[str]) -> Iterator[tuple[str, str]]:
+    return zip(smiles, kinds or [""] * len(smiles), strict=True)
+
+
 def choose_many(
-    smiles: Sequence[str], config: MoleculesConfig
+    smiles: Sequence[str], config: MoleculesConfig, kinds: Sequence[str] = ()
 ) -> tuple[list[Choice], Counter[str]]:
-    """`choose` for many SMILES: the molecules, and how many were left out, by reason."""
+    """`choose` for many SMILES: the molecules, and how many were left out, by reason.
+
+    Args:
+        smiles: Records of the table.
+        config: Which molecules.
+        kinds: What the table calls each, which all states of a molecule keep; empty for nothing.
+    """
     quiet_rdkit()
     chosen: list[Choice] = []
     left_out: Counter[str] = Counter()
-    for text in smiles:
+    for text, kind in _with_kinds(smiles, kinds):
         result = choose(text, config)
         # Of the molecule, not of its place: parts are looked at in several processes.
         rng = random.Random(f"{config.seed}:{text}")
@@ -220,12 +238,16 @@ def choose_many(
         if isinstance(result, str):
             left_out[result] += 1
         else:
-            chosen.append(result)
+            chosen.append(replace(result, kind=kind))
     return chosen, left_out
 
 
 def choose_molecules(
-    smiles: Sequence[str], config: MoleculesConfig, *, n_processes: int
+    smiles: Sequence[str],
+    config: MoleculesConfig,
+    *,
+    n_processes: int,
+    kinds: Sequence[str] = (),
 ) -> tuple[list[Choice], Counter[str]]:
     """The molecules of a distillation, each once, in the order in which they are used.
 
@@ -233,16 +255,18 @@ def choose_molecules(
         smiles: The table.
         config: Which molecules, and how they are split.
         n_processes: Processes that work at it; InChI takes about a millisecond a molecule.
+        kinds: What the table calls each; of a molecule that comes twice the first counts.
     """
-    wanted = candidates(smiles, config)
+    wanted = candidates(smiles, config, kinds)
     size = 2000
     parts = [wanted[k : k + size] for k in range(0, len(wanted), size)]
+    texts, kinds_of = ([[row[k] for row in part] for part in parts] for k in (0, 1))
     context = multiprocessing.get_context("spawn")
     left_out: Counter[str] = Counter()
     seen: dict[str, Choice] = {}
     with ProcessPoolExecutor(max(1, n_processes), mp_context=context) as pool:
         with interrupts_kept_from_children():  # the first task starts the processes
-            results = pool.map(choose_many, parts, [config] * len(parts))
+            results = pool.map(choose_many, texts, [config] * len(parts), kinds_of)
         for chosen, reasons in results:
             left_out += reasons
             for choice in chosen:

@@ -2,12 +2,14 @@
 
 import json
 import tomllib
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mlff_core.distill.kinds import KindConfig
 from mlff_core.distill.labelling import LabelConfig
 from mlff_core.distill.molecules import MoleculesConfig
 from mlff_core.distill.sampling import SamplingConfig
@@ -49,6 +51,8 @@ class Recipe:
         labels: Which labels count.
         training: Losses and schedule.
         test: How it is tested.
+        kinds: Which kinds of molecules have their geometries made otherwise, and how: of several
+            that a molecule is of, the first counts; while several wait, they come in this order.
     """
 
     name: Annotated[str, Field(min_length=1)] = "painn-aimnet2"
@@ -59,10 +63,20 @@ class Recipe:
     labels: LabelConfig = field(default_factory=LabelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     test: TestConfig = field(default_factory=TestConfig)
+    kinds: tuple[KindConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = Counter(name for kind in self.kinds for name in kind.names)
+        for name, times in names.items():
+            if times > 1:
+                raise ValueError(f"kinds.names: expected each once, found {name!r} {times} times")
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        values = asdict(self)
+        if not self.kinds:  # as recipes were written before there were kinds
+            del values["kinds"]
+        return values
 
 
 class _RecipeFile(BaseModel):
@@ -85,6 +99,7 @@ _EXPECTED: Final = {
     "tuple_type": "a list",
     "float_type": "float",
     "int_type": "int",
+    "missing": "a value",
 }
 
 

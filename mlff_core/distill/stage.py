@@ -21,11 +21,13 @@ from torch import Tensor
 
 from mlff_core.distill.embedding import Embedder
 from mlff_core.distill.evaluation import driver_of, on_padded
+from mlff_core.distill.kinds import TEACHER
 from mlff_core.distill.labelling import Buckets, LabelConfig, fill, pad
+from mlff_core.distill.lines import Line, Lines
 from mlff_core.distill.pool import LabelPool
 from mlff_core.distill.ranks import Ranks
 from mlff_core.distill.reference_energy import fit_reference_energy
-from mlff_core.distill.sampling import KINDS, Driver, SamplingConfig
+from mlff_core.distill.sampling import KINDS, Driver
 from mlff_core.distill.second_teacher import SecondTeacher
 from mlff_core.distill.teacher import LabelsMolecules
 from mlff_core.distill.training import Trainer
@@ -125,7 +127,7 @@ class Stage:
         teacher: LabelsMolecules,
         start: Path | PaiNNConfig,
         stage: StageConfig,
-        sampling: SamplingConfig,
+        lines: Lines,
         labels: LabelConfig,
         training: TrainingConfig,
         ranks: Ranks,
@@ -137,7 +139,7 @@ class Stage:
         if stage.second_teacher:
             former = load_potential(stage.second_teacher, device=self.device)
             self.second = SecondTeacher(on_padded(former), stage.second_share)
-        self.stage, self.sampling, self.labels, self.ranks = stage, sampling, labels, ranks
+        self.stage, self.lines, self.labels, self.ranks = stage, lines, labels, ranks
         self.is_new = isinstance(start, PaiNNConfig)
         if isinstance(start, PaiNNConfig):
             student = new_student(start, stage.seed)
@@ -156,12 +158,11 @@ class Stage:
             with_charges=student.config.charges_after > 0,
         )
         self.trainer = Trainer(student, self.pool, training, ranks)
-        self.buckets = Buckets(labels.atoms_a_call, stage.n_conformers)
         self.counts: Counter[str] = Counter()
         self.spent = {"labels": 0.0, "training": 0.0, "waiting": 0.0}
         self.first_energies: list[tuple[Tensor, Tensor]] = []
         self.curve: list[dict[str, float]] = []
-        self.guide = self.open_guide()
+        self.guides = {name: self.open_guide(name) for name in lines.weights}
         self.driver: Driver | None = None
         self.driver_step = 0  # of the student that drives
 
@@ -184,9 +185,9 @@ class Stage:
             elapsed, progress, due = self.ranks.agree(
                 time.monotonic() - self.began, progress, float(behind)
             )
-            self.buckets.add(self.embedder.take())
-            if due and self.ranks.all(self.buckets.full):
-                self.make_labels()
+            self.lines.add(self.embedder.take())
+            if due:
+                self.make_next_labels()
             since = time.monotonic()
             for _ in range(50 if self.device.type == "cuda" else 1):
                 trainer.step(progress)
@@ -216,12 +217,13 @@ class Stage:
         """The first labels, and what follows from them: energies of atoms, sizes of batches."""
         stage, trainer = self.stage, self.trainer
         while self.pool.n_stored < stage.first_molecules and (
-            self.embedder.running or any(self.buckets.waiting.values())
+            self.embedder.running or not self.lines.empty
         ):
             since = time.monotonic()
-            self.buckets.add(self.embedder.take(wait_s=0.0 if self.buckets.full else 1.0))
+            self.lines.add(self.embedder.take(wait_s=0.0 if self.lines.full else 1.0))
             self.spent["waiting"] += time.monotonic() - since
-            self.make_labels(partial=not self.embedder.running)
+            # The sizes of batches come from these: kinds of small molecules must not go before.
+            self.make_labels(self.lines.longest, partial=not self.embedder.running)
         if not all(self.ranks.gather(self.pool.n_stored)):
             raise ValueError(
                 f"no molecule could be labelled: {dict(self.embedder.failed)}, {dict(self.counts)}"
@@ -253,9 +255,24 @@ class Stage:
         for network in (self.trainer.student, self.trainer.averaged):
             network.reference_energy.copy_(reference)
 
-    def make_labels(self, *, partial: bool = False) -> None:
-        """Label one call's worth of molecules, or fewer if `partial`, if there are so many."""
-        taken = self.buckets.take(partial=partial)
+    def make_next_labels(self) -> None:
+        """Label molecules of the first line that fills a call in every process.
+
+        At the end of the list what waits in any line is labelled, too, if there are several: there
+        may be whole kinds in it.
+        """
+        lines, ranks = self.lines.all, self.ranks
+        # The same line in all: a call of another kind may take many times as long.
+        line = next((line for line in lines if ranks.all(line.buckets.full)), None)
+        ended = line is None and len(lines) > 1 and ranks.all(not self.embedder.running)
+        if ended:
+            line = next((line for line in lines if not ranks.all(not line.n_waiting)), None)
+        if line is not None:
+            self.make_labels(line, partial=ended)
+
+    def make_labels(self, line: Line, *, partial: bool = False) -> None:
+        """Label one call's worth of a line's molecules, or fewer if `partial`, if there are any."""
+        taken = line.buckets.take(partial=partial)
         if taken is None:
             return
         since = time.monotonic()
@@ -264,9 +281,9 @@ class Stage:
         energy = fill(
             self.pool,
             self.teacher,
-            self.who_drives(),
+            self.who_drives(line.driver),
             padded,
-            self.sampling.drawn(self.depths),
+            line.sampling.drawn(self.depths),
             self.labels,
             self.counts,
             self.second,
@@ -276,27 +293,27 @@ class Stage:
         _synchronize(self.device)
         self.spent["labels"] += time.monotonic() - since
 
-    def open_guide(self) -> Driver | None:
-        """Forces of the weights that the recipe names, if it does."""
-        if not self.stage.driver:
-            return None
-        potential = load_potential(self.stage.driver, device=self.device)
+    def open_guide(self, name: str) -> Driver:
+        """Forces of weights that the recipe names."""
+        potential = load_potential(name, device=self.device)
         knows, shall = potential.config, self.trainer.student.config
         unknown = sorted(set(shall.elements) - set(knows.elements))
         if unknown:
-            raise ValueError(f"driver: {self.stage.driver} does not know the elements {unknown}")
+            raise ValueError(f"driver: {name} does not know the elements {unknown}")
         if knows.min_charge > shall.min_charge or knows.max_charge < shall.max_charge:
             raise ValueError(
-                f"driver: {self.stage.driver} knows charges from {knows.min_charge:+d} to "
+                f"driver: {name} knows charges from {knows.min_charge:+d} to "
                 f"{knows.max_charge:+d}, the student shall from {shall.min_charge:+d} to "
                 f"{shall.max_charge:+d}"
             )
         return driver_of(potential)
 
-    def who_drives(self) -> Driver:
-        """What makes the next geometries."""
-        if self.guide is not None:
-            return self.guide
+    def who_drives(self, name: str) -> Driver:
+        """What makes the next geometries of a line, by what it calls its driver."""
+        if name in self.guides:
+            return self.guides[name]
+        if name == TEACHER:
+            return self.teacher_drives
         ready = not self.is_new or self.trainer.step_count >= self.stage.student_drives_after
         return self.student_drives() if ready else self.teacher_drives
 
@@ -345,11 +362,12 @@ class Stage:
         counted = total(
             {
                 "molecules_embedded": embedder.n_embedded,
-                "too_large": self.buckets.too_large,
+                "too_large": self.lines.too_large,
                 "molecules_in_pool": int(self.pool.n_filled),
                 "samples_left_out": int(trainer.left_out),
             }
         )
+        by_kind = {"molecules_by_kind": total(self.lines.counts)} if self.lines.kinds else {}
         return {
             "seconds": time.monotonic() - self.began,
             "seconds_spent": self.spent,
@@ -359,6 +377,7 @@ class Stage:
             "start_left_in_mean": trainer.start_left,
             "samples": trainer.step_count * trainer.config.n_mols * self.ranks.size,
             **counted,
+            **by_kind,
             "embedding_failed": total(embedder.failed),
             "labelling": total(self.counts),
             "n_atoms": trainer.config.n_atoms,
@@ -366,9 +385,10 @@ class Stage:
             "curve": self.curve,
             "configs": {
                 "stage": asdict(self.stage),
-                "sampling": asdict(self.sampling),
+                "sampling": asdict(self.lines.all[-1].sampling),
                 "labels": asdict(self.labels),
                 "training": asdict(trainer.config),
+                **({"kinds": [asdict(kind) for kind in self.lines.kinds]} if by_kind else {}),
             },
         }
 

@@ -37,10 +37,10 @@ from mlff_core.distill.growth import grown
 from mlff_core.distill.molecules import choose_molecules
 from mlff_core.distill.recipe import Recipe
 from mlff_core.distill.stage import SMALL
+from mlff_core.distill.table import read_table
 from mlff_core.distill.teacher import LabelsMolecules
 from mlff_core.distill.training_log import read_training_log, write_training_log
 from mlff_core.errors import ModelFileError, OutputError
-from mlff_core.library import open_library
 from mlff_core.models.checkpoint import read_checkpoint, save_checkpoint
 from mlff_core.models.painn import PaiNN
 from mlff_core.models.potential import Potential, load_potential
@@ -71,9 +71,10 @@ def choose(table: str, recipe: Recipe, folder: Path, *, n_processes: int) -> Pat
     file = folder / "molecules.parquet"
     if file.exists():
         return file
-    library = open_library(table, recipe.molecules.column or None)
-    smiles = [record.smiles or "" for record in library.records()]
-    chosen, left_out = choose_molecules(smiles, recipe.molecules, n_processes=n_processes)
+    smiles, kinds, sha256 = read_table(table, recipe)
+    chosen, left_out = choose_molecules(
+        smiles, recipe.molecules, n_processes=n_processes, kinds=kinds
+    )
     if not any(choice.held_out for choice in chosen) or all(choice.held_out for choice in chosen):
         raise ValueError(
             f"{table}: expected molecules on both sides of the split, found {len(chosen)} in all, "
@@ -82,7 +83,7 @@ def choose(table: str, recipe: Recipe, folder: Path, *, n_processes: int) -> Pat
         )
     log.info("chose %d molecules; left out: %s", len(chosen), dict(left_out))
     columns = pa.Table.from_pylist([dataclasses.asdict(choice) for choice in chosen])
-    about = {"table_sha256": library.sha256(), "left_out": json.dumps(left_out)}
+    about = {"table_sha256": sha256, "left_out": json.dumps(left_out)}
     with whole_file(file) as stream:
         pq.write_table(columns.replace_schema_metadata(about), stream, compression="zstd")
     return file
@@ -209,10 +210,11 @@ def train_stage(
     finished = molecules.with_name(f"stage-{number:03d}.safetensors")
     if finished.exists():
         return finished
-    smiles = _learnt(molecules, recipe.stage.small_repeats)
+    rows = _learnt(molecules, recipe.stage.small_repeats)
     # Where an earlier stage stopped is not known in advance; each begins at a share of the list.
-    first = len(smiles) * (number - 1) // max(recipe.stage.n_stages, number)
-    smiles = smiles[first:] + smiles[:first]
+    first = len(rows) * (number - 1) // max(recipe.stage.n_stages, number)
+    rows = rows[first:] + rows[:first]
+    smiles, kind_of = ([row[k] for row in rows] for k in (0, 1))
     under_way = finished.with_suffix(".part.safetensors")
     stage = dataclasses.replace(recipe.stage, seed=recipe.stage.seed + number)
     stages: list[dict[str, Any]] = []
@@ -233,6 +235,7 @@ def train_stage(
         "stage": stage, "sampling": recipe.sampling, "labels": recipe.labels,
         "training": recipe.training, "card": {},
         "validate": Validation(test, every_s=recipe.stage.validate_s),
+        "kinds": recipe.kinds, "kind_of": kind_of,
     }  # fmt: skip
     if gpus > 1:
         run_stage_on_gpus(gpus, smiles, open_teacher, begin, under_way, **options)
@@ -253,16 +256,21 @@ def train_stage(
     return finished
 
 
-def _learnt(molecules: Path, small_repeats: int) -> list[str]:
-    """The molecules of all stages in their order, those of few atoms spread over it evenly."""
-    table = pq.read_table(molecules, columns=["smiles", "held_out", "n_atoms"])
-    table = table.filter(~pc.field("held_out"))
+def _learnt(molecules: Path, small_repeats: int) -> list[tuple[str, str]]:
+    """The molecules of all stages in their order, those of few atoms spread over it evenly.
+
+    Each is its SMILES and its kind; a file written before there were kinds has none.
+    """
+    table = pq.read_table(molecules).filter(~pc.field("held_out"))
     smiles = table["smiles"].to_pylist()
-    few = table.filter(pc.field("n_atoms") <= SMALL)["smiles"].to_pylist() * (small_repeats - 1)
-    places = [len(smiles) * (k + 1) // (len(few) + 1) for k in range(len(few))]
-    for place, text in zip(reversed(places), reversed(few), strict=True):
-        smiles.insert(place, text)
-    return smiles
+    kinds = table["kind"].to_pylist() if "kind" in table.column_names else [""] * len(smiles)
+    rows = list(zip(smiles, kinds, strict=True))
+    sizes = table["n_atoms"].to_pylist()
+    few = [row for row, n in zip(rows, sizes, strict=True) if n <= SMALL] * (small_repeats - 1)
+    places = [len(rows) * (k + 1) // (len(few) + 1) for k in range(len(few))]
+    for place, row in zip(reversed(places), reversed(few), strict=True):
+        rows.insert(place, row)
+    return rows
 
 
 def average(stages: list[Path]) -> Path:

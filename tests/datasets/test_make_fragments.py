@@ -3,10 +3,13 @@
 import csv
 import random
 import string
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rdkit import Chem
 
@@ -171,3 +174,19 @@ def test_a_fragment_is_held_out_with_its_molecule_and_a_state_with_its_fragment(
         assert (Chem.CanonSmiles(part) in found) == (not any(sides[:2])), sides
         assert (Chem.CanonSmiles(state) in found) == (not any(sides)), sides
     assert len(seen) == 8
+
+
+def test_the_table_says_that_they_are_fragments(tmp_path, monkeypatch):
+    table, out = tmp_path / "table.parquet", tmp_path / "fragments.parquet"
+    pq.write_table(pa.table({"smiles": DRUGS[:40]}), table)
+    recipe = DATASETS / "recipes/charges.toml"
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["make_fragments.py", str(table), str(out), "--n", "9", "--recipe", str(recipe)],
+    )
+    CUT.main()
+    made = pq.read_table(out)
+    assert made.column_names == ["smiles", "charge", "n_atoms", "kind"]
+    assert set(made["kind"].to_pylist()) == {"fragment"}
+    assert made.num_rows > 3

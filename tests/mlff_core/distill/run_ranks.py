@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from mlff_core.distill.devices import run_stage
+from mlff_core.distill.kinds import KindConfig
 from mlff_core.distill.labelling import LabelConfig
 from mlff_core.distill.ranks import Ranks, launch
 from mlff_core.distill.sampling import SamplingConfig
@@ -19,6 +20,8 @@ from mlff_core.models.painn import PaiNNConfig
 from mlff_core.testing import SpringTeacher
 
 SMILES = ["CCO", "CC(=O)O", "CCN", "c1ccccc1", "CC#N", "COC", "C[NH3+]", "CC(=O)[O-]"]
+
+KIND_OF = ["", "acid", "", "aromatic", "", "", "ion", "ion"]
 
 
 def train(ranks: Ranks, folder: Path) -> None:
@@ -34,6 +37,9 @@ def train(ranks: Ranks, folder: Path) -> None:
         training=TrainingConfig(n_mols=4, warmup_steps=2),
         card={"teacher_sha256": "0" * 64},
         ranks=ranks,
+        # One process has no acid, and each another number of the others.
+        kinds=[KindConfig(("acid",), "teacher", calls=0.5), KindConfig(("aromatic", "ion"))],
+        kind_of=KIND_OF,
     )
     mean = torch.tensor([float(ranks.rank)])
     ranks.mean_(mean)

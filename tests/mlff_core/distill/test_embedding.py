@@ -69,10 +69,20 @@ def test_two_ions_of_a_record_are_apart_by_another_distance_in_each_conformer():
 
 
 @pytest.mark.parametrize(
-    ("smiles", "ionic"),
-    [("CC(=O)[O-]", True), ("[NH3+]CC(=O)[O-]", True), ("C[N+](=O)[O-]", False), ("CCO", False)],
+    ("smiles", "ionic", "both_signs"),
+    [
+        ("CC(=O)[O-]", True, False),
+        ("[NH3+]CC[NH3+]", True, False),
+        ("[NH3+]CC(=O)[O-]", True, True),
+        ("[NH3+]C(C[NH3+])C(=O)[O-]", True, True),
+        ("C[N+](=O)[O-]", False, False),
+        ("CCO", False, False),
+        # Two molecules with a charge each, and one that has both beside another.
+        ("C[NH3+].CC(=O)[O-]", True, False),
+        ("O.[NH3+]CC(=O)[O-]", True, True),
+    ],
 )
-def test_charged_groups_are_known_where_their_charges_add_up_to_none_too(smiles, ionic):
+def test_charged_groups_are_known_where_their_charges_add_up_to_none_too(smiles, ionic, both_signs):
     molecule = embed(smiles, 0, 1, 1, 5)
     assert not isinstance(molecule, str)
-    assert molecule.ionic == ionic
+    assert (molecule.ionic, molecule.both_signs) == (ionic, both_signs)

@@ -14,6 +14,7 @@ from mlff_core.distill.molecules import (
     candidates,
     choose,
     choose_many,
+    choose_molecules,
     is_held_out,
     smiles_charge,
     substitute,
@@ -87,10 +88,29 @@ def test_heavier_relatives_take_the_place_of_sulfur_and_phosphorus():
 def test_rare_elements_and_charges_are_taken_besides():
     table = ["CCCC", "CCCCC", "CCCCCC", "C[Si](C)(C)C", "[NH3+]CC[NH3+]", "CB(O)O", "CBr"]
     config = MoleculesConfig(common=2)
-    assert set(candidates(table, config)) == {
+    assert {text for text, _ in candidates(table, config)} == {
         "CCCC", "CCCCC", "C[Si](C)(C)C", "[NH3+]CC[NH3+]", "CB(O)O"
     }  # fmt: skip
     assert candidates(table, config) == candidates(table, config)
+
+
+def test_a_molecule_keeps_its_kind_whatever_takes_its_place():
+    acids = [f"{'C' * k}SCC(N)CC(=O)O" for k in range(1, 41)]
+    table = [*acids, *(f"{'C' * k}CO" for k in range(1, 41)), acids[0]]
+    kinds = ["acid"] * 40 + ["alcohol"] * 40 + ["again"]
+    config = MoleculesConfig(
+        selenium_share=0.5, protomer_share=0.5, held_out_share=0.0, max_atoms=200
+    )
+    made, left_out = choose_molecules(table, config, n_processes=1, kinds=kinds)
+    assert [replace(choice, kind="") for choice in made] == (
+        choose_molecules(table, config, n_processes=1)[0]
+    )
+    assert Counter("Se" in choice.smiles for choice in made)[True] > 10
+    assert Counter("+" in choice.smiles or "-" in choice.smiles for choice in made)[True] > 10
+    for choice in made:
+        if choice.kind != "again":
+            assert choice.kind == ("acid" if "N" in choice.smiles else "alcohol"), choice
+    assert len(made) + left_out["duplicate"] == 81
 
 
 @pytest.mark.parametrize(

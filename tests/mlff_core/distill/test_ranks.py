@@ -38,6 +38,8 @@ def test_the_first_process_writes_what_all_of_them_did(folder):
     # Each embeds its share of the molecules, and none is embedded twice.
     assert report["molecules_embedded"] == 8
     assert report["labelling"]["labels"] == 8 * 2 * 4
+    # With its kind, in whichever process it is.
+    assert report["molecules_by_kind"] == {"acid": 1, "aromatic, ion": 3, "others": 4}
     assert report["samples"] == report["steps"] * 4 * 2 > 0
     stored = load_file(folder / "rank-0.safetensors")
     for name, weight in network.named_parameters():

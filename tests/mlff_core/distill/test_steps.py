@@ -15,6 +15,7 @@ import torch
 
 from mlff_core.distill import stage as stage_module
 from mlff_core.distill import steps
+from mlff_core.distill.kinds import KindConfig
 from mlff_core.distill.molecules import MoleculesConfig
 from mlff_core.distill.recipe import Recipe, TestConfig
 from mlff_core.distill.sampling import SamplingConfig
@@ -277,10 +278,84 @@ def test_molecules_of_few_atoms_come_as_often_as_the_recipe_says_and_not_in_a_ro
     rows += [{"smiles": "[H][H]", "held_out": False, "n_atoms": 2}]
     rows += [{"smiles": "II", "held_out": True, "n_atoms": 2}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "molecules.parquet")
-    once = steps._learnt(tmp_path / "molecules.parquet", 1)
+    # Such a file was written before there were kinds.
+    assert {kind for _, kind in steps._learnt(tmp_path / "molecules.parquet", 5)} == {""}
+    once, often = (
+        [text for text, _ in steps._learnt(tmp_path / "molecules.parquet", times)]
+        for times in (1, 5)
+    )
     assert once == [row["smiles"] for row in rows if not row["held_out"]]
-    often = steps._learnt(tmp_path / "molecules.parquet", 5)
     assert Counter(often) == Counter(once) + Counter({"[H][H]": 4})
     places = [k for k, text in enumerate(often) if text == "[H][H]"]
     assert min(np.diff(places)) >= 8
     assert [text for text in often if text != "[H][H]"] == once[:-1]
+
+
+KINDS = (KindConfig(("acid", "both signs"), "teacher"), KindConfig(("no such",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "line"),
+    [
+        ("table.csv", "id,SMILES,kind", "{k},{text},{kind}"),
+        ("table.tsv", "kind\tsmiles", "{kind}\t{text}"),
+        ("table.smi", "smiles kind", "{text} {kind}"),
+    ],
+)
+def test_the_kind_of_a_molecule_is_that_of_the_table(tmp_path, caplog, name, header, line):
+    kind_of = {
+        text: "acid" if "C(=O)" in text else "" if text == "CCC" else "other" for text in SMILES
+    }
+    lines = [line.format(k=k, text=text, kind=kind_of[text]) for k, text in enumerate(SMILES)]
+    table = tmp_path / name
+    table.write_text("\n".join([header, *lines]) + "\n")
+    recipe = replace(RECIPE, kinds=KINDS)
+    rows = pq.read_table(steps.choose(str(table), recipe, tmp_path, n_processes=1)).to_pylist()
+    assert {row["smiles"]: row["kind"] for row in rows} == {
+        row["smiles"]: kind_of[row["smiles"]] for row in rows
+    }
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert warning == f"{table}: in column 'kind' no molecule has: no such"
+
+
+def test_a_table_without_kinds_is_taken_all_the_same_and_that_is_told(made, tmp_path, caplog):
+    table = tmp_path / "table.smi"
+    table.write_text("\n".join(SMILES))
+    chosen = steps.choose(str(table), replace(RECIPE, kinds=KINDS), tmp_path, n_processes=1)
+    assert pq.read_table(chosen) == pq.read_table(made[0])
+    assert f"{table}: in column 'kind' no molecule has: acid, no such" in caplog.text
+    caplog.clear()
+    only = replace(RECIPE, kinds=(KindConfig(("both signs",)),))
+    chosen.unlink()
+    steps.choose(str(table), only, tmp_path, n_processes=1)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_stage_knows_the_kind_of_each_of_its_molecules(tmp_path, monkeypatch, number):
+    rows = [
+        {"smiles": "C" * k, "held_out": k == 4, "n_atoms": 3 * k + 2, "kind": f"of {k}"}
+        for k in range(1, 8)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "molecules.parquet")
+    stage = replace(RECIPE.stage, small_repeats=3)
+    recipe = replace(RECIPE, stage=stage, kinds=KINDS)
+
+    def looked(smiles, teacher, start, checkpoint, **options):
+        assert options["kinds"] == KINDS
+        assert Counter(smiles) == Counter(C=3, CC=3, CCC=1, CCCCC=1, CCCCCC=1, CCCCCCC=1)
+        assert options["kind_of"] == [f"of {len(text)}" for text in smiles]
+        raise CutError
+
+    monkeypatch.setattr(steps, "run_stage", looked)
+    with pytest.raises(CutError):
+        train(number, (tmp_path / "molecules.parquet", tmp_path / "test.npz"), None, recipe)
+
+
+def test_a_stage_with_kinds_says_how_many_molecules_were_of_each(made, tmp_path):
+    molecules, test = (Path(shutil.copy(file, tmp_path)) for file in made)
+    recipe = replace(RECIPE, kinds=(KindConfig(("both signs", "x"), sampling={"held": 0.5}),))
+    (stage,) = read_training_log(train(1, (molecules, test), None, recipe))
+    assert stage["configs"]["kinds"] == json.loads(json.dumps(recipe.to_dict()))["kinds"]
+    assert set(stage["molecules_by_kind"]) == {"others"}
+    assert stage["molecules_by_kind"]["others"] == stage["molecules_embedded"]
