@@ -21,13 +21,13 @@ from mlff_core.models.potential import Potential, load_potential
 from mlff_core.ops.plain import SEEN_ALIKE, SEEN_TRULY, seen_distance
 from mlff_core.testing import (
     NAMED_MOLECULES,
+    drug_like,
     random_model,
     random_molecule,
     random_rotation,
 )
 from mlff_core.units import COULOMB_EV_ANGSTROM
 
-MOLECULES = Path(__file__).parents[3] / "benchmarks" / "molecules.npz"
 SHIPPED = sorted(Path(str(resources.files("mlff_core") / "weights")).glob("*.safetensors"))
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 
@@ -45,14 +45,6 @@ def all_weights(test):
 
 def both_precisions(test):
     return pytest.mark.parametrize("precision", ["float32", "float64"])(test)
-
-
-def drug_like() -> list[tuple[np.ndarray, np.ndarray, int]]:
-    with np.load(MOLECULES) as stored:
-        numbers, x, ptr, charge = (stored[k] for k in ("numbers", "positions", "ptr", "charge"))
-    return [
-        (numbers[a:b], x[a:b], q) for a, b, q in zip(ptr, ptr[1:], charge.tolist(), strict=False)
-    ]
 
 
 def molecules(precision: str = "float64") -> list[tuple[np.ndarray, np.ndarray, int]]:

@@ -8,12 +8,13 @@ import torch
 from mlff_core.ops import plain
 from mlff_core.ops.program import AnalyticEngine, mlp_weights
 from mlff_core.ops.triton.operand import LOW_SCALE, RANGE
-from mlff_core.testing import coarse_engine, random_model, script_at
+from mlff_core.testing import random_model, script_at
 
 SCRIPT = Path(__file__).with_name("run_interpreted.py")
 
 
 CASES = script_at(SCRIPT)
+coarse_engine = script_at(SCRIPT.with_name("coarse_engine.py")).coarse_engine
 
 
 @pytest.fixture(scope="module")

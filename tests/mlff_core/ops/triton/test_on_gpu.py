@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from mlff_core.batch import MolBatch
-from mlff_core.errors import ModelFileError
 from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.painn import PaiNN
 from mlff_core.models.reference import SHORT_NAMES, find_model
@@ -15,7 +14,13 @@ from mlff_core.neighbors import neighbor_pairs
 from mlff_core.ops.program import AnalyticEngine
 from mlff_core.ops.triton import engine as engines
 from mlff_core.ops.triton import first_message, pairs, tiles
-from mlff_core.testing import NAMED_MOLECULES, coarse_engine, random_model, random_molecule
+from mlff_core.testing import (
+    NAMED_MOLECULES,
+    drug_like,
+    random_model,
+    random_molecule,
+    script_at,
+)
 from mlff_core.units import EV_KCAL_MOL
 
 pytestmark = [
@@ -23,25 +28,14 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
-MOLECULES = Path(__file__).parents[4] / "benchmarks" / "molecules.npz"
+coarse_engine = script_at(Path(__file__).with_name("coarse_engine.py")).coarse_engine
+SMALL = [NAMED_MOLECULES["water"], NAMED_MOLECULES["ammonium"]]
 SIZES = (1, 2, 3, 7, 16, 31, 33, 64, 65, 66, 67, 90, 130, 250)
 #: Forces in eV/Å of what is no molecule. What a trained model makes of such clouds, up to 10⁹, it
 #: makes by cancellation that multiplies every rounding: how far float32 is off there is chance.
 SENSIBLE = 90.0
-
-
-def is_there(name: str) -> bool:
-    """Whether a shipped model is."""
-    try:
-        find_model(name)
-    except ModelFileError:
-        return False
-    return True
-
-
-#: The widest of the shipped models, with partial charges, and all of them.
-SHIPPED = [name for name in ("default",) if is_there(name)]
-ALL_SHIPPED = [name for name in SHORT_NAMES if is_there(name)]
+#: The widest of the shipped models.
+SHIPPED = ["default"]
 
 
 @pytest.fixture(scope="module", params=["random", *SHIPPED])
@@ -78,8 +72,8 @@ def batch(network):
     largest = [float(f.abs().max()) for f in forces.split(both.ptr.diff().tolist())]
     kept = [k for k, force in enumerate(largest) if force < SENSIBLE]
     # Which clouds are kept is the model's doing; what is a molecule has to be.
-    assert kept[: len(NAMED_MOLECULES)] == list(range(len(NAMED_MOLECULES)))
-    assert kept[-len(hot) :] == list(range(both.n_mols - len(hot), both.n_mols))
+    first = len(NAMED_MOLECULES)
+    assert set(range(both.n_mols)) - set(kept) <= set(range(first, first + len(clouds)))
     return both.select(kept)
 
 
@@ -108,13 +102,6 @@ def by_molecule(errors, batch):
     """Root of the mean square of errors of each molecule [n_mols]."""
     means = [e.square().mean() for e in errors.split(batch.ptr.diff().tolist(), dim=1)]
     return torch.stack(means).sqrt()
-
-
-def drug_like():
-    """Numbers, positions in Å and charge of 256 molecules."""
-    data = np.load(MOLECULES)
-    spans = zip(data["ptr"][:-1], data["ptr"][1:], data["charge"], strict=True)
-    return [(data["numbers"][a:b], data["positions"][a:b], int(q)) for a, b, q in spans]
 
 
 def engine_of(network, precision="float32"):
@@ -170,8 +157,7 @@ def test_fast_is_as_near_to_float64_as_plain_pytorch_with_products_as_coarse(
         for evaluate in (engine_of(network, "fast").step, coarse.evaluate, plain.evaluate)
     )
     ratio = error / (coarse_error + 10 * plain_error + 1e-6)
-    # Of two atoms alone 16 geometries say it to within a factor of two, all molecules together to
-    # within a few per cent.
+    # Of two atoms alone 16 geometries say it within a factor of two, of all within a few per cent.
     assert ratio.max() <= 3
     assert ratio.median() <= 1.3
 
@@ -194,7 +180,7 @@ def test_energies_of_dense_clouds_are_as_near_to_float64_as_plain_pytorch(networ
 @pytest.mark.parametrize(
     ("name", "least"),
     # Where a batch is large, those take products for the first block.
-    [(name, None) for name in ALL_SHIPPED] + [(name, 0) for name in SHIPPED],
+    [(name, None) for name in SHORT_NAMES] + [(name, 0) for name in SHIPPED],
 )
 @pytest.mark.parametrize(("precision", "worst"), [("float32", 1e-4), ("fast", 2e-3)])
 def test_forces_and_relative_energies_of_conformers_are_kept(
@@ -229,8 +215,7 @@ def test_a_batch_in_pieces_gives_what_the_whole_gives(network, batch, displaced,
     energy, forces, *_ = engine.step(*arguments(batch))
     monkeypatch.setattr(engines, "PIECE_MAX_ATOMS", 200)
     in_pieces = engine.evaluate(*arguments(batch))
-    # Fewer rows take other tiles, and sum in another order; what that may change is measured by
-    # what plain float32 is off.
+    # Fewer rows take other tiles and sum in another order, which may change what float32 is off.
     off = errors_of(AnalyticEngine(on_gpu(network)).evaluate, displaced).abs().max().item()
     torch.testing.assert_close(in_pieces[0], energy, rtol=1e-6, atol=1e-4)
     torch.testing.assert_close(in_pieces[1], forces, rtol=0, atol=2 * off + 1e-5)
@@ -373,7 +358,7 @@ def test_bad_molecules_get_nan_and_leave_the_others_alone(network, batch, fault,
 
 
 def test_where_a_molecule_is_costs_nothing_if_its_positions_are_float64(network):
-    batch = MolBatch.from_arrays([NAMED_MOLECULES["water"], NAMED_MOLECULES["ammonium"]])
+    batch = MolBatch.from_arrays(SMALL)
     engine = engine_of(network)
     x = batch.positions.double()
     results = []
@@ -388,9 +373,7 @@ def test_where_a_molecule_is_costs_nothing_if_its_positions_are_float64(network)
 
 def test_constant_energy_dynamics_drift_no_more_than_with_the_reference(network):
     # Water and ammonium, velocity Verlet, 0.25 fs in Å sqrt(amu/eV), from rest.
-    batch = MolBatch.from_arrays(
-        [NAMED_MOLECULES["water"], NAMED_MOLECULES["ammonium"]], device="cuda"
-    )
+    batch = MolBatch.from_arrays(SMALL, device="cuda")
     mass = torch.where(batch.numbers == 1, 1.008, 15.0)[:, None].double()
     dt = 0.25 / 10.18
 

@@ -1,8 +1,5 @@
 """Products by warpgroups: the same bits as the kernels whose meaning they have."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
@@ -11,17 +8,12 @@ from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.reference import find_model
 from mlff_core.ops.triton import tiles, warpgroups
 from mlff_core.ops.triton.tiles import Groups
-from mlff_core.testing import without_charges
-
-MOLECULES = Path(__file__).parents[4] / "benchmarks" / "molecules.npz"
+from mlff_core.testing import drug_like, without_charges
 
 
 def many_atoms() -> tuple[torch.Tensor, ...]:
     """128 molecules, 5,000 atoms and more, behind which there is room for 300."""
-    data = np.load(MOLECULES)
-    spans = zip(data["ptr"][:128], data["ptr"][1:129], data["charge"][:128], strict=True)
-    molecules = [(data["numbers"][a:b], data["positions"][a:b], int(q)) for a, b, q in spans]
-    batch = MolBatch.from_arrays(molecules, device="cuda")
+    batch = MolBatch.from_arrays(drug_like()[:128], device="cuda")
     assert batch.n_atoms > tiles.CLASSES["large"]
     room = 300
     return (
