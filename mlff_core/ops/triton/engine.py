@@ -41,6 +41,7 @@ from mlff_core.ops.triton.compiling import settle_keys
 from mlff_core.ops.triton.fill import Filling, Inputs
 from mlff_core.ops.triton.pairs import pairs
 from mlff_core.ops.triton.readout import molecules
+from mlff_core.ops.triton.sharing import tell_of_others
 from mlff_core.ops.triton.steps import PRODUCT_PRECISION, KernelSteps, Weights
 from mlff_core.ops.triton.tiles import load as load_tiles
 
@@ -146,6 +147,7 @@ class TritonEngine:
             if load_tiles(torch.cuda.get_device_name(device)):
                 self.tiles = "measured on this card"
             if check:
+                tell_of_others(device)
                 self._check_against_plain(model, device)
         elif not triton.knobs.runtime.interpret:
             raise RuntimeError(
