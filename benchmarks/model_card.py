@@ -557,8 +557,8 @@ def dynamics(part: Results) -> list[str]:
         f"{size_of_drift(part, 'total'):.2g})",
         f"- the one that drifts most: {shadow['drift_of_each'][worst]:+.2g} ± "
         f"{shadow['drift_error_of_each'][worst]:.2g} % per ns",
-        f"- bonds broken: {part['n_broken']}; the longest any bond became is "
-        f"{part['longest_bond']:.2f} of the sum of its covalent radii",
+        f"- molecules with a broken bond: {part['n_broken']}{named_breaks(part)}; the longest any "
+        f"bond became is {part['longest_bond']:.2f} of the sum of its covalent radii",
         f"- the shadow energy fluctuates by {shadow['energy_fluctuation_mev']:.2g} meV, the total "
         f"energy by {total['energy_fluctuation_mev']:.2g}; {part['temperature_k']:.0f} K at the "
         "end",
@@ -679,6 +679,15 @@ def targets(results: Results) -> list[str]:
         "",
         *table("quantity | must | aim | measured |", "lrrrl", lines),
     ]
+
+
+def named_breaks(part: Results) -> str:
+    """Which bonds broke, and when, in brackets; older measurements do not say."""
+    named = [
+        f"{bond['bond']} of `{bond['smiles']}` after {bond['picoseconds']:.0f} ps"
+        for bond in part.get("broken", [])
+    ]
+    return f" ({', '.join(named)})" if named else ""
 
 
 def breaks(part: Results) -> list[str]:

@@ -2,11 +2,12 @@
 
 import argparse
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from ase.data import atomic_masses
+from ase.data import atomic_masses, chemical_symbols
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
@@ -62,6 +63,8 @@ def measure(arguments: argparse.Namespace, student: Potential) -> Part:
     shadow: list[torch.Tensor] = []
     kinetic: list[torch.Tensor] = []
     stretched = np.zeros(len(molecules))
+    broken: dict[int, dict[str, Any]] = {}
+    picoseconds = 0.0
     until = time.monotonic() + arguments.limit_s
     for _ in range(round(arguments.picoseconds * 1e3 / TIMESTEP_FS) // per_look):
         if time.monotonic() > until:
@@ -73,11 +76,17 @@ def measure(arguments: argparse.Namespace, student: Potential) -> Part:
             kinetic.append(now.kinetic_energy)
             total.append(now.potential_energy + now.kinetic_energy)
             shadow.append(total[-1] + shadow_correction(before, now, after))
-        stretched = np.maximum(stretched, longest_bonds(after.batch, bonds))
+        lengths, which = longest_bonds(after.batch, bonds)
+        stretched = np.maximum(stretched, lengths)
+        picoseconds = len(total) * every * TIMESTEP_FS * 1e-3
+        # What is not a number is broken as well.
+        for k in set(np.flatnonzero(~(lengths <= BROKEN)).tolist()) - broken.keys():
+            bond = bond_name(molecules[k][0], bonds[k][which[k]])
+            broken[k] = {"smiles": smiles[k], "bond": bond, "picoseconds": picoseconds}
     energies = {"shadow": torch.stack(shadow, 1).numpy(), "total": torch.stack(total, 1).numpy()}
     spacing_ns = every * TIMESTEP_FS * 1e-6
     return {
-        "picoseconds": len(total) * every * TIMESTEP_FS * 1e-3,
+        "picoseconds": picoseconds,
         "timestep_fs": TIMESTEP_FS,
         "warm_up_ps": WARM_UP_PS,
         **{
@@ -86,24 +95,33 @@ def measure(arguments: argparse.Namespace, student: Potential) -> Part:
         },
         "temperature_k": float(dynamics.frame().temperature.mean()),
         "n_molecules": len(molecules),
-        # What is not a number is broken as well.
-        "n_broken": int((~(stretched <= BROKEN)).sum()),
+        "n_broken": len(broken),
+        "broken": list(broken.values()),
         "longest_bond": float(stretched.max()),
         "smiles": smiles,
     }
 
 
-def longest_bonds(batch: MolBatch, bonds: list[list[tuple[int, int]]]) -> np.ndarray:
-    """The longest bond of each molecule relative to the sum of its covalent radii."""
-    longest = []
+def bond_name(numbers: Sequence[int], bond: tuple[int, int]) -> str:
+    """A bond by its elements, the lighter one last: O-H."""
+    return "-".join(chemical_symbols[z] for z in sorted((numbers[i] for i in bond), reverse=True))
+
+
+def longest_bonds(
+    batch: MolBatch, bonds: list[list[tuple[int, int]]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The longest bond of each molecule relative to the sum of its covalent radii, and which."""
+    longest, which = [], []
     for x, numbers, pairs in zip(
         batch.split(batch.positions), batch.split(batch.numbers), bonds, strict=True
     ):
         i, j = np.array(pairs).T
         radii = np.array([COVALENT_RADII[z] for z in numbers.tolist()])
         length = np.linalg.norm(x.numpy()[i] - x.numpy()[j], axis=1)
-        longest.append((length / (radii[i] + radii[j])).max())
-    return np.array(longest)
+        relative = length / (radii[i] + radii[j])
+        longest.append(relative.max())
+        which.append(relative.argmax())
+    return np.array(longest), np.array(which)
 
 
 def shadow_correction(before: Frame, now: Frame, after: Frame) -> torch.Tensor:

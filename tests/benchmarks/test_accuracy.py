@@ -278,9 +278,12 @@ class SameTeacher:
 def test_a_stretched_bond_is_seen():
     numbers, x = [6, 1, 1], np.array([[0.0, 0, 0], [1.09, 0, 0], [0, 1.8, 0]])
     batch = MolBatch.from_arrays([(numbers, x, 0), (numbers, x, 0)], dtype=torch.float64)
-    first, second = nve.longest_bonds(batch, [[(0, 1)], [(0, 1), (0, 2)]])
+    bonds = [[(0, 1)], [(0, 1), (0, 2)]]
+    (first, second), (_, which) = nve.longest_bonds(batch, bonds)
     assert first < 1.1
     assert second > nve.BROKEN
+    assert bonds[1][which] == (0, 2)
+    assert nve.bond_name(numbers, (2, 0)) == "C-H"
 
 
 def test_the_shipped_conformers_are_ranked_and_the_part_is_written(small_model, tmp_path):

@@ -30,6 +30,13 @@ def test_the_card_says_for_how_long_no_molecule_broke_where_that_is_less_than_it
     assert breaks(part | {"picoseconds": 65.5, "n_broken": 1})[-2:] == ["1 of 10", "**missed**"]
 
 
+def test_the_card_names_the_bonds_that_broke():
+    named_breaks = model_card.named_breaks
+    assert named_breaks({"broken": []}) == ""
+    broken = {"smiles": "O[As](O)O", "bond": "O-H", "picoseconds": 14.5}
+    assert named_breaks({"broken": [broken]}) == " (O-H of `O[As](O)O` after 14 ps)"
+
+
 def test_the_card_says_which_stages_began_from_the_mean_of_several():
     stage = {"seconds": 1.0, "samples": 1, "molecules_embedded": 1, "n_parameters": 1}
     stages = [stage, stage, stage | {"starts_from_mean_of": 2}]
