@@ -40,7 +40,27 @@ def charges(part: Results, where: str, *, beside: bool) -> list[str]:
                 for name in ("all", "neutral", "charged")
             ],
         ),
+        *charges_of_members(part),
     ]  # fmt: skip
+
+
+def charges_of_members(part: Results) -> list[str]:
+    """How far the teacher's members are apart, where that was measured."""
+    if "members" not in part["all"]:
+        return []
+    of = {name: part[name]["members"] for name in ("neutral", "charged")}
+
+    def both(name: str, digits: int) -> str:
+        return " and ".join(f"{members[name]:.{digits}f}" for members in of.values())
+
+    return [
+        f"One of the teacher's networks is {both('charge_mae_e', 4)} e and "
+        f"{both('dipole_mae_debye', 2)} D from the mean of the others (neutral and charged "
+        "molecules). The standard error of the mean of all is "
+        f"{both('dipole_standard_error_debye', 2)} D: so much of a dipole moment is chance in "
+        "their training.",
+        "",
+    ]
 
 
 def rare(part: Results, where: str) -> list[str]:

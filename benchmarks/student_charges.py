@@ -26,7 +26,7 @@ import torch
 from _harness import RESULTS, ROOT, Results, environment, render
 from torch import Tensor
 
-from benchmarks.accuracy.charges import charge_errors, summary, teachers_charges
+from benchmarks.accuracy import charges
 from benchmarks.accuracy.protomers import charged_groups
 from mlff_core.cores import usable_cores
 from mlff_core.distill import evaluation
@@ -106,7 +106,8 @@ class Test:
             teacher, molecules, sampling, limits, Counter(), seed=seed
         )
         assert teacher.networks is not None
-        self.charges = teachers_charges(self.blocks, teacher.networks)
+        members = charges.teachers_charges(self.blocks, teacher.networks)
+        self.charges = [of_members.mean(0) for of_members in members]
         self.n_given = n_given
         self.signs = np.array([charged_groups(text) for text in smiles])
 
@@ -125,12 +126,14 @@ class Test:
                 part = evaluation.subset(found, chosen)
                 out.setdefault(name, {})["between"] = between_molecules(part)
         if student.config.charges_after:
-            off = charge_errors(self.blocks, self.charges, student)
+            off = charges.charge_errors(
+                self.blocks, charges.students_charges(self.blocks, student), self.charges
+            )
             given, charged = off["molecule"] < self.n_given, off["charge"] != 0
             for name, chosen in (("neutral", given & ~charged), ("charged", given & charged),
                                  ("other protonation states", ~given)):  # fmt: skip
                 if chosen.any():
-                    out[name] |= summary(off, chosen)
+                    out[name] |= charges.summary(off, chosen)
         return out
 
     def groups(self, molecule: np.ndarray, charged: np.ndarray) -> dict[str, np.ndarray]:

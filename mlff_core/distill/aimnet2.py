@@ -149,7 +149,12 @@ class AIMNet2:
 
     @torch.no_grad()
     def charges(self, numbers: Tensor, positions: Tensor, charge: Tensor) -> Tensor:
-        """Partial charges of the atoms in e, the mean over the members, 0 on padding [b, n].
+        """Partial charges of the atoms in e, the mean over the members, 0 on padding [b, n]; of
+        what `charges_of_members` is told."""
+        return self.charges_of_members(numbers, positions, charge).mean(0)
+
+    def charges_of_members(self, numbers: Tensor, positions: Tensor, charge: Tensor) -> Tensor:
+        """Partial charges of the atoms in e by each member, 0 on padding [n_members, b, n].
 
         Args:
             numbers: Atomic numbers, 0 on padding, int64 [b, n].
@@ -162,7 +167,7 @@ class AIMNet2:
             self._passes(member, numbers, charge.float(), padding, basis)[1]
             for member in self.members
         ]
-        return torch.stack(found).mean(0)
+        return torch.stack(found)
 
     def _geometry(self, x: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
         """Distances [b, n, m], and basis: radial functions, and these times a direction

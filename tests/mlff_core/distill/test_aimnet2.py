@@ -235,7 +235,11 @@ def test_charges_add_up_to_the_total_charge(tmp_path: Path):
     networks = Teacher(path, "cpu", sha256=save(path, Network(), Network())).networks
     assert networks is not None
     numbers, positions, charge = molecules()
+    each = networks.charges_of_members(numbers, positions, charge)
+    assert len(each) == 2
+    assert not torch.allclose(each[0], each[1], atol=1e-3)
     found = networks.charges(numbers, positions, charge)
+    torch.testing.assert_close(each.mean(0), found)
     # What is missing is shared by weights with a floor of 1e-6, which a lone ion may be near.
     torch.testing.assert_close(found.sum(1), charge.float(), rtol=0, atol=0.02)
     assert (found[numbers == 0] == 0).all()
