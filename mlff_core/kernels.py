@@ -43,6 +43,7 @@ from mlff_core.moves.slots import Rows
 from mlff_core.moves.step import enter
 from mlff_core.ops.triton import tiles
 from mlff_core.ops.triton.compiling import compiling_only
+from mlff_core.ops.triton.sharing import alone
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def _fingerprint(model: Path, precision: Precision, device: torch.device) -> str
     network, _, _ = read_checkpoint(model)
     decided = [
         network.config.to_dict(), precision, name, torch.cuda.get_device_capability(device),
-        triton.__version__, torch.__version__, tiles.TILES, tiles.LAUNCHES,
+        triton.__version__, torch.__version__, tiles.TILES, tiles.LAUNCHES, alone(),
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(decided).encode())
     here = Path(__file__).parent

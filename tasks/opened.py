@@ -62,6 +62,11 @@ def embedding_processes(
     run: str, settings: ChemistrySettings, workers: int | None, device: str
 ) -> EmbeddingProcesses:
     """The processes that embed a run's molecules on a device."""
+    if device.startswith("cuda"):
+        from mlff_core.ops.triton.sharing import share
+
+        # To these processes the one that relaxes is another on the card.
+        share()
     return _PROCESSES.get(
         run, (settings, workers, device), lambda: EmbeddingProcesses(settings, device, workers)
     )

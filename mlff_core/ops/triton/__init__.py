@@ -25,7 +25,7 @@ tiles.py           how large a piece each program takes
 tune.py            measuring that anew on another card
 launch.py          kernels that start before the one before them has ended
 capture.py         recording CUDA graphs
-sharing.py         whether other processes have the card, too
+sharing.py         whether this process has the card for itself
 fill.py            a batch into the buffers of a recorded step
 compiling.py       kernels compiled beforehand, shared out among processes
 """

@@ -1,14 +1,32 @@
-"""Whether other processes have the card, too."""
+"""Whether this process has the card for itself.
+
+Some kernels, those of warpgroups.py, were seen to wait for ever beside another process that
+computes on the same card. They are taken only where somebody says that there is none.
+"""
 
 import functools
 import logging
+import os
 
 import torch
 
 log = logging.getLogger(__name__)
 
+#: The environment variable that says, by "1", that no other process computes on the card.
+ALONE = "MLFF_SCREEN_CARD_ALONE"
 #: Most that a process has of a card besides what PyTorch asked for: its context, and kernels.
 _CONTEXT_BYTES = 2 * 2**30
+
+
+def alone() -> bool:
+    """Whether somebody says that no other process computes on the card."""
+    return os.environ.get(ALONE) == "1"
+
+
+def share() -> None:
+    """Say that others do, from now on and whatever was said: processes of ours, for one."""
+    if os.environ.pop(ALONE, None) is not None:
+        log.info("%s counts no longer: the card is shared", ALONE)
 
 
 def bytes_of_others(device: torch.device) -> int:
@@ -20,12 +38,13 @@ def bytes_of_others(device: torch.device) -> int:
 
 @functools.cache
 def tell_of_others(device: torch.device) -> None:
-    """Warn once, where other processes have the card: kernels of large batches may then wait."""
-    others = bytes_of_others(device)
+    """Warn once, where somebody said that there are none."""
+    others = bytes_of_others(device) if alone() else 0
     if others:
         log.warning(
-            "other processes have about %.0f GiB of %s; beside one that computes, kernels were "
-            "seen to wait for ever: give a card to one process (docs/operations.md, A GPU)",
+            "%s=1, but other processes have about %.0f GiB of %s: if one of them computes, kernels "
+            "may wait for ever (docs/operations.md, A GPU)",
+            ALONE,
             others / 2**30,
             device,
         )

@@ -16,6 +16,7 @@ from mlff_core.batch import MolBatch
 from mlff_core.ops.triton import tiles
 from mlff_core.ops.triton.engine import TritonEngine
 from mlff_core.ops.triton.launch import kernels_apart
+from mlff_core.ops.triton.sharing import alone
 from mlff_core.ops.triton.steps import FILTER_SPLINES
 from mlff_core.ops.triton.tiles import Launch, Tile
 from mlff_core.ops.triton.warpgroups import multiprocessors
@@ -236,7 +237,7 @@ def tune(model: "PaiNN", batch: MolBatch, precision: str) -> Iterator[str]:
         table[kernel][size] = choice  # type: ignore[assignment]
         yield f"{width} {precision} {size} {kernel}: {choice}, {time:.1f} µs"
     groups = tiles.GROUPS.get(width, {}).get(precision, {})
-    if size == "large" and multiprocessors():
+    if size == "large" and alone() and multiprocessors():
         times = kernel_times(engines[:1], batch)
         for kernel in [k for k in groups if k in best and not 0 < times[k] < best[k][0]]:
             yield f"{width} {precision} {size} {kernel}: no warpgroups, {times[kernel]:.1f} µs"

@@ -30,6 +30,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from mlff_core.ops.triton.operand import LOW_SCALE
+from mlff_core.ops.triton.sharing import alone
 from mlff_core.ops.triton.tiles import GROUPS, Groups, row_class
 
 #: Rows of a warpgroup.
@@ -73,8 +74,9 @@ def multiprocessors() -> int:
 
 
 def groups_of(kernel: str, precision: str, n_atoms: int, n_features: int) -> Groups | None:
-    """The piece of a product by warpgroups; None where `tiles.tile_options` has the sooner one."""
-    if row_class(n_atoms) != "large" or not multiprocessors():
+    """The piece of a product by warpgroups; None where `tiles.tile_options` has the sooner one, or
+    others may compute on the card."""
+    if row_class(n_atoms) != "large" or not alone() or not multiprocessors():
         return None
     return GROUPS.get(n_features, {}).get(precision, {}).get(kernel)
 

@@ -166,7 +166,7 @@ def compile_groups() -> list[list[str | int]]:
         return compiled
 
     JITFunction.run = groups_only
-    warpgroups.multiprocessors = lambda: 132
+    warpgroups.multiprocessors, warpgroups.alone = (lambda: 132), (lambda: True)
     tiles.CLASSES = {"large": 0}
     model = random_model(1, replace(CONFIG, n_features=256)).requires_grad_(False)
     for precision in ("float32", "fast"):

@@ -66,6 +66,7 @@ def test_products_by_warpgroups_stay_where_they_are_sooner_than_the_best_tile(mo
         tiles, "TILES", {256: {"fp16x3": {k: {"large": SMALL} for k in ("sooner", "later")}}}
     )
     monkeypatch.setattr(tune, "multiprocessors", lambda: 132)
+    monkeypatch.setattr(tune, "alone", lambda: True)
     monkeypatch.setattr(tune, "make_engines", lambda *_: [])
     monkeypatch.setattr(tune, "candidates", lambda *_: [(tiles.TILES[256]["fp16x3"], LARGE)])
 

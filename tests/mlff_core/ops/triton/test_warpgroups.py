@@ -7,6 +7,7 @@ from mlff_core.batch import MolBatch
 from mlff_core.models.checkpoint import read_checkpoint
 from mlff_core.models.reference import find_model
 from mlff_core.ops.triton import tiles, warpgroups
+from mlff_core.ops.triton.sharing import ALONE
 from mlff_core.ops.triton.tiles import Groups
 from mlff_core.testing import drug_like, without_charges
 
@@ -34,6 +35,7 @@ def test_energies_and_forces_are_to_the_bit_those_without_warpgroups(
 ):
     from mlff_core.ops.triton.engine import TritonEngine
 
+    monkeypatch.setenv(ALONE, "1")
     model = read_checkpoint(find_model("default"))[0]
     assert model.config.charges_after > 0
     model = (model if charges else without_charges(model)).to("cuda").requires_grad_(False)
@@ -61,13 +63,16 @@ def test_cards_of_other_families_have_none(capability, expected, monkeypatch):
     assert warpgroups.multiprocessors.__wrapped__() == expected
 
 
-def test_there_are_none_where_atoms_are_few_or_no_card_has_them(monkeypatch):
+def test_there_are_none_where_atoms_are_few_or_no_card_has_them_or_it_is_shared(monkeypatch):
     kernel, groups = next(iter(tiles.GROUPS[256]["fp16x3"].items()))
+    monkeypatch.setenv(ALONE, "1")
     assert warpgroups.groups_of(kernel, "fp16x3", 10_000, 256) is None
     monkeypatch.setattr(warpgroups, "multiprocessors", lambda: 132)
     assert warpgroups.groups_of(kernel, "fp16x3", 10_000, 256) == groups
     assert warpgroups.groups_of(kernel, "fp16x3", 10_000, 128) is None
     assert warpgroups.groups_of(kernel, "fp16x3", 1_000, 256) is None
+    monkeypatch.delenv(ALONE)
+    assert warpgroups.groups_of(kernel, "fp16x3", 10_000, 256) is None
 
 
 @pytest.mark.parametrize("workers", [2, 3])
