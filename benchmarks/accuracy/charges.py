@@ -135,10 +135,12 @@ def disagreement(of_members: list[dict[str, np.ndarray]], chosen: np.ndarray) ->
         of_members: Each member's errors against the mean of the others, as of `charge_errors`.
         chosen: Which geometries count, bool [n_geometries].
     """
+    if not chosen.any():
+        return dict.fromkeys((*MEANS, "dipole_standard_error_debye"))
     n = len(of_members)
     each = [summary(errors, chosen) for errors in of_members]
-    out = {name: float(np.mean([one[name] or 0.0 for one in each])) for name in MEANS}
+    out = {name: float(np.mean([one[name] for one in each])) for name in MEANS}
     # From the mean of the others it is n / (n - 1) as far as from the mean of all.
     square = np.sum([errors["dipole_error"][chosen] ** 2 for errors in of_members], 0)
     error = np.sqrt((n - 1) / n**3 * square)
-    return out | {"dipole_standard_error_debye": float(error.mean()) if chosen.any() else None}
+    return out | {"dipole_standard_error_debye": float(error.mean())}

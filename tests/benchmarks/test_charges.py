@@ -80,3 +80,5 @@ def test_members_are_compared_with_the_others_and_the_error_of_their_mean_is_sta
     deviation = dipole * np.sqrt(4 / 3)  # of four, of which each is as far from the mean
     expected = (deviation / np.sqrt(4)).mean()
     assert found["dipole_standard_error_debye"] == pytest.approx(expected, rel=1e-3)
+    # Of no geometries there is nothing to say, rather than no error.
+    assert set(disagreement(of_members, water & False).values()) == {None}
