@@ -113,7 +113,7 @@ def rescore_shard(
 def charge_shard(
     files: ShardFiles, potential: "Potential", progress: Progress | None = None
 ) -> StepReport:
-    """Partial charges of every conformer that has an energy, where its relaxation ended.
+    """Partial charges of every conformer in the tables that has an energy, where its relaxation ended.
 
     Args:
         files: Of the shard, relaxed.
@@ -121,8 +121,7 @@ def charge_shard(
         progress: Called with the records that are through.
     """
     started = time.monotonic()
-    molecules = rows_of(read_arrow(files.embedded), PreparedMolecule)
-    conformers = rows_of(read_arrow(files.relaxed), ConformerRow)
+    molecules, conformers = judged(files)
     rows = [
         Added(record=c.record, variant=c.variant, conformer=c.conformer, charges_e=charges)
         for c, charges in charges_of(molecules, conformers, potential)
