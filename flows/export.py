@@ -34,7 +34,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--where",
         metavar="SQL",
-        help="Only these, by columns of both tables: 'qed > 0.5 AND relative_energy_kcal_mol < 3'",
+        help="Only these, by columns of both tables, the molecule's status being molecule_status: "
+        "'qed > 0.5 AND relative_energy_kcal_mol < 3'",
     )
 
 

@@ -113,7 +113,7 @@ def rescore_shard(
 def charge_shard(
     files: ShardFiles, potential: "Potential", progress: Progress | None = None
 ) -> StepReport:
-    """Partial charges of every conformer in the tables that has an energy, where its relaxation ended.
+    """Partial charges of conformers that the tables have and that have an energy, where each ended.
 
     Args:
         files: Of the shard, relaxed.

@@ -17,7 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from rdkit import Chem
 
 from mlff_core.additions import rescore_shard, solvate_shard
-from mlff_core.chem.mapped import molecule_of
+from mlff_core.chem.mapped import molecule_of, set_charges
 from mlff_core.chem.molecule import ChemistrySettings, From3D
 from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.chem.prepare import prepare
@@ -126,6 +126,7 @@ class ScreenedMolecule:
             for name in ("energy_ev", "relative_energy_kcal_mol", "boltzmann_weight"):
                 if (value := getattr(row, name)) is not None:
                     conformer.SetDoubleProp(name, value)
+            set_charges(conformer, row.charges_e)
         return mol
 
     def atoms(self) -> list[Atoms]:
@@ -168,7 +169,7 @@ def screen_mols(
     optimizer: Literal["lbfgs", "fire"] = "lbfgs",
     fmax: float = 0.05,
     max_steps: int = 300,
-    pre_relax: Literal["auto", "none"] | Potential = "auto",
+    pre_relax: Literal["auto", "none", "small"] | Potential = "auto",
     max_atoms: int = 250,
     stereo: Stereo = "one",
     tautomers: bool = False,
@@ -208,7 +209,7 @@ def screen_mols(
         fmax: A conformer has converged below this largest force, in eV/Å.
         max_steps: Relaxation steps at most; 0 is a single point.
         pre_relax: A cheaper model to walk with first; "auto": the small one where `model` is
-            "default" and geometries are embedded.
+            "default" and geometries are embedded; "small": that one in any case.
         max_atoms: Larger molecules, hydrogens counted, are rejected.
         stereo: Where stereo is undefined, "one" isomer is computed, all are ("enumerate"), or one
             of each pair of mirror images ("diastereomers").
@@ -248,6 +249,10 @@ def screen_mols(
         raise ValueError(f"solvent: expected none or water, found {solvent}")
     if rescore not in ("none", "teacher"):
         raise ValueError(f"rescore: expected none or teacher, found {rescore}")
+    if not isinstance(pre_relax, Potential) and pre_relax not in ("auto", "none", "small"):
+        raise ValueError(f"pre_relax: expected auto, none, small or a model, found {pre_relax!r}")
+    if conformers != "auto" and not (isinstance(conformers, int) and conformers >= 1):
+        raise ValueError(f"conformers: expected auto or a number from 1 on, found {conformers!r}")
     if solvent == "water":
         require_tblite()
     if rescore == "teacher":
@@ -258,7 +263,8 @@ def screen_mols(
     posed = from_3d != "none"
     records = [_record(k, molecule, posed) for k, molecule in enumerate(_several(molecules))]
     first = pre_relax if isinstance(pre_relax, Potential) else None
-    if pre_relax == "auto" and model == "default" and not posed and max_steps:
+    auto = pre_relax == "auto" and model == "default" and not posed
+    if max_steps and (auto or (pre_relax == "small" and model != "small")):
         first = load_potential("small", device=device, backend=backend, precision=precision)
     if not isinstance(model, Potential):
         model = load_potential(

@@ -1,6 +1,6 @@
 """The way back: a SMILES with atom map numbers and coordinates -> a molecule with bonds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,20 @@ def molecule_of(
     for atom in atoms_of(mol):
         atom.SetAtomMapNum(0)
     return _with_conformers(mol, atomic_numbers, conformers, mapped_smiles)
+
+
+def set_charges(
+    conformer: Chem.Conformer, charges_e: Sequence[float] | NDArray[np.floating]
+) -> None:
+    """Set the property `charges_e` of a conformer, as SD files have it.
+
+    Args:
+        conformer: Of a molecule.
+        charges_e: Partial charges in e, [n_atoms] in the order of its atoms; without any nothing is
+            set.
+    """
+    if len(charges_e):
+        conformer.SetProp("charges_e", " ".join(f"{q:.6f}" for q in charges_e))
 
 
 def molecule_in_canonical_order(

@@ -61,8 +61,8 @@ class Domain:
             name: Of the force field, for the message.
 
         Raises:
-            OutOfDomainError: Names the first element, charge or odd number of electrons that is
-                outside.
+            OutOfDomainError: Names the first element or charge that is outside, or a molecule
+                with fewer electrons than none, or an odd number of them.
             ValueError: The batch's `ptr` and `mol_idx` do not fit together.
         """
         batch.check()
@@ -79,8 +79,9 @@ class Domain:
         if self.max_charge is not None:
             outside |= charge > self.max_charge
         odd = (electrons % 2 != 0) & self.closed_shells
-        # One transfer for all three.
-        if not torch.stack([(~known).any(), outside.any(), odd.any()]).any():
+        too_few = electrons < 0
+        # One transfer for all four.
+        if not torch.stack([(~known).any(), outside.any(), odd.any(), too_few.any()]).any():
             return
         for z in numbers[~known].tolist():
             words = ", ".join(map(str, self.elements or ())) or "1 to 118"
@@ -92,6 +93,12 @@ class Domain:
             )
             raise OutOfDomainError(
                 f"total charge {q:+d} is unknown to model {name}, which knows {low} to {high}"
+            )
+        if too_few.any():
+            molecule = int(too_few.nonzero()[0])
+            raise OutOfDomainError(
+                f"molecule {molecule} has fewer electrons than none at a total charge of "
+                f"{int(charge[molecule]):+d}"
             )
         molecule = int(odd.nonzero()[0])
         raise OutOfDomainError(

@@ -110,7 +110,7 @@ class Tables:
         """
         from rdkit import Chem
 
-        from mlff_core.chem.mapped import molecule_in_canonical_order, molecule_of
+        from mlff_core.chem.mapped import molecule_in_canonical_order, molecule_of, set_charges
 
         for row, own in self._groups(where, usable):
             numbers = np.array(own[0]["atomic_numbers"])
@@ -124,9 +124,7 @@ class Tables:
             for conformer in own:
                 target: Chem.Conformer = mol.GetConformer(conformer["conformer"])
                 _set_properties(target, conformer)
-                if conformer["charges_e"]:
-                    charges = " ".join(f"{q:.4f}" for q in conformer["charges_e"])
-                    target.SetProp("charges_e", charges)
+                set_charges(target, conformer["charges_e"])
             yield mol
 
     def atoms(self, where: pl.Expr | None = None, *, usable: bool = True) -> Iterator["Atoms"]:

@@ -7,18 +7,27 @@ import polars as pl
 import pytest
 from ase import Atoms
 from rdkit import Chem
+from rdkit.Chem import AllChem
 
 from flows.call import ScreenCall
 from flows.cli import main
 from flows.engines import LocalEngine
 from flows.run import run_screen
 from flows.watch import Watcher
+from mlff_core.additions import charge_shard
+from mlff_core.arrow import read_arrow, rows_of, table_of, write_arrow
 from mlff_core.calculator import PaiNNCalculator
+from mlff_core.chem.molecule import ChemistrySettings
+from mlff_core.chem.pool import EmbeddingPool
 from mlff_core.errors import ModelFileError
+from mlff_core.library import Record
 from mlff_core.models.checkpoint import save_checkpoint
 from mlff_core.models.painn import PaiNNConfig
 from mlff_core.models.potential import load_potential
+from mlff_core.moves.settings import RelaxSettings
+from mlff_core.schema import ConformerRow
 from mlff_core.screening import screen_mols
+from mlff_core.shard import ShardFiles, embed_shard, judged_rows, relax_shard
 from mlff_core.tables import read
 from mlff_core.tables.export import export
 from mlff_core.testing import random_model
@@ -81,9 +90,49 @@ def test_molecules_in_memory_get_them_too(model: Path) -> None:
     assert acetate.rows[0].charges_e.sum() == pytest.approx(-1.0, abs=1e-5)
     assert acetate.atoms()[0].get_charges() == pytest.approx(acetate.rows[0].charges_e)
     assert broken.rows == ()
+    [conformer] = acetate.mol().GetConformers()
+    written = [float(q) for q in conformer.GetProp("charges_e").split()]
+    assert written == pytest.approx(acetate.rows[0].charges_e, abs=1e-6)
     [plain] = screen_mols(["CC(=O)[O-]"], **options)
     assert len(plain.rows[0].charges_e) == 0
     assert plain.rows[0].energy_ev == acetate.rows[0].energy_ev
+    assert not any(c.HasProp("charges_e") for c in plain.mol().GetConformers())
+
+
+def test_a_molecule_that_was_embedded_and_is_not_ok_keeps_its_reason(
+    tmp_path: Path, model: Path
+) -> None:
+    library = tmp_path / "library.sdf"
+    with Chem.SDWriter(str(library)) as writer:
+        for frozen in ("1 2", "99"):
+            mol = Chem.AddHs(Chem.MolFromSmiles("CCO"))
+            AllChem.EmbedMolecule(mol, randomSeed=1)
+            mol.SetProp("FROZEN_ATOMS", frozen)
+            writer.write(mol)
+    found = screen(library, tmp_path / "out", model, charges=True, from_3d="frozen", conformers=1)
+    assert found["molecules"]["reason"].to_list()[1] == "invalid_frozen_atoms"
+    assert found["conformers"]["record"].to_list() == [0]
+    assert found["conformers"]["charges_e"].list.len().to_list() == [9]
+
+
+def test_a_molecule_that_did_not_fit_into_memory_takes_no_other_along(
+    tmp_path: Path, model: Path
+) -> None:
+    files = ShardFiles.of(tmp_path, 0)
+    settings = ChemistrySettings(n_conformers=3)
+    records = [Record(k, None, smiles, None) for k, smiles in enumerate(["CCCCO", "CCO"])]
+    with EmbeddingPool(settings, 1) as pool:
+        embed_shard(records, files.embedded, pool)
+    potential = load_potential(model, device="cpu")
+    relax_shard(files.embedded, files.relaxed, potential, RelaxSettings(max_steps=1))
+    rows = rows_of(read_arrow(files.relaxed), ConformerRow)
+    rows[0].status = None
+    write_arrow(table_of(rows, ConformerRow), files.relaxed)
+    charge_shard(files, potential)
+    molecules, conformers = judged_rows(files)
+    assert [m.reason for m in molecules] == ["out_of_memory", None]
+    assert {c.record for c in conformers} == {1}
+    assert all(len(c.charges_e) == 9 for c in conformers)
 
 
 def test_a_model_without_charges_is_refused_before_the_run(

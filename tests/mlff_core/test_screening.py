@@ -166,6 +166,20 @@ def test_geometries_that_are_given_are_relaxed_where_that_is_asked_for(
         screen_mols(given, from_3d="all", ph=7.4, **options)
 
 
+def test_a_cheaper_model_may_walk_first_by_its_name_or_as_it_is() -> None:
+    options = dict(model="default", device="cpu", workers=0, max_steps=3)
+    [by_name] = screen_mols(["CCO"], pre_relax="small", **options)
+    [as_it_is] = screen_mols(["CCO"], pre_relax=load_potential("small", device="cpu"), **options)
+    [alone] = screen_mols(["CCO"], pre_relax="none", **options)
+    assert by_name.rows[0].energy_ev == as_it_is.rows[0].energy_ev != alone.rows[0].energy_ev
+
+
+@pytest.mark.parametrize("wrong", [{"pre_relax": "smal"}, {"conformers": 1.5}, {"conformers": 0}])
+def test_what_an_argument_cannot_be_is_refused(potential: Potential, wrong: dict) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected"):
+        screen_mols(["CCO"], model=potential, workers=0, **wrong)
+
+
 def test_the_number_of_conformers_may_follow_the_molecule(potential: Potential) -> None:
     stiff, floppy = screen_mols(
         ["c1ccccc1", "CCCCCCCC"], model=potential, conformers="auto", max_conformers=9,

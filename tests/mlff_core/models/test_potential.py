@@ -360,6 +360,14 @@ def test_a_model_with_a_card_refuses_an_odd_number_of_electrons(name, charge):
     assert potential(closed).energy.isfinite().all()
 
 
+def test_a_molecule_cannot_lack_more_electrons_than_it_has():
+    potential = load_potential("small", device="cpu")
+    water = ([8, 1, 1], [[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]], 0)
+    batch = MolBatch.from_arrays([water, ([1], [[0.0, 0.0, 0.0]], 3)])
+    with pytest.raises(OutOfDomainError, match="molecule 1 has fewer electrons than none"):
+        potential(batch)
+
+
 def test_a_smaller_domain_is_kept_in_the_checkpoint(tmp_path):
     config = PaiNNConfig(n_features=8, elements=(1, 6, 8), min_charge=-1, max_charge=0)
     save_checkpoint(random_model(config=config), tmp_path / "few.safetensors", {})
