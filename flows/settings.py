@@ -3,8 +3,7 @@
 from flows.call import ScreenCall
 from mlff_core.chem.molecule import ChemistrySettings
 from mlff_core.chem.variant import Expansion
-from mlff_core.errors import ModelFileError
-from mlff_core.models.reference import ModelReference, refer_to_model
+from mlff_core.models.reference import ModelReference, pre_model
 from mlff_core.moves.settings import THERMO_FMAX, RelaxSettings
 
 
@@ -47,20 +46,10 @@ def pre_model_of(call: ScreenCall, model: ModelReference) -> ModelReference | No
     Raises:
         ModelFileError: It is asked for and does not know what the other one knows.
     """
-    embeds = call.from_3d == "none"
-    auto = call.pre_relax == "auto" and call.model == "default" and embeds
-    if call.max_steps == 0 or not (auto or call.pre_relax == "small"):
+    if call.max_steps == 0:
         return None
-    small = refer_to_model("small")
-    if small.sha256 == model.sha256:
-        return None
-    if not small.covers(model):
-        if auto:
-            return None
-        raise ModelFileError(
-            f"pre_relax small: {small.name} does not know all elements and charges of {model.name}"
-        )
-    return small
+    auto = call.model == "default" and call.from_3d == "none"
+    return pre_model(call.pre_relax, model, model.name, model.sha256, auto=auto)
 
 
 def thermo_of(call: ScreenCall) -> str | None:

@@ -5,9 +5,8 @@ A screen of a library is the same, shard by shard and into tables: its steps are
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,10 +16,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from rdkit import Chem
 
 from mlff_core.additions import rescore_shard, solvate_shard
+from mlff_core.chem.here import pool_of
 from mlff_core.chem.mapped import molecule_of, set_charges
 from mlff_core.chem.molecule import ChemistrySettings, From3D
-from mlff_core.chem.pool import EmbeddingPool
-from mlff_core.chem.prepare import prepare
 from mlff_core.chem.variant import Expansion, Stereo
 from mlff_core.cores import usable_cores
 from mlff_core.elements import KNOWN_ELEMENTS
@@ -28,6 +26,7 @@ from mlff_core.errors import ModelFileError
 from mlff_core.library import Record
 from mlff_core.library.molblock import smiles_of
 from mlff_core.models.potential import Backend, Device, Potential, Precision, load_potential
+from mlff_core.models.reference import pre_model
 from mlff_core.moves.settings import THERMO_FMAX, RelaxSettings
 from mlff_core.properties.charges import charges_of, no_charges
 from mlff_core.properties.thermo import ThermoSettings
@@ -111,7 +110,7 @@ class ScreenedMolecule:
         """An RDKit molecule with all hydrogens, bonds, charges, stereo and the usable conformers.
 
         Conformers stand in the order of `energies`, and have the numbers of their rows as
-        properties. Atoms stand in the order of `row.mapped_smiles`.
+        properties, their partial charges as text. Atoms stand in the order of `row.mapped_smiles`.
 
         Raises:
             ValueError: The molecule is not ok.
@@ -169,7 +168,7 @@ def screen_mols(
     optimizer: Literal["lbfgs", "fire"] = "lbfgs",
     fmax: float = 0.05,
     max_steps: int = 300,
-    pre_relax: Literal["auto", "none", "small"] | Potential = "auto",
+    pre_relax: Literal["auto", "small", "none"] | Potential = "auto",
     max_atoms: int = 250,
     stereo: Stereo = "one",
     tautomers: bool = False,
@@ -208,8 +207,8 @@ def screen_mols(
         optimizer: How each conformer is relaxed.
         fmax: A conformer has converged below this largest force, in eV/Å.
         max_steps: Relaxation steps at most; 0 is a single point.
-        pre_relax: A cheaper model to walk with first; "auto": the small one where `model` is
-            "default" and geometries are embedded; "small": that one in any case.
+        pre_relax: A cheaper model to walk with first: "small", or one that is loaded; "auto": the
+            small one where `model` is "default" and geometries are embedded.
         max_atoms: Larger molecules, hydrogens counted, are rejected.
         stereo: Where stereo is undefined, "one" isomer is computed, all are ("enumerate"), or one
             of each pair of mirror images ("diastereomers").
@@ -239,20 +238,13 @@ def screen_mols(
         number. What goes wrong with a molecule is its status.
 
     Raises:
-        ModelFileError: The checkpoint or the teacher is missing or damaged, or the model has no
-            charges to give.
+        ModelFileError: The checkpoint or the teacher is missing or damaged, the model has no
+            charges to give, or `pre_relax` "small" does not know all that it knows.
         DeviceError: The device or the backend is not available here.
         TypeError: What is given are no molecules.
         ValueError: An argument is out of its range, or an extra is not installed.
     """
-    if solvent not in ("none", "water"):
-        raise ValueError(f"solvent: expected none or water, found {solvent}")
-    if rescore not in ("none", "teacher"):
-        raise ValueError(f"rescore: expected none or teacher, found {rescore}")
-    if not isinstance(pre_relax, Potential) and pre_relax not in ("auto", "none", "small"):
-        raise ValueError(f"pre_relax: expected auto, none, small or a model, found {pre_relax!r}")
-    if conformers != "auto" and not (isinstance(conformers, int) and conformers >= 1):
-        raise ValueError(f"conformers: expected auto or a number from 1 on, found {conformers!r}")
+    _check(conformers, pre_relax, solvent, rescore, thermo)
     if solvent == "water":
         require_tblite()
     if rescore == "teacher":
@@ -262,16 +254,20 @@ def screen_mols(
     relaxation = RelaxSettings(optimizer, min(fmax, THERMO_FMAX) if thermo else fmax, max_steps)
     posed = from_3d != "none"
     records = [_record(k, molecule, posed) for k, molecule in enumerate(_several(molecules))]
-    first = pre_relax if isinstance(pre_relax, Potential) else None
-    auto = pre_relax == "auto" and model == "default" and not posed
-    if max_steps and (auto or (pre_relax == "small" and model != "small")):
-        first = load_potential("small", device=device, backend=backend, precision=precision)
+    walks_first = model == "default" and not posed
     if not isinstance(model, Potential):
         model = load_potential(
             model, device=device, backend=backend, precision=precision, charges=charges
         )
     if charges and not model.config.charges_after:
         raise ModelFileError(no_charges(model.name))
+    first = pre_relax if isinstance(pre_relax, Potential) else None
+    if isinstance(pre_relax, str) and max_steps:
+        config, name = model.config, model.name
+        found = pre_model(pre_relax, config, name, model.sha256, auto=walks_first)
+        if found is not None:
+            how: dict[str, Any] = {"backend": model.backend, "precision": model.precision}
+            first = load_potential(found.file, device=model.device, **how)
     domain = model.domain
     settings = ChemistrySettings(
         n_conformers=None if conformers == "auto" else conformers,
@@ -297,7 +293,7 @@ def screen_mols(
             return None
         return lambda n_done: progress(stage, n_done, len(records))
 
-    with tempfile.TemporaryDirectory() as folder, _embedding(settings, workers) as pool:
+    with tempfile.TemporaryDirectory() as folder, pool_of(settings, workers) as pool:
         files = ShardFiles.of(Path(folder), 0)
         embed_shard(records, files.embedded, pool, progress=reporter("embed"))
         told = reporter("relax")
@@ -308,7 +304,7 @@ def screen_mols(
             conditions = ThermoSettings() if thermo is True else thermo
             add_thermochemistry(files.embedded, files.relaxed, model, conditions, relaxation)
         if solvent == "water":
-            with _embedding(ChemistrySettings(hard_timeout_s=_SOLVENT_SECONDS), workers) as water:
+            with pool_of(ChemistrySettings(hard_timeout_s=_SOLVENT_SECONDS), workers) as water:
                 solvate_shard(files, water, reporter("solvate"))
         if rescore == "teacher":
             teacher = Teacher(Path(teacher_file), str(model.device), sha256=teacher_sha256)
@@ -321,6 +317,27 @@ def screen_mols(
     for row in rows:
         of.setdefault((row.record, row.variant), []).append(row)
     return [ScreenedMolecule(m, tuple(of.get((m.record, m.variant), ()))) for m in prepared]
+
+
+def _check(conformers: Any, pre_relax: Any, solvent: Any, rescore: Any, thermo: Any) -> None:
+    """Refuse what nothing further down would.
+
+    Raises:
+        ValueError: An argument is none of its choices.
+    """
+    whole = isinstance(conformers, Integral) and not isinstance(conformers, bool)
+    if conformers != "auto" and not (whole and conformers >= 1):
+        raise ValueError(f"conformers: expected 1 or more, or auto, found {conformers!r}")
+    if not isinstance(pre_relax, Potential) and pre_relax not in ("auto", "small", "none"):
+        raise ValueError(
+            f"pre_relax: expected auto, small, none or a Potential, found {pre_relax!r}"
+        )
+    if solvent not in ("none", "water"):
+        raise ValueError(f"solvent: expected none or water, found {solvent}")
+    if rescore not in ("none", "teacher"):
+        raise ValueError(f"rescore: expected none or teacher, found {rescore}")
+    if not isinstance(thermo, bool | ThermoSettings):
+        raise ValueError(f"thermo: expected True, False or ThermoSettings, found {thermo!r}")
 
 
 def _several(molecules: Any) -> Iterator[str | Chem.Mol | None]:
@@ -363,35 +380,3 @@ _STEREO: Final = (
     Chem.SmilesWriteParams(),
     Chem.CXSmilesFields.CX_BOND_ATROPISOMER | Chem.CXSmilesFields.CX_ENHANCEDSTEREO,
 )
-
-
-class _ThisProcess(EmbeddingPool):
-    """A pool of no processes."""
-
-    def map(
-        self,
-        records: Iterable[tuple[Any, ...]],
-        do: Callable[..., Any] | None = None,
-        *,
-        together: int = 1,
-        as_one: bool = False,
-        urgent: bool = False,
-        at_once: bool = False,
-        ahead: int | None = None,
-    ) -> Iterator[Any]:
-        """Prepare one after the other, or `do` it; nothing travels, and nothing waits."""
-        work: Callable[..., Any] = do or prepare
-        if not as_one:
-            return (work(*record, self.settings) for record in records)
-        source = iter(records)
-        groups = iter(lambda: [*islice(source, together)], [])
-        return (answer for some in groups for answer in work(some, self.settings))
-
-
-@contextmanager
-def _embedding(settings: ChemistrySettings, workers: int) -> Iterator[EmbeddingPool]:
-    if workers:
-        with EmbeddingPool(settings, workers) as pool:
-            yield pool
-    else:
-        yield _ThisProcess(settings, 1)

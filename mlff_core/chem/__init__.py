@@ -45,6 +45,7 @@ mishap.py        which atoms overlapped or flew apart
 mapped.py        the way back: coordinates to a molecule with bonds
 stages.py        several molecules side by side, a stage of all at a time
 pool.py          processes that prepare molecules
+here.py          the same in this process, for a few molecules
 job.py           what travels to one of them in a message
 worker.py        the process at the other end
 """

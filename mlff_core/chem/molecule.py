@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -74,6 +75,8 @@ class ChemistrySettings:
         for name in (*counts, *whole_seconds, "hard_timeout_s"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected more than 0, found {getattr(self, name)}")
+        if not isinstance(self.seed, Integral) or self.seed < 0:
+            raise ValueError(f"seed: expected a whole number, 0 or more, found {self.seed!r}")
         if self.prune_rmsd_angstrom < 0:
             raise ValueError(
                 f"prune_rmsd_angstrom: expected 0 or more, found {self.prune_rmsd_angstrom}"

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from mlff_core.errors import ModelFileError
 
@@ -15,6 +15,22 @@ SHORT_NAMES: Final = {"default": "painn-aimnet2", "small": "painn-aimnet2-small"
 
 #: Far more than any card has.
 MOST_BYTES: Final = 1 << 24
+
+
+class Known(Protocol):
+    """Elements and total charges that a model knows."""
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers."""
+
+    @property
+    def min_charge(self) -> int:
+        """Lowest total charge in e."""
+
+    @property
+    def max_charge(self) -> int:
+        """Highest total charge in e."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,7 @@ class ModelReference:
     errors: dict[str, str]
     has_charges: bool = False
 
-    def covers(self, other: "ModelReference") -> bool:
+    def covers(self, other: Known) -> bool:
         """Whether it knows all elements and charges that another one knows."""
         return (
             set(self.elements) >= set(other.elements)
@@ -144,3 +160,32 @@ def refer_to_model(model: str | Path = "default") -> ModelReference:
             f"{file}: damaged: expected sha256 {expected}, found {reference.sha256}"
         )
     return reference
+
+
+def pre_model(
+    asked: str, known: Known, name: str, sha256: str, *, auto: bool
+) -> ModelReference | None:
+    """The cheaper model to walk with before another one, if there is one.
+
+    Args:
+        asked: "auto", "small" or "none".
+        known: What the other one knows.
+        name: Of that one.
+        sha256: Of its tensors.
+        auto: Whether "auto" means the small one.
+
+    Raises:
+        ModelFileError: It is asked for and does not know what the other one knows.
+    """
+    if asked != "small" and not (asked == "auto" and auto):
+        return None
+    small = refer_to_model("small")
+    if small.sha256 == sha256:
+        return None
+    if small.covers(known):
+        return small
+    if asked == "auto":
+        return None
+    raise ModelFileError(
+        f"pre_relax small: {small.name} does not know all elements and charges of {name}"
+    )

@@ -1,6 +1,7 @@
 """Molecules in, conformers out: the same numbers as a screen, in the caller's order."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from mlff_core import MolBatch, Potential, load_potential, relax, screen_mols
 from mlff_core.errors import ModelFileError
 from mlff_core.properties.thermo import ThermoSettings
 from mlff_core.screening import ScreenedMolecule
+from mlff_core.shard import relax_shard
 from mlff_core.units import EV_KCAL_MOL
 
 SMILES = ["C[C@H](N)C(=O)O", "[Xe]", "C(", "CC[NH3+]", "OC1CCCCC1"]
@@ -174,7 +176,33 @@ def test_a_cheaper_model_may_walk_first_by_its_name_or_as_it_is() -> None:
     assert by_name.rows[0].energy_ev == as_it_is.rows[0].energy_ev != alone.rows[0].energy_ev
 
 
-@pytest.mark.parametrize("wrong", [{"pre_relax": "smal"}, {"conformers": 1.5}, {"conformers": 0}])
+def test_the_small_model_walks_first_by_the_rule_of_the_command(
+    potential: Potential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walked: list[str | None] = []
+
+    def noting(*given: Any, pre_relax: Potential | None, **more: Any) -> Any:
+        walked.append(pre_relax and pre_relax.name)
+        return relax_shard(*given, pre_relax=pre_relax, **more)
+
+    monkeypatch.setattr("mlff_core.screening.relax_shard", noting)
+    small = load_potential("small", device="cpu")
+    for model, first in (
+        (potential, "small"), (potential, "auto"), (potential, "none"), (potential, small),
+        (small, "small"), ("default", "auto"), ("default", "none"),
+    ):  # fmt: skip
+        screen_mols(["O"], model=model, device="cpu", pre_relax=first, max_steps=2, workers=0)
+    assert walked == [small.name, None, None, small.name, None, small.name, None]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"pre_relax": "smal"}, {"pre_relax": None}, {"conformers": 1.5}, {"conformers": 0},
+        {"conformers": "many"}, {"conformers": None}, {"thermo": 298.15}, {"seed": -1},
+        {"seed": 1.5},
+    ],
+)  # fmt: skip
 def test_what_an_argument_cannot_be_is_refused(potential: Potential, wrong: dict) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected"):
         screen_mols(["CCO"], model=potential, workers=0, **wrong)
