@@ -229,7 +229,7 @@ class InFlight:
         if not self.waiting:
             return
         vacant = [slot for slot, molecule in enumerate(self.occupants) if molecule is None]
-        molecules = self.waiting.take(len(vacant), self.capacity - self.n_atoms)
+        molecules = self.waiting.take(len(vacant), self.capacity - self.n_atoms, self.width)
         self.n_atoms += sum(molecule.size for molecule in molecules)
         for near in (True, False):
             these = [m for m in molecules if (m.given is not None) == near]

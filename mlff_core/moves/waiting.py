@@ -37,15 +37,24 @@ class WaitingQueue:
             here = [molecule.size for molecule in self._molecules] + self._expected
             return here or list(self._taken)
 
-    def take(self, n_molecules: int, n_atoms: int) -> list[Molecule]:
-        """Those whose turn it is, as many as fit into places and atoms; they wait no more."""
+    def take(self, n_molecules: int, n_atoms: int, width: int) -> list[Molecule]:
+        """Those whose turn it is, as many as fit into places and atoms; they wait no more.
+
+        One of more than `width` atoms goes on waiting: another thread took it before the slots were
+        made, and put it back because its memory ran out.
+        """
         taken: list[Molecule] = []
+        too_large: list[Molecule] = []
         with self._lock:
             while self._molecules and len(taken) < n_molecules:
+                if self._molecules[0].size > width:
+                    too_large.append(self._molecules.popleft())
+                    continue
                 n_atoms -= self._molecules[0].size
                 if n_atoms < 0:
                     break
                 taken.append(self._molecules.popleft())
+            self._molecules.extendleft(reversed(too_large))
             self._taken += [molecule.size for molecule in taken]
         return taken
 

@@ -16,6 +16,7 @@ from mlff_core.calculator import PaiNNCalculator
 from mlff_core.models.force_field import Outputs
 from mlff_core.models.potential import Potential
 from mlff_core.moves import ase_lbfgs, in_flight
+from mlff_core.moves.in_flight import InFlight
 from mlff_core.moves.optimizers import OPTIMIZERS
 from mlff_core.moves.relax import relax, relax_conformers
 from mlff_core.moves.rules import connected
@@ -23,6 +24,7 @@ from mlff_core.moves.settings import RelaxSettings
 from mlff_core.moves.slots import Molecule, Rows, evaluate_rows
 from mlff_core.moves.state import each
 from mlff_core.moves.threads import relax_molecules
+from mlff_core.moves.waiting import WaitingQueue
 from mlff_core.status import ConformerStatus
 from mlff_core.testing import NAMED_MOLECULES, Journeys, random_model, random_molecule
 
@@ -363,6 +365,24 @@ def test_running_out_of_memory_changes_the_batch_and_not_the_result(n_threads):
     for a, b in zip(roomy, cramped, strict=True):
         assert (a.index, a.status, a.n_steps) == (b.index, b.status, b.n_steps)
         np.testing.assert_allclose(a.positions, b.positions, atol=1e-6)
+
+
+def test_a_molecule_that_was_put_back_waits_for_slots_that_are_wide_enough():
+    sizes = (10, 9, 12, 7)
+    queue = WaitingQueue([Molecule(k, *m) for k, m in enumerate(molecules(sizes))])
+    [first] = queue.take(1, 100, 100)
+    last = queue.take(3, 100, 9)
+    assert [m.index for m in last] == [1, 3]
+    assert queue.sizes == [12]
+    queue.put_back(last)
+    between = queue.take(3, 100, 9) + queue.take(1, 100, 12)
+    assert [m.index for m in between] == [1, 3, 2]
+    queue.put_back(between[:2])
+    # Another thread makes its slots while the largest are elsewhere, and gets them before it.
+    batch = InFlight(queue, small_potential(), RelaxSettings(max_steps=5), 4)
+    queue.put_back([first, between[2]])
+    assert sorted(ended.index for ended in batch) == [1, 3]
+    assert [m.index for m in queue.take(2, 100, 12)] == [0, 2]
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
