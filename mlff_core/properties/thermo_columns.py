@@ -153,7 +153,12 @@ def best_minima(
     own: dict[tuple[int, int], list[ConformerRow]] = {}
     for c in conformers:
         own.setdefault((c.record, c.variant), []).append(c)
-    rows = [c for c in conformers if c.status == ConformerStatus.CONVERGED]
+    # One that was embedded may have been rejected since.
+    rows = [
+        c
+        for c in conformers
+        if c.status == ConformerStatus.CONVERGED and (c.record, c.variant) in of
+    ]
     topologies = []
     for c in rows:
         topologies.append(_topology(of[c.record, c.variant]))

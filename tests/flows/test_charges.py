@@ -109,7 +109,8 @@ def test_a_molecule_that_was_embedded_and_is_not_ok_keeps_its_reason(
             AllChem.EmbedMolecule(mol, randomSeed=1)
             mol.SetProp("FROZEN_ATOMS", frozen)
             writer.write(mol)
-    found = screen(library, tmp_path / "out", model, charges=True, from_3d="frozen", conformers=1)
+    asked = dict(charges=True, thermo=True, from_3d="frozen", conformers=1, max_steps=300)
+    found = screen(library, tmp_path / "out", model, **asked)
     assert found["molecules"]["reason"].to_list()[1] == "invalid_frozen_atoms"
     assert found["conformers"]["record"].to_list() == [0]
     assert found["conformers"]["charges_e"].list.len().to_list() == [9]
